@@ -7,7 +7,7 @@ format, the limits and the rules of credit are described in ``docs/link.md``.
 The other end is hostile: no sequence of bytes may raise anything but :class:`ProtocolError`, take
 more than the stated memory, or let one stream starve another.
 
-Standard library only: this file is also copied into the images.
+Standard library and ``sandbox.errors`` only: this file is also copied into the images.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from sandbox.errors import ProtocolError
 
 PROTOCOL_VERSION = 1
 HEADER = struct.Struct("!BBIH")
@@ -35,14 +37,6 @@ MORE = 0x80
 
 _EMPTY_FRAMES = frozenset({END})
 _CREDIT = struct.Struct("!I")
-
-
-class WireError(Exception):
-    """The other end broke the protocol: the link must be closed.
-
-    Not a ``SandboxError``, because the supervisor does not carry that module; ``sandbox.link``
-    raises it and the controller's side translates it.
-    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +115,10 @@ class _Stream:
     """Bytes consumed here, of which the other end has not been told."""
     queue: deque[bytes] = field(default_factory=deque[bytes])
     """Encoded DATA frames (and at last an END) waiting for their turn."""
+    queued: int = 0
+    """The bytes in ``queue``."""
+    ready: bool = False
+    """Whether the stream stands in the line of those that can send."""
     end_queued: bool = False
     end_sent: bool = False
     end_received: bool = False
@@ -152,24 +150,33 @@ def decode_json(data: bytes) -> dict[str, Any]:
     """Decode a JSON object from the other end.
 
     Raises:
-        WireError: It is not a JSON object, or is nested deeper than ``MAX_JSON_DEPTH``.
+        ProtocolError: It is not a JSON object, or is nested deeper than ``MAX_JSON_DEPTH``.
     """
-    depth = deepest = 0
-    for byte in data:  # brackets inside strings count too: stricter, and needs no parser
-        if byte in b"[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif byte in b"]}":
-            depth -= 1
-    if deepest > MAX_JSON_DEPTH:
-        raise WireError(f"JSON nested deeper than {MAX_JSON_DEPTH}")
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as exc:
-        raise WireError("a frame's JSON does not parse") from exc
+        raise ProtocolError("a frame's JSON does not parse") from exc
     if not isinstance(value, dict):
-        raise WireError("a frame's JSON is not an object")
+        raise ProtocolError("a frame's JSON is not an object")
+    if data.count(b"{") + data.count(b"[") > MAX_JSON_DEPTH and _deeper(value, MAX_JSON_DEPTH):
+        raise ProtocolError(f"a frame's JSON is nested deeper than {MAX_JSON_DEPTH}")
     return value
+
+
+def _deeper(value: Any, levels: int) -> bool:
+    """Whether a value is nested deeper than ``levels``; walks level by level, not by recursion."""
+    layer: list[Any] = [value]
+    for _ in range(levels):
+        inner: list[Any] = []
+        for item in layer:
+            if isinstance(item, dict):
+                inner.extend(item.values())
+            elif isinstance(item, list):
+                inner.extend(item)
+        if not inner:
+            return False
+        layer = inner
+    return True
 
 
 class Mux:
@@ -198,7 +205,7 @@ class Mux:
         """Take bytes from the other end and yield what they mean, one event at a time.
 
         Raises:
-            WireError: The other end broke the protocol; nothing more may be asked of this object.
+            ProtocolError: The other end broke the protocol; nothing more may be asked of this object.
         """
         buffer = self._buffer
         buffer += data
@@ -219,17 +226,17 @@ class Mux:
 
     def _frame(self, kind: int, tag: int, number: int, payload: bytes) -> Event | None:
         if not self._greeted and kind != HELLO:
-            raise WireError("the first frame is not HELLO")
+            raise ProtocolError("the first frame is not HELLO")
         if kind != DATA and tag:
-            raise WireError(f"frame type {kind} carries no tag")
+            raise ProtocolError(f"frame type {kind} carries no tag")
         if kind in _EMPTY_FRAMES and payload:
-            raise WireError(f"frame type {kind} carries no payload")
+            raise ProtocolError(f"frame type {kind} carries no payload")
         if kind in (HELLO, PING, PONG):
             return self._link_frame(kind, number, payload)
         if kind == OPEN:
             return self._opened(number, payload)
         if kind not in (DATA, CREDIT, END, RESET):
-            raise WireError(f"unknown frame type {kind}")
+            raise ProtocolError(f"unknown frame type {kind}")
         stream = self._streams.get(number)
         if stream is None:
             self._check_was_open(number)
@@ -240,7 +247,7 @@ class Mux:
             return self._credited(number, stream, payload)
         if kind == END:
             if stream.end_received:
-                raise WireError("a stream was ended twice")
+                raise ProtocolError("a stream was ended twice")
             stream.end_received = True
             self._forget_if_over(number, stream)
             return Ended(number)
@@ -250,17 +257,17 @@ class Mux:
 
     def _link_frame(self, kind: int, number: int, payload: bytes) -> Event | None:
         if number:
-            raise WireError(f"frame type {kind} belongs to no stream")
+            raise ProtocolError(f"frame type {kind} belongs to no stream")
         if kind == HELLO:
             if self._greeted:
-                raise WireError("a second HELLO")
+                raise ProtocolError("a second HELLO")
             info = decode_json(payload)
             if info.get("protocol") != PROTOCOL_VERSION:
-                raise WireError(f"the other end speaks protocol {info.get('protocol')!r:.40}")
+                raise ProtocolError(f"the other end speaks protocol {info.get('protocol')!r:.40}")
             self._greeted = True
             return Hello(info)
         if len(payload) > 64:
-            raise WireError("a ping carries at most 64 bytes")
+            raise ProtocolError("a ping carries at most 64 bytes")
         if kind == PING:
             self._send_control(PONG, 0, payload)
             return None
@@ -268,7 +275,7 @@ class Mux:
 
     def _opened(self, number: int, payload: bytes) -> Event | None:
         if number % 2 == self._parity or number <= self._last_remote:
-            raise WireError(f"stream {number} is not the other end's next one")
+            raise ProtocolError(f"stream {number} is not the other end's next one")
         self._last_remote = number
         request = decode_json(payload)
         theirs = sum(1 for known in self._streams if known % 2 != self._parity)
@@ -282,26 +289,26 @@ class Mux:
 
     def _data(self, number: int, stream: _Stream, tag: int, payload: bytes) -> Event:
         if stream.end_received:
-            raise WireError("data after the end of a stream")
+            raise ProtocolError("data after the end of a stream")
         event = Received(number, tag & ~MORE, bool(tag & MORE), payload)
         stream.receive_credit -= event.cost
         if stream.receive_credit < 0:
-            raise WireError("the other end overdrew its credit")
+            raise ProtocolError("the other end overdrew its credit")
         return event
 
     def _credited(self, number: int, stream: _Stream, payload: bytes) -> Event:
         if len(payload) != _CREDIT.size:
-            raise WireError("a CREDIT frame carries four bytes")
+            raise ProtocolError("a CREDIT frame carries four bytes")
         stream.send_credit += _CREDIT.unpack(payload)[0]
         if stream.send_credit > INITIAL_CREDIT:
-            raise WireError("the other end gave back more credit than was used")
+            raise ProtocolError("the other end gave back more credit than was used")
         self._make_ready(number, stream)
         return Credited(number)
 
     def _check_was_open(self, number: int) -> None:
         ours = number % 2 == self._parity
         if not number or (number >= self._next_local if ours else number > self._last_remote):
-            raise WireError(f"stream {number} was never opened")
+            raise ProtocolError(f"stream {number} was never opened")
 
     # --- what goes out
 
@@ -332,6 +339,7 @@ class Mux:
             piece = view[start : start + MAX_PAYLOAD]
             more = MORE if start + MAX_PAYLOAD < size else 0
             stream.queue.append(HEADER.pack(DATA, tag | more, number, len(piece)) + piece)
+            stream.queued += HEADER.size + len(piece)
         self._make_ready(number, stream)
 
     def end(self, number: int) -> None:
@@ -341,6 +349,7 @@ class Mux:
             return
         stream.end_queued = True
         stream.queue.append(HEADER.pack(END, 0, number, 0))
+        stream.queued += HEADER.size
         self._make_ready(number, stream)
 
     def reset(self, number: int, code: str = "cancelled", message: str = "") -> None:
@@ -366,9 +375,9 @@ class Mux:
         self._send_control(PING, 0, token)
 
     def queued(self, number: int) -> int:
-        """The bytes (at most) that wait to be sent on a stream; 0 when it is over."""
+        """The bytes that wait to be sent on a stream; 0 when it is over."""
         stream = self._streams.get(number)
-        return len(stream.queue) * MAX_PAYLOAD if stream else 0
+        return stream.queued if stream else 0
 
     def is_open(self, number: int) -> bool:
         """Whether the stream is open in at least one direction."""
@@ -389,9 +398,11 @@ class Mux:
         while self._ready and room > 0:
             number = self._ready.popleft()
             stream = self._streams.get(number)
-            if stream is None or not self._can_send(stream):
+            if stream is None:
                 continue
+            stream.ready = False
             frame = stream.queue.popleft()
+            stream.queued -= len(frame)
             if frame[0] == END:
                 stream.end_sent = True
             else:
@@ -409,14 +420,15 @@ class Mux:
         return head[0] == END or len(head) <= stream.send_credit
 
     def _make_ready(self, number: int, stream: _Stream) -> None:
-        if self._can_send(stream) and number not in self._ready:
+        if not stream.ready and self._can_send(stream):
+            stream.ready = True
             self._ready.append(number)
 
     def _send_control(self, kind: int, number: int, payload: bytes) -> None:
         frame = encode(kind, number, payload)
         self._control_size += len(frame)
         if self._control_size > MAX_PENDING_CONTROL:
-            raise WireError("the other end makes us answer faster than it reads")
+            raise ProtocolError("the other end makes us answer faster than it reads")
         self._control.append(frame)
 
     def _forget_if_over(self, number: int, stream: _Stream) -> None:

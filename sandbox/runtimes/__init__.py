@@ -1,0 +1,1 @@
+"""Adapters to the engines that execute container specs."""
