@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import struct
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +37,8 @@ MORE = 0x80
 
 _EMPTY_FRAMES = frozenset({END})
 _CREDIT = struct.Struct("!I")
+_PART = struct.Struct("!I")
+MAX_PARTS = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +179,39 @@ def _deeper(value: Any, levels: int) -> bool:
             return False
         layer = inner
     return True
+
+
+def pack_parts(parts: Sequence[bytes]) -> bytes:
+    """Join the parts of a KERNEL message: how many, then each with its length before it.
+
+    Raises:
+        ValueError: There are more than ``MAX_PARTS``.
+    """
+    if len(parts) > MAX_PARTS:
+        raise ValueError(f"a kernel message has at most {MAX_PARTS} parts, not {len(parts)}")
+    pieces = [bytes((len(parts),))]
+    for part in parts:
+        pieces += (_PART.pack(len(part)), part)
+    return b"".join(pieces)
+
+
+def unpack_parts(data: bytes) -> list[bytes]:
+    """Take the parts of a KERNEL message apart again.
+
+    Raises:
+        ProtocolError: The lengths do not add up to exactly the data.
+    """
+    parts: list[bytes] = []
+    at, size = 1, len(data)
+    for _ in range(data[0] if data else 0):
+        start = at + _PART.size
+        if start > size:
+            break
+        at = start + _PART.unpack_from(data, at)[0]
+        parts.append(data[start:at])
+    if not data or len(parts) != data[0] or at != size:
+        raise ProtocolError("the parts of a kernel message do not fill it exactly")
+    return parts
 
 
 class Mux:
