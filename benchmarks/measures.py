@@ -1,0 +1,214 @@
+"""The measurements, each through the front door against its baseline in the same run."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx2
+import psutil
+from jupyter_client.manager import start_new_kernel
+from mcp import Client
+
+from benchmarks.report import Figure, spread
+from scripts.controller import Controller
+
+FLOOD_BYTES = 1_000_000_000
+FILE_BYTES = 256 * 1024 * 1024
+MEGABYTE = 1_000_000
+
+
+async def call(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
+    """Call a tool that must give a structured result."""
+    result = await client.call_tool(tool, arguments)
+    if result.structured_content is None:
+        raise RuntimeError(f"{tool}: {result.content}")
+    return result.structured_content
+
+
+async def timed(work: Callable[[], Awaitable[object]]) -> float:
+    """The seconds that ``work`` takes."""
+    start = time.perf_counter()
+    await work()
+    return time.perf_counter() - start
+
+
+async def cold_start(client: Client, image: str, runs: int = 9) -> Figure:
+    """Open a session and get a first result, against ``docker run IMAGE true``."""
+    ours: list[float] = []
+    bare: list[float] = []
+    command = ["docker", "run", "--rm", "--network", "none", image, "true"]
+
+    async def first_result() -> str:
+        session = (await call(client, "open_session", reuse=False))["session_id"]
+        result = await call(client, "execute_code", code="1+1", session_id=session)
+        assert result["status"] == "ok", result
+        return session
+
+    for _ in range(runs):
+        start = time.perf_counter()
+        session = await first_result()
+        ours.append(time.perf_counter() - start)
+        await call(client, "close_session", session_id=session)
+        bare.append(await timed(lambda: anyio.run_process(command)))
+    ratio = statistics.median(ours) / statistics.median(bare)
+    detail = f"ours {spread(ours)}; docker run {spread(bare)}"
+    return Figure("cold open → first result / docker run", ratio, "×", 2.5, True, detail)
+
+
+def raw_kernel(runs: int = 200) -> list[float]:
+    """Seconds of ``1+1`` on a bare ipykernel of this machine through jupyter_client."""
+    manager, client = start_new_kernel(kernel_name="python3")
+    try:
+        durations: list[float] = []
+        for _ in range(runs):
+            start = time.perf_counter()
+            client.execute_interactive("1+1", output_hook=lambda _message: None, timeout=30)
+            durations.append(time.perf_counter() - start)
+        return durations
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+
+
+async def round_trip(client: Client, session: str, runs: int = 200) -> Figure:
+    """``execute_code("1+1")`` over MCP, against raw jupyter_client, in turns of 50."""
+    ours: list[float] = []
+    raw: list[float] = []
+    await call(client, "execute_code", code="1+1", session_id=session)
+    for _ in range(runs // 50):
+        raw += await anyio.to_thread.run_sync(raw_kernel, 50)
+        for _ in range(50):
+            ours.append(
+                await timed(lambda: call(client, "execute_code", code="1+1", session_id=session))
+            )
+    ratio = statistics.median(ours) / statistics.median(raw)
+    detail = f"ours {spread(ours)}; jupyter_client {spread(raw)}"
+    return Figure("execute_code('1+1') / raw jupyter_client", ratio, "×", 2.0, True, detail)
+
+
+async def restart(client: Client, session: str, runs: int = 15) -> Figure:
+    """Restart a kernel until it answers again."""
+    durations = [
+        await timed(lambda: call(client, "restart_kernel", session_id=session)) for _ in range(runs)
+    ]
+    value = 1000 * statistics.median(durations)
+    return Figure("kernel restart", value, "ms", 150, True, spread(durations))
+
+
+async def transfer(server: Controller, session: str, runs: int = 3) -> list[Figure]:
+    """Upload and download a file over REST."""
+    payload = os.urandom(FILE_BYTES)
+    path = f"/mcp/v1/sessions/{session}/files/bench.bin"
+    up: list[float] = []
+    down: list[float] = []
+
+    async def download(http: httpx2.AsyncClient) -> None:
+        size = 0
+        async with http.stream("GET", path) as answer:
+            answer.raise_for_status()
+            async for piece in answer.aiter_raw():
+                size += len(piece)
+        assert size == FILE_BYTES, size
+
+    async def upload(http: httpx2.AsyncClient) -> None:
+        (await http.put(path, content=payload)).raise_for_status()
+
+    timeout = httpx2.Timeout(60)
+    async with httpx2.AsyncClient(
+        base_url=server.base, headers=server.headers, timeout=timeout
+    ) as http:
+        for _ in range(runs):
+            up.append(await timed(lambda: upload(http)))
+            down.append(await timed(lambda: download(http)))
+        (await http.delete(path)).raise_for_status()
+    return [
+        Figure(
+            f"file {name}",
+            FILE_BYTES / MEGABYTE / statistics.median(durations),
+            "MB/s",
+            100,
+            False,
+            f"{FILE_BYTES // MEGABYTE} MB in {spread(durations)}",
+        )
+        for name, durations in (("upload", up), ("download", down))
+    ]
+
+
+async def flood(client: Client, server: Controller, session: str) -> Figure:
+    """The controller's memory while a cell prints 1 GB, sampled every 50 ms."""
+    process = psutil.Process(server.pid)
+    code = (
+        "line = 'x' * 999 + '\\n'\n"
+        f"for _ in range({FLOOD_BYTES} // 1000):\n    print(line, end='')\n"
+    )
+    await call(client, "execute_code", code="print('x' * 1_000_000)", session_id=session)
+    before = process.memory_info().rss
+    peak = before
+    done = anyio.Event()
+
+    async def sample() -> None:
+        nonlocal peak
+        while not done.is_set():
+            peak = max(peak, process.memory_info().rss)
+            await anyio.sleep(0.05)
+
+    start = time.perf_counter()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(sample)
+        result = await call(client, "execute_code", code=code, session_id=session, timeout=240)
+        while result["status"] == "running":
+            result = await call(
+                client, "get_execution", execution_id=result["execution_id"], wait=50
+            )
+        done.set()
+    assert result["status"] == "ok", result["status"]
+    seconds = time.perf_counter() - start
+    growth = (peak - before) / MEGABYTE
+    detail = (
+        f"{before / MEGABYTE:.0f} MB before, {peak / MEGABYTE:.0f} MB at most; 1 GB in "
+        f"{seconds:.1f} s; {result['truncated_bytes']:,} bytes reported as cut"
+    )
+    return Figure("controller memory under a 1 GB flood", growth, "MB", 20, True, detail)
+
+
+def proportional_memory(pid: int) -> int:
+    """Bytes of memory of a process, shared pages divided among those who share them (PSS)."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"process {pid} has no PSS")
+
+
+async def idle_memory(client: Client) -> Figure:
+    """PSS of everything an idle session with one used kernel runs, its shim included."""
+    session = (await call(client, "open_session", reuse=False))["session_id"]
+    await call(client, "execute_code", code="1+1", session_id=session)
+    await anyio.sleep(2)
+    short = subprocess.run(  # noqa: ASYNC221  # nothing else runs meanwhile
+        ["docker", "ps", "-q", "--no-trunc", "--filter", f"label=io.sandbox.session={session}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    sizes: dict[str, list[int]] = {}
+    shims = [
+        process
+        for process in psutil.process_iter(["name", "cmdline"])
+        if "containerd-shim" in (process.info["name"] or "") and short in process.info["cmdline"]
+    ]
+    assert len(shims) == 1, f"expected one shim of {short}, found {len(shims)}"
+    for process in [*shims, *shims[0].children(recursive=True)]:
+        sizes.setdefault(process.name(), []).append(proportional_memory(process.pid))
+    await call(client, "close_session", session_id=session)
+    detail = ", ".join(
+        f"{name} {sum(values) / MEGABYTE:.1f}" for name, values in sorted(sizes.items())
+    )
+    total = sum(sum(values) for values in sizes.values()) / MEGABYTE
+    return Figure("idle session with a kernel (PSS)", total, "MB", 90, True, f"MB: {detail}")

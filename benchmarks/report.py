@@ -1,0 +1,69 @@
+"""What a benchmark yields, as a table and as JSON."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured figure against its target.
+
+    Args:
+        name: What was measured.
+        value: The figure that the target is about.
+        unit: Its unit; ``×`` for a ratio.
+        target: The bound.
+        at_most: Whether the bound is an upper one.
+        detail: The figures behind it, with the number of runs.
+    """
+
+    name: str
+    value: float
+    unit: str
+    target: float
+    at_most: bool
+    detail: str
+
+    @property
+    def met(self) -> bool:
+        """Whether the target is reached."""
+        return self.value <= self.target if self.at_most else self.value >= self.target
+
+
+def spread(values_s: Sequence[float]) -> str:
+    """Durations in words: median, least and most, in milliseconds, and how many."""
+    low, middle, high = (
+        1000 * value for value in (min(values_s), statistics.median(values_s), max(values_s))
+    )
+    return f"{middle:.1f} ms ({low:.1f}–{high:.1f}, n={len(values_s)})"
+
+
+def show(figures: Sequence[Figure], console: Console) -> None:
+    """Print the table."""
+    table = Table(title="Benchmarks (medians; all figures from this run)")
+    for heading in ("what", "figure", "target", "", "measured"):
+        table.add_column(heading, justify="right" if heading in ("figure", "target") else "left")
+    for figure in figures:
+        bound = "≤" if figure.at_most else "≥"
+        table.add_row(
+            figure.name,
+            f"{figure.value:.2f} {figure.unit}",
+            f"{bound} {figure.target:g} {figure.unit}",
+            "[green]met[/]" if figure.met else "[red]missed[/]",
+            figure.detail,
+        )
+    console.print(table)
+
+
+def save(figures: Sequence[Figure], path: Path) -> None:
+    """Write the figures as JSON."""
+    rows = [asdict(figure) | {"met": figure.met} for figure in figures]
+    path.write_text(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")

@@ -1,0 +1,180 @@
+"""``make demo``: start a controller and run a real analysis in a sandbox, over MCP, step by step.
+
+Everything goes through the front door: the official MCP client talks HTTP to ``sandbox serve``,
+which runs on a free port with a state directory of its own and is stopped at the end.
+"""
+
+from __future__ import annotations
+
+import base64
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import anyio
+from mcp import Client
+from rich.console import Console
+from rich.syntax import Syntax
+
+from scripts.controller import Controller, ControllerFailed, controller
+
+ROOT = Path(__file__).resolve().parent.parent
+OUTPUT = ROOT / "demo-output"
+
+console = Console(highlight=False)
+
+ANALYSIS = """\
+import pandas as pd
+import matplotlib.pyplot as plt
+
+iris = pd.read_csv("iris.csv")
+means = iris.groupby("species").mean().round(2)
+means.to_csv("means.csv")
+
+for species, group in iris.groupby("species"):
+    plt.scatter(group.petal_length_cm, group.petal_width_cm, label=species)
+plt.xlabel("petal length, cm"); plt.ylabel("petal width, cm"); plt.legend()
+plt.show()
+means
+"""
+
+SCORE = """\
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_score
+
+features = iris.drop(columns="species")
+scores = cross_val_score(LogisticRegression(max_iter=500), features, iris.species)
+print(f"accuracy, 5-fold: {scores.mean():.3f} (iris is still here: {len(iris)} rows)")
+"""
+
+NETWORK = """\
+import urllib.request
+urllib.request.urlopen("https://example.com", timeout=5)
+"""
+
+
+class DemoFailed(Exception):
+    """A step did not show what it must show."""
+
+
+def step(title: str) -> None:
+    """Announce a step."""
+    console.print(f"\n[bold cyan]▶ {title}[/]")
+
+
+def show_code(code: str) -> None:
+    """Show what runs in the sandbox."""
+    console.print(Syntax(code.rstrip(), "python", theme="ansi_dark", background_color="default"))
+
+
+async def call(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
+    """Call a tool and return its structured result.
+
+    Raises:
+        DemoFailed: The tool gave no structured result.
+    """
+    result = await client.call_tool(tool, arguments)
+    if result.structured_content is None:
+        text = " ".join(getattr(block, "text", "") for block in result.content)
+        raise DemoFailed(f"{tool}: {text}")
+    return result.structured_content
+
+
+def expect(condition: bool, what: str) -> None:
+    """Stop the demo when a step did not do what it is there to show."""
+    if not condition:
+        raise DemoFailed(what)
+
+
+def show_outputs(outputs: list[dict[str, Any]], image: Path) -> bool:
+    """Print text outputs and save the first PNG; whether there was one."""
+    saved = False
+    for output in outputs:
+        data = output.get("data", {})
+        if "image/png" in data and not saved:
+            image.parent.mkdir(exist_ok=True)
+            image.write_bytes(base64.b64decode(data["image/png"]))
+            console.print(f"  [green]a picture, saved as {image.relative_to(ROOT)}[/]")
+            saved = True
+        elif "text/plain" in data:
+            console.print(data["text/plain"])
+        elif output.get("output_type") == "stream":
+            console.print(output["text"].rstrip())
+    return saved
+
+
+async def analyse(server: Controller) -> None:
+    """Walk through the steps."""
+    async with server.client() as client:
+        tools = await client.list_tools()
+        console.print(f"  {len(tools.tools)} tools at {server.url}")
+
+        step("Open a session: a container of its own under the policy “datascience”")
+        started = time.perf_counter()
+        session = await call(client, "open_session", policy="datascience")
+        console.print(
+            f"  {session['session_id']} on {session['runtime']}, image {session['image']}, "
+            f"in {time.perf_counter() - started:.2f} s"
+        )
+        here = {"session_id": session["session_id"]}
+
+        step("Write a file into it: 150 irises")
+        content = (ROOT / "examples" / "iris.csv").read_text()
+        written = await call(client, "write_file", path="iris.csv", content=content, **here)
+        console.print(f"  {written['path']}, {written['size']} bytes")
+
+        step("Analyse it with pandas in a Jupyter kernel")
+        show_code(ANALYSIS)
+        result = await call(client, "execute_code", code=ANALYSIS, **here)
+        expect(result["status"] == "ok", f"the analysis ended as {result['status']}: {result}")
+        expect(show_outputs(result["outputs"], OUTPUT / "iris.png"), "no picture came back")
+
+        step("Go on in the same kernel: its variables are kept")
+        show_code(SCORE)
+        result = await call(client, "execute_code", code=SCORE, **here)
+        expect(result["status"] == "ok", f"the model ended as {result['status']}: {result}")
+        show_outputs(result["outputs"], OUTPUT / "score.png")
+
+        step("Run a shell command: ls -l; id; wc -l *.csv")
+        ran = await call(client, "run_command", command="ls -l; id; wc -l *.csv", **here)
+        expect(ran["exit_code"] == 0, f"the command failed: {ran}")
+        console.print(ran["stdout"].rstrip())
+
+        step("Read back the file that the analysis wrote")
+        read = await call(client, "read_file", path="means.csv", **here)
+        console.print(read["content"].rstrip())
+        (OUTPUT / "means.csv").write_text(read["content"])
+
+        step("Try to reach the network: the policy says none")
+        show_code(NETWORK)
+        denied = await call(client, "execute_code", code=NETWORK, **here)
+        expect(denied["status"] == "error", f"the network was reachable: {denied}")
+        console.print(f"  [green]denied:[/] {denied['error']['name']}: {denied['error']['value']}")
+
+        step("Close the session: container, files and processes are gone")
+        await call(client, "close_session", **here)
+
+
+def main() -> int:
+    """Run the demo; the exit code says whether every step showed what it must."""
+    console.print("[bold]A sandboxed executor: one container per session, over MCP[/]")
+    try:
+        step("Start the controller: sandbox serve")
+        with controller() as server:
+            anyio.run(analyse, server)
+    except (DemoFailed, ControllerFailed) as failure:
+        console.print(f"[bold red]The demo failed:[/] {failure}")
+        return 1
+    except KeyboardInterrupt:
+        console.print("Interrupted; the controller and its sandboxes are stopped.")
+        return 130
+    console.print(
+        "\n[bold green]Done.[/] The picture and the table are in demo-output/. "
+        "Next: `make serve`, then connect your MCP client (see README.md)."
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
