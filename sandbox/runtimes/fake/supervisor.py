@@ -1,0 +1,241 @@
+"""A supervisor in memory: answers every operation of ``docs/link.md``, executes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import shlex
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from sandbox import wire
+from sandbox.errors import Conflict, InvalidRequest, NotFound
+from sandbox.link import Link, Stream
+from sandbox.runtimes.fake.files import FakeFiles
+from sandbox.runtimes.fake.kernel import FakeKernel
+from sandbox.runtimes.fake.pipe import MemoryStream
+from sandbox.runtimes.fake.terminal import FakeTerminal
+from sandbox.spec import ContainerSpec
+
+KERNELSPECS = {
+    "python3": {"display_name": "Python 3 (fake)", "language": "python"},
+    "bash": {"display_name": "Bash (fake)", "language": "bash"},
+}
+FORBIDDEN = (
+    *("unshare", "mount", "ptrace", "keyctl", "io_uring_setup"),
+    *("socket_vsock", "socket_raw", "hostname"),
+)
+
+
+class FakeSupervisor:
+    """What lives on inside a container while links come and go.
+
+    Args:
+        spec: The container's; ``probe`` answers what a container of this spec would measure.
+        probe: Facts that ``probe`` gets wrong on purpose, by name.
+    """
+
+    def __init__(self, spec: ContainerSpec, *, probe: Mapping[str, Any] | None = None) -> None:
+        self._spec = spec
+        self._probe = dict(probe or {})
+        self._started_at = time.time()
+        self._pids = itertools.count(10)
+        self._link: Link | None = None
+        self.kernels: dict[str, FakeKernel] = {}
+        self.terminals: dict[str, FakeTerminal] = {}
+        self.files = FakeFiles()
+
+    async def serve(self, io: MemoryStream) -> None:
+        """Serve one link until it ends; an older one is closed first."""
+        link = Link(io, initiator=False, hello={"build": "fake"}, on_open=self._serve)
+        older, self._link = self._link, link
+        if older is not None:
+            await older.aclose()
+        await link.run()
+
+    async def close(self) -> None:
+        """Die, with everything inside."""
+        for kernel in self.kernels.values():
+            kernel.stop()
+        if self._link is not None:
+            await self._link.aclose()
+
+    async def _serve(self, stream: Stream) -> None:
+        request = stream.request
+        group, _, op = str(request.get("op", "")).partition(".")
+        serve: dict[str, Callable[[Stream, str, Mapping[str, Any]], Awaitable[None]]] = {
+            "info": self._info,
+            "probe": self._answer_probe,
+            "kernel": self._serve_kernel,
+            "process": self._run,
+            "terminal": self._serve_terminal,
+            "file": self.files.serve,
+        }
+        if group not in serve:
+            raise InvalidRequest(f"There is no operation {request.get('op')!r:.80}.")
+        await serve[group](stream, op, request)
+        stream.end()
+
+    async def _info(self, stream: Stream, _op: str, _request: Mapping[str, Any]) -> None:
+        spec = self._spec
+        told = {"uid": spec.uid, "gid": spec.gid, "pid": 1, "python": "3.11.2"}
+        await stream.send_json({**told, "started_at": self._started_at, "kernelspecs": KERNELSPECS})
+
+    async def _answer_probe(self, stream: Stream, _op: str, _request: Mapping[str, Any]) -> None:
+        await stream.send_json({**probe_facts(self._spec), **self._probe})
+
+    # --- kernels
+
+    async def _serve_kernel(self, stream: Stream, op: str, request: Mapping[str, Any]) -> None:
+        if op == "start":
+            await self._start_kernel(stream, request)
+            return
+        if op == "list":
+            await stream.send_json({"kernels": [k.info() for k in self.kernels.values()]})
+            return
+        kernel = self.kernels.get(str(request.get("kernel_id", "")))
+        if kernel is None:
+            raise NotFound(f"There is no kernel {request.get('kernel_id')!r:.80}.")
+        match op:
+            case "attach":
+                await self._attach_kernel(stream, kernel, int(request.get("after") or 0))
+            case "interrupt":
+                kernel.interrupt()
+                await stream.send_json({})
+            case "restart":
+                kernel.restart(next(self._pids))
+                await stream.send_json({"pid": kernel.pid, "epoch": kernel.epoch})
+            case "stop":
+                kernel.stop()
+                del self.kernels[kernel.kernel_id]
+                await stream.send_json({})
+            case _:
+                raise InvalidRequest(f"There is no operation kernel.{op}.")
+
+    async def _start_kernel(self, stream: Stream, request: Mapping[str, Any]) -> None:
+        kernel_id, name = str(request["kernel_id"]), str(request.get("name") or "python3")
+        if name not in KERNELSPECS:
+            raise NotFound(f"There is no kernelspec {name!r:.80}.")
+        if kernel_id in self.kernels:
+            raise Conflict(f"There is a kernel {kernel_id!r:.80} already.")
+        kernel = self.kernels[kernel_id] = FakeKernel(kernel_id, name, next(self._pids))
+        told = {"kernel_id": kernel_id, "name": name, "pid": kernel.pid, "epoch": kernel.epoch}
+        await stream.send_json(told)
+
+    async def _attach_kernel(self, stream: Stream, kernel: FakeKernel, after: int) -> None:
+        async def tell() -> None:
+            seq = after
+            while True:
+                seq, message = await kernel.after(seq)
+                await stream.send(message, wire.KERNEL)
+
+        async with asyncio.TaskGroup() as tasks:
+            telling = tasks.create_task(tell())
+            async for message in stream:
+                if message.tag == wire.KERNEL:
+                    kernel.submit(wire.unpack_parts(message.data))
+                elif message.tag == wire.JSON:
+                    kernel.forget(int(message.json()["ack"]))
+            telling.cancel()
+
+    # --- commands and terminals
+
+    async def _run(self, stream: Stream, _op: str, request: Mapping[str, Any]) -> None:
+        """A shell that knows ``echo``, ``warn``, ``cat``, ``sleep``, ``flood`` and ``exit``."""
+        started = time.monotonic()
+        told: dict[str, Any] = {"exit_code": 0, "signal": None, "timed_out": False}
+        try:
+            async with asyncio.timeout(request.get("timeout_s")):
+                words = request.get("argv") or shlex.split(str(request.get("command", "")))
+                told["exit_code"] = await self._command(stream, words, request)
+        except TimeoutError:
+            told.update(exit_code=None, signal=9, timed_out=True)
+        await stream.send_json({**told, "duration_s": time.monotonic() - started})
+
+    async def _command(self, stream: Stream, words: list[str], request: Mapping[str, Any]) -> int:
+        match words:
+            case ["echo", *rest]:
+                await stream.send(" ".join(rest).encode() + b"\n")
+            case ["warn", *rest]:
+                await stream.send(" ".join(rest).encode() + b"\n", wire.STDERR)
+            case ["cat"]:
+                async for message in stream:
+                    await stream.send(message.data)
+            case ["pwd"]:
+                await stream.send(str(request.get("cwd") or "/workspace").encode() + b"\n")
+            case ["sleep", seconds]:
+                await asyncio.sleep(float(seconds))
+            case ["flood", size]:
+                for start in range(0, int(size), 65536):
+                    await stream.send(b"x" * min(65536, int(size) - start))
+            case ["exit", code]:
+                return int(code)
+            case ["true"] | []:
+                pass
+            case ["false"]:
+                return 1
+            case _:
+                await stream.send(f"{words[0]}: command not found\n".encode(), wire.STDERR)
+                return 127
+        return 0
+
+    async def _serve_terminal(self, stream: Stream, op: str, request: Mapping[str, Any]) -> None:
+        terminal_id = str(request.get("terminal_id", ""))
+        if op == "list":
+            await stream.send_json({"terminals": [t.info() for t in self.terminals.values()]})
+            return
+        size = int(request.get("rows") or 24), int(request.get("cols") or 80)
+        if op == "open":
+            if terminal_id in self.terminals:
+                raise Conflict(f"There is a terminal {terminal_id!r:.80} already.")
+            terminal = FakeTerminal(terminal_id, *size, next(self._pids))
+            self.terminals[terminal_id] = terminal
+            await stream.send_json({"terminal_id": terminal_id, "pid": terminal.pid})
+            return
+        terminal = self.terminals.get(terminal_id)
+        if terminal is None:
+            raise NotFound(f"There is no terminal {terminal_id!r:.80}.")
+        match op:
+            case "attach":
+                await terminal.attach(stream, int(request.get("after") or 0))
+            case "resize":
+                terminal.rows, terminal.cols = size
+                await stream.send_json({})
+            case "close":
+                terminal.exit(None, 1)
+                del self.terminals[terminal_id]
+                await stream.send_json({})
+            case _:
+                raise InvalidRequest(f"There is no operation terminal.{op}.")
+
+
+def probe_facts(spec: ContainerSpec) -> dict[str, Any]:
+    """What the probe measures in a container that is exactly as its spec says."""
+    nothing = "0" * 16
+    limits = {limit.name: limit for limit in spec.ulimits}
+    return {
+        "uid": spec.uid,
+        "gid": spec.gid,
+        "groups": [],
+        "capabilities": dict.fromkeys(
+            ("effective", "permitted", "bounding", "inheritable", "ambient"), nothing
+        ),
+        "no_new_privs": True,
+        "seccomp_mode": 2,
+        "interfaces": ["lo"],
+        "routes": [],
+        "root_read_only": spec.read_only_root,
+        "mounts": [
+            {"target": "/", "fstype": "overlay", "options": ["ro"]},
+            *(
+                {"target": mount.target, "fstype": "tmpfs", "options": ["rw", "nosuid", "nodev"]}
+                for mount in spec.tmpfs
+            ),
+        ],
+        "memory_limit": spec.memory_bytes,
+        "pids_limit": spec.pids_limit,
+        **{name: limits[name].hard for name in ("nofile", "core", "fsize") if name in limits},
+        "forbidden": dict.fromkeys(FORBIDDEN, "EPERM"),
+        "environment": sorted(spec.environment),
+    }
