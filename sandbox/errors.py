@@ -57,16 +57,21 @@ class PolicyError(InvalidRequest):
     Args:
         message: The reason.
         file: The policy's file as the caller knows it; empty when it has none.
+        line: The line in the file, from 1; 0 when it is not known.
         key: The dotted path of the offending key; empty for the whole file.
         remedy: What to write instead.
     """
 
     code = "policy_error"
 
-    def __init__(self, message: str, *, file: str = "", key: str = "", remedy: str = "") -> None:
-        where = ": ".join(part for part in (file, key) if part)
+    def __init__(
+        self, message: str, *, file: str = "", line: int = 0, key: str = "", remedy: str = ""
+    ) -> None:
+        place = f"{file}:{line}" if file and line else file
+        where = ": ".join(part for part in (place, key) if part)
         super().__init__(f"{where}: {message}" if where else message, remedy=remedy)
         self.file = file
+        self.line = line
         self.key = key
         self.reason = message
 

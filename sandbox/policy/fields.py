@@ -1,0 +1,141 @@
+"""What a value in a policy may be: its form in YAML, its bounds, and what is said when it is wrong.
+
+Each function returns a validator for ``Annotated``. A policy file must give sizes and durations
+with a unit, since a bare ``512`` leaves a reader guessing; the JSON form of a policy, which only
+programs read, has plain bytes and seconds.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar, cast
+
+from pydantic import BeforeValidator, ValidationInfo
+from pydantic_core import PydanticCustomError
+
+from sandbox.policy import units
+
+FROM_FILE = {"from_file": True}
+"""The validation context of a policy file."""
+
+WRONG = "wrong_value"
+"""The type of the errors made here; their context has ``reason``, ``remedy`` and ``at``."""
+
+_Number = TypeVar("_Number", int, float)
+
+
+def wrong(reason: str, remedy: str = "", *, at: tuple[str, ...] = ()) -> PydanticCustomError:
+    """An error about a value, with what to write instead.
+
+    Args:
+        reason: What is wrong.
+        remedy: What to write.
+        at: The key below the validated value, in the words of the file.
+    """
+    return PydanticCustomError(WRONG, "{reason}", {"reason": reason, "remedy": remedy, "at": at})
+
+
+def did_you_mean(word: Any, accepted: Iterable[str]) -> str:
+    """A remedy that names the closest accepted word, or a few when none is close."""
+    words = sorted(accepted)
+    close = difflib.get_close_matches(str(word), words, n=1)
+    if close:
+        return f"Did you mean `{close[0]}`?"
+    shown = ", ".join(f"`{each}`" for each in words[:12])
+    return f"Accepted here: {shown}{' and more' if len(words) > 12 else ''}."
+
+
+def size(minimum: int, maximum: int) -> BeforeValidator:
+    """A size between two numbers of bytes."""
+    remedy = "Write a size with its unit: B, KiB, MiB, GiB or TiB, such as `512MiB`."
+    return _measure(units.parse_size, units.format_size, minimum, maximum, remedy)
+
+
+def duration(minimum: int, maximum: int) -> BeforeValidator:
+    """A duration between two numbers of seconds."""
+    remedy = "Write a duration with its unit: s, m, h or d, such as `90s` or `1h30m`."
+    return _measure(units.parse_duration, units.format_duration, minimum, maximum, remedy)
+
+
+def count(minimum: int, maximum: int) -> BeforeValidator:
+    """A whole number between two others."""
+
+    def validate(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise wrong(f"{value!r} is not a whole number", "Write a number such as `4`.")
+        return _bounded(value, minimum, maximum, str)
+
+    return BeforeValidator(validate)
+
+
+def number(minimum: float, maximum: float) -> BeforeValidator:
+    """A number, whole or not, between two others."""
+
+    def validate(value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise wrong(f"{value!r} is not a number", "Write a number such as `1.5`.")
+        return _bounded(float(value), minimum, maximum, "{:g}".format)
+
+    return BeforeValidator(validate)
+
+
+def one_of(*accepted: str) -> BeforeValidator:
+    """One of some words."""
+
+    def validate(value: Any) -> str:
+        if isinstance(value, str) and value in accepted:
+            return value
+        raise wrong(f"{value!r} is not accepted", did_you_mean(value, accepted))
+
+    return BeforeValidator(validate)
+
+
+def listing() -> BeforeValidator:
+    """A list with at least one entry and none twice."""
+
+    def validate(value: Any) -> tuple[Any, ...]:
+        if not isinstance(value, list | tuple) or not value:
+            raise wrong(f"{value!r} is not a list with entries", "Write a list: `[one, two]`.")
+        entries = tuple(cast("Iterable[Any]", value))
+        for index, entry in enumerate(entries):
+            if entry in entries[:index]:
+                raise wrong(f"{entry!r} comes twice", "Keep each entry once.")
+        return entries
+
+    return BeforeValidator(validate)
+
+
+def _measure(
+    parse: Callable[[str], int],
+    show: Callable[[int], str],
+    minimum: int,
+    maximum: int,
+    remedy: str,
+) -> BeforeValidator:
+    def validate(value: Any, info: ValidationInfo) -> int:
+        if isinstance(value, str):
+            try:
+                measured = parse(value)
+            except ValueError as exc:
+                raise wrong(str(exc), remedy) from exc
+        elif isinstance(value, bool) or not isinstance(value, int):
+            raise wrong(f"{value!r} is not a text with a number and a unit", remedy)
+        elif info.context == FROM_FILE:
+            raise wrong(f"{value!r} has no unit", remedy)
+        else:
+            measured = value
+        return _bounded(measured, minimum, maximum, show)
+
+    return BeforeValidator(validate)
+
+
+def _bounded(
+    value: _Number, minimum: _Number, maximum: _Number, show: Callable[[_Number], str]
+) -> _Number:
+    if minimum <= value <= maximum:
+        return value
+    raise wrong(
+        f"{show(value)} is out of bounds",
+        f"Write a value from {show(minimum)} to {show(maximum)}.",
+    )

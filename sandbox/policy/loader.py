@@ -1,0 +1,242 @@
+"""Policies from files: reading, checking, and the set that a controller runs with."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from sandbox import resources
+from sandbox.errors import NotFound, PolicyError
+from sandbox.policy.document import Document, Key, read_document
+from sandbox.policy.extending import loosenings, overlay
+from sandbox.policy.fields import FROM_FILE, WRONG, did_you_mean
+from sandbox.policy.models import Policy, file_key
+
+SUFFIX = ".yaml"
+DEFAULT_POLICY = "offline"
+
+_NAME = re.compile(r"[a-z0-9-]{1,64}")
+
+
+class PolicySet:
+    """The policies of a controller, by name.
+
+    Args:
+        policies: All of them.
+        default: The name of the one that a caller gets who names none.
+    """
+
+    def __init__(self, policies: Mapping[str, Policy], default: str = DEFAULT_POLICY) -> None:
+        self._policies = dict(policies)
+        self.default = default
+
+    def names(self) -> list[str]:
+        """The names, sorted."""
+        return sorted(self._policies)
+
+    def get(self, name: str = "") -> Policy:
+        """The policy of that name; an empty name is the default's.
+
+        Raises:
+            PolicyError: It cannot be the name of a policy.
+            NotFound: There is no such policy.
+        """
+        wanted = name or self.default
+        if _NAME.fullmatch(wanted) is None:
+            raise PolicyError(
+                f"{wanted[:80]!r} cannot be the name of a policy",
+                remedy="A name has 1 to 64 of a-z, 0-9 and `-`.",
+            )
+        try:
+            return self._policies[wanted]
+        except KeyError:
+            raise NotFound(
+                f"There is no policy {wanted!r}.", remedy=did_you_mean(wanted, self._policies)
+            ) from None
+
+
+def load(*directories: Path) -> PolicySet:
+    """Read every policy of some directories, all or none.
+
+    Args:
+        directories: Where ``NAME.yaml`` files are; none means the built-in policies. Other files
+            and subdirectories are left alone.
+
+    Raises:
+        PolicyError: The first thing that is wrong in any of them.
+    """
+    documents: dict[str, Document] = {}
+    for directory in directories or (resources.policies(),):
+        for path in _files(directory):
+            name = _name_of(path)
+            if name in documents:
+                raise PolicyError(
+                    f"there is a policy of that name already, in {documents[name].file}",
+                    file=str(path),
+                    remedy="Give one of the two files another name.",
+                )
+            documents[name] = read_document(path)
+    policies: dict[str, Policy] = {}
+    for name, document in documents.items():
+        resolved, errors = _resolve(name, document, documents)
+        if resolved is None:
+            raise errors[0]
+        policies[name] = resolved
+    return PolicySet(policies)
+
+
+def check_file(path: Path) -> list[PolicyError]:
+    """Everything that is wrong with one policy file; empty when it is a good one.
+
+    What it extends is looked for beside it and then among the built-in policies.
+    """
+    try:
+        name, document = _name_of(path), read_document(path)
+        known = {name: document}
+        parent = document.data.get("extends")
+        if isinstance(parent, str) and _NAME.fullmatch(parent) and parent not in known:
+            for directory in (path.parent, resources.policies()):
+                if (directory / f"{parent}{SUFFIX}").is_file():
+                    known[parent] = read_document(directory / f"{parent}{SUFFIX}")
+                    break
+    except PolicyError as exc:
+        return [exc]
+    return _resolve(name, document, known)[1]
+
+
+def seccomp_profile(path: Path | None = None) -> str:
+    """The seccomp profile of every sandbox, as compact JSON.
+
+    Args:
+        path: Its file; None for the built-in one.
+
+    Raises:
+        PolicyError: It cannot be read, or is not a list of what is allowed.
+    """
+    path = path or resources.policies() / "seccomp" / "default.json"
+    try:
+        profile = json.loads(path.read_bytes())
+    except (OSError, ValueError) as exc:
+        raise PolicyError("is not a readable seccomp profile", file=str(path)) from exc
+    if not isinstance(profile, dict) or profile.get("defaultAction") not in _DENIALS:  # pyright: ignore[reportUnknownMemberType]
+        raise PolicyError(
+            "does not refuse what it does not name",
+            file=str(path),
+            key="defaultAction",
+            remedy="Write `SCMP_ACT_ERRNO`.",
+        )
+    return json.dumps(profile, separators=(",", ":"))
+
+
+_DENIALS = frozenset({"SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS"})
+
+
+def _files(directory: Path) -> list[Path]:
+    try:
+        entries = sorted(directory.iterdir())
+    except OSError as exc:
+        raise PolicyError(
+            f"cannot be read: {exc.strerror}",
+            file=str(directory),
+            remedy="Name a directory with policy files.",
+        ) from exc
+    misnamed = next((path for path in entries if path.suffix == ".yml"), None)
+    if misnamed is not None:
+        raise PolicyError(
+            "would not be read", file=str(misnamed), remedy=f"Rename it to end in `{SUFFIX}`."
+        )
+    return [path for path in entries if path.suffix == SUFFIX]
+
+
+def _name_of(path: Path) -> str:
+    if path.suffix != SUFFIX or _NAME.fullmatch(path.stem) is None:
+        raise PolicyError(
+            "cannot be the file of a policy",
+            file=str(path),
+            remedy=f"Call it NAME{SUFFIX}, where NAME has 1 to 64 of a-z, 0-9 and `-`.",
+        )
+    return path.stem
+
+
+def _resolve(
+    name: str, document: Document, documents: Mapping[str, Document]
+) -> tuple[Policy | None, list[PolicyError]]:
+    """The policy with what it extends, or all that is wrong with it."""
+    extends = document.data.get("extends")
+    if extends is None:
+        return _validate(name, document, document.data)
+
+    def refused(reason: str, remedy: str) -> tuple[None, list[PolicyError]]:
+        return None, [document.error(("extends",), reason, remedy=remedy)]
+
+    parent_document = documents.get(extends) if isinstance(extends, str) else None
+    if parent_document is None or extends == name:
+        others = [each for each in documents if each != name]
+        return refused(f"there is no policy {extends!r}", did_you_mean(extends, others))
+    if "extends" in parent_document.data:
+        return refused(
+            f"{extends!r} extends another policy itself, and one level is all there is",
+            f"Extend that one, and repeat here what {extends!r} says.",
+        )
+    parent, errors = _validate(extends, parent_document, parent_document.data)
+    if parent is None:
+        return None, errors
+    policy, errors = _validate(name, document, overlay(parent_document.data, document.data))
+    if policy is None:
+        return None, errors
+    errors = [
+        document.error(each.key, each.reason, remedy=each.remedy)
+        for each in loosenings(policy, parent)
+    ]
+    return (None, errors) if errors else (policy, [])
+
+
+def _validate(
+    name: str, document: Document, data: dict[str, Any]
+) -> tuple[Policy | None, list[PolicyError]]:
+    if "name" in data:
+        return None, [document.error(("name",), "is not a key: a policy has the name of its file")]
+    try:
+        policy = Policy.model_validate(
+            {**data, "name": name}, context=FROM_FILE, by_alias=True, by_name=False
+        )
+    except ValidationError as exc:
+        return None, [_translated(document, error) for error in exc.errors()]
+    return policy, []
+
+
+def _translated(document: Document, error: Mapping[str, Any]) -> PolicyError:
+    key: Key = tuple(error["loc"])
+    context = error.get("ctx", {})
+    match error["type"]:
+        case str(kind) if kind == WRONG:
+            return document.error(
+                (*key, *context["at"]), context["reason"], remedy=context["remedy"]
+            )
+        case "extra_forbidden":
+            return document.error(
+                key, "is not a key here", remedy=did_you_mean(key[-1], _keys_beside(key))
+            )
+        case "missing":
+            return document.error(key, "is missing")
+        case "model_type" | "model_attributes_type":
+            return document.error(key, "is not a mapping", remedy="Write `key: value` lines.")
+        case _:
+            return document.error(key, error["msg"])
+
+
+def _keys_beside(key: Key) -> list[str]:
+    """The keys that are known where this one stands."""
+    model: type[BaseModel] = Policy
+    for part in key[:-1]:
+        fields = {file_key(model, name): info for name, info in model.model_fields.items()}
+        found = fields[str(part)].annotation
+        if not (isinstance(found, type) and issubclass(found, BaseModel)):
+            return []
+        model = found
+    return [file_key(model, name) for name in model.model_fields if name != "name"]

@@ -1,0 +1,228 @@
+"""A policy: what one session may be, reach and consume, as a frozen value.
+
+The keys of a policy file are short and have human units (``memory: 1GiB``); the fields here have
+their units in their names. :mod:`sandbox.policy.loader` makes these from files, and a container's
+labels carry the JSON form, so a session goes on under the policy it was opened with.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from sandbox.errors import PolicyError
+from sandbox.policy.fields import count, duration, listing, number, one_of, size, wrong
+from sandbox.policy.units import (
+    DAY,
+    GIB,
+    HOUR,
+    KIB,
+    MIB,
+    MINUTE,
+    TIB,
+    format_duration,
+    format_size,
+)
+
+Image = Literal["python", "datascience"]
+Runtime = Literal["runc", "runsc"]
+
+EVERY_TOOL = "*"
+TOOLS = frozenset(
+    {
+        *("execute_code", "get_execution", "complete_code", "inspect_code"),
+        *("list_kernels", "start_kernel", "interrupt_kernel", "restart_kernel", "stop_kernel"),
+        *("run_command", "open_terminal", "write_terminal", "read_terminal", "resize_terminal"),
+        *("close_terminal", "list_terminals", "list_files", "read_file", "write_file"),
+        *("edit_file", "delete_file", "move_file", "make_directory", "stat_file"),
+    }
+)
+"""The tools that act inside a session. Those that open, list and close sessions are not subject
+to a policy: a session that may not be closed would only last longer."""
+
+WORKING_MEMORY_BYTES = 128 * MIB
+"""What must be left of the memory for processes when every filesystem in memory is full."""
+
+
+class _Frozen(BaseModel):
+    # Files use the aliases, and only them; everything else uses the names with units.
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=False
+    )
+
+
+class Limits(_Frozen):
+    """What a session may consume."""
+
+    memory_bytes: Annotated[int, size(192 * MIB, TIB)] = Field(
+        default=GIB, validation_alias="memory"
+    )
+    """Of all processes and of all filesystems in memory together; there is no swap."""
+    cpus: Annotated[float, number(0.1, 512)] = 1.0
+    pids: Annotated[int, count(32, 32768)] = 256
+    """Processes and threads together, the supervisor's included."""
+    open_files: Annotated[int, count(256, 1048576)] = 1024
+    """Descriptors of one process."""
+    file_size_bytes: Annotated[int, size(MIB, TIB)] = Field(
+        default=512 * MIB, validation_alias="file_size"
+    )
+    output_bytes: Annotated[int, size(4 * KIB, 16 * MIB)] = Field(
+        default=256 * KIB, validation_alias="output"
+    )
+    """What is kept of the output of one execution or command: its head and its tail."""
+    execution_s: Annotated[int, duration(1, DAY)] = Field(
+        default=5 * MINUTE, validation_alias="execution"
+    )
+    """The longest that one execution or command may take."""
+    idle_s: Annotated[int, duration(MINUTE, 7 * DAY)] = Field(
+        default=30 * MINUTE, validation_alias="idle"
+    )
+    """How long a session lasts in which nothing happens."""
+    lifetime_s: Annotated[int, duration(MINUTE, 30 * DAY)] = Field(
+        default=8 * HOUR, validation_alias="lifetime"
+    )
+    """How long a session lasts in any case."""
+    sessions_per_principal: Annotated[int, count(1, 1000)] = Field(
+        default=4, validation_alias="sessions"
+    )
+    kernels: Annotated[int, count(1, 64)] = 4
+    terminals: Annotated[int, count(0, 64)] = 4
+    processes: Annotated[int, count(1, 64)] = Field(default=8, validation_alias="commands")
+    """Commands that run at the same time."""
+
+    @model_validator(mode="after")
+    def _times_fit(self) -> Limits:
+        for key, value_s in (("execution", self.execution_s), ("idle", self.idle_s)):
+            if value_s > self.lifetime_s:
+                raise wrong(
+                    f"{format_duration(value_s)} is longer than the lifetime, "
+                    f"{format_duration(self.lifetime_s)}",
+                    "Lower this or raise `limits.lifetime`.",
+                    at=(key,),
+                )
+        return self
+
+
+class TmpfsPolicy(_Frozen):
+    """A filesystem in memory: what it may hold."""
+
+    size_bytes: Annotated[int, size(4 * MIB, TIB)] = Field(validation_alias="size")
+    inodes: Annotated[int, count(256, 16777216)] = 65536
+
+
+def _network(value: Any) -> Any:
+    if value == "none":
+        return value
+    raise wrong(
+        f"{value!r} is not accepted: a sandbox has no network", "Write `none`, the only value."
+    )
+
+
+class Policy(_Frozen):
+    """What one session may be, reach and consume."""
+
+    name: str = Field(pattern=r"\A[a-z0-9-]{1,64}\z")
+    """The name of its file; not a key in it."""
+    version: Annotated[int, count(1, 1)] = 1
+    """Of the format of policies."""
+    description: str = Field(default="", max_length=1000)
+    extends: str = ""
+    """The policy that this one tightens; what that says is already part of this one."""
+    image: Annotated[Image, one_of("python", "datascience")] = "python"
+    """The recipe of the image: a folder of ``images/``."""
+    runtimes: Annotated[tuple[Annotated[Runtime, one_of("runc", "runsc")], ...], listing()] = (
+        "runc",
+        "runsc",
+    )
+    """What may run the container; the first that the engine has is taken."""
+    limits: Limits = Limits()
+    workspace: TmpfsPolicy = TmpfsPolicy(size_bytes=512 * MIB)
+    tmp: TmpfsPolicy = TmpfsPolicy(size_bytes=128 * MIB, inodes=16384)
+    shm_bytes: Annotated[int, size(MIB, TIB)] = Field(default=64 * MIB, validation_alias="shm")
+    network: Annotated[Literal["none"], BeforeValidator(_network)] = "none"
+    tools: Annotated[tuple[Annotated[str, one_of(EVERY_TOOL, *TOOLS)], ...], listing()] = (
+        EVERY_TOOL,
+    )
+
+    @model_validator(mode="after")
+    def _memory_fits(self) -> Policy:
+        # Pages of a tmpfs count against the container's memory. If the filesystems could use all
+        # of it, a full workspace would show as a kernel killed for memory, not as "no space left".
+        filled_bytes = self.workspace.size_bytes + self.tmp.size_bytes + self.shm_bytes
+        least_bytes = filled_bytes + WORKING_MEMORY_BYTES
+        if self.limits.memory_bytes < least_bytes:
+            raise wrong(
+                f"{format_size(self.limits.memory_bytes)} does not hold workspace, tmp and shm "
+                f"({format_size(filled_bytes)} when full) and "
+                f"{format_size(WORKING_MEMORY_BYTES)} for processes",
+                f"Write at least {format_size(least_bytes)}, or make those smaller.",
+                at=("limits", "memory"),
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _every_tool_alone(self) -> Policy:
+        if EVERY_TOOL in self.tools and len(self.tools) > 1:
+            raise wrong(
+                f"`{EVERY_TOOL}` already means every tool",
+                f"Keep `{EVERY_TOOL}` alone, or only the names.",
+                at=("tools",),
+            )
+        return self
+
+    def allows(self, tool: str) -> bool:
+        """Whether a tool that acts inside a session may be used under this policy."""
+        return EVERY_TOOL in self.tools or tool in self.tools
+
+    @property
+    def digest(self) -> str:
+        """SHA-256, in hexadecimal, of all the policy says: equal digests, equal policies."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def to_json(self) -> str:
+        """The policy as canonical JSON, for a label."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Policy:
+        """The policy that :meth:`to_json` wrote.
+
+        Raises:
+            PolicyError: It is not a policy of this version.
+        """
+        try:
+            return cls.model_validate_json(text)
+        except ValueError as exc:
+            raise PolicyError(
+                "a stored policy cannot be read", remedy="Close its session and open a new one."
+            ) from exc
+
+
+def describe(policy: Policy) -> dict[str, Any]:
+    """The policy in the words of its file, with human units, and its name and digest first."""
+    return {"name": policy.name, "digest": policy.digest, **_in_file_words(policy)}
+
+
+def file_key(model: type[BaseModel], name: str) -> str:
+    """The key that a field has in a policy file."""
+    alias = model.model_fields[name].validation_alias
+    return alias if isinstance(alias, str) else name
+
+
+def _in_file_words(model: BaseModel) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name in type(model).model_fields:
+        value = getattr(model, name)
+        if isinstance(value, BaseModel):
+            value = _in_file_words(value)
+        elif isinstance(value, tuple):
+            value = list(value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+        elif name.endswith("_bytes"):
+            value = format_size(value)
+        elif name.endswith("_s"):
+            value = format_duration(value)
+        found[file_key(type(model), name)] = value
+    return found
