@@ -107,6 +107,8 @@ class Stream:
         self._inbox: deque[tuple[Message, int]] = deque()
         self._assembly = bytearray()
         self._assembly_tag = -1
+        self._owed = 0
+        """Credit of pieces under assembly, held back until the messages before them are taken."""
         self._ended = False
         self._error: SandboxError | None = None
         self._changed = asyncio.Event()
@@ -121,6 +123,8 @@ class Stream:
         while True:
             if self._inbox:
                 message, cost = self._inbox.popleft()
+                if not self._inbox:
+                    cost, self._owed = cost + self._owed, 0
                 if cost:
                     self._link.consumed(self._number, cost)
                 return message
@@ -198,7 +202,10 @@ class Stream:
         self._link.assembling(len(event.data))
         self._assembly += event.data
         self._assembly_tag = event.tag
-        self._link.consumed(self._number, event.cost)
+        if self._inbox:
+            self._owed += event.cost
+        else:
+            self._link.consumed(self._number, event.cost)
         if not event.more:
             self._link.assembling(-len(self._assembly))
             self._inbox.append((Message(event.tag, bytes(self._assembly)), 0))
