@@ -27,6 +27,12 @@ def images() -> Path:
     return _folder("images")
 
 
+def requirements() -> Path:
+    """The lock of what the package needs: exact versions with hashes."""
+    root = checkout()
+    return (_CARRIED if root is None else root) / "requirements.txt"
+
+
 def checkout() -> Path | None:
     """The repository's root when the package runs from a checkout, None from a wheel."""
     root = _PACKAGE.parent

@@ -1,0 +1,217 @@
+"""Building images through the engine's API.
+
+The engine's own builder is used, without BuildKit, a registry or the docker program; so it works
+the same on a local, a remote and an older engine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import platform
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import requests
+from docker import DockerClient
+from docker.errors import APIError, DockerException, ImageNotFound
+
+from sandbox import images
+from sandbox.errors import EngineUnavailable, InfrastructureError, SandboxError
+from sandbox.images import Recipe
+from sandbox.runtimes.docker import host
+from sandbox.runtimes.docker.bootstrap import bootstrap
+
+Progress = Callable[[str], None]
+
+LABEL = "io.sandbox."
+_REGISTRY_TIMEOUT_S = 15
+_TAIL_LINES = 25
+
+
+def is_current(client: DockerClient, name: str) -> bool:
+    """Whether the engine has an image as this version of the package would build it.
+
+    Raises:
+        NotFound: There is no recipe of that name.
+        EngineUnavailable: The engine does not answer.
+    """
+    try:
+        return _present(client, images.reference(name))
+    except (DockerException, requests.RequestException) as exc:
+        raise EngineUnavailable(f"The container engine does not answer: {exc}") from exc
+
+
+def build(
+    client: DockerClient,
+    name: str,
+    *,
+    progress: Progress,
+    force: bool = False,
+    ca_bundle: Path | None = None,
+) -> str:
+    """Build an image and all that it stands on, as far as they are not there yet. Blocks.
+
+    Args:
+        client: The engine to build on.
+        name: A recipe's name, as in `images.names()`.
+        progress: Receives every line of the engine's output.
+        force: Build every step again, with the Debian packages of today.
+        ca_bundle: Certificates to trust during the build; see `host.loan`.
+
+    Returns:
+        The image's exact reference; the image is also tagged `latest`.
+
+    Raises:
+        NotFound: There is no recipe of that name.
+        InfrastructureError: A step failed; the message ends with its last lines.
+        EngineUnavailable: The engine does not answer.
+    """
+    base, *steps = images.chain(name)
+    wanted = steps[-1]
+    try:
+        if force or not _present(client, wanted.reference):
+            lent = host.loan(ca_bundle)
+            if force or not _present(client, base.reference):
+                _make_base(client, base, progress)
+            parent = base
+            for step in steps:
+                if force or not _present(client, step.reference):
+                    _build_step(client, step, parent, lent, progress, force)
+                parent = step
+        client.api.tag(wanted.reference, wanted.repository, "latest")
+    except (DockerException, requests.RequestException) as exc:
+        raise EngineUnavailable(f"The container engine failed or does not answer: {exc}") from exc
+    return wanted.reference
+
+
+def _present(client: DockerClient, reference: str) -> bool:
+    try:
+        client.api.inspect_image(reference)
+    except ImageNotFound:
+        return False
+    return True
+
+
+def _make_base(client: DockerClient, recipe: Recipe, progress: Progress) -> None:
+    if _registry_answers(client):
+        repository, _, tag = images.BASE_IMAGE.partition(":")
+        progress(f"base: pulling {images.BASE_IMAGE}")
+        _follow(client.api.pull(repository, tag, stream=True, decode=True), progress, "base")
+        client.api.tag(images.BASE_IMAGE, recipe.repository, _tag(recipe))
+        return
+    architecture = str(client.info()["Architecture"])
+    if architecture != platform.machine():
+        raise InfrastructureError(
+            f"No container registry gives {images.BASE_IMAGE} to the engine, and it cannot be "
+            f"made here: the engine runs on {architecture}, this machine is {platform.machine()}.",
+            remedy="Give the engine access to a registry.",
+        )
+    with tempfile.TemporaryDirectory(prefix="sandbox-base-") as folder:
+        archive = Path(folder) / "base.tar"
+        bootstrap(archive, progress)
+        client.api.import_image_from_file(
+            str(archive),
+            recipe.repository,
+            _tag(recipe),
+            changes=[f"LABEL {key}={value}" for key, value in _labels(recipe).items()]
+            + ['CMD ["bash"]'],
+        )
+
+
+def _registry_answers(client: DockerClient) -> bool:
+    """Whether the engine gets the base image's description from its registry, and soon."""
+    # A request of our own: docker-py cannot bound a single call, and a pull tries for minutes.
+    try:
+        answer = client.api.get(
+            f"{client.api.base_url}/distribution/{images.BASE_IMAGE}/json",
+            timeout=_REGISTRY_TIMEOUT_S,
+        )
+    except requests.RequestException:
+        return False
+    return bool(answer.ok)
+
+
+def _build_step(
+    client: DockerClient,
+    recipe: Recipe,
+    parent: Recipe,
+    lent: host.Loan,
+    progress: Progress,
+    force: bool,
+) -> None:
+    progress(f"{recipe.name}: building {recipe.reference}")
+    # Arguments that a Dockerfile does not declare are an error to older engines.
+    declared = recipe.files["Dockerfile"].decode()
+    arguments = {
+        key: value
+        for key, value in lent.arguments.items()
+        if f"ARG {key}\n" in declared or key.lower().endswith("_proxy")
+    }
+    lines = client.api.build(
+        fileobj=io.BytesIO(recipe.context(lent.files)),
+        custom_context=True,
+        tag=recipe.reference,
+        buildargs={**arguments, "BASE": parent.reference, "STAGE": recipe.digest},
+        labels=_labels(recipe),
+        network_mode="host",
+        nocache=force,
+        rm=True,
+        forcerm=True,
+        decode=True,
+    )
+    _follow(lines, progress, recipe.name)
+    # What its stages left behind: nothing needs it, for a finished step is found by its name.
+    client.api.prune_images({"dangling": True, "label": f"{LABEL}stage={recipe.digest}"})
+
+
+def _follow(lines: Iterable[dict[str, Any]], progress: Progress, name: str) -> None:
+    """Pass on the engine's output, and raise if it ends in an error."""
+    tail: deque[str] = deque(maxlen=_TAIL_LINES)
+    for line in lines:
+        if error := line.get("error"):
+            told = "\n".join([*tail, str(error)])
+            raise InfrastructureError(f"The image {name} could not be built:\n{told}")
+        text = str(line.get("stream", "")).rstrip()
+        if text and not text.startswith("---> "):
+            tail.append(text)
+            progress(f"{name}: {text}")
+
+
+def _labels(recipe: Recipe) -> dict[str, str]:
+    return {f"{LABEL}image": recipe.name, f"{LABEL}digest": recipe.digest}
+
+
+def _tag(recipe: Recipe) -> str:
+    return recipe.reference.rpartition(":")[2]
+
+
+def main() -> int:
+    """Build the named images, or all that a policy can name, showing each step in a line."""
+    parser = argparse.ArgumentParser(prog="python -m sandbox.runtimes.docker.build")
+    parser.add_argument("name", nargs="*", choices=[[], *images.names()], metavar="NAME")
+    parser.add_argument("--force", action="store_true", help="build again what is current")
+    chosen = parser.parse_args()
+    wanted = chosen.name or [name for name in images.names() if name != images.CONTROLLER]
+    try:
+        client = DockerClient.from_env()
+        for name in wanted:
+            build(client, name, progress=_show, force=chosen.force)
+    except (SandboxError, DockerException) as exc:
+        print(exc, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _show(line: str) -> None:
+    # The steps only: what the programs in them say is told when one fails.
+    if ": Step " in line or line.count(":") == 1 or "sandbox/" in line:
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
