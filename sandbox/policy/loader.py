@@ -60,12 +60,13 @@ class PolicySet:
             ) from None
 
 
-def load(*directories: Path) -> PolicySet:
+def load(*directories: Path, default: str = DEFAULT_POLICY) -> PolicySet:
     """Read every policy of some directories, all or none.
 
     Args:
         directories: Where ``NAME.yaml`` files are; none means the built-in policies. Other files
             and subdirectories are left alone.
+        default: The policy of callers who name none; it must be among them.
 
     Raises:
         PolicyError: The first thing that is wrong in any of them.
@@ -87,7 +88,13 @@ def load(*directories: Path) -> PolicySet:
         if resolved is None:
             raise errors[0]
         policies[name] = resolved
-    return PolicySet(policies)
+    if default not in policies:
+        raise PolicyError(
+            f"there is no policy {default!r}, which is the default",
+            file=", ".join(str(directory) for directory in directories),
+            remedy=did_you_mean(default, policies),
+        )
+    return PolicySet(policies, default)
 
 
 def check_file(path: Path) -> list[PolicyError]:
