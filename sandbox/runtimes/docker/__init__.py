@@ -1,0 +1,5 @@
+"""Containers on a Docker Engine: the only importer of docker-py."""
+
+from sandbox.runtimes.docker.runtime import DockerRuntime
+
+__all__ = ["DockerRuntime"]
