@@ -1,0 +1,1 @@
+"""Kernels of a session: cells run in order, and every execution ends truthfully."""

@@ -1,0 +1,131 @@
+"""The values that kernels give to callers and to the journal."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+ExecutionStatus = Literal["ok", "error", "interrupted", "timeout", "died", "lost", "running"]
+KernelState = Literal["kept", "restarted", "lost"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class ExecutionError(_Frozen):
+    """The error that a cell ended in."""
+
+    name: str
+    """The exception's class, such as ``ValueError``."""
+    value: str
+    """Its message."""
+    traceback: str
+    """As plain text, without escape codes; empty when the kernel gave none."""
+
+
+class ExecutionResult(_Frozen):
+    """An execution as it is now, or as it ended."""
+
+    execution_id: str
+    session_id: str
+    kernel_id: str
+    status: ExecutionStatus
+    """``running`` also stands for a cell that waits for those before it; ``reason`` says so."""
+    state: KernelState
+    """What became of the kernel's variables."""
+    execution_count: int | None = None
+    """The kernel's number for this cell; None when it has not given one."""
+    outputs: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
+    """nbformat 4 outputs, bounded by the policy."""
+    error: ExecutionError | None = None
+    duration_s: float = 0.0
+    """From its start in the kernel; 0 when it has not begun."""
+    truncated_bytes: int = 0
+    """The bytes of output that were made but are not in ``outputs``."""
+    reason: str | None = None
+    """Why it ended so, or what it waits for, in words; None when there is nothing to say."""
+
+
+class ExecutionRecord(_Frozen):
+    """What the journal keeps of an execution, so that another controller can carry it on."""
+
+    execution_id: str
+    """Also the ``msg_id`` of its Jupyter request."""
+    session_id: str
+    kernel_id: str
+    epoch: int
+    """Which start of the kernel it belongs to."""
+    submitted_at: float
+    """Unix time."""
+    started_at: float | None = None
+    """Unix time at which it was sent to the kernel; None while it waits."""
+    timeout_s: float
+    """How long it may run."""
+    code: str
+    state: Literal["queued", "running"]
+    seq: int = 0
+    """The kernel's last message that ``snapshot`` includes."""
+    snapshot: ExecutionResult | None = None
+    """None as long as there was no progress worth keeping."""
+
+
+class ExecutionJournal(Protocol):
+    """Where executions outlive the controller. Every method is synchronous and quick."""
+
+    def started(self, record: ExecutionRecord) -> None:
+        """Keep a new execution; called again when it leaves the queue and runs."""
+        ...
+
+    def progress(self, execution_id: str, snapshot: ExecutionResult, seq: int) -> None:
+        """Keep, in one transaction, its outputs so far and the last message in them."""
+        ...
+
+    def finished(self, execution_id: str, result: ExecutionResult, seq: int) -> None:
+        """Keep how it ended; called again when outputs come after its end."""
+        ...
+
+    def unfinished(self, session_id: str) -> list[ExecutionRecord]:
+        """The session's executions that have no end yet, oldest first."""
+        ...
+
+    def result(self, session_id: str, execution_id: str) -> ExecutionResult | None:
+        """An execution of this session as last kept; None when there is none."""
+        ...
+
+
+class KernelInfo(_Frozen):
+    """A kernel as it is now."""
+
+    kernel_id: str
+    name: str
+    """Of its kernelspec."""
+    state: Literal["starting", "idle", "busy", "dead"]
+    queue_length: int
+    """The cells that wait; the running one is not among them."""
+    execution_count: int
+    started_at: float
+    """Unix time; of the last start, or of the adoption by this controller."""
+    last_activity_at: float
+    """Unix time at which it last said something or was given a cell."""
+    session_id: str
+    reason: str | None = None
+    """How it died; None while it lives."""
+
+
+class Completion(_Frozen):
+    """What can stand at the cursor."""
+
+    matches: list[str]
+    cursor_start: int
+    """Where the replaced text begins, in characters."""
+    cursor_end: int
+
+
+class Inspection(_Frozen):
+    """What the kernel knows about a name."""
+
+    found: bool
+    text: str
+    """Plain text; empty when nothing is known."""

@@ -1,0 +1,295 @@
+"""What a cell shows, collected as nbformat 4 outputs within a fixed budget.
+
+The messages come from a hostile kernel: everything is checked, made plain or left out, and the
+memory is bounded however much comes. The budget is ``limit_bytes`` of text:
+
+* streams may take three quarters of it. Their head and tail are kept in equal parts, and a line in
+  between says how many bytes were cut;
+* rich outputs may take three quarters, and together they share the whole. One that does not fit is
+  replaced by a note of its type and size;
+* the cell's error has a quarter of its own, for a traceback must not be lost to a flood;
+* images have a budget of their own, ``IMAGE_FACTOR`` times as large.
+
+The format: https://nbformat.readthedocs.io/en/latest/format_description.html#code-cell-outputs
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, cast
+
+from sandbox import mime
+from sandbox.plaintext import clip, encodable, plain
+from sandbox.streamtext import Streams
+
+__all__ = ["OutputCollector", "clip", "plain"]
+
+IMAGE_FACTOR = 8
+ITEM_COST = 256
+"""What each rich output costs beside its content, so that their number is bounded too."""
+MAX_TYPES = 32
+"""The types of one mime bundle that are looked at."""
+MAX_TEXT = 512 * 1024
+"""The characters of one stream message that are looked at; the supervisor splits longer ones."""
+MAX_DISPLAY_ID = 256
+MAX_NAME = 256
+
+
+@dataclass(slots=True, eq=False)
+class _Rich:
+    """An output that is not a stream."""
+
+    kind: str
+    count: int | None = None
+    display_id: str = ""
+    data: dict[str, Any] = field(default_factory=dict[str, Any])
+    metadata: dict[str, Any] = field(default_factory=dict[str, Any])
+    error: dict[str, Any] | None = None
+    text_size: int = 0
+    image_size: int = 0
+    dropped: int = 0
+
+    def output(self) -> dict[str, Any]:
+        if self.error is not None:
+            return {"output_type": "error", **self.error}
+        metadata = dict(self.metadata)
+        if self.display_id:  # nbformat has no other place, and who carries on needs to know it
+            metadata["display_id"] = self.display_id
+        output: dict[str, Any] = {"output_type": self.kind, "data": dict(self.data)}
+        output["metadata"] = metadata
+        if self.kind == "execute_result":
+            output["execution_count"] = self.count
+        return output
+
+
+class OutputCollector:
+    """Collects the outputs of one execution.
+
+    Args:
+        limit_bytes: The budget for text, in bytes of UTF-8.
+        image_limit_bytes: The budget for images, in bytes of base64; ``IMAGE_FACTOR`` times the
+            other when None.
+    """
+
+    def __init__(self, limit_bytes: int, image_limit_bytes: int | None = None) -> None:
+        self._limit = limit_bytes
+        self._share = limit_bytes * 3 // 4
+        self._image_limit = (
+            limit_bytes * IMAGE_FACTOR if image_limit_bytes is None else image_limit_bytes
+        )
+        self._clear()
+
+    def _clear(self) -> None:
+        self._streams: Streams[_Rich] = Streams(self._share)
+        self._displays: dict[str, list[_Rich]] = {}
+        self._text_size = 0
+        self._image_size = 0
+        self._dropped = 0
+        self._error: dict[str, Any] | None = None
+        self._clear_is_due = False
+        self._outputs: list[dict[str, Any]] | None = None
+
+    # --- what came of it
+
+    def outputs(self) -> list[dict[str, Any]]:
+        """The outputs so far, in nbformat 4; neither the list nor what is in it may be changed."""
+        if self._outputs is None:
+            self._outputs = [
+                item.output() if isinstance(item, _Rich) else item
+                for item in self._streams.render()
+            ]
+        return self._outputs
+
+    @property
+    def error(self) -> Mapping[str, Any] | None:
+        """The last error output: ``ename``, ``evalue`` and the plain lines of ``traceback``."""
+        return self._error
+
+    @property
+    def truncated_bytes(self) -> int:
+        """The bytes that came but are not in :meth:`outputs`."""
+        return self._dropped + self._streams.cut_bytes
+
+    @property
+    def size_bytes(self) -> int:
+        """About what the outputs take in memory."""
+        return self._streams.size + self._text_size + self._image_size
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether a collector restored from :meth:`outputs` would go on exactly as this one."""
+        return not self._clear_is_due and self._streams.is_settled
+
+    # --- what comes
+
+    def add(self, msg_type: str, content: Mapping[str, Any]) -> bool:
+        """Take the content of an iopub message.
+
+        Args:
+            msg_type: The message's type; one that is no output is ignored.
+            content: Its content, unchecked.
+
+        Returns:
+            Whether the outputs have changed.
+        """
+        take = _TAKERS.get(msg_type)
+        if take is None:
+            return False
+        if self._clear_is_due and msg_type not in ("clear_output", "update_display_data"):
+            self._clear()
+        changed = take(self, content)
+        if changed:
+            self._outputs = None
+        return changed
+
+    def lose(self, size_bytes: int) -> None:
+        """Count output that was lost on its way here."""
+        self._dropped += size_bytes
+
+    def restore(self, outputs: list[dict[str, Any]], truncated_bytes: int) -> None:
+        """Start from what another collector had."""
+        for output in outputs:
+            display_id = _mapping(output.get("metadata")).get("display_id")
+            self.add(
+                str(output.get("output_type")), output | {"transient": {"display_id": display_id}}
+            )
+        self._dropped = max(0, truncated_bytes - self._streams.cut_bytes)
+
+    # --- one kind each
+
+    def _take_stream(self, content: Mapping[str, Any]) -> bool:
+        text = content.get("text")
+        if not isinstance(text, str) or not text:
+            return False
+        if len(text) > MAX_TEXT:  # no honest supervisor sends it; do not spend seconds on it
+            self._dropped += len(text) - MAX_TEXT
+            text = text[-MAX_TEXT:]
+        self._streams.write("stderr" if content.get("name") == "stderr" else "stdout", text)
+        return True
+
+    def _take_display(self, content: Mapping[str, Any]) -> bool:
+        return self._show(_Rich("display_data", display_id=_display_id(content)), content)
+
+    def _take_result(self, content: Mapping[str, Any]) -> bool:
+        count = content.get("execution_count")
+        rich = _Rich("execute_result", display_id=_display_id(content))
+        rich.count = count if type(count) is int and 0 <= count < 2**31 else None
+        return self._show(rich, content)
+
+    def _take_update(self, content: Mapping[str, Any]) -> bool:
+        shown = self._displays.get(_display_id(content), ())
+        for rich in shown:
+            self._fill(rich, content)
+        return bool(shown)
+
+    def _take_clear(self, content: Mapping[str, Any]) -> bool:
+        if content.get("wait"):
+            self._clear_is_due = True
+            return False
+        self._clear()
+        return True
+
+    def _take_error(self, content: Mapping[str, Any]) -> bool:
+        raw = content.get("traceback")
+        lines = cast("list[Any]", raw) if isinstance(raw, list) else []
+        text = "\n".join(line for line in lines if isinstance(line, str))
+        text = plain(clip(text, MAX_TEXT))
+        traceback = clip(text, self._limit // 4)
+        value = clip(plain(clip(_text(content.get("evalue")), MAX_TEXT)), self._limit // 8)
+        name = clip(plain(_text(content.get("ename"))[:MAX_NAME]), MAX_NAME)
+        error = {"ename": name, "evalue": value, "traceback": traceback.split("\n")}
+        if not traceback:
+            error["traceback"] = []
+        rich = _Rich("error", error=error)
+        if self._error is not None:  # a second one, and what else a hostile kernel may send
+            rich.text_size = ITEM_COST + mime.size(traceback) + mime.size(value)
+            if rich.text_size > self._room():
+                self._dropped += mime.size(text)
+                return False
+            self._use(rich)
+        self._dropped += mime.size(text) - min(mime.size(text), mime.size(traceback))
+        self._error = error
+        self._streams.place(rich)
+        return True
+
+    # --- rich outputs
+
+    def _room(self) -> int:
+        return min(self._share, self._limit - self._streams.size) - self._text_size
+
+    def _use(self, rich: _Rich) -> None:
+        self._text_size += rich.text_size
+        self._image_size += rich.image_size
+        self._dropped += rich.dropped
+        self._streams.limit(min(self._share, self._limit - self._text_size))
+
+    def _show(self, rich: _Rich, content: Mapping[str, Any]) -> bool:
+        if self._room() < ITEM_COST:
+            self._dropped += mime.size(content.get("data"))
+            return False
+        self._fill(rich, content)
+        self._streams.place(rich)
+        if rich.display_id:
+            self._displays.setdefault(rich.display_id, []).append(rich)
+        return True
+
+    def _fill(self, rich: _Rich, content: Mapping[str, Any]) -> None:
+        """Put a mime bundle into an output, as much of it as there is room for."""
+        self._text_size -= rich.text_size
+        self._image_size -= rich.image_size
+        self._dropped -= rich.dropped
+        rich.data, rich.metadata = {}, {}
+        rich.text_size, rich.image_size, rich.dropped = ITEM_COST, 0, 0
+        notes: list[str] = []
+        unknown = 0
+        described = _mapping(content.get("metadata"))
+        for name, raw in islice(_mapping(content.get("data")).items(), MAX_TYPES):
+            size, is_image = mime.size(raw), mime.is_image(name)
+            left = self._image_limit - self._image_size if is_image else self._room()
+            if mime.is_known(name) and size > left - (
+                rich.image_size if is_image else rich.text_size
+            ):
+                rich.dropped += size
+                notes.append(f"{name}: {size:,} bytes left out, more than the limit allows")
+                continue
+            value = mime.read(name, raw)
+            if value is None:
+                unknown += size
+                notes.append(f"{plain(name[:80])}: {size:,} bytes that cannot be shown")
+                continue
+            rich.data[name] = value
+            if is_image:
+                rich.image_size += size
+                if shape := mime.shape(described.get(name)):
+                    rich.metadata[name] = shape
+            else:
+                rich.text_size += size
+        if not rich.data:
+            rich.dropped += unknown
+            rich.data["text/plain"] = "\n".join(f"[{note}]" for note in notes[:2])
+        self._use(rich)
+
+
+_TAKERS: Mapping[str, Callable[[OutputCollector, Mapping[str, Any]], bool]] = {
+    "stream": OutputCollector._take_stream,  # pyright: ignore[reportPrivateUsage]  # one unit
+    "display_data": OutputCollector._take_display,  # pyright: ignore[reportPrivateUsage]
+    "execute_result": OutputCollector._take_result,  # pyright: ignore[reportPrivateUsage]
+    "update_display_data": OutputCollector._take_update,  # pyright: ignore[reportPrivateUsage]
+    "clear_output": OutputCollector._take_clear,  # pyright: ignore[reportPrivateUsage]
+    "error": OutputCollector._take_error,  # pyright: ignore[reportPrivateUsage]
+}
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+
+
+def _display_id(content: Mapping[str, Any]) -> str:
+    value = _mapping(content.get("transient")).get("display_id")
+    return encodable(value) if isinstance(value, str) and len(value) <= MAX_DISPLAY_ID else ""

@@ -1,0 +1,169 @@
+"""Text of a program made plain: no escape sequences, no control characters, lines as last seen.
+
+What a program writes for a terminal carries colours, titles and cursor movements, and draws
+progress bars by returning to the start of a line. :class:`PlainText` turns such a text, piece by
+piece, into what a reader would have seen in the end. Cursor movements over several lines are not
+followed; they are dropped.
+
+The text is hostile: the work is linear in its length and the memory between pieces is bounded.
+The sequences are those of ECMA-48 (https://ecma-international.org/publications-and-standards/standards/ecma-48/).
+"""
+
+from __future__ import annotations
+
+import re
+
+MAX_SEQUENCE = 4096
+"""The longest escape sequence that is waited for, in characters."""
+MAX_LINE = 16 * 1024
+"""The longest unfinished line that can still be overwritten, in characters."""
+CUT_LINE_BYTES = 48
+"""The longest line that says what was cut."""
+
+_SEQUENCE = re.compile(
+    rf"""
+    (?:\x1b\[|\x9b) [0-?]* [ -/]* [@-~]?                     # control sequences: colours, cursor
+  | (?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])                     # strings: titles, links, devices
+    [^\x07\x1b\x9c\n]{{0,{MAX_SEQUENCE}}} (?:\x07|\x1b\\|\x9c)?
+  | \x1b [ -/]* [0-~]?                                       # the short ones
+    """,
+    re.VERBOSE,
+)
+_UNFINISHED = re.compile(
+    rf"\x1b(?:\[[0-?]*[ -/]*|[\]PX^_][^\x07\x1b\x9c\n]{{0,{MAX_SEQUENCE}}}|[ -/]*)?"
+)
+_ERASE_LINE = re.compile(r"\x1b\[2K|\r\x1b\[0?K")
+_ERASED = "\x00"
+
+_CONTROL_BYTES = bytes(n for n in (*range(0x20), 0x7F) if n not in b"\n\t")
+_C1 = re.compile("[\x80-\x9f]")
+_CONTROLS = re.compile("[\x01-\x07\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+"""Without those that lines are drawn with: the erasure, backspace, tab, line end and return."""
+
+
+def encodable(text: str) -> str:
+    """The text with every lone surrogate, which UTF-8 has no bytes for, replaced by ``?``."""
+    if text.isascii():
+        return text
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def plain(text: str) -> str:
+    """A whole text made plain."""
+    editor = PlainText()
+    return editor.feed(text) + editor.finish()
+
+
+def clip(text: str, limit_bytes: int) -> str:
+    """A text, or, when its UTF-8 is longer than ``limit_bytes``, its head and tail.
+
+    A line between them says how many bytes were cut; it comes on top of the limit, so that what
+    was clipped once stays as it is.
+    """
+    data = text.encode("utf-8", "replace")
+    if len(data) <= limit_bytes + CUT_LINE_BYTES:
+        return encodable(text)
+    half = limit_bytes // 2
+    head = data[:half].decode("utf-8", "ignore")
+    tail = data[len(data) - half :].decode("utf-8", "ignore")
+    return f"{head}\n[… {len(data) - 2 * half:,} bytes cut …]\n{tail}"
+
+
+def is_plain(text: str) -> bool:
+    """Whether a text has no control character but line ends and tabs, and can be encoded."""
+    try:
+        data = text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    if len(data.translate(None, _CONTROL_BYTES)) != len(data):
+        return False
+    return text.isascii() or b"\xc2" not in data or _C1.search(text) is None
+
+
+class PlainText:
+    """Makes a text plain that comes in pieces.
+
+    Args:
+        max_line: The longest unfinished line, in characters, that is held back because what
+            comes may overwrite it.
+    """
+
+    def __init__(self, max_line: int = MAX_LINE) -> None:
+        self._max_line = max_line
+        self._line: str = ""
+        """The unfinished line as it stands."""
+        self._returned = False
+        """Whether the next character overwrites the line's first."""
+        self._sequence: str = ""
+        """An escape sequence whose end has not come yet."""
+
+    @property
+    def line(self) -> str:
+        """The unfinished line, which what comes may still change."""
+        return self._line
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether ``line`` says all there is to know of the text so far."""
+        return not self._returned and not self._sequence
+
+    def feed(self, text: str) -> str:
+        """Take a piece and return the text that nothing can change any more."""
+        if is_plain(text) and not self._returned and not self._sequence:
+            return self._take(self._line + text if self._line else text)
+        text = self._sequence + text
+        self._sequence = ""
+        start = text.rfind("\x1b", -MAX_SEQUENCE)
+        if start >= 0 and _UNFINISHED.fullmatch(text, start):
+            text, self._sequence = text[:start], text[start:]
+        text = encodable(text).replace(_ERASED, "")
+        if self._returned:
+            text = "\r" + text
+        if "\x1b" in text or _C1.search(text):
+            text = _SEQUENCE.sub("", _ERASE_LINE.sub(_ERASED, text))
+        text = self._line + _CONTROLS.sub("", text.replace("\r\n", "\n"))
+        last = text[text.rfind("\n") + 1 :]
+        self._returned = len(last) <= self._max_line and last.endswith("\r")
+        if "\r" in text or "\b" in text or _ERASED in text:
+            text = "\n".join(map(_overwritten, text.split("\n")))
+        return self._take(text)
+
+    def finish(self) -> str:
+        """Return the unfinished line; what comes later begins a new one."""
+        line, self._line = self._line, ""
+        self._returned = False
+        self._sequence = ""
+        return line
+
+    def _take(self, text: str) -> str:
+        start = text.rfind("\n") + 1
+        if len(text) - start > self._max_line:
+            start = len(text)
+        self._line = text[start:]
+        return text[:start]
+
+
+def _overwritten(line: str) -> str:
+    """A line as it looks after its carriage returns, backspaces and erasures."""
+    line = line[line.rfind(_ERASED) + 1 :]
+    if "\b" in line:
+        line = _backspaced(line)
+    if "\r" not in line:
+        return line
+    seen: list[str] = []
+    width = 0
+    for layer in reversed(line.split("\r")):  # the last one lies on top
+        if len(layer) > width:
+            seen.append(layer[width:])
+            width = len(layer)
+    return "".join(seen)
+
+
+def _backspaced(line: str) -> str:
+    kept: list[str] = []
+    for char in line:
+        if char != "\b":
+            kept.append(char)
+        elif kept and kept[-1] != "\r":
+            kept.pop()
+    return "".join(kept)
