@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+
+from sandbox.errors import Conflict, ImageMissing, SessionLost
+from sandbox.link import ByteStream, Link
+from sandbox.runtimes.base import ContainerRuntime
+from sandbox.spec import ContainerSpec, mismatches
+
+from .conftest import LABEL
+
+pytestmark = pytest.mark.anyio
+
+Specs = Callable[[], ContainerSpec]
+
+
+@asynccontextmanager
+async def linked(io: ByteStream) -> AsyncIterator[Link]:
+    link = Link(io, initiator=True, hello={"build": "contract"})
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(link.run)
+            try:
+                await link.greeting()
+                yield link
+            finally:
+                await link.aclose()
+
+
+async def running(runtime: ContainerRuntime, spec: ContainerSpec) -> str:
+    container_id = await runtime.create(spec)
+    await runtime.start(container_id)
+    return container_id
+
+
+async def test_the_engine_says_what_it_is(runtime: ContainerRuntime) -> None:
+    engine = await runtime.engine()
+    assert "runc" in engine.runtimes
+    assert engine.seccomp
+    assert engine.cgroup_version in (1, 2)
+    assert engine.cpus > 0
+    assert engine.memory_bytes > 0
+    assert engine.version
+    assert engine.architecture
+
+
+async def test_a_container_keeps_its_labels_through_its_states(
+    runtime: ContainerRuntime, make_spec: Specs
+) -> None:
+    spec = make_spec()
+    assert await runtime.list({LABEL: spec.labels[LABEL]}) == []
+    container_id = await runtime.create(spec)
+
+    [listed] = await runtime.list({LABEL: spec.labels[LABEL]})
+    assert (listed.id, listed.name, listed.state) == (container_id, spec.name, "created")
+    assert spec.labels.items() <= listed.labels.items()
+    assert await runtime.list({LABEL: spec.labels[LABEL], "other": "x"}) == []
+
+    await runtime.start(container_id)
+    assert [each.state for each in await runtime.list({LABEL: spec.labels[LABEL]})] == ["running"]
+    inspected = await runtime.inspect(container_id)
+    assert (inspected.state, inspected.name) == ("running", spec.name)
+    assert spec.labels.items() <= inspected.labels.items()
+    assert inspected.exit_code is None
+
+    await runtime.remove(container_id)
+    assert await runtime.list({LABEL: spec.labels[LABEL]}) == []
+
+
+async def test_what_is_applied_is_what_the_spec_says(
+    runtime: ContainerRuntime, make_spec: Specs
+) -> None:
+    spec = make_spec()
+    container_id = await runtime.create(spec)
+    assert mismatches(spec, (await runtime.inspect(container_id)).facts) == []
+    await runtime.start(container_id)
+    assert mismatches(spec, (await runtime.inspect(container_id)).facts) == []
+
+
+async def test_the_link_reaches_the_supervisor_of_the_container(
+    runtime: ContainerRuntime, make_spec: Specs
+) -> None:
+    spec = make_spec()
+    container_id = await running(runtime, spec)
+    async with linked(await runtime.connect(container_id)) as link:
+        told = await link.call("info")
+    assert (told["uid"], told["gid"]) == (spec.uid, spec.gid)
+
+
+async def test_bytes_of_any_value_and_number_come_back_unchanged(
+    runtime: ContainerRuntime, make_spec: Specs
+) -> None:
+    data = bytes(range(256)) * 4096 + os.urandom(2_000_000)
+    container_id = await running(runtime, make_spec())
+    async with linked(await runtime.connect(container_id)) as link:
+        writing = link.open("file.write", path="data.bin")
+        for start in range(0, len(data), 300_000):
+            await writing.send(data[start : start + 300_000])
+        writing.end()
+        assert (await writing.receive_json())["size"] == len(data)
+        reading = link.open("file.read", path="data.bin")
+        reading.end()
+        await reading.receive_json()
+        assert b"".join([message.data async for message in reading]) == data
+
+
+async def test_a_newer_link_replaces_the_older_one_and_finds_all_as_it_was(
+    runtime: ContainerRuntime, make_spec: Specs
+) -> None:
+    container_id = await running(runtime, make_spec())
+    async with linked(await runtime.connect(container_id)) as older:
+        writing = older.open("file.write", path="kept.txt")
+        await writing.send(b"kept")
+        writing.end()
+        await writing.receive_json()
+        async with linked(await runtime.connect(container_id)) as newer:
+            await older.wait_closed()
+            assert (await newer.call("file.stat", path="kept.txt"))["size"] == 4
+
+
+async def test_a_link_can_be_made_again_after_it_was_closed(
+    runtime: ContainerRuntime, make_spec: Specs
+) -> None:
+    container_id = await running(runtime, make_spec())
+    for _ in range(3):
+        io = await runtime.connect(container_id)
+        async with linked(io) as link:
+            await link.call("info")
+        await io.close()  # once more does no harm
+
+
+async def test_removing_a_container_ends_its_links(
+    runtime: ContainerRuntime, make_spec: Specs
+) -> None:
+    container_id = await running(runtime, make_spec())
+    async with linked(await runtime.connect(container_id)) as link:
+        await runtime.remove(container_id)
+        await link.wait_closed()
+        assert link.error is None
+
+
+async def test_removing_twice_does_no_harm_and_nothing_works_afterwards(
+    runtime: ContainerRuntime, make_spec: Specs
+) -> None:
+    container_id = await running(runtime, make_spec())
+    await runtime.remove(container_id)
+    await runtime.remove(container_id)
+    assert (await runtime.inspect(container_id)).state == "missing"
+    with pytest.raises(SessionLost):
+        await runtime.connect(container_id)
+    with pytest.raises(SessionLost):
+        await runtime.start(container_id)
+    with pytest.raises(SessionLost):
+        await runtime.stats(container_id)
+
+
+async def test_there_is_no_link_to_a_container_that_does_not_run(
+    runtime: ContainerRuntime, make_spec: Specs
+) -> None:
+    container_id = await runtime.create(make_spec())
+    with pytest.raises(SessionLost):
+        await runtime.connect(container_id)
+    with pytest.raises(SessionLost):
+        await runtime.stats(container_id)
+
+
+async def test_a_name_is_taken_only_once(runtime: ContainerRuntime, make_spec: Specs) -> None:
+    spec = make_spec()
+    await runtime.create(spec)
+    with pytest.raises(Conflict):
+        await runtime.create(spec)
+    assert len(await runtime.list({LABEL: spec.labels[LABEL]})) == 1
+
+
+async def test_an_absent_image_is_named_in_the_error(
+    runtime: ContainerRuntime, make_spec: Specs
+) -> None:
+    spec = make_spec().model_copy(update={"image": "sandbox/nothing:none"})
+    with pytest.raises(ImageMissing, match="sandbox/nothing:none"):
+        await runtime.create(spec)
+    assert await runtime.list({LABEL: spec.labels[LABEL]}) == []
+
+
+async def test_the_use_of_a_running_container_is_measured(
+    runtime: ContainerRuntime, make_spec: Specs
+) -> None:
+    spec = make_spec()
+    container_id = await running(runtime, spec)
+    async with linked(await runtime.connect(container_id)):
+        used = await runtime.stats(container_id)
+    assert used.memory_limit_bytes == spec.memory_bytes
+    assert 0 < used.memory_bytes < used.memory_limit_bytes
+    assert used.pids > 0
+    assert used.cpu_s >= 0
+
+
+async def test_many_containers_are_made_and_removed_at_once(
+    runtime: ContainerRuntime, make_spec: Specs
+) -> None:
+    specs = [make_spec() for _ in range(4)]
+
+    async def live(spec: ContainerSpec) -> None:
+        container_id = await running(runtime, spec)
+        async with linked(await runtime.connect(container_id)) as link:
+            assert (await link.call("info"))["uid"] == spec.uid
+        await runtime.remove(container_id)
+
+    async with anyio.create_task_group() as tasks:
+        for spec in specs:
+            tasks.start_soon(live, spec)
+    assert await runtime.list({LABEL: specs[0].labels[LABEL]}) == []
