@@ -193,16 +193,16 @@ def _read(folder: Path, prefix: str = "") -> dict[str, bytes]:
 
 def _supervisor_layer() -> dict[str, bytes]:
     """Its Dockerfile, and `opt/`: the modules the supervisor imports, its start and its bridge."""
-    recipe, package = resources.images() / SUPERVISOR, resources.package()
+    package = resources.package()
     files = {
         f"opt/sandbox/{path.relative_to(package).as_posix()}": path.read_bytes()
         for path in _imported(package, (package / SUPERVISOR).rglob("*.py"))
     }
     # The package's own __init__ speaks for the controller's side.
     files["opt/sandbox/__init__.py"] = b""
-    files["Dockerfile"] = (recipe / "Dockerfile").read_bytes()
-    files["opt/__main__.py"] = (recipe / "__main__.py").read_bytes()
-    files["opt/bridge.py"] = (package / SUPERVISOR / "bridge.py").read_bytes()
+    files["opt/__main__.py"] = files.pop("opt/sandbox/supervisor/__main__.py")
+    files["opt/bridge.py"] = files.pop("opt/sandbox/supervisor/bridge.py")
+    files["Dockerfile"] = (resources.images() / SUPERVISOR / "Dockerfile").read_bytes()
     return files
 
 

@@ -8,32 +8,87 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import platform
+import re
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Protocol, cast
 
 import requests
-from docker import DockerClient
-from docker.errors import APIError, DockerException, ImageNotFound
+from docker.errors import DockerException, ImageNotFound
 
 from sandbox import images
 from sandbox.errors import EngineUnavailable, InfrastructureError, SandboxError
 from sandbox.images import Recipe
 from sandbox.runtimes.docker import host
 from sandbox.runtimes.docker.bootstrap import bootstrap
+from sandbox.runtimes.docker.client import make_client
+from sandbox.runtimes.docker.endpoint import Endpoint, find_endpoint
 
+Lines = Iterable[dict[str, Any]]
 Progress = Callable[[str], None]
 
 LABEL = "io.sandbox."
 _REGISTRY_TIMEOUT_S = 15
+_ANSWER_TIMEOUT_S = 120
 _TAIL_LINES = 25
+_STEP = re.compile(r"Step (\d+)/(\d+) : (.*)", re.DOTALL)
+_STEP_LENGTH = 90
 
 
-def is_current(client: DockerClient, name: str) -> bool:
+class ImageClient(Protocol):
+    """The part of ``docker.APIClient`` that building uses; docker-py itself carries no types."""
+
+    base_url: str
+
+    def get(self, url: str, *, timeout: float) -> requests.Response: ...
+    def info(self) -> dict[str, Any]: ...
+    def inspect_image(self, image: str) -> dict[str, Any]: ...
+    def pull(self, repository: str, tag: str, *, stream: bool, decode: bool) -> Lines: ...
+    def tag(self, image: str, repository: str, tag: str) -> bool: ...
+    def import_image_from_file(
+        self, filename: str, repository: str, tag: str, changes: list[str]
+    ) -> str: ...
+    def build(
+        self,
+        *,
+        fileobj: BinaryIO,
+        custom_context: bool,
+        tag: str,
+        buildargs: Mapping[str, str],
+        labels: Mapping[str, str],
+        network_mode: str,
+        nocache: bool,
+        rm: bool,
+        forcerm: bool,
+        decode: bool,
+    ) -> Lines: ...
+    def prune_images(self, filters: Mapping[str, Any]) -> dict[str, Any]: ...
+    def close(self) -> None: ...
+
+
+def connect(endpoint: Endpoint) -> ImageClient:
+    """Make a client to build with; blocks.
+
+    Raises:
+        EngineUnavailable: The engine does not answer.
+    """
+    try:
+        client, _ = make_client(endpoint, timeout_s=_ANSWER_TIMEOUT_S, connections=2)
+    except (DockerException, requests.RequestException) as exc:
+        raise EngineUnavailable(
+            f"No container engine answers at {endpoint.url}.",
+            remedy="Start Docker Engine, or run `make setup`.",
+        ) from exc
+    return cast(ImageClient, client)
+
+
+def is_current(client: ImageClient, name: str) -> bool:
     """Whether the engine has an image as this version of the package would build it.
 
     Raises:
@@ -47,7 +102,7 @@ def is_current(client: DockerClient, name: str) -> bool:
 
 
 def build(
-    client: DockerClient,
+    client: ImageClient,
     name: str,
     *,
     progress: Progress,
@@ -57,9 +112,9 @@ def build(
     """Build an image and all that it stands on, as far as they are not there yet. Blocks.
 
     Args:
-        client: The engine to build on.
+        client: The engine to build on, from `connect`.
         name: A recipe's name, as in `images.names()`.
-        progress: Receives every line of the engine's output.
+        progress: Receives a line for every step.
         force: Build every step again, with the Debian packages of today.
         ca_bundle: Certificates to trust during the build; see `host.loan`.
 
@@ -83,26 +138,26 @@ def build(
                 if force or not _present(client, step.reference):
                     _build_step(client, step, parent, lent, progress, force)
                 parent = step
-        client.api.tag(wanted.reference, wanted.repository, "latest")
+        client.tag(wanted.reference, wanted.repository, "latest")
     except (DockerException, requests.RequestException) as exc:
         raise EngineUnavailable(f"The container engine failed or does not answer: {exc}") from exc
     return wanted.reference
 
 
-def _present(client: DockerClient, reference: str) -> bool:
+def _present(client: ImageClient, reference: str) -> bool:
     try:
-        client.api.inspect_image(reference)
+        client.inspect_image(reference)
     except ImageNotFound:
         return False
     return True
 
 
-def _make_base(client: DockerClient, recipe: Recipe, progress: Progress) -> None:
+def _make_base(client: ImageClient, recipe: Recipe, progress: Progress) -> None:
     if _registry_answers(client):
         repository, _, tag = images.BASE_IMAGE.partition(":")
         progress(f"base: pulling {images.BASE_IMAGE}")
-        _follow(client.api.pull(repository, tag, stream=True, decode=True), progress, "base")
-        client.api.tag(images.BASE_IMAGE, recipe.repository, _tag(recipe))
+        _follow(client.pull(repository, tag, stream=True, decode=True), progress, "base")
+        client.tag(images.BASE_IMAGE, recipe.repository, _tag(recipe))
         return
     architecture = str(client.info()["Architecture"])
     if architecture != platform.machine():
@@ -114,7 +169,7 @@ def _make_base(client: DockerClient, recipe: Recipe, progress: Progress) -> None
     with tempfile.TemporaryDirectory(prefix="sandbox-base-") as folder:
         archive = Path(folder) / "base.tar"
         bootstrap(archive, progress)
-        client.api.import_image_from_file(
+        client.import_image_from_file(
             str(archive),
             recipe.repository,
             _tag(recipe),
@@ -123,12 +178,12 @@ def _make_base(client: DockerClient, recipe: Recipe, progress: Progress) -> None
         )
 
 
-def _registry_answers(client: DockerClient) -> bool:
+def _registry_answers(client: ImageClient) -> bool:
     """Whether the engine gets the base image's description from its registry, and soon."""
     # A request of our own: docker-py cannot bound a single call, and a pull tries for minutes.
     try:
-        answer = client.api.get(
-            f"{client.api.base_url}/distribution/{images.BASE_IMAGE}/json",
+        answer = client.get(
+            f"{client.base_url}/distribution/{images.BASE_IMAGE}/json",
             timeout=_REGISTRY_TIMEOUT_S,
         )
     except requests.RequestException:
@@ -137,7 +192,7 @@ def _registry_answers(client: DockerClient) -> bool:
 
 
 def _build_step(
-    client: DockerClient,
+    client: ImageClient,
     recipe: Recipe,
     parent: Recipe,
     lent: host.Loan,
@@ -152,7 +207,7 @@ def _build_step(
         for key, value in lent.arguments.items()
         if f"ARG {key}\n" in declared or key.lower().endswith("_proxy")
     }
-    lines = client.api.build(
+    lines = client.build(
         fileobj=io.BytesIO(recipe.context(lent.files)),
         custom_context=True,
         tag=recipe.reference,
@@ -166,20 +221,22 @@ def _build_step(
     )
     _follow(lines, progress, recipe.name)
     # What its stages left behind: nothing needs it, for a finished step is found by its name.
-    client.api.prune_images({"dangling": True, "label": f"{LABEL}stage={recipe.digest}"})
+    client.prune_images({"dangling": True, "label": f"{LABEL}stage={recipe.digest}"})
 
 
-def _follow(lines: Iterable[dict[str, Any]], progress: Progress, name: str) -> None:
-    """Pass on the engine's output, and raise if it ends in an error."""
+def _follow(lines: Lines, progress: Progress, name: str) -> None:
+    """Tell each step as it begins, and what its programs said last if one fails."""
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
     for line in lines:
         if error := line.get("error"):
             told = "\n".join([*tail, str(error)])
             raise InfrastructureError(f"The image {name} could not be built:\n{told}")
-        text = str(line.get("stream", "")).rstrip()
-        if text and not text.startswith("---> "):
+        text = str(line.get("stream", "")).strip()
+        if step := _STEP.match(text):
+            words = " ".join(step[3].split())
+            progress(f"{name}: {step[1]}/{step[2]} {words[:_STEP_LENGTH]}")
+        elif text:
             tail.append(text)
-            progress(f"{name}: {text}")
 
 
 def _labels(recipe: Recipe) -> dict[str, str]:
@@ -198,19 +255,17 @@ def main() -> int:
     chosen = parser.parse_args()
     wanted = chosen.name or [name for name in images.names() if name != images.CONTROLLER]
     try:
-        client = DockerClient.from_env()
-        for name in wanted:
-            build(client, name, progress=_show, force=chosen.force)
-    except (SandboxError, DockerException) as exc:
+        with closing(connect(find_endpoint("", "", os.environ))) as client:
+            for name in wanted:
+                build(client, name, progress=_print, force=chosen.force)
+    except SandboxError as exc:
         print(exc, file=sys.stderr)
         return 1
     return 0
 
 
-def _show(line: str) -> None:
-    # The steps only: what the programs in them say is told when one fails.
-    if ": Step " in line or line.count(":") == 1 or "sandbox/" in line:
-        print(line, flush=True)
+def _print(line: str) -> None:
+    print(line, flush=True)
 
 
 if __name__ == "__main__":

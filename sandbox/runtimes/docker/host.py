@@ -92,9 +92,7 @@ def _pip_index() -> dict[str, str]:
             settings[key] = str(ast.literal_eval(value))
     arguments: dict[str, str] = {}
     for key, value in settings.items():
-        words = [
-            word for word in value.split() if key == "trusted-host" or word.startswith("http")
-        ]
+        words = [word for word in value.split() if key == "trusted-host" or word.startswith("http")]
         if words:
             arguments[f"PIP_{key.upper().replace('-', '_')}"] = " ".join(words)
     return arguments

@@ -1,0 +1,38 @@
+# `make` alone says what there is. Every target sets up what it needs first.
+.DEFAULT_GOAL := help
+.PHONY: help setup venv demo serve test lint bench lock clean
+
+PYTHON := .venv/bin/python
+
+help:  ## say what there is
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+setup: venv  ## make .venv, find or start Docker Engine, build the images
+	@$(PYTHON) scripts/engine.py
+	@$(PYTHON) -m sandbox.runtimes.docker.build
+
+venv:  ## make .venv only
+	@scripts/venv
+
+demo: setup  ## run a real analysis in a sandbox, step by step
+	@$(PYTHON) -m scripts.demo
+
+serve: setup  ## serve MCP at http://127.0.0.1:8000/mcp/v1
+	@.venv/bin/sandbox serve
+
+test: setup lint  ## run every test, under runc and under runsc
+	@scripts/test
+
+lint: venv  ## ruff and pyright
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m pyright
+
+bench: setup  ## measure, and print ratios against docker run and a bare kernel
+	@$(PYTHON) -m benchmarks
+
+lock: venv  ## resolve every dependency anew
+	@scripts/lock
+
+clean:  ## remove what the other targets made in this folder
+	rm -rf .venv .hypothesis .pytest_cache .ruff_cache build dist demo-output
+	find . -name __pycache__ -prune -exec rm -rf {} +
