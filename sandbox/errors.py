@@ -69,7 +69,8 @@ class PolicyError(InvalidRequest):
     ) -> None:
         place = f"{file}:{line}" if file and line else file
         where = ": ".join(part for part in (place, key) if part)
-        super().__init__(f"{where}: {message}" if where else message, remedy=remedy)
+        sentence = message if message.endswith(".") else f"{message}."
+        super().__init__(f"{where}: {sentence}" if where else sentence, remedy=remedy)
         self.file = file
         self.line = line
         self.key = key

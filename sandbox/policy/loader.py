@@ -140,7 +140,7 @@ def seccomp_profile(path: Path | None = None) -> str:
     return json.dumps(profile, separators=(",", ":"))
 
 
-_DENIALS = frozenset({"SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS"})
+_DENIALS = ("SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS")
 
 
 def _files(directory: Path) -> list[Path]:
