@@ -196,10 +196,10 @@ def _supervisor_layer() -> dict[str, bytes]:
     package = resources.package()
     files = {
         f"opt/sandbox/{path.relative_to(package).as_posix()}": path.read_bytes()
-        for path in _imported(package, (package / SUPERVISOR).rglob("*.py"))
+        for path in _imported(
+            package, [package / "__init__.py", *(package / SUPERVISOR).rglob("*.py")]
+        )
     }
-    # The package's own __init__ speaks for the controller's side.
-    files["opt/sandbox/__init__.py"] = b""
     files["opt/__main__.py"] = files.pop("opt/sandbox/supervisor/__main__.py")
     files["opt/bridge.py"] = files.pop("opt/sandbox/supervisor/bridge.py")
     files["Dockerfile"] = (resources.images() / SUPERVISOR / "Dockerfile").read_bytes()

@@ -39,6 +39,8 @@ _ANSWER_TIMEOUT_S = 120
 _TAIL_LINES = 25
 _STEP = re.compile(r"Step (\d+)/(\d+) : (.*)", re.DOTALL)
 _STEP_LENGTH = 90
+# The other steps take no time.
+_WORTH_TELLING = ("RUN", "COPY")
 
 
 class ImageClient(Protocol):
@@ -233,8 +235,9 @@ def _follow(lines: Lines, progress: Progress, name: str) -> None:
             raise InfrastructureError(f"The image {name} could not be built:\n{told}")
         text = str(line.get("stream", "")).strip()
         if step := _STEP.match(text):
-            words = " ".join(step[3].split())
-            progress(f"{name}: {step[1]}/{step[2]} {words[:_STEP_LENGTH]}")
+            if step[3].startswith(_WORTH_TELLING):
+                words = " ".join(step[3].split())
+                progress(f"{name}: {step[1]}/{step[2]} {words[:_STEP_LENGTH]}")
         elif text:
             tail.append(text)
 
