@@ -105,10 +105,9 @@ def test_a_file_of_brackets_is_refused_at_once() -> None:
 def test_any_text_is_a_document_or_a_policy_error(text: str) -> None:
     try:
         document = parse_document(text, "p.yaml")
-    except PolicyError as error:
-        assert error.reason
-    else:
-        assert isinstance(document.data, dict)
+    except PolicyError:
+        return
+    assert isinstance(document.data, dict)
 
 
 def test_a_file_that_is_too_long_is_refused(tmp_path: Path) -> None:

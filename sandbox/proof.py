@@ -1,0 +1,321 @@
+"""The proof that a container is what its spec says, from what the supervisor measured inside.
+
+The supervisor is not trusted with anything, so this is no protection from it. It catches the other
+case: an engine, a runtime or a host that silently applied less than it was asked for. Every session
+is proved before anyone gets it; a single wrong check and the container is removed.
+
+Under ``runsc`` the kernel inside is gVisor's, and four things are its own affair: it filters no
+calls by our profile unless told to, so calls that it serves itself inside the sandbox may succeed
+(``SERVED_BY_GVISOR``); it has no files to mask, since its /proc and /sys show nothing of the host;
+it shows no control groups; and it does not tell the inodes of a tmpfs. The engine's inspection
+answers for those limits there. Everything else is the same.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import anyio
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, ValidationError
+
+from sandbox.errors import PolicyNotEnforced
+from sandbox.link import Link
+from sandbox.spec import ContainerSpec, Tmpfs
+
+TIMEOUT_S = 10.0
+
+FORBIDDEN_CALLS = (
+    *("unshare", "mount", "ptrace", "keyctl", "io_uring_setup", "socket_vsock", "socket_raw"),
+)
+SERVED_BY_GVISOR = frozenset({"unshare", "ptrace", "keyctl"})
+
+IMAGE_VARIABLES = frozenset(
+    {
+        *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TERM", "HOSTNAME"),
+        *("PYTHONUSERBASE", "PYTHONDONTWRITEBYTECODE", "PIP_NO_CACHE_DIR"),
+        *("PIP_DISABLE_PIP_VERSION_CHECK", "IPYTHONDIR", "MPLCONFIGDIR", "XDG_CACHE_HOME"),
+    }
+)
+"""What the images set, and HOSTNAME, which engines do."""
+
+# The mounts that an engine makes by itself: where, of which kind (None: any), whether read-only.
+_ENGINE_MOUNTS: dict[str, tuple[frozenset[str] | None, bool]] = {
+    "/": (None, True),
+    "/proc": (frozenset({"proc"}), False),
+    "/dev": (frozenset({"tmpfs"}), False),
+    "/dev/pts": (frozenset({"devpts"}), False),
+    "/dev/shm": (frozenset({"tmpfs"}), False),  # noqa: S108  # in the container
+    "/dev/mqueue": (frozenset({"mqueue"}), False),
+    "/sys": (frozenset({"sysfs"}), True),
+    "/etc/hostname": (None, True),
+    "/etc/hosts": (None, True),
+    "/etc/resolv.conf": (None, True),
+    "/sbin/docker-init": (None, True),
+    "/usr/sbin/docker-init": (None, True),
+}
+_CGROUPS = "/sys/fs/cgroup"
+# Of the masked paths, those that every Linux has: the others are masked where they exist.
+_ALWAYS_MASKED = (
+    *("/proc/cmdline", "/proc/loadavg", "/proc/version", "/proc/vmstat", "/sys/bus", "/sys/class"),
+    *("/sys/devices", "/sys/kernel", "/sys/module"),
+)
+_ROUNDING_BYTES = 64 * 1024  # the largest page that any of our architectures has
+_SIZE_UNITS = {"k": 1024, "m": 1024**2, "g": 1024**3}
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+Name = Annotated[str, Field(max_length=4096)]
+
+
+class Mount(_Frozen):
+    """A line of the container's mount table: ``options`` are its own and its filesystem's."""
+
+    target: Name
+    fstype: Name
+    options: Annotated[tuple[Name, ...], Field(max_length=256)]
+
+
+Mask = Annotated[str, Field(pattern=r"\A[0-9a-f]{1,16}\z")]
+
+
+class Capabilities(_Frozen):
+    """The five sets of capabilities, as hexadecimal masks."""
+
+    effective: Mask
+    permitted: Mask
+    bounding: Mask
+    inheritable: Mask
+    ambient: Mask
+
+
+class Facts(_Frozen):
+    """What the supervisor measured, see ``docs/link.md``. None: not visible from inside."""
+
+    uid: StrictInt
+    gid: StrictInt
+    groups: Annotated[tuple[StrictInt, ...], Field(max_length=1024)]
+    capabilities: Capabilities
+    no_new_privs: StrictBool
+    seccomp_mode: StrictInt
+    interfaces: Annotated[tuple[Name, ...], Field(max_length=1024)]
+    routes: Annotated[tuple[Name, ...], Field(max_length=1024)]
+    root_read_only: StrictBool
+    mounts: Annotated[tuple[Mount, ...], Field(max_length=1024)]
+    memory_limit: StrictInt | None
+    pids_limit: StrictInt | None
+    nofile: StrictInt
+    core: StrictInt
+    fsize: StrictInt
+    forbidden: dict[Name, Name]
+    hostname: Name
+    environment: Annotated[tuple[Name, ...], Field(max_length=4096)]
+
+
+class Check(_Frozen):
+    """One comparison: what must be, what was found, and whether that is enough."""
+
+    name: str
+    expected: str
+    found: str
+    ok: bool
+
+
+class Proof(_Frozen):
+    """All that was compared for one container, and the facts it was compared with."""
+
+    runtime: str
+    checks: tuple[Check, ...]
+    facts: Facts
+
+    @property
+    def failed(self) -> tuple[Check, ...]:
+        """The checks that are not as they must be."""
+        return tuple(check for check in self.checks if not check.ok)
+
+
+async def prove(link: Link, spec: ContainerSpec) -> Proof:
+    """Have the supervisor measure its container, and compare that with the spec.
+
+    Raises:
+        PolicyNotEnforced: Something is weaker than the spec, or was not measured.
+        LinkLost: The link ended.
+    """
+    try:
+        with anyio.fail_after(TIMEOUT_S):
+            answer = await link.call("probe")
+        proof = examine(spec, Facts.model_validate(answer))
+    except TimeoutError as exc:
+        raise PolicyNotEnforced(
+            f"The sandbox did not answer the probe within {TIMEOUT_S:g} s."
+        ) from exc
+    except ValidationError as exc:
+        wrong = exc.errors()[0]
+        place = ".".join(str(part) for part in wrong["loc"])
+        raise PolicyNotEnforced(
+            f"The sandbox's facts do not tell enough: {place}: {wrong['msg']}."
+        ) from exc
+    if proof.failed:
+        said = "; ".join(
+            f"{check.name} must be {check.expected}, is {check.found}" for check in proof.failed
+        )
+        raise PolicyNotEnforced(
+            f"The engine did not apply the policy: {said}.",
+            remedy="`sandbox doctor` says what this engine can do.",
+        )
+    return proof
+
+
+def examine(spec: ContainerSpec, facts: Facts) -> Proof:
+    """Compare facts with a spec, without judging: see :attr:`Proof.failed`."""
+    gvisor = spec.runtime == "runsc"
+    checks = (
+        *_identity(spec, facts),
+        *_kernel(facts, gvisor=gvisor),
+        *_network(facts),
+        *_limits(spec, facts, gvisor=gvisor),
+        *_mounts(spec, facts, gvisor=gvisor),
+    )
+    return Proof(runtime=spec.runtime, checks=checks, facts=facts)
+
+
+def _identity(spec: ContainerSpec, facts: Facts) -> Iterator[Check]:
+    yield _equal("uid", spec.uid, facts.uid)
+    yield _equal("gid", spec.gid, facts.gid)
+    yield _none_but("groups", {str(spec.gid)}, map(str, facts.groups))
+    yield _equal("hostname", spec.hostname, facts.hostname)
+    yield _none_but("environment", {*IMAGE_VARIABLES, *spec.environment}, facts.environment)
+
+
+def _kernel(facts: Facts, *, gvisor: bool) -> Iterator[Check]:
+    for name, mask in facts.capabilities:
+        yield _check(f"capabilities.{name}", "none", mask, ok=int(mask, 16) == 0)
+    yield _equal("no_new_privs", True, facts.no_new_privs)
+    if not gvisor:
+        yield _equal("seccomp_mode", 2, facts.seccomp_mode)
+    for call in FORBIDDEN_CALLS:
+        answer = facts.forbidden.get(call, "not tried")
+        refused = answer not in ("allowed", "not tried")
+        if gvisor and call in SERVED_BY_GVISOR:
+            yield _check(f"forbidden.{call}", "refused or served by gVisor", answer, ok=True)
+        else:
+            yield _check(f"forbidden.{call}", "refused", answer, ok=refused)
+
+
+def _network(facts: Facts) -> Iterator[Check]:
+    yield _equal("interfaces", "lo", ", ".join(facts.interfaces))
+    yield _none_but("routes", set(), facts.routes)
+
+
+def _limits(spec: ContainerSpec, facts: Facts, *, gvisor: bool) -> Iterator[Check]:
+    for name, limit, found, rounding in (
+        ("memory_limit", spec.memory_bytes, facts.memory_limit, _ROUNDING_BYTES),
+        ("pids_limit", spec.pids_limit, facts.pids_limit, 0),
+    ):
+        if gvisor and found is None:
+            continue
+        ok = found is not None and limit - rounding <= found <= limit
+        yield _check(name, str(limit), "not visible" if found is None else str(found), ok=ok)
+    found_limits = {"nofile": facts.nofile, "core": facts.core, "fsize": facts.fsize}
+    for ulimit in spec.ulimits:
+        if ulimit.name in found_limits:
+            yield _equal(ulimit.name, ulimit.hard, found_limits[ulimit.name])
+
+
+def _mounts(spec: ContainerSpec, facts: Facts, *, gvisor: bool) -> Iterator[Check]:
+    yield _equal("root_read_only", True, facts.root_read_only)
+    times = Counter(mount.target for mount in facts.mounts)
+    twice = sorted(target for target, number in times.items() if number > 1)
+    yield _none_but("mounts.stacked", set(), twice)
+    wanted = {tmpfs.target for tmpfs in spec.tmpfs}
+    unexpected = [
+        f"{mount.target} ({mount.fstype})"
+        for mount in facts.mounts
+        if mount.target not in wanted and not _is_engines(spec, mount, gvisor=gvisor)
+    ]
+    yield _none_but("mounts.unexpected", set(), unexpected)
+    shm = Tmpfs(
+        target="/dev/shm",  # noqa: S108  # in the container
+        size_bytes=spec.shm_bytes,
+        inodes=0,
+        mode=0o1777,
+        uid=0,
+        gid=0,
+    )
+    for tmpfs in (*spec.tmpfs, shm):
+        mount = next((each for each in facts.mounts if each.target == tmpfs.target), None)
+        yield _tmpfs(tmpfs, mount, gvisor=gvisor)
+    if gvisor:
+        return
+    hidden = {mount.target for mount in facts.mounts} & set(spec.masked_paths)
+    bare = [path for path in _ALWAYS_MASKED if path in spec.masked_paths and path not in hidden]
+    yield _none_but("mounts.unmasked", set(), bare)
+    yield _check(
+        "mounts./proc/sys",
+        "read-only",
+        "read-only" if any(_is_proc_sys(mount) for mount in facts.mounts) else "writable",
+        ok=any(_is_proc_sys(mount) for mount in facts.mounts),
+    )
+
+
+def _is_proc_sys(mount: Mount) -> bool:
+    return mount.target == "/proc/sys" and "ro" in mount.options
+
+
+def _is_engines(spec: ContainerSpec, mount: Mount, *, gvisor: bool) -> bool:
+    """Whether an engine makes this mount in every container with such a spec."""
+    readonly = "ro" in mount.options
+    if mount.target in spec.masked_paths:
+        # An empty read-only directory, or /dev/null over a file.
+        return mount.fstype in ("tmpfs", "devtmpfs")
+    if mount.target in spec.readonly_paths:
+        return mount.fstype == "proc" and readonly
+    if mount.target == _CGROUPS:
+        return mount.fstype in ("tmpfs", "cgroup2", "cgroup")
+    if mount.target.startswith(f"{_CGROUPS}/"):
+        return mount.fstype == "cgroup" and readonly
+    if mount.target not in _ENGINE_MOUNTS:
+        return False
+    fstypes, must_be_readonly = _ENGINE_MOUNTS[mount.target]
+    if gvisor:
+        fstypes = None
+    return (fstypes is None or mount.fstype in fstypes) and (readonly or not must_be_readonly)
+
+
+def _tmpfs(tmpfs: Tmpfs, mount: Mount | None, *, gvisor: bool) -> Check:
+    name = f"mounts.{tmpfs.target}"
+    expected = ["tmpfs", "nosuid", "nodev", f"size={tmpfs.size_bytes}"]
+    if tmpfs.inodes and not gvisor:
+        expected.append(f"nr_inodes={tmpfs.inodes}")
+    if mount is None:
+        return _check(name, " ".join(expected), "not mounted", ok=False)
+    found = [mount.fstype, *map(_in_plain_bytes, mount.options)]
+    return _check(
+        name, " ".join(expected), " ".join(found), ok=not [w for w in expected if w not in found]
+    )
+
+
+def _in_plain_bytes(option: str) -> str:
+    """``size=8k`` as ``size=8192``, ``nr_inodes=16k`` as ``nr_inodes=16384``."""
+    name, _, value = option.partition("=")
+    if name in ("size", "nr_inodes") and value[:-1].isdigit() and value[-1:] in _SIZE_UNITS:
+        return f"{name}={int(value[:-1]) * _SIZE_UNITS[value[-1]]}"
+    return option
+
+
+def _equal(name: str, expected: Any, found: Any) -> Check:
+    return _check(name, str(expected), str(found), ok=expected == found)
+
+
+def _none_but(name: str, accepted: set[str], found: Any) -> Check:
+    extra = sorted(set(found) - accepted)
+    return _check(name, "no other", ", ".join(extra) or "no other", ok=not extra)
+
+
+def _check(name: str, expected: str, found: str, *, ok: bool) -> Check:
+    shown = found if len(found) <= 300 else f"{found[:300]}…"
+    return Check(name=name, expected=expected, found=shown, ok=ok)
