@@ -1,0 +1,294 @@
+"""The controller's settings: from a file, the environment and flags, each stronger than the last.
+
+The file is YAML, at ``$SANDBOX_CONFIG`` or ``~/.config/sandbox/config.yaml``; a setting ``port`` is
+``SANDBOX_PORT`` in the environment and ``--port`` on the command line. Policies are not here: they
+have files of their own.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+
+from sandbox.errors import ConfigError
+
+PREFIX = "SANDBOX_"
+CONFIG_VARIABLE = "SANDBOX_CONFIG"
+MAX_FILE_BYTES = 1024 * 1024
+
+
+def _words(value: object) -> object:
+    """A comma-separated text as a list, so that lists fit into an environment variable."""
+    if isinstance(value, str):
+        return [word for part in value.split(",") if (word := part.strip())]
+    return value
+
+
+def _folder(value: object) -> object:
+    """A path with ``~`` resolved; the empty text stays None."""
+    if isinstance(value, str | Path):
+        return Path(value).expanduser().absolute() if str(value) else None
+    return value
+
+
+Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
+Folder = Annotated[Path, BeforeValidator(_folder)]
+
+
+class Settings(BaseModel):
+    """What a controller is told about its machine. It cannot loosen a policy."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    state_dir: Folder
+    """The folder of the token, the journal and the owner ids; private to its user."""
+
+    engine: str = Field("", max_length=1024)
+    """The container engine's address (`unix://`, `tcp://`, `ssh://`); empty: DOCKER_HOST, the
+    current Docker context, or the local socket."""
+
+    engine_context: str = Field("", max_length=256)
+    """The Docker context that names the engine; empty: as `engine` says."""
+
+    runtime: Literal["", "runc", "runsc"] = ""
+    """The OCI runtime to force on every policy that permits it; empty: what the policy prefers."""
+
+    policies: Folder | None = None
+    """A folder of policies besides the built-in ones, which they may extend."""
+
+    default_policy: str = Field("", max_length=64)
+    """The policy of sessions that name none; empty: `offline`."""
+
+    max_sessions: int = Field(100, ge=1, le=10_000)
+    """The open sessions of this controller, of all callers together."""
+
+    host: str = Field("127.0.0.1", min_length=1, max_length=255)
+    """The address that `sandbox serve` binds."""
+
+    port: int = Field(8000, ge=0, le=65_535)
+    """The port that `sandbox serve` binds; 0: any free one."""
+
+    allowed_hosts: Words = ()
+    """The `Host` headers that are served, `name` or `name:port` or `name:*`; empty: loopback names.
+    A bind to another address needs them."""
+
+    allowed_origins: Words = ()
+    """The `Origin` headers of web pages that may call; empty: pages of this host itself."""
+
+    token: SecretStr = SecretStr("")
+    """The bearer token of `sandbox serve`; empty: one is made and kept in the state folder."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """How much is logged to standard error."""
+
+    @model_validator(mode="after")
+    def _public_bind_names_its_hosts(self) -> Settings:
+        if not is_loopback(self.host) and not self.allowed_hosts:
+            raise ValueError(
+                f"host {self.host} is not a loopback address, so allowed_hosts must list the names "
+                "under which clients reach it, for example sandbox.example.org:8000"
+            )
+        token = self.token.get_secret_value()
+        if token and (
+            len(token) < 16 or not token.isascii() or not token.isprintable() or " " in token
+        ):
+            raise ValueError("token must be 16 or more printable ASCII characters without spaces")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting as `sandbox config show` explains it.
+
+    Args:
+        key: Its name.
+        value: Its value as text; a secret is masked.
+        origin: Where the value came from: `default`, the file's path, a variable or a flag.
+        meaning: What it does.
+    """
+
+    key: str
+    value: str
+    origin: str
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Settings with the origin of every value that is not a default."""
+
+    settings: Settings
+    origins: Mapping[str, str]
+
+    def explain(self) -> list[Setting]:
+        """Every setting with its value, where it came from and what it means."""
+        return [
+            Setting(
+                key=key,
+                value=_shown(getattr(self.settings, key)),
+                origin=self.origins.get(key, "default"),
+                meaning=" ".join((field.description or "").split()),
+            )
+            for key, field in Settings.model_fields.items()
+        ]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address to bind can be reached from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def load(
+    file: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    flags: Mapping[str, object] | None = None,
+) -> Loaded:
+    """Read the settings.
+
+    Args:
+        file: The configuration file; None takes ``$SANDBOX_CONFIG`` or the usual place, where it
+            may be absent.
+        env: The environment.
+        flags: What the command line says; None values are left out.
+
+    Raises:
+        ConfigError: A source cannot be read, or has an unknown key or a wrong value.
+    """
+    environ = dict(env or {})
+    values: dict[str, object] = {"state_dir": _default_state_dir(environ)}
+    origins: dict[str, str] = {}
+    path = _config_file(file, environ)
+    if path is not None:
+        for key, value in _read(path).items():
+            values[key], origins[key] = value, str(path)
+    for key, value in _from_environment(environ).items():
+        values[key], origins[key] = value, PREFIX + key.upper()
+    for key, value in (flags or {}).items():
+        if value is not None:
+            values[key], origins[key] = value, "--" + key.replace("_", "-")
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as exc:
+        raise _explained(exc, origins) from exc
+    return Loaded(settings, origins)
+
+
+def _default_state_dir(env: Mapping[str, str]) -> Path:
+    state_home = env.get("XDG_STATE_HOME") or str(_home(env) / ".local/state")
+    return Path(state_home).absolute() / "sandbox"
+
+
+def _home(env: Mapping[str, str]) -> Path:
+    return Path(env.get("HOME") or Path.home())
+
+
+def _config_file(file: Path | None, env: Mapping[str, str]) -> Path | None:
+    named = file or (Path(env[CONFIG_VARIABLE]) if env.get(CONFIG_VARIABLE) else None)
+    if named is not None:
+        return named.expanduser().absolute()
+    usual = Path(env.get("XDG_CONFIG_HOME") or _home(env) / ".config") / "sandbox/config.yaml"
+    return usual if usual.exists() else None
+
+
+def _from_environment(env: Mapping[str, str]) -> dict[str, object]:
+    """The settings in the environment.
+
+    Other programs use the prefix too, so a foreign name is left alone unless it looks like one of
+    ours misspelt.
+    """
+    found: dict[str, object] = {}
+    for name, value in env.items():
+        if not name.startswith(PREFIX) or name == CONFIG_VARIABLE or not value:
+            continue
+        key = name.removeprefix(PREFIX).lower()
+        if key in Settings.model_fields:
+            found[key] = value
+        elif close := difflib.get_close_matches(key, Settings.model_fields, n=1, cutoff=0.8):
+            raise ConfigError(
+                f"{name}: there is no such setting.",
+                remedy=f"Did you mean {PREFIX}{close[0].upper()}? Rename or unset it.",
+            )
+    return found
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML that refuses a key given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[object] = set()
+        for key_node, _ in node.value:
+            key = cast(object, self.construct_object(key_node, deep=True))  # pyright: ignore[reportUnknownMemberType]  # untyped there
+            if isinstance(key, Hashable) and key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is given twice", key_node.start_mark
+                )
+            if isinstance(key, Hashable):
+                seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _read(path: Path) -> dict[str, object]:
+    try:
+        with path.open("rb") as stream:
+            text = stream.read(MAX_FILE_BYTES + 1)
+        if len(text) > MAX_FILE_BYTES:
+            raise ConfigError(f"{path}: larger than {MAX_FILE_BYTES} bytes.")
+        loaded: object = yaml.load(text, _Loader)  # noqa: S506  # derived from SafeLoader
+    except OSError as exc:
+        raise ConfigError(
+            f"{path} cannot be read: {exc.strerror}.",
+            remedy=f"Create it, or point {CONFIG_VARIABLE} elsewhere.",
+        ) from exc
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as exc:
+        raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(exc).split())}") from exc
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"{path}: must hold `key: value` lines.")
+    return {str(key): value for key, value in cast(dict[object, object], loaded).items()}
+
+
+def _explained(exc: ValidationError, origins: Mapping[str, str]) -> ConfigError:
+    first = exc.errors(include_url=False)[0]
+    key = str(first["loc"][0]) if first["loc"] else ""
+    origin = origins.get(key, "")
+    where = ": ".join(part for part in (origin, key) if part)
+    if first["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(key, Settings.model_fields, n=1, cutoff=0.5)
+        return ConfigError(
+            f"{where}: there is no such setting.",
+            remedy=f"Did you mean {close[0]}?" if close else "See `sandbox config show`.",
+        )
+    reason = first["msg"].removeprefix("Value error, ")
+    return ConfigError(
+        f"{where}: {reason}." if where else f"The settings do not fit together: {reason}.",
+        remedy="See `sandbox config show`.",
+    )
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, SecretStr):
+        return "(set)" if value.get_secret_value() else ""
+    if isinstance(value, tuple):
+        return ", ".join(cast(tuple[str, ...], value))
+    return "" if value is None else str(value)
