@@ -14,7 +14,7 @@ import os
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from sandbox import wire
 from sandbox.errors import (
@@ -145,6 +145,18 @@ class Stream:
         if message is None:
             raise ProtocolError("a stream ended where an answer was due")
         return message.json()
+
+    async def wait_reset(self) -> NoReturn:
+        """Wait until the other end gives the stream up, also after it has ended its own half.
+
+        Raises:
+            SandboxError: Always, in the end: what it was given up with.
+            LinkLost: The link ended.
+        """
+        while self._error is None:
+            self._changed.clear()
+            await self._changed.wait()
+        raise self._error
 
     async def __aiter__(self) -> AsyncIterator[Message]:
         while (message := await self.receive()) is not None:

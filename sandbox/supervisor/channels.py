@@ -1,0 +1,147 @@
+"""The four sockets of one kernel process, and the moment from which nothing it says is missed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sandbox.errors import InfrastructureError
+from sandbox.supervisor.messages import DELIMITER, jupyter_parts
+from sandbox.supervisor.zmtp import Connection, Incoming
+
+SOCKETS = {"iopub": "SUB", "shell": "DEALER", "control": "DEALER", "stdin": "DEALER"}
+POLL_S = 0.002
+ASK_AGAIN_S = 0.05
+
+
+class Channels:
+    """The connections to one kernel process.
+
+    Args:
+        endpoints: The socket's address by channel; a leading ``@`` is the abstract namespace.
+        on_message: Called with the channel and each message, from :meth:`open`'s end on.
+    """
+
+    def __init__(
+        self, endpoints: Mapping[str, str], on_message: Callable[[str, Incoming], None]
+    ) -> None:
+        self._endpoints = endpoints
+        self._on_message = on_message
+        self._connections: dict[str, Connection] = {}
+        self._is_open = False
+        self._session = os.urandom(8).hex()
+        self._serial = 0
+        self._answered = False
+        self._heard = False
+        self._changed = asyncio.Event()
+
+    async def open(self, alive: Callable[[], bool]) -> None:
+        """Connect, and wait until the kernel answers and its iopub messages arrive here.
+
+        Args:
+            alive: Whether the process still is there to wait for.
+
+        Raises:
+            InfrastructureError: The process ended, or is not a kernel.
+        """
+        for channel, kind in SOCKETS.items():
+            await self._connect(channel, kind, alive)
+        for connection in self._connections.values():
+            await connection.ready()
+        # A publisher knows of a subscriber only once it has read its wish, and tells nobody. So
+        # ask for something that is published, until an answer comes both ways.
+        while not (self._answered and self._heard):
+            self._ask()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ASK_AGAIN_S):
+                    while not (self._answered and self._heard):
+                        self._changed.clear()
+                        await self._changed.wait()
+            if not alive():
+                raise InfrastructureError("The kernel ended before it was ready.")
+        self._is_open = True
+
+    async def send(self, channel: str, parts: list[bytes]) -> None:
+        """Send a Jupyter message, given as its parts after the delimiter."""
+        await self._connections[channel].send([DELIMITER, *parts])
+
+    def send_message(self, channel: str, msg_type: str) -> None:
+        """Send a message of the supervisor's own, without content."""
+        self._serial += 1
+        header = {
+            "msg_id": f"{self._session}-{self._serial}",
+            "msg_type": msg_type,
+            "session": self._session,
+            "username": "supervisor",
+            "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "version": "5.3",
+        }
+        raw = json.dumps(header).encode()
+        self._connections[channel].send_now([DELIMITER, b"", raw, b"{}", b"{}", b"{}"])
+
+    def pause(self) -> None:
+        """Stop reading all channels."""
+        for connection in self._connections.values():
+            connection.pause()
+
+    def resume(self) -> None:
+        """Read all channels on."""
+        for connection in self._connections.values():
+            connection.resume()
+
+    async def drained(self, timeout_s: float) -> None:
+        """After the process's end: wait until what it had sent is read, as far as it comes."""
+        self.resume()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                for connection in tuple(self._connections.values()):
+                    await connection.wait_lost()
+
+    def close(self) -> None:
+        """Close all connections."""
+        for connection in self._connections.values():
+            connection.close()
+
+    async def _connect(self, channel: str, kind: str, alive: Callable[[], bool]) -> None:
+        loop = asyncio.get_running_loop()
+        address = self._endpoints[channel].replace("@", "\0", 1)
+        while True:
+            connection = Connection(kind, lambda message: self._received(channel, message))
+            try:
+                await loop.create_unix_connection(lambda made=connection: made, address)
+            except OSError as exc:
+                if not alive():
+                    raise InfrastructureError("The kernel ended before it was ready.") from exc
+                await asyncio.sleep(POLL_S)
+            else:
+                self._connections[channel] = connection
+                return
+
+    def _ask(self) -> None:
+        self.send_message("shell", "kernel_info_request")
+
+    def _received(self, channel: str, message: Incoming) -> None:
+        if self._is_open:
+            self._on_message(channel, message)
+            return
+        parts = jupyter_parts(message.frames) or []
+        if channel == "shell":
+            self._answered = True
+        elif channel == "iopub" and parts and self._is_idle(parts):
+            self._heard = True
+        self._changed.set()
+
+    def _is_idle(self, parts: list[bytes]) -> bool:
+        """Whether this is the end of what our latest question started."""
+        try:
+            parent: Any = json.loads(parts[2])
+            content: Any = json.loads(parts[4])
+        except (ValueError, RecursionError):
+            return False
+        latest = f"{self._session}-{self._serial}"
+        return parent.get("msg_id") == latest and content.get("execution_state") == "idle"

@@ -1,0 +1,197 @@
+"""The IPython kernel, as a fork of the supervisor becomes one.
+
+Imported once, before anything is forked: a kernel then starts in tens of milliseconds. What a user
+must not see of the supervisor (its path, its modules, its descriptors) is taken away first.
+"""
+
+from __future__ import annotations
+
+import atexit
+import codecs
+import contextlib
+import gc
+import logging
+import os
+import signal
+import site
+import sys
+import traceback
+import types
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import zmq
+from ipykernel.iostream import OutStream
+from ipykernel.kernelapp import IPKernelApp
+from IPython.core.profiledir import ProfileDir
+
+IOPUB_QUEUE = 64
+"""Messages that wait in the kernel for the supervisor, before the kernel waits."""
+PIECE_CHARS = 32 * 1024
+PIECE_TEXT = 120 * 1024
+CHANNEL_PORTS = {"shell": 1, "iopub": 2, "stdin": 3, "control": 4, "hb": 5}
+
+
+@dataclass(frozen=True, slots=True)
+class KernelStart:
+    """What a new kernel process needs to know.
+
+    Args:
+        endpoint: The start of its sockets' names, without ``ipc://``.
+        cwd: Its working directory.
+        env: Its environment.
+        output_fd: Where its own stdout and stderr go; what cells print goes over its sockets.
+    """
+
+    endpoint: str
+    cwd: str
+    env: dict[str, str]
+    output_fd: int
+
+
+class PacedOutStream(OutStream):
+    """A cell's stdout: it waits for the reader instead of growing, and cuts between characters."""
+
+    def write(self, string: str) -> int | None:
+        """Publish text, in pieces; waits while more than one piece has not been sent."""
+        if not isinstance(string, str) or len(string) <= PIECE_CHARS:
+            written = super().write(string)
+            self._pace(len(string))
+            return written
+        for start in range(0, len(string), PIECE_TEXT):
+            piece = string[start : start + PIECE_TEXT]
+            super().write(piece)
+            self._pace(len(piece))
+        return len(string)
+
+    def _pace(self, size: int) -> None:
+        self._unflushed = getattr(self, "_unflushed", 0) + size
+        if self._unflushed >= PIECE_TEXT and self.pub_thread is not None:
+            self.flush()
+
+    def _flush(self) -> None:
+        self._unflushed = 0
+        super()._flush()
+
+    def _watch_pipe_fd(self) -> None:
+        """Publish what is written to the descriptor itself, by C code or by child processes."""
+        if self._fid is None:
+            return
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        with contextlib.suppress(OSError, ValueError):
+            while (data := os.read(self._fid, 65536)) and self._should_watch:
+                self.write(decoder.decode(data))
+
+
+class KernelApp(IPKernelApp):
+    """ipykernel without what the supervisor does itself: no files, no heartbeat, no key."""
+
+    def init_connection_file(self) -> None:
+        """The supervisor knows the sockets: they are given, not written down."""
+
+    def write_connection_file(self, **kwargs: Any) -> None:
+        """There is no such file."""
+
+    def init_heartbeat(self) -> None:
+        """The supervisor sees a kernel's end at once, as its parent."""
+
+    def init_iopub(self, context: zmq.Context[Any]) -> None:
+        """A publisher that waits for its reader where ZeroMQ's default is to drop silently."""
+        context.setsockopt(zmq.XPUB_NODROP, 1)
+        context.setsockopt(zmq.SNDHWM, IOPUB_QUEUE)
+        try:
+            super().init_iopub(context)
+        finally:
+            context.sockopts.pop(zmq.XPUB_NODROP)
+            context.sockopts.pop(zmq.SNDHWM)
+
+    def init_profile_dir(self) -> None:
+        """The profile that was made before the first kernel, whatever has happened to the disk."""
+        self.profile_dir = ProfileDir(location=os.path.join(self.ipython_dir, "profile_default"))
+
+
+def become_kernel(start: KernelStart) -> NoReturn:
+    """Turn this process, just forked from the supervisor, into a kernel; ends with the process."""
+    code = 0
+    try:
+        _leave_supervisor(start)
+        app = KernelApp.instance(
+            transport="ipc",
+            ip=start.endpoint,
+            log_level=logging.CRITICAL,
+            connection_file="kernel.json",
+            parent_handle=0,
+            outstream_class=f"{__name__}.{PacedOutStream.__name__}",
+            **{f"{channel}_port": port for channel, port in CHANNEL_PORTS.items()},
+        )
+        app.config.Session.key = b""
+        app.config.HistoryManager.enabled = False
+        app.initialize([])
+        _hide_supervisor()
+        app.start()
+    except SystemExit as exc:
+        code = exc.code if isinstance(exc.code, int) else int(exc.code is not None)
+    except BaseException:
+        traceback.print_exc(file=sys.__stderr__)
+        code = 1
+    try:
+        atexit._run_exitfuncs()
+        sys.__stderr__.flush()
+    finally:
+        os._exit(code)
+
+
+def _leave_supervisor(start: KernelStart) -> None:
+    os.setsid()
+    gc.freeze()  # the supervisor's tasks and sockets are never to be collected here
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_SETMASK, set())
+    null = os.open(os.devnull, os.O_RDWR)
+    for target, source in ((0, null), (1, start.output_fd), (2, start.output_fd)):
+        os.dup2(source, target)
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    os.environ.clear()
+    os.environ.update(start.env)
+    with contextlib.suppress(OSError):
+        os.chdir(start.cwd)
+    for handler in tuple(logging.root.handlers):
+        logging.root.removeHandler(handler)
+    logging.root.setLevel(logging.WARNING)
+    sys.argv[:] = ["ipykernel_launcher"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    _set_path(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+
+
+def _set_path(ours: str) -> None:
+    """The module search path of a plain ``python3``, though this one runs isolated (``-I``)."""
+    kept = [path for path in sys.path if path not in ("", ours)]
+    site.ENABLE_USER_SITE = True
+    site.USER_BASE = site.USER_SITE = None
+    user_site = site.getusersitepackages()
+    with contextlib.suppress(OSError):  # it must exist for what pip puts there later to be found
+        os.makedirs(user_site, exist_ok=True)
+    at = next((i for i, path in enumerate(kept) if path.endswith("-packages")), len(kept))
+    extra = [path for path in os.environ.get("PYTHONPATH", "").split(":") if path]
+    sys.path[:] = ["", *extra, *kept[:at]]
+    site.addsitedir(user_site)
+    sys.path += [path for path in kept[at:] if path not in sys.path]
+
+
+def _hide_supervisor() -> None:
+    """``import sandbox`` must find the user's own."""
+    for name in tuple(sys.modules):
+        if name == "sandbox" or name.startswith("sandbox."):
+            del sys.modules[name]
+
+
+def prepare(ipython_dir: str) -> None:
+    """Make the profile that every kernel uses, once, before any fork.
+
+    Args:
+        ipython_dir: What ``IPYTHONDIR`` will be in the kernels.
+    """
+    with contextlib.suppress(OSError):  # a full disk: kernels then fail, and say why
+        ProfileDir(location=os.path.join(ipython_dir, "profile_default"))

@@ -1,0 +1,147 @@
+"""Kernels: forked from the supervisor (Python) or started as programs, each with its message log."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Coroutine
+from typing import Any
+
+from sandbox import wire
+from sandbox.errors import Conflict, InvalidRequest, NotFound, QuotaExceeded
+from sandbox.link import Message, Stream
+from sandbox.supervisor import kernelspecs
+from sandbox.supervisor.kernel import Kernel, Launcher
+from sandbox.supervisor.requests import identifier, text, whole
+from sandbox.supervisor.tasks import alongside
+
+MAX_KERNELS = 64
+CHANNELS = frozenset({"shell", "control", "stdin"})
+_MAX_SEQ = 2**63
+
+
+class Kernels:
+    """All kernels of the container, and the operations on them.
+
+    Args:
+        launcher: How a kernel process is started.
+        workspace: Where kernels start, and under which a user's own kernelspecs are.
+        tasks: The group in which what outlives a request runs.
+    """
+
+    def __init__(self, launcher: Launcher, workspace: str, tasks: asyncio.TaskGroup) -> None:
+        self._launcher = launcher
+        self._workspace = workspace
+        self._tasks = tasks
+        self._kernels: dict[str, Kernel] = {}
+        self._name = f"@sandbox-{os.urandom(6).hex()}"
+
+    def specs(self) -> dict[str, kernelspecs.KernelSpec]:
+        """The kernels that can be started, by name."""
+        return kernelspecs.find(kernelspecs.directories(self._workspace))
+
+    async def start(self, stream: Stream) -> None:
+        """``kernel.start``"""
+        request = stream.request
+        kernel_id = identifier(request, "kernel_id")
+        cwd = os.path.join(self._workspace, text(request, "cwd", ""))
+        name = text(request, "name", kernelspecs.NATIVE)
+        spec = self.specs().get(name)
+        if spec is None:
+            raise NotFound(f"There is no kernel named {name!r}.")
+        if kernel_id in self._kernels:
+            raise Conflict(f"The kernel {kernel_id} exists already.")
+        if len(self._kernels) >= MAX_KERNELS:
+            raise QuotaExceeded(f"There are {MAX_KERNELS} kernels already.")
+        kernel = Kernel(kernel_id, spec, cwd, f"{self._name}-{kernel_id}")
+        self._kernels[kernel_id] = kernel
+        try:
+            await self._finish(kernel.start(self._launcher, self._tasks))
+        except Exception:
+            self._kernels.pop(kernel_id, None)
+            raise
+        await _answer(stream, kernel_id=kernel_id, name=spec.name, **kernel.process())
+
+    async def list(self, stream: Stream) -> None:
+        """``kernel.list``"""
+        await _answer(stream, kernels=[kernel.describe() for kernel in self._kernels.values()])
+
+    async def interrupt(self, stream: Stream) -> None:
+        """``kernel.interrupt``"""
+        self._find(stream).interrupt()
+        await _answer(stream)
+
+    async def restart(self, stream: Stream) -> None:
+        """``kernel.restart``"""
+        kernel = self._find(stream)
+        await self._finish(kernel.restart(self._launcher, self._tasks))
+        await _answer(stream, **kernel.process())
+
+    async def stop(self, stream: Stream) -> None:
+        """``kernel.stop``"""
+        kernel = self._find(stream)
+        await self._finish(kernel.stop())
+        self._kernels.pop(kernel.kernel_id, None)
+        await _answer(stream)
+
+    async def attach(self, stream: Stream) -> None:
+        """``kernel.attach``"""
+        kernel = self._find(stream)
+        after = whole(stream.request, "after", 0, 0, _MAX_SEQ)
+        kernel.log.open()
+        try:
+            async with alongside(_send_log(kernel, stream, after)):
+                async for message in stream:
+                    await _take(kernel, message)
+        finally:
+            kernel.log.close()
+        stream.end()
+
+    def _find(self, stream: Stream) -> Kernel:
+        kernel = self._kernels.get(identifier(stream.request, "kernel_id"))
+        if kernel is None:
+            raise NotFound("There is no such kernel.")
+        return kernel
+
+    async def _finish(self, work: Coroutine[Any, Any, None]) -> None:
+        """Wait for work that is not to stop half-way when the link ends: a later link finds it done."""
+        outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        async def run() -> None:
+            try:
+                await work
+            except Exception as exc:
+                if not outcome.cancelled():
+                    outcome.set_exception(exc)
+            else:
+                if not outcome.cancelled():
+                    outcome.set_result(None)
+
+        self._tasks.create_task(run())
+        await outcome
+
+
+async def _answer(stream: Stream, **fields: Any) -> None:
+    await stream.send_json(fields)
+    stream.end()
+
+
+async def _send_log(kernel: Kernel, stream: Stream, after: int) -> None:
+    while (entry := await kernel.log.read(after)) is not None:
+        after, data = entry
+        await stream.send(data, wire.KERNEL)
+    stream.end()
+
+
+async def _take(kernel: Kernel, message: Message) -> None:
+    """Do what the controller says on an attached stream."""
+    if message.tag == wire.JSON:
+        kernel.log.acknowledge(whole(message.json(), "ack", 0, 0, _MAX_SEQ))
+        return
+    if message.tag != wire.KERNEL:
+        raise InvalidRequest("Only acknowledgements and kernel messages are sent to a kernel.")
+    head, *parts = wire.unpack_parts(message.data)
+    channel = wire.decode_json(head).get("channel")
+    if channel not in CHANNELS:
+        raise InvalidRequest("A kernel message goes to shell, control or stdin.")
+    await kernel.send(channel, parts)

@@ -1,0 +1,80 @@
+"""The kernels that can be started, by Jupyter's kernelspec files."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+NATIVE = "python3"
+_MAX_FILE_BYTES = 64 * 1024
+_MAX_SPECS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class KernelSpec:
+    """How a kernel is started and what it speaks.
+
+    Args:
+        name: What it is asked for by.
+        display_name: What a person sees.
+        language: The language of its cells.
+        argv: The program, with ``{connection_file}``; empty for the one that is forked.
+        env: Variables it wants.
+        resource_dir: The folder of its spec.
+        interrupt_by_message: Whether it wants a message instead of SIGINT.
+    """
+
+    name: str
+    display_name: str
+    language: str
+    argv: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+    resource_dir: str = ""
+    interrupt_by_message: bool = False
+
+
+def directories(workspace: str) -> tuple[str, ...]:
+    """Where kernelspecs are looked for, the strongest first."""
+    tails = ("/usr/local/share", "/usr/share")
+    return (f"{workspace}/.local/share/jupyter/kernels", *(f"{t}/jupyter/kernels" for t in tails))
+
+
+def find(folders: Iterable[str]) -> dict[str, KernelSpec]:
+    """All kernelspecs by name; what cannot be read is left out.
+
+    ``python3`` is always there and always the supervisor's own interpreter.
+    """
+    found = {NATIVE: KernelSpec(NATIVE, "Python 3 (ipykernel)", "python")}
+    for folder in folders:
+        try:
+            names = sorted(os.listdir(folder))
+        except OSError:
+            continue
+        for name in names[:_MAX_SPECS]:
+            if name.lower() in found or not name.isprintable():
+                continue
+            spec = _load(name.lower(), os.path.join(folder, name))
+            if spec is not None:
+                found[spec.name] = spec
+    return found
+
+
+def _load(name: str, folder: str) -> KernelSpec | None:
+    try:
+        fd = os.open(os.path.join(folder, "kernel.json"), os.O_RDONLY | os.O_NONBLOCK)
+        with open(fd, "rb") as file:
+            raw: Any = json.loads(file.read(_MAX_FILE_BYTES))
+        return KernelSpec(
+            name=name,
+            display_name=str(raw.get("display_name", name)),
+            language=str(raw.get("language", "")),
+            argv=tuple(str(part) for part in raw["argv"]),
+            env=tuple((str(k), str(v)) for k, v in (raw.get("env") or {}).items()),
+            resource_dir=folder,
+            interrupt_by_message=raw.get("interrupt_mode") == "message",
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None

@@ -1,0 +1,88 @@
+"""The supervisor's process: its socket, its event loop, and the forks that become kernels."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sandbox.supervisor.ipython import KernelStart
+
+ADDRESS = "@sandbox-supervisor"
+"""In the abstract namespace, which is the container's own: no full disk and no `rm` reaches it."""
+STATE_DIR = "/tmp/.sandbox"
+WORKSPACE = "/workspace"
+
+
+class BecomeKernel(SystemExit):
+    """Raised in a fork: asyncio lets a ``SystemExit`` out of its loop, and nothing else runs."""
+
+    def __init__(self, start: KernelStart) -> None:
+        super().__init__(0)
+        self.start = start
+
+
+async def fork_kernel(start: KernelStart) -> int:
+    """Fork the supervisor; the fork leaves its event loop and becomes a kernel. Returns its pid.
+
+    The fork happens in a callback of its own, so that no coroutine of ours is unwound in it.
+    """
+    loop = asyncio.get_running_loop()
+    forked: asyncio.Future[int] = loop.create_future()
+    loop.call_soon(_fork, start, forked)
+    return await forked
+
+
+def _fork(start: KernelStart, forked: asyncio.Future[int]) -> None:
+    # A signal that came between the fork and the kernel's own handlers would be told to our loop.
+    old = signal.pthread_sigmask(signal.SIG_BLOCK, set(signal.valid_signals()))
+    try:
+        pid = os.fork()
+    except OSError as exc:
+        signal.pthread_sigmask(signal.SIG_SETMASK, old)
+        forked.set_exception(exc)
+        return
+    if pid == 0:
+        raise BecomeKernel(start)
+    signal.pthread_sigmask(signal.SIG_SETMASK, old)
+    forked.set_result(pid)
+
+
+def main() -> None:
+    """Run the supervisor until it is told to end; never returns."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    listener.bind(os.environ.get("SANDBOX_SUPERVISOR", ADDRESS).replace("@", "\0", 1))
+    listener.listen(16)
+    # A bridge can connect from here on and waits in the queue, while the slow imports are made.
+    from sandbox.supervisor.environment import base_environment
+    from sandbox.supervisor.ipython import become_kernel, prepare
+    from sandbox.supervisor.server import Supervisor
+
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
+    state_dir = os.environ.get("SANDBOX_STATE", STATE_DIR)
+    workspace = os.environ.get("SANDBOX_WORKSPACE", WORKSPACE)
+    env = base_environment(workspace, state_dir)
+    prepare(env["IPYTHONDIR"])
+    loop = asyncio.new_event_loop()
+    loop.add_signal_handler(signal.SIGTERM, os._exit, 0)
+    supervisor = Supervisor(
+        listener, workspace=workspace, state_dir=state_dir, env=env, fork=fork_kernel
+    )
+    running = loop.create_task(supervisor.run())
+    running.add_done_callback(lambda _: loop.stop())
+    gc.collect()
+    gc.freeze()  # what is shared with the kernels stays shared: the collector leaves it alone
+    start = None
+    try:
+        loop.run_forever()
+    except BecomeKernel as fork:
+        start = fork.start  # and on outside: what a cell raises must not have this as its context
+    if start is not None:
+        become_kernel(start)
+    running.result()  # it only ends by an error

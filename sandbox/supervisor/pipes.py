@@ -1,0 +1,116 @@
+"""Descriptors that do not block: a byte stream for a link, and the ends of a child's pipes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+
+READ_SIZE = 256 * 1024
+PIPE_SIZE = 1024 * 1024
+
+
+def prepare(fd: int) -> None:
+    """Make a descriptor non-blocking and private and, if it is a pipe, as roomy as allowed."""
+    os.set_blocking(fd, False)
+    os.set_inheritable(fd, False)
+    with contextlib.suppress(OSError):  # not a pipe, or the uid's share of pipe memory is used up
+        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+
+
+class Descriptor:
+    """One non-blocking descriptor, owned; reading and writing wait in the event loop.
+
+    Args:
+        fd: A pipe, FIFO, socket or pty; closed by :meth:`close`.
+    """
+
+    def __init__(self, fd: int) -> None:
+        prepare(fd)
+        self._fd = fd
+        self._waiters: set[asyncio.Future[None]] = set()
+
+    @property
+    def fd(self) -> int:
+        """The descriptor; -1 once closed."""
+        return self._fd
+
+    async def read(self, size: int = READ_SIZE) -> bytes:
+        """The next bytes, at most ``size``; empty at the end, or once closed."""
+        while self._fd >= 0:
+            try:
+                data = os.read(self._fd, size)
+            except BlockingIOError:
+                await self._ready(write=False)
+            except OSError:  # a reset socket, or a pty whose last process has gone
+                return b""
+            else:
+                await asyncio.sleep(0)  # a flood must not keep the loop from everyone else
+                return data
+        return b""
+
+    async def write(self, data: bytes) -> None:
+        """Write all of it, waiting while the other side does not take it.
+
+        Raises:
+            OSError: The other side is gone, or this end was closed.
+        """
+        view = memoryview(data)
+        while view:
+            if self._fd < 0:
+                raise BrokenPipeError("closed")
+            try:
+                view = view[os.write(self._fd, view) :]
+            except BlockingIOError:
+                await self._ready(write=True)
+
+    def close(self) -> None:
+        """Close the descriptor and wake whoever waits for it; may be called twice."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(fd)
+            loop.remove_writer(fd)
+            os.close(fd)
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def _ready(self, *, write: bool) -> None:
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[None] = loop.create_future()
+        (loop.add_writer if write else loop.add_reader)(self._fd, _wake, waiter)
+        self._waiters.add(waiter)
+        try:
+            await waiter
+        finally:
+            self._waiters.discard(waiter)
+            if self._fd >= 0:
+                (loop.remove_writer if write else loop.remove_reader)(self._fd)
+
+
+class PipePair:
+    """A link's byte stream over two descriptors, as :class:`sandbox.link.ByteStream` wants it."""
+
+    def __init__(self, read_fd: int, write_fd: int) -> None:
+        self._reader = Descriptor(read_fd)
+        self._writer = Descriptor(write_fd)
+
+    async def read(self) -> bytes:
+        """The next bytes; empty at the end."""
+        return await self._reader.read()
+
+    async def write(self, data: bytes) -> None:
+        """Write all of it."""
+        await self._writer.write(data)
+
+    async def close(self) -> None:
+        """Close both directions."""
+        self._reader.close()
+        self._writer.close()
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

@@ -1,0 +1,208 @@
+"""What this container is really like, measured by trying, in a process that is then thrown away."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import errno
+import json
+import os
+import platform
+import resource
+import signal
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from sandbox.errors import InfrastructureError
+from sandbox.link import Stream
+from sandbox.supervisor.children import Children
+from sandbox.supervisor.pipes import Descriptor
+
+LIMIT_S = 5.0
+
+_AF_VSOCK = 40
+_CLONE_NEWUSER = 0x10000000
+_PTRACE_TRACEME = 0
+_SYSCALLS = {
+    "x86_64": {"unshare": 272, "mount": 165, "ptrace": 101, "keyctl": 250, "io_uring_setup": 425},
+    "aarch64": {"unshare": 97, "mount": 40, "ptrace": 117, "keyctl": 219, "io_uring_setup": 425},
+}
+_CGROUP_FILES = {
+    "memory_limit": ("memory.max", "memory/memory.limit_in_bytes"),
+    "pids_limit": ("pids.max", "pids/pids.max"),
+}
+
+
+class Probe:
+    """The operation ``probe``."""
+
+    def __init__(self, children: Children) -> None:
+        self._children = children
+
+    async def run(self, stream: Stream) -> None:
+        """``probe``"""
+        reading, writing = os.pipe()
+        output = Descriptor(reading)
+        try:
+            pid = _fork(writing)
+        except OSError as exc:
+            output.close()
+            raise InfrastructureError(f"No process for the probe: {exc.strerror}.") from exc
+        finally:
+            os.close(writing)
+        child = self._children.adopt(pid, self._children.marker())
+        raw = b""
+        try:
+            async with asyncio.timeout(LIMIT_S):
+                while data := await output.read():
+                    raw += data
+            facts = json.loads(raw)
+        except (TimeoutError, ValueError) as exc:
+            raise InfrastructureError("The probe did not report.") from exc
+        finally:
+            output.close()
+            child.signal(signal.SIGKILL)
+        await stream.send_json(facts)
+        stream.end()
+
+
+def _fork(writing: int) -> int:
+    old = signal.pthread_sigmask(signal.SIG_BLOCK, set(signal.valid_signals()))
+    try:
+        pid = os.fork()
+    except OSError:
+        signal.pthread_sigmask(signal.SIG_SETMASK, old)
+        raise
+    if pid == 0:
+        try:
+            # Nothing is inherited that the tries could harm, and no handler of the event loop.
+            signal.set_wakeup_fd(-1)
+            os.dup2(writing, 1)
+            os.closerange(2, os.sysconf("SC_OPEN_MAX"))
+            raw = json.dumps(measure()).encode()
+            while raw:
+                raw = raw[os.write(1, raw) :]
+        finally:
+            os._exit(0)
+    signal.pthread_sigmask(signal.SIG_SETMASK, old)
+    return pid
+
+
+def measure() -> dict[str, Any]:
+    """All facts of ``docs/link.md``; call it in a process that can be thrown away."""
+    status = _status()
+    return {
+        "uid": os.getuid(),
+        "gid": os.getgid(),
+        "groups": os.getgroups(),
+        "capabilities": {
+            "effective": status["CapEff"],
+            "permitted": status["CapPrm"],
+            "bounding": status["CapBnd"],
+            "inheritable": status["CapInh"],
+            "ambient": status.get("CapAmb", "0"),
+        },
+        "no_new_privs": status.get("NoNewPrivs") == "1",
+        "seccomp_mode": int(status.get("Seccomp", "0")),
+        "interfaces": _interfaces(),
+        "routes": _routes(),
+        "root_read_only": _root_read_only(),
+        "mounts": _mounts(),
+        "memory_limit": _limit("memory_limit"),
+        "pids_limit": _limit("pids_limit"),
+        "nofile": resource.getrlimit(resource.RLIMIT_NOFILE)[1],
+        "core": resource.getrlimit(resource.RLIMIT_CORE)[1],
+        "fsize": resource.getrlimit(resource.RLIMIT_FSIZE)[1],
+        "hostname": socket.gethostname(),
+        "environment": sorted(os.environ),
+        "forbidden": _forbidden(),  # last: what is allowed changes this process
+    }
+
+
+def _status() -> dict[str, str]:
+    with open("/proc/self/status") as file:
+        pairs = (line.partition(":") for line in file)
+        return {name: value.strip() for name, _, value in pairs}
+
+
+def _interfaces() -> list[str]:
+    with open("/proc/self/net/dev") as file:
+        return sorted(line.partition(":")[0].strip() for line in file if ":" in line)
+
+
+def _routes() -> list[str]:
+    """Every way out of the loopback interface, IPv4 and IPv6, as the kernel writes it."""
+    found: list[str] = []
+    for path, device in (("/proc/self/net/route", 0), ("/proc/self/net/ipv6_route", -1)):
+        try:
+            with open(path) as file:
+                lines = [line.split() for line in file]
+        except OSError:
+            continue
+        found += [" ".join(line) for line in lines if line and line[device] not in ("lo", "Iface")]
+    return found
+
+
+def _root_read_only() -> bool:
+    try:
+        os.close(os.open("/.sandbox-probe", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    except OSError as exc:
+        return exc.errno == errno.EROFS or bool(os.statvfs("/").f_flag & os.ST_RDONLY)
+    os.unlink("/.sandbox-probe")
+    return False
+
+
+def _mounts() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
+        for line in file:
+            before, _, after = line.partition(" - ")
+            target, options = before.split()[4:6]
+            fstype, _, *rest = after.split()
+            both = [*options.split(","), *(rest[0].split(",") if rest else ())]
+            found.append({"target": target, "fstype": fstype, "options": list(dict.fromkeys(both))})
+    return found
+
+
+def _limit(name: str) -> int | None:
+    for file in _CGROUP_FILES[name]:
+        try:
+            with open(f"/sys/fs/cgroup/{file}") as limit:
+                value = limit.read().strip()
+        except OSError:
+            continue
+        return int(value) if value.isdigit() else None
+    return None
+
+
+def _forbidden() -> dict[str, str]:
+    libc = ctypes.CDLL(None, use_errno=True)
+    numbers = _SYSCALLS.get(platform.machine(), {})
+
+    def system_call(name: str, *arguments: Any) -> str:
+        if name not in numbers:
+            return "not tried"
+        ctypes.set_errno(0)
+        result = libc.syscall(numbers[name], *arguments)
+        return "allowed" if result >= 0 else errno.errorcode.get(ctypes.get_errno(), "refused")
+
+    def open_socket(family: int, kind: int) -> str:
+        try:
+            socket.socket(family, kind).close()
+        except OSError as exc:
+            return errno.errorcode.get(exc.errno or 0, "refused")
+        return "allowed"
+
+    tries: dict[str, Callable[[], str]] = {
+        "keyctl": lambda: system_call("keyctl", 0, -3, 0, 0, 0),
+        "io_uring_setup": lambda: system_call(
+            "io_uring_setup", 1, ctypes.create_string_buffer(256)
+        ),
+        "socket_vsock": lambda: open_socket(_AF_VSOCK, socket.SOCK_STREAM),
+        "socket_raw": lambda: open_socket(socket.AF_INET, socket.SOCK_RAW),
+        "mount": lambda: system_call("mount", b"none", b"/tmp", b"tmpfs", 0, None),
+        "unshare": lambda: system_call("unshare", _CLONE_NEWUSER),
+        "ptrace": lambda: system_call("ptrace", _PTRACE_TRACEME, 0, 0, 0),
+    }
+    return {name: attempt() for name, attempt in tries.items()}

@@ -1,0 +1,68 @@
+"""The fields of a request, checked: what is wrong is refused before anything is done."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from sandbox.errors import InvalidRequest
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+def identifier(request: Mapping[str, Any], name: str) -> str:
+    """A field that names a kernel or terminal: letters, digits, ``_ . -``, 64 at most."""
+    value = request.get(name)
+    if not isinstance(value, str) or not _ID.fullmatch(value):
+        raise InvalidRequest(f"{name} must be 1 to 64 letters, digits, '_', '.' or '-'.")
+    return value
+
+
+def text(request: Mapping[str, Any], name: str, default: str | None = None) -> str:
+    """A field that is text without NUL; refused when absent and there is no default."""
+    value = request.get(name, default)
+    if not isinstance(value, str) or "\0" in value:
+        raise InvalidRequest(f"{name} must be text without NUL characters.")
+    return value
+
+
+def whole(request: Mapping[str, Any], name: str, default: int, low: int, high: int) -> int:
+    """A field that is a whole number from ``low`` to ``high``."""
+    value = request.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise InvalidRequest(f"{name} must be a whole number from {low} to {high}.")
+    return value
+
+
+def flag(request: Mapping[str, Any], name: str) -> bool:
+    """A field that is true or false; false when absent."""
+    value = request.get(name, False)
+    if not isinstance(value, bool):
+        raise InvalidRequest(f"{name} must be true or false.")
+    return value
+
+
+def strings(request: Mapping[str, Any], name: str) -> list[str] | None:
+    """A field that is a list of texts, not empty; None when absent."""
+    value = request.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, list) or not value or not all(map(_is_argument, value)):
+        raise InvalidRequest(f"{name} must be a list of texts without NUL characters.")
+    return value
+
+
+def variables(request: Mapping[str, Any], name: str) -> dict[str, str]:
+    """A field that maps names of environment variables to texts; empty when absent."""
+    value = request.get(name) or {}
+    if not isinstance(value, dict):
+        raise InvalidRequest(f"{name} must map names to texts.")
+    for key, item in value.items():
+        if not _is_argument(item) or not _is_argument(key) or not key or "=" in key:
+            raise InvalidRequest(f"{name} must map names to texts.")
+    return value
+
+
+def _is_argument(value: object) -> bool:
+    return isinstance(value, str) and "\0" not in value

@@ -1,0 +1,161 @@
+"""The link's other end: connections, requests, and which part answers them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import platform
+import socket
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from sandbox import __version__
+from sandbox.errors import InvalidRequest
+from sandbox.link import Link, Stream
+from sandbox.supervisor.children import Children
+from sandbox.supervisor.files import Files
+from sandbox.supervisor.ipython import KernelStart
+from sandbox.supervisor.kernel import Launcher
+from sandbox.supervisor.kernels import Kernels
+from sandbox.supervisor.pipes import PipePair
+from sandbox.supervisor.probe import Probe
+from sandbox.supervisor.processes import Processes
+from sandbox.supervisor.terminals import Terminals
+
+INTRODUCTION_S = 2.0
+
+logger = logging.getLogger(__name__)
+
+Operation = Callable[[Stream], Awaitable[None]]
+
+
+class Supervisor:
+    """Everything inside one container.
+
+    Args:
+        listener: The listening Unix socket on which bridges hand over their descriptors.
+        workspace: The session's folder.
+        state_dir: Where the supervisor keeps its few files.
+        env: The environment that all programs start from.
+        fork: Forks this process into a Python kernel and returns its pid.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        *,
+        workspace: str,
+        state_dir: str,
+        env: Mapping[str, str],
+        fork: Callable[[KernelStart], Awaitable[int]],
+    ) -> None:
+        self._listener = listener
+        self._workspace = workspace
+        self._state_dir = state_dir
+        self._env = env
+        self._fork = fork
+        self._started_at = time.time()
+        self._children = Children()
+        self._link: Link | None = None
+        self._operations: dict[str, Operation] = {}
+
+    async def run(self) -> None:
+        """Serve links until cancelled."""
+        self._children.start()
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._operations = self._assemble(tasks)
+                while True:
+                    connection, _ = await loop.sock_accept(self._listener)
+                    tasks.create_task(self._introduced(connection))
+        finally:
+            self._children.stop()
+
+    async def serve(self, io: PipePair) -> None:
+        """Serve one link until it ends; the one before is closed."""
+        link = Link(io, initiator=False, hello={"build": __version__}, on_open=self._opened)
+        previous, self._link = self._link, link
+        if previous is not None:
+            await previous.aclose()
+        await link.run()
+        if link.error is not None:
+            logger.warning("a link ended: %s", link.error)
+
+    def _assemble(self, tasks: asyncio.TaskGroup) -> dict[str, Operation]:
+        env = self._env
+        launcher = Launcher(self._children, self._fork, env, self._state_dir)
+        kernels = Kernels(launcher, self._workspace, tasks)
+        processes = Processes(self._children, env, self._workspace, tasks)
+        terminals = Terminals(self._children, env, self._workspace, tasks)
+        files = Files(self._workspace, self._children, env)
+        return {
+            "info": lambda stream: self._info(stream, kernels),
+            "probe": Probe(self._children).run,
+            "kernel.start": kernels.start,
+            "kernel.list": kernels.list,
+            "kernel.interrupt": kernels.interrupt,
+            "kernel.restart": kernels.restart,
+            "kernel.stop": kernels.stop,
+            "kernel.attach": kernels.attach,
+            "process.run": processes.run,
+            "terminal.open": terminals.open,
+            "terminal.list": terminals.list,
+            "terminal.attach": terminals.attach,
+            "terminal.resize": terminals.resize,
+            "terminal.close": terminals.close,
+            "file.stat": files.stat,
+            "file.list": files.list,
+            "file.read": files.read,
+            "file.write": files.write,
+            "file.delete": files.delete,
+            "file.move": files.move,
+            "file.mkdir": files.mkdir,
+        }
+
+    async def _introduced(self, connection: socket.socket) -> None:
+        """Take a bridge's descriptors and serve them; what is not a bridge is let go."""
+        loop = asyncio.get_running_loop()
+        readable = asyncio.Event()
+        with connection:
+            connection.setblocking(False)
+            loop.add_reader(connection, readable.set)
+            try:
+                async with asyncio.timeout(INTRODUCTION_S):
+                    await readable.wait()
+                _, fds, _, _ = socket.recv_fds(connection, 16, 2)
+            except (TimeoutError, OSError):
+                return
+            finally:
+                loop.remove_reader(connection)
+            if len(fds) != 2:
+                for fd in fds:
+                    os.close(fd)
+                return
+            try:
+                await self.serve(PipePair(*fds))
+            except Exception:  # one link's fault must not end the others, nor the kernels
+                logger.exception("a link failed")
+
+    async def _opened(self, stream: Stream) -> None:
+        operation = self._operations.get(str(stream.request.get("op")))
+        if operation is None:
+            raise InvalidRequest(f"There is no operation {str(stream.request.get('op'))[:40]!r}.")
+        await operation(stream)
+
+    async def _info(self, stream: Stream, kernels: Kernels) -> None:
+        info: dict[str, Any] = {
+            "uid": os.getuid(),
+            "gid": os.getgid(),
+            "pid": os.getpid(),
+            "python": platform.python_version(),
+            "started_at": self._started_at,
+            "kernelspecs": {
+                name: {"display_name": spec.display_name, "language": spec.language}
+                for name, spec in kernels.specs().items()
+            },
+        }
+        await stream.send_json(info)
+        stream.end()
