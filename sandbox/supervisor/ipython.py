@@ -10,6 +10,7 @@ import atexit
 import codecs
 import contextlib
 import gc
+import importlib
 import logging
 import os
 import signal
@@ -29,6 +30,13 @@ IOPUB_QUEUE = 64
 """Messages that wait in the kernel for the supervisor, before the kernel waits."""
 PIECE_CHARS = 32 * 1024
 PIECE_TEXT = 120 * 1024
+_NEEDED = (
+    "ipykernel.debugger",
+    *(f"IPython.core.{name}" for name in ("completerlib", "debugger", "logger", "oinspect")),
+    *("IPython.extensions.storemagic", "IPython.utils.wildcard", "faulthandler", "pdb"),
+    *(f"tornado.{name}" for name in ("gen", "locks", "queues", "platform.asyncio")),
+)
+"""What ipykernel imports only once a kernel starts."""
 CHANNEL_PORTS = {"shell": 1, "iopub": 2, "stdin": 3, "control": 4, "hb": 5}
 
 
@@ -188,10 +196,15 @@ def _hide_supervisor() -> None:
 
 
 def prepare(ipython_dir: str) -> None:
-    """Make the profile that every kernel uses, once, before any fork.
+    """Do once, before any fork, what every kernel would do: late imports, and the profile.
 
     Args:
         ipython_dir: What ``IPYTHONDIR`` will be in the kernels.
     """
+    sys.modules["debugpy"] = None  # type: ignore[assignment]  # as if it were not installed:
+    for name in _NEEDED:  # no debugger is offered, and it takes 0.1 s and 10 MB to import
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    del sys.modules["debugpy"]
     with contextlib.suppress(OSError):  # a full disk: kernels then fail, and say why
         ProfileDir(location=os.path.join(ipython_dir, "profile_default"))
