@@ -43,6 +43,8 @@ def main() -> int:
     except Unable as exc:
         print(f"setup: {exc}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     if "runsc" not in info["Runtimes"]:
         print(
             "setup: this engine has no runsc runtime, so policies that ask for gVisor are refused "

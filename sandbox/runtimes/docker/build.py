@@ -264,6 +264,8 @@ def main() -> int:
     except SandboxError as exc:
         print(exc, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

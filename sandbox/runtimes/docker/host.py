@@ -20,6 +20,7 @@ import certifi
 from sandbox.errors import ConfigError
 
 _PIP_KEYS = ("index-url", "extra-index-url", "trusted-host")
+# The weakest first.
 _PIP_SECTIONS = ("global", "install", ":env:")
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy")
 _TIMEOUT_S = 30
@@ -83,13 +84,17 @@ def apt_sources(suite: str = "bookworm") -> tuple[str, ...]:
 
 def _pip_index() -> dict[str, str]:
     """Where pip takes packages from, as its environment variables; folders here are left out."""
-    settings: dict[str, str] = {}
+    found: dict[tuple[str, str], str] = {}
     for line in _output([sys.executable, "-m", "pip", "config", "list"]).splitlines():
         name, _, value = line.partition("=")
         section, _, key = name.rpartition(".")
-        # Later sections are stronger, and that is the order pip lists them in.
-        if section in _PIP_SECTIONS and key in _PIP_KEYS:
-            settings[key] = str(ast.literal_eval(value))
+        found[section, key] = str(ast.literal_eval(value))
+    settings = {
+        key: found[section, key]
+        for section in _PIP_SECTIONS
+        for key in _PIP_KEYS
+        if (section, key) in found
+    }
     arguments: dict[str, str] = {}
     for key, value in settings.items():
         words = [word for word in value.split() if key == "trusted-host" or word.startswith("http")]
