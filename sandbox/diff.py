@@ -66,8 +66,8 @@ def _changes(text: str, lines: list[str], old: str, new: str) -> Iterator[_Chang
     while at >= 0:
         first = bisect_right(starts, at) - 1
         last = bisect_right(starts, at + len(old) - 1)
-        # A replacement that ends without a line end joins the line with the next one.
-        if old.endswith("\n") and not new.endswith("\n"):
+        joins = old.endswith("\n") and not new.endswith("\n")
+        if joins and (new or at != starts[first]):  # what remains of the line meets the next one
             last = min(last + 1, len(lines))
         if spans and first < spans[-1][1]:
             first = spans.pop()[0]

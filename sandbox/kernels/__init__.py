@@ -1,1 +1,40 @@
-"""Kernels of a session: cells run in order, and every execution ends truthfully."""
+"""Kernels of a session: cells run in order, and every execution ends truthfully.
+
+==================  ==========  ===================================================================
+status              state       what happened
+==================  ==========  ===================================================================
+``ok``              kept        the cell ran to its end
+``error``           kept        it raised
+``interrupted``     kept        somebody interrupted or cancelled it, or it asked for input
+``interrupted``     restarted   somebody restarted the kernel; ``lost`` when the kernel was stopped
+``timeout``         kept        its time was over, and it stopped when interrupted
+``timeout``         restarted   its time was over, and it did not stop
+``died``            lost        the kernel's process ended under it; ``reason`` names the cause
+``lost``            any         it never ran, or nobody can say how it ended; ``reason`` says which
+==================  ==========  ===================================================================
+"""
+
+from sandbox.kernels.execution import Execution
+from sandbox.kernels.kernels import DEFAULT_KERNEL_ID, Kernels
+from sandbox.kernels.models import (
+    Completion,
+    ExecutionError,
+    ExecutionJournal,
+    ExecutionRecord,
+    ExecutionResult,
+    Inspection,
+    KernelInfo,
+)
+
+__all__ = [
+    "DEFAULT_KERNEL_ID",
+    "Completion",
+    "Execution",
+    "ExecutionError",
+    "ExecutionJournal",
+    "ExecutionRecord",
+    "ExecutionResult",
+    "Inspection",
+    "KernelInfo",
+    "Kernels",
+]

@@ -1,0 +1,300 @@
+"""One execution: a cell on its way through a kernel."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from typing import Any, cast
+
+from sandbox.kernels.messages import KernelMessage
+from sandbox.kernels.models import (
+    ExecutionError,
+    ExecutionRecord,
+    ExecutionResult,
+    ExecutionStatus,
+    KernelState,
+)
+from sandbox.outputs import OutputCollector
+
+OUTPUTS = frozenset(
+    ("stream", "display_data", "execute_result", "update_display_data", "clear_output", "error")
+)
+MAX_PAGES = 4
+INPUT_REASON = (
+    "The cell asked for input, which nobody can give here: put the values into the code instead."
+)
+QUEUED_REASON = "It waits for the cells before it."
+
+Cancel = Callable[["Execution"], Awaitable[None]]
+
+
+class Execution:
+    """A cell that waits, runs or has ended. Made by :meth:`sandbox.kernels.Kernels.execute`.
+
+    Args:
+        record: What is known of it.
+        output_bytes: What is kept of its output.
+        cancel: Called to cancel it.
+    """
+
+    def __init__(self, record: ExecutionRecord, output_bytes: int, cancel: Cancel) -> None:
+        self.record = record
+        self.version = 0
+        """Grows with each change that :meth:`snapshot` shows."""
+        self.expired = False
+        """Whether it was interrupted because its time is over."""
+        self.interrupt_asked = False
+        """Whether it was interrupted because somebody asked for it."""
+        self.input_asked = False
+        """Whether it was interrupted because it waits for input."""
+        self.was_seen = False
+        """Whether the kernel has said anything about it."""
+        self._cancel = cancel
+        self._collector = OutputCollector(output_bytes)
+        self._count: int | None = None
+        self._reply: Mapping[str, Any] | None = None
+        self._is_idle = False
+        self._notes: list[str] = []
+        self._result: ExecutionResult | None = None
+        self._result_version = -1
+        self._changed = asyncio.Event()
+        self._started: float | None = None
+        if record.started_at is not None:
+            self._started = time.monotonic() - max(0.0, time.time() - record.started_at)
+        if record.snapshot is not None:
+            self._collector.restore(record.snapshot.outputs, record.snapshot.truncated_bytes)
+            self._count = record.snapshot.execution_count
+            self.was_seen = True
+
+    @classmethod
+    def ended(cls, result: ExecutionResult) -> Execution:
+        """An execution of which only the end is known any more."""
+        record = ExecutionRecord(
+            execution_id=result.execution_id,
+            session_id=result.session_id,
+            kernel_id=result.kernel_id,
+            epoch=0,
+            submitted_at=0,
+            timeout_s=0,
+            code="",
+            state="running",
+        )
+        execution = cls(record, 0, _do_nothing)
+        execution._result, execution._result_version = result, 0
+        return execution
+
+    # --- for callers
+
+    @property
+    def execution_id(self) -> str:
+        """Its id, also the ``msg_id`` of its Jupyter request."""
+        return self.record.execution_id
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended."""
+        return self._result is not None
+
+    def snapshot(self) -> ExecutionResult:
+        """The execution as it is now; its end once it has ended."""
+        result = self._result
+        if result is None:
+            reason = QUEUED_REASON if self._started is None else None
+            return self._shown("running", "kept", reason, None)
+        if self._result_version != self.version:  # outputs came after the end
+            update = {
+                "outputs": self._collector.outputs(),
+                "truncated_bytes": self._collector.truncated_bytes,
+            }
+            self._result = result = result.model_copy(update=update)
+            self._result_version = self.version
+        return result
+
+    async def wait(self, timeout_s: float | None = None) -> ExecutionResult:
+        """Wait for its end.
+
+        Args:
+            timeout_s: Seconds to wait at most; without bound when None.
+
+        Returns:
+            How it ended, or, when the time was up, how it stands: ``status`` is ``running``.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self._result is None:
+                    await self._changed.wait()
+        return self.snapshot()
+
+    async def changed(self, after_version: int) -> int:
+        """Wait until :attr:`version` is past ``after_version`` and return it."""
+        while self.version <= after_version:
+            await self._changed.wait()
+        return self.version
+
+    async def cancel(self) -> None:
+        """Interrupt the cell if it runs, take it out of the queue if it waits.
+
+        Raises:
+            LinkLost: The link ended before the interrupt was confirmed.
+        """
+        if self._result is None:
+            await self._cancel(self)
+
+    # --- for its kernel
+
+    @property
+    def size_bytes(self) -> int:
+        """About what it takes in memory."""
+        return self._collector.size_bytes + len(self.record.code)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether another controller could carry on from :meth:`snapshot` without a difference."""
+        return self._collector.is_settled
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the kernel has said all that ends a cell: idle and the reply."""
+        return self._is_idle and self._reply is not None
+
+    @property
+    def left_s(self) -> float:
+        """The seconds it may still run."""
+        if self._started is None:
+            return self.record.timeout_s
+        return self._started + self.record.timeout_s - time.monotonic()
+
+    def begin(self, epoch: int, seq: int) -> None:
+        """It is about to be sent to the kernel."""
+        self._started = time.monotonic()
+        update = {"state": "running", "started_at": time.time(), "epoch": epoch, "seq": seq}
+        self.record = self.record.model_copy(update=update)
+        self._bump()
+
+    def take(self, message: KernelMessage) -> bool:
+        """Take a message that belongs to it and return whether the outputs changed."""
+        self.was_seen = True
+        content = message.content
+        if message.channel == "shell":
+            if message.msg_type == "execute_reply" and self._reply is None:
+                self._take_reply(content)
+                return True
+        elif message.channel == "iopub":
+            if message.msg_type in OUTPUTS:
+                return self._take_output(message)
+            if message.msg_type == "execute_input":
+                self._count = _count(content.get("execution_count"))
+            elif message.msg_type == "status" and content.get("execution_state") == "idle":
+                self._is_idle = True
+        return False
+
+    def update(self, message: KernelMessage) -> bool:
+        """Take a display update that another cell sent and return whether it was for this one."""
+        return self._take_output(message)
+
+    def lose(self, size_bytes: int, note: str) -> None:
+        """Output of it was lost on its way."""
+        self._collector.lose(size_bytes)
+        if note not in self._notes:
+            self._notes.append(note)
+        self._bump()
+
+    def conclude(self) -> None:
+        """End it as the kernel's reply says, or as lost when there is none."""
+        reply = self._reply
+        if reply is None:
+            self.end("lost", "kept", "The kernel finished the cell, but its end was not recorded.")
+            return
+        failed = reply.get("status") != "ok"
+        name = self._collector.error.get("ename") if self._collector.error else None
+        stopped = failed and name in ("KeyboardInterrupt", None)
+        if self.expired:
+            how = "" if stopped else ", which it handled itself"
+            self.end("timeout", "kept", f"{self._time_over()} It was interrupted{how}.")
+        elif stopped and self.input_asked:
+            self.end("interrupted", "kept", INPUT_REASON)
+        elif stopped and self.interrupt_asked:
+            self.end("interrupted", "kept", "The cell was interrupted on request.")
+        elif failed and name is None:
+            self.end("interrupted", "kept", "The kernel gave the cell up.")
+        elif failed:
+            self.end("error", "kept", INPUT_REASON if name == "StdinNotImplementedError" else "")
+        else:
+            self.end("ok", "kept", "")
+
+    def end_timeout(self, state: KernelState, what: str) -> None:
+        """End it because its time is over and it did not heed the interrupt."""
+        self.end("timeout", state, f"{self._time_over()} It did not stop when interrupted, {what}")
+
+    def end(self, status: ExecutionStatus, state: KernelState, reason: str) -> None:
+        """End it, once and for all."""
+        if self._result is not None:
+            return
+        found = self._collector.error
+        error = None
+        if found is not None and status != "ok":
+            traceback = "\n".join(found["traceback"])
+            error = ExecutionError(name=found["ename"], value=found["evalue"], traceback=traceback)
+        reason = " ".join(filter(None, (reason, *self._notes)))
+        self._result = self._shown(status, state, reason or None, error)
+        self._bump()
+        self._result_version = self.version
+
+    # --- inside
+
+    def _take_output(self, message: KernelMessage) -> bool:
+        changed = self._collector.add(message.msg_type, message.content)
+        if changed:
+            self._bump()
+        return changed
+
+    def _take_reply(self, reply: Mapping[str, Any]) -> None:
+        self._reply = reply
+        if (count := _count(reply.get("execution_count"))) is not None:
+            self._count = count
+        if reply.get("status") == "error" and self._collector.error is None:
+            self._collector.add("error", reply)
+        pages = reply.get("payload")
+        if isinstance(pages, list):  # what `name?` shows, which IPython sends with the reply only
+            for page in cast("list[Any]", pages)[:MAX_PAGES]:
+                if isinstance(page, dict) and cast("dict[str, Any]", page).get("source") == "page":
+                    self._collector.add("display_data", cast("dict[str, Any]", page))
+
+    def _shown(
+        self,
+        status: ExecutionStatus,
+        state: KernelState,
+        reason: str | None,
+        error: ExecutionError | None,
+    ) -> ExecutionResult:
+        return ExecutionResult.model_construct(  # its own values, so nothing is to be checked
+            execution_id=self.record.execution_id,
+            session_id=self.record.session_id,
+            kernel_id=self.record.kernel_id,
+            status=status,
+            state=state,
+            execution_count=self._count,
+            outputs=self._collector.outputs(),
+            error=error,
+            duration_s=0.0 if self._started is None else time.monotonic() - self._started,
+            truncated_bytes=self._collector.truncated_bytes,
+            reason=reason,
+        )
+
+    def _time_over(self) -> str:
+        return f"The cell ran longer than {self.record.timeout_s:g} s."
+
+    def _bump(self) -> None:
+        self.version += 1
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+
+def _count(value: Any) -> int | None:
+    return value if type(value) is int and 0 <= value < 2**31 else None
+
+
+async def _do_nothing(_execution: Execution) -> None:
+    """There is nothing to cancel in an execution that has ended."""
