@@ -153,7 +153,10 @@ def _root_read_only() -> bool:
     try:
         os.close(os.open("/.sandbox-probe", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     except OSError as exc:
-        return exc.errno == errno.EROFS or bool(os.statvfs("/").f_flag & os.ST_RDONLY)
+        # gVisor looks at the permissions first and knows no flag, so there the mount table tells.
+        return exc.errno == errno.EROFS or any(
+            mount["target"] == "/" and mount["options"][0] == "ro" for mount in _mounts()
+        )
     os.unlink("/.sandbox-probe")
     return False
 
@@ -196,9 +199,9 @@ def _forbidden() -> dict[str, str]:
         result = libc.syscall(numbers[name], *arguments)
         return "allowed" if result >= 0 else answer(ctypes.get_errno(), got_through)
 
-    def open_socket(family: int, kind: int) -> str:
+    def open_socket(family: int, kind: int, protocol: int = 0) -> str:
         try:
-            socket.socket(family, kind).close()
+            socket.socket(family, kind, protocol).close()
         except OSError as exc:
             return answer(exc.errno or 0)
         return "allowed"
@@ -213,9 +216,9 @@ def _forbidden() -> dict[str, str]:
         "keyctl": system_call("keyctl", 0, -3, 0, 0, 0, got_through=errno.ENOKEY),
         "io_uring_setup": system_call("io_uring_setup", 1, parameters),
         "socket_vsock": open_socket(_AF_VSOCK, socket.SOCK_STREAM),
-        "socket_raw": open_socket(socket.AF_INET, socket.SOCK_RAW),
+        "socket_raw": open_socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP),
         # Who may mount is told that there is no such filesystem; nobody gets a mount.
-        "mount": system_call("mount", b"none", b"/", b"nonesuch", 0, None, got_through=errno.ENODEV),
+        "mount": system_call("mount", b"none", b"/", b"nosuch", 0, None, got_through=errno.ENODEV),
         "unshare": system_call("unshare", _CLONE_NEWUSER),
         "ptrace": system_call("ptrace", _PTRACE_TRACEME, 0, 0, 0),
     }
