@@ -7,8 +7,9 @@ is proved before anyone gets it; a single wrong check and the container is remov
 Under ``runsc`` the kernel inside is gVisor's, and four things are its own affair: it filters no
 calls by our profile unless told to, so calls that it serves itself inside the sandbox may succeed
 (``SERVED_BY_GVISOR``); it has no files to mask, since its /proc and /sys show nothing of the host;
-it shows no control groups; and it does not tell the inodes of a tmpfs. The engine's inspection
-answers for those limits there. Everything else is the same.
+it shows no control groups; and of a tmpfs it does not tell the inodes, nor nosuid and nodev, which
+are moot for a process that can gain no privileges and make no devices. The engine's inspection
+answers for those there. Everything else is the same.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ TIMEOUT_S = 10.0
 FORBIDDEN_CALLS = (
     *("unshare", "mount", "ptrace", "keyctl", "io_uring_setup", "socket_vsock", "socket_raw"),
 )
-SERVED_BY_GVISOR = frozenset({"unshare", "ptrace", "keyctl"})
+SERVED_BY_GVISOR = frozenset({"unshare", "ptrace", "keyctl", "io_uring_setup"})
 
 IMAGE_VARIABLES = frozenset(
     {
@@ -288,9 +289,9 @@ def _is_engines(spec: ContainerSpec, mount: Mount, *, gvisor: bool) -> bool:
 
 def _tmpfs(tmpfs: Tmpfs, mount: Mount | None, *, gvisor: bool) -> Check:
     name = f"mounts.{tmpfs.target}"
-    expected = ["tmpfs", "nosuid", "nodev", f"size={tmpfs.size_bytes}"]
-    if tmpfs.inodes and not gvisor:
-        expected.append(f"nr_inodes={tmpfs.inodes}")
+    expected = ["tmpfs", f"size={tmpfs.size_bytes}"]
+    if not gvisor:
+        expected += ["nosuid", "nodev", *([f"nr_inodes={tmpfs.inodes}"] if tmpfs.inodes else [])]
     if mount is None:
         return _check(name, " ".join(expected), "not mounted", ok=False)
     found = [mount.fstype, *map(_in_plain_bytes, mount.options)]

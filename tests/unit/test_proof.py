@@ -110,13 +110,14 @@ def as_measured_by_gvisor(spec: ContainerSpec) -> Raw:
     facts = as_measured(spec)
     facts["seccomp_mode"] = 0
     facts["memory_limit"] = facts["pids_limit"] = None
-    facts["forbidden"].update(unshare="allowed", ptrace="allowed", keyctl="ENOSYS")
+    facts["forbidden"].update(unshare="allowed", ptrace="allowed", io_uring_setup="allowed")
+    facts["forbidden"].update(keyctl="EACCES", socket_vsock="EAFNOSUPPORT")
     shown = ("/proc", "/dev", "/dev/pts", "/dev/shm", "/sys")
     facts["mounts"] = [
         mount("/", "9p", "ro"),
         *(each for each in facts["mounts"] if each["target"] in shown),
-        mount("/tmp", "tmpfs", "rw nosuid nodev size=134217728"),
-        mount("/workspace", "tmpfs", "rw nosuid nodev size=536870912"),
+        mount("/tmp", "tmpfs", "rw size=134217728 mode=0700"),
+        mount("/workspace", "tmpfs", "rw size=536870912 mode=0700"),
     ]
     return facts
 
@@ -301,13 +302,12 @@ GVISOR_WEAKENINGS = [
     )
 ] + [
     (put_in("forbidden", "mount", "allowed"), "forbidden.mount"),
-    (put_in("forbidden", "io_uring_setup", "allowed"), "forbidden.io_uring_setup"),
     (put_in("forbidden", "socket_vsock", "allowed"), "forbidden.socket_vsock"),
     (put_in("forbidden", "socket_raw", "allowed"), "forbidden.socket_raw"),
     (put("memory_limit", -1), "memory_limit"),
     (put("pids_limit", 257), "pids_limit"),
     (add_mount("/host", "9p", "ro"), "mounts.unexpected"),
-    (add_mount("/workspace", "9p", "rw nosuid nodev"), "mounts.stacked"),
+    (add_mount("/workspace", "9p", "rw"), "mounts.stacked"),
     (remount("/", "ro", "rw"), "mounts.unexpected"),
     (remount("/workspace", "size=536870912", "size=1g"), "mounts./workspace"),
     (remount("/workspace", "tmpfs", "9p"), "mounts./workspace"),

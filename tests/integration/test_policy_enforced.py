@@ -1,0 +1,275 @@
+"""Each policy on a real engine: what is asked for, what the engine says, what is true inside.
+
+``SANDBOX_TEST_RUNTIME`` (``runc`` or ``runsc``) chooses what runs the containers.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+
+import sandbox.runtimes.docker.runtime as adapter
+from sandbox import images
+from sandbox.errors import PolicyNotEnforced
+from sandbox.link import Link
+from sandbox.policy import Limits, load, seccomp_profile
+from sandbox.processes import Processes
+from sandbox.proof import Proof, prove
+from sandbox.runtimes.docker import DockerRuntime
+from sandbox.spec import (
+    LABEL_OWNER,
+    ContainerSpec,
+    SessionIdentity,
+    compile_spec,
+    mismatches,
+    new_session_id,
+    new_uid,
+)
+
+RUNTIME = os.environ.get("SANDBOX_TEST_RUNTIME", "runc")
+OWNER = f"test-policy-enforced-{os.getpid()}"
+
+Body = dict[str, Any]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+async def runtime() -> AsyncIterator[DockerRuntime]:
+    made = DockerRuntime.connect_engine()
+    try:
+        yield made
+    finally:
+        for left in await made.list({LABEL_OWNER: OWNER}):
+            await made.remove(left.id)
+        await made.aclose()
+
+
+async def spec_of(runtime: DockerRuntime, policy_name: str) -> ContainerSpec:
+    engine = await runtime.engine()
+    policy = load().get(policy_name)
+    identity = SessionIdentity(
+        session_id=new_session_id(),
+        principal="test",
+        owner=OWNER,
+        uid=new_uid(),
+        created_at=time.time(),
+        expires_at=time.time() + 600,
+    )
+    return compile_spec(
+        policy,
+        identity,
+        image=images.reference(policy.image),
+        runtimes=engine.runtimes,
+        seccomp=seccomp_profile(),
+        runtime_override=RUNTIME,
+        cpus_available=engine.cpus,
+    )
+
+
+@asynccontextmanager
+async def running(
+    runtime: DockerRuntime, spec: ContainerSpec
+) -> AsyncIterator[tuple[list[str], Link]]:
+    """A container of a spec: where the engine's word differs, and a link to its supervisor."""
+    container_id = await runtime.create(spec)
+    try:
+        await runtime.start(container_id)
+        facts = (await runtime.inspect(container_id)).facts
+        link = Link(
+            await runtime.connect(container_id), initiator=True, hello={"build": "policy test"}
+        )
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(link.run)
+            await link.greeting(60)
+            yield mismatches(spec, facts), link
+            await link.aclose()
+            tasks.cancel_scope.cancel()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await runtime.remove(container_id)
+
+
+async def proof_of(link: Link, spec: ContainerSpec) -> Proof | PolicyNotEnforced:
+    try:
+        return await prove(link, spec)
+    except PolicyNotEnforced as exc:
+        return exc
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("policy", load().names())
+async def test_what_a_policy_says_is_what_the_engine_applies_and_what_is_true_inside(
+    runtime: DockerRuntime, policy: str
+) -> None:
+    spec = await spec_of(runtime, policy)
+    with anyio.fail_after(120):
+        async with running(runtime, spec) as (different, link):
+            assert different == []
+            proof = await prove(link, spec)
+    assert proof.runtime == RUNTIME
+    assert len(proof.checks) > 25
+    assert proof.failed == ()
+
+
+@pytest.mark.anyio
+async def test_nothing_of_the_host_can_be_read_in_proc_and_sys(runtime: DockerRuntime) -> None:
+    """Invariant 2. The masked paths are a list, so this looks for what the list does not have."""
+    spec = await spec_of(runtime, "offline")
+    program = (
+        "find /sys -path /sys/fs/cgroup -prune -o -type f -size +0 -readable -print 2>/dev/null;"
+        "cd /proc; for each in *; do [ -f $each ] || continue;"
+        ' [ "$(head -c 1 $each 2>/dev/null | wc -c)" = 0 ] || echo /proc/$each; done'
+    )
+    with anyio.fail_after(120):
+        async with running(runtime, spec) as (_, link):
+            processes = Processes(Limits())
+            await processes.attach(link)
+            result = await processes.run(program, timeout_s=60)
+    needed = {"cpuinfo", "filesystems", "meminfo", "mounts", "stat", "uptime"}  # by ps and psutil
+    if RUNTIME == "runsc":  # gVisor's own, about gVisor
+        needed |= {"cgroups", "cmdline", "loadavg", "sentry-meminfo", "version"}
+    assert result.exit_code == 0, result.stderr
+    assert set(result.stdout.split()) <= {f"/proc/{name}" for name in needed}
+    assert "/proc/stat" in result.stdout  # the search does find what is there
+
+
+# --- engines that apply less than they were asked for
+
+
+def put(name: str, value: Any) -> Callable[[Body], None]:
+    def change(body: Body) -> None:
+        assert body["HostConfig"][name] != value
+        body["HostConfig"][name] = value
+
+    return change
+
+
+def put_user(body: Body) -> None:
+    body["User"] = "0:0"
+
+
+def put_seccomp(body: Body) -> None:
+    body["HostConfig"]["SecurityOpt"] = ["no-new-privileges:true", "seccomp=unconfined"]
+
+
+def put_privileges(body: Body) -> None:
+    options: list[str] = body["HostConfig"]["SecurityOpt"]
+    options.remove("no-new-privileges:true")
+
+
+def put_memory(body: Body) -> None:
+    body["HostConfig"].update(Memory=2 << 30, MemorySwap=2 << 30)
+
+
+def put_bind(body: Body) -> None:
+    body["HostConfig"]["Binds"] = ["/etc:/host-etc:ro"]
+
+
+def put_hidden_bind(body: Body) -> None:
+    """A host's folder below a place where something is expected."""
+    body["HostConfig"]["Binds"] = ["/etc:/workspace/etc:ro"]
+
+
+def put_variable(body: Body) -> None:
+    body["Env"] = [*body["Env"], "ENGINE_TOKEN=hunter2"]
+
+
+def put_hostname(body: Body) -> None:
+    body["Hostname"] = "build-host-7"
+
+
+def put_workspace(option: str, other: str) -> Callable[[Body], None]:
+    def change(body: Body) -> None:
+        options: str = body["HostConfig"]["Tmpfs"]["/workspace"]
+        assert option in options
+        body["HostConfig"]["Tmpfs"]["/workspace"] = options.replace(option, other)
+
+    return change
+
+
+def drop_workspace(body: Body) -> None:
+    """The workspace on the engine's disk, in an anonymous volume."""
+    del body["HostConfig"]["Tmpfs"]["/workspace"]
+    body["Volumes"] = {"/workspace": {}}
+
+
+def put_ulimit(name: str) -> Callable[[Body], None]:
+    def change(body: Body) -> None:
+        kept = [limit for limit in body["HostConfig"]["Ulimits"] if limit["Name"] != name]
+        assert len(kept) == len(body["HostConfig"]["Ulimits"]) - 1
+        body["HostConfig"]["Ulimits"] = kept
+
+    return change
+
+
+# The weakening, the check inside that finds it, the fact of the inspection that shows it ("" for
+# what no inspection is compared for), and whether it can be told inside under gVisor, too: there
+# runsc's own options keep the network away and new privileges are never given.
+WEAKENINGS = {
+    "a bridge network": (put("NetworkMode", "bridge"), "interfaces", "network_mode", False),
+    "no seccomp profile": (put_seccomp, "seccomp_mode", "seccomp", False),
+    "new privileges": (put_privileges, "no_new_privs", "security_opt", False),
+    "the usual capabilities": (put("CapDrop", []), "capabilities.bounding", "cap_drop", True),
+    "one capability": (put("CapAdd", ["SYS_PTRACE"]), "capabilities.bounding", "cap_add", True),
+    "root": (put_user, "uid", "uid", True),
+    "a writable root": (put("ReadonlyRootfs", False), "root_read_only", "read_only_root", True),
+    "a privileged container": (put("Privileged", True), "capabilities", "privileged", True),
+    "twice the memory": (put_memory, "memory_limit", "memory_bytes", False),
+    "no limit of processes": (put("PidsLimit", 0), "pids_limit", "pids_limit", False),
+    "more shared memory": (put("ShmSize", 1 << 30), "mounts./dev/shm", "shm_bytes", True),
+    "nothing masked": (put("MaskedPaths", []), "mounts.unmasked", "masked_paths", False),
+    "nothing read-only": (put("ReadonlyPaths", []), "mounts./proc/sys", "readonly_paths", False),
+    "no limit of descriptors": (put_ulimit("nofile"), "nofile", "ulimits", True),
+    "no limit of file sizes": (put_ulimit("fsize"), "fsize", "ulimits", True),
+    "core dumps": (put_ulimit("core"), "core", "ulimits", True),
+    "a larger workspace": (
+        *(put_workspace("size=536870912", "size=1073741824"), "mounts./workspace", "tmpfs", True),
+    ),
+    "a workspace without a limit of inodes": (
+        *(put_workspace("nr_inodes=65536,", ""), "mounts./workspace", "tmpfs", False),
+    ),
+    "a workspace on the engine's disk": (drop_workspace, "mounts./workspace", "tmpfs", True),
+    "a folder of the host": (put_bind, "mounts.unexpected", "unexpected", True),
+    "a hidden folder of the host": (put_hidden_bind, "mounts.unexpected", "unexpected", True),
+    "a variable of the engine": (put_variable, "environment", "", True),
+    "the engine's hostname": (put_hostname, "hostname", "hostname", True),
+}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("name", WEAKENINGS)
+async def test_an_engine_that_applies_less_is_caught_inside_and_by_its_own_word(
+    runtime: DockerRuntime, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Invariant 4, on a container that really is weaker."""
+    weaken, check, fact, under_gvisor = WEAKENINGS[name]
+    honest = adapter.create_request
+
+    def weakened(spec: ContainerSpec) -> Body:
+        body = honest(spec)
+        weaken(body)
+        return body
+
+    monkeypatch.setattr(adapter, "create_request", weakened)
+    spec = await spec_of(runtime, "offline")
+    with anyio.fail_after(120):
+        async with running(runtime, spec) as (different, link):
+            verdict = await proof_of(link, spec)
+    if fact:
+        assert any(each.startswith(f"{fact}: ") for each in different), different
+    if RUNTIME == "runsc" and not under_gvisor:
+        # The inspection alone answers for it there, and it does.
+        assert fact
+        return
+    assert isinstance(verdict, PolicyNotEnforced), verdict
+    assert f"{check}" in verdict.message
