@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, Valida
 
 from sandbox.errors import PolicyNotEnforced
 from sandbox.link import Link
-from sandbox.spec import ContainerSpec, Tmpfs
+from sandbox.spec import SHM, ContainerSpec, Tmpfs
 
 TIMEOUT_S = 10.0
 
@@ -47,7 +47,7 @@ _ENGINE_MOUNTS: dict[str, tuple[frozenset[str] | None, bool]] = {
     "/proc": (frozenset({"proc"}), False),
     "/dev": (frozenset({"tmpfs"}), False),
     "/dev/pts": (frozenset({"devpts"}), False),
-    "/dev/shm": (frozenset({"tmpfs"}), False),  # noqa: S108  # in the container
+    SHM: (frozenset({"tmpfs"}), False),
     "/dev/mqueue": (frozenset({"mqueue"}), False),
     "/sys": (frozenset({"sysfs"}), True),
     "/etc/hostname": (None, True),
@@ -240,7 +240,7 @@ def _mounts(spec: ContainerSpec, facts: Facts, *, gvisor: bool) -> Iterator[Chec
     ]
     yield _none_but("mounts.unexpected", set(), unexpected)
     shm = Tmpfs(
-        target="/dev/shm",  # noqa: S108  # in the container
+        target=SHM,
         size_bytes=spec.shm_bytes,
         inodes=0,
         mode=0o1777,

@@ -33,6 +33,7 @@ LABEL_UID = LABEL_PREFIX + "uid"
 
 WORKSPACE = "/workspace"
 TMP = "/tmp"  # noqa: S108  # the container's own
+SHM = "/dev/shm"  # noqa: S108  # likewise
 HOSTNAME = "sandbox"
 SUPERVISOR = ("/usr/bin/python3", "-I", "/opt/sandbox")
 

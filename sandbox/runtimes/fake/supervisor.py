@@ -16,7 +16,7 @@ from sandbox.runtimes.fake.files import FakeFiles
 from sandbox.runtimes.fake.kernel import FakeKernel
 from sandbox.runtimes.fake.pipe import MemoryStream
 from sandbox.runtimes.fake.terminal import FakeTerminal
-from sandbox.spec import ContainerSpec
+from sandbox.spec import SHM, ContainerSpec
 
 KERNELSPECS = {
     "python3": {"display_name": "Python 3 (fake)", "language": "python"},
@@ -24,7 +24,7 @@ KERNELSPECS = {
 }
 FORBIDDEN = (
     *("unshare", "mount", "ptrace", "keyctl", "io_uring_setup"),
-    *("socket_vsock", "socket_raw", "hostname"),
+    *("socket_vsock", "socket_raw"),
 )
 
 
@@ -227,15 +227,28 @@ def probe_facts(spec: ContainerSpec) -> dict[str, Any]:
         "routes": [],
         "root_read_only": spec.read_only_root,
         "mounts": [
-            {"target": "/", "fstype": "overlay", "options": ["ro"]},
+            _mount("/", "overlay", "ro"),
+            _mount(SHM, "tmpfs", "rw", "nosuid", "nodev", f"size={spec.shm_bytes}"),
             *(
-                {"target": mount.target, "fstype": "tmpfs", "options": ["rw", "nosuid", "nodev"]}
-                for mount in spec.tmpfs
+                _mount(
+                    tmpfs.target,
+                    "tmpfs",
+                    *("rw", "nosuid", "nodev"),
+                    *(f"size={tmpfs.size_bytes}", f"nr_inodes={tmpfs.inodes}"),
+                )
+                for tmpfs in spec.tmpfs
             ),
+            *(_mount(path, "tmpfs", "ro") for path in spec.masked_paths),
+            *(_mount(path, "proc", "ro") for path in spec.readonly_paths),
         ],
         "memory_limit": spec.memory_bytes,
         "pids_limit": spec.pids_limit,
         **{name: limits[name].hard for name in ("nofile", "core", "fsize") if name in limits},
         "forbidden": dict.fromkeys(FORBIDDEN, "EPERM"),
+        "hostname": spec.hostname,
         "environment": sorted(spec.environment),
     }
+
+
+def _mount(target: str, fstype: str, *options: str) -> dict[str, Any]:
+    return {"target": target, "fstype": fstype, "options": list(options)}
