@@ -128,12 +128,16 @@ class PlainText:
             text = "\n".join(map(_overwritten, text.split("\n")))
         return self._take(text)
 
-    def finish(self) -> str:
-        """Return the unfinished line; what comes later begins a new one."""
+    def flush(self) -> str:
+        """Return the unfinished line; nothing that comes later changes it."""
         line, self._line = self._line, ""
         self._returned = False
-        self._sequence = ""
         return line
+
+    def finish(self) -> str:
+        """Return the unfinished line; what comes later begins a new text."""
+        self._sequence = ""
+        return self.flush()
 
     def _take(self, text: str) -> str:
         start = text.rfind("\n") + 1

@@ -208,9 +208,14 @@ class Kernels:
         await kernel.wait_ready()
         return kernel.info()
 
+    @property
+    def infos(self) -> tuple[KernelInfo, ...]:
+        """All kernels as they are now, dead ones too."""
+        return tuple(kernel.info() for kernel in self._kernels.values())
+
     async def list(self) -> list[KernelInfo]:
         """All kernels, dead ones too."""
-        return [kernel.info() for kernel in self._kernels.values()]
+        return list(self.infos)
 
     async def kernelspecs(self) -> dict[str, KernelSpec]:
         """The kinds of kernels that can be started, by name."""
@@ -218,9 +223,11 @@ class Kernels:
             raise LinkLost("There is no link to the sandbox at the moment.", remedy="Try again.")
         return _parse(_Info, await self._link.call("info")).kernelspecs
 
-    async def interrupt(self, kernel_id: str = "") -> None:
+    async def interrupt(self, kernel_id: str = "") -> KernelInfo:
         """Interrupt what a kernel runs; harmless when it runs nothing."""
-        await self._get(kernel_id).interrupt()
+        kernel = self._get(kernel_id)
+        await kernel.interrupt()
+        return kernel.info()
 
     async def restart(self, kernel_id: str = "") -> KernelInfo:
         """Restart a kernel, dead or alive, and wait until it answers."""

@@ -1,0 +1,47 @@
+"""The values that terminals give to callers."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class TerminalInfo(_Frozen):
+    """A terminal as it is now."""
+
+    terminal_id: str
+    rows: int
+    """Its height in lines."""
+    cols: int
+    """Its width in characters."""
+    pid: int
+    """Of its program, inside the sandbox."""
+    alive: bool
+    """Whether its program runs."""
+    exit_code: int | None
+    """How the program ended; None while it runs, or when a signal ended it."""
+
+
+class Cursor(_Frozen):
+    """Where the cursor is, counted from 1."""
+
+    row: int
+    col: int
+
+
+class TerminalView(_Frozen):
+    """What a terminal shows."""
+
+    terminal_id: str
+    new_text: str
+    """What was written since the last read, as plain text."""
+    screen: list[str]
+    """The lines of the screen as they look now."""
+    cursor: Cursor
+    alive: bool
+    exit_code: int | None
+    dropped_bytes: int
+    """The bytes written since the last read that are not in ``new_text``: they were too many."""

@@ -1,0 +1,250 @@
+"""All terminals of one session."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import Annotated, Any, TypeVar
+
+import anyio
+from anyio.abc import TaskGroup
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from sandbox.errors import (
+    InfrastructureError,
+    InvalidRequest,
+    LinkLost,
+    NotFound,
+    ProtocolError,
+    QuotaExceeded,
+)
+from sandbox.link import Link
+from sandbox.policy.models import Limits
+from sandbox.terminals.models import TerminalInfo, TerminalView
+from sandbox.terminals.terminal import Terminal
+
+MAX_ROWS = 500
+MAX_COLS = 1000
+MAX_TEXT_BYTES = 64 * 1024
+MAX_KEYS = 1000
+MAX_LISTED = 256
+_Pid = Annotated[int, Field(ge=0, lt=2**31)]
+
+logger = logging.getLogger(__name__)
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+
+class _Opened(_Answer):
+    pid: _Pid
+
+
+class _Listed(_Answer):
+    """A terminal as the supervisor lists it."""
+
+    terminal_id: Annotated[str, StringConstraints(pattern=r"^t-[a-z0-9]{1,32}$")]
+    pid: _Pid
+    rows: Annotated[int, Field(ge=1, le=MAX_ROWS)]
+    cols: Annotated[int, Field(ge=1, le=MAX_COLS)]
+    alive: bool
+    exit_code: int | None
+    last_offset: Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class _Listing(_Answer):
+    terminals: Annotated[list[_Listed], Field(max_length=MAX_LISTED)]
+
+
+class Terminals:
+    """The terminals of one session; :meth:`run` must be running.
+
+    Args:
+        limits: The policy's.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._terminals: dict[str, Terminal] = {}
+        self._opening = 0
+        self._link: Link | None = None
+        self._tasks: TaskGroup | None = None
+        self._is_running = asyncio.Event()
+
+    @property
+    def last_activity_at(self) -> float:
+        """Unix time at which something was last typed or shown; 0 when there was nothing."""
+        return max((t.last_activity_at for t in self._terminals.values()), default=0.0)
+
+    async def run(self) -> None:
+        """Serve the terminals until cancelled; their programs live on."""
+        try:
+            async with anyio.create_task_group() as tasks:
+                self._tasks = tasks
+                self._is_running.set()
+                await anyio.sleep_forever()
+        finally:
+            self._tasks = None
+
+    async def attach(self, link: Link) -> None:
+        """Go on over this link, also with terminals that an earlier controller has opened.
+
+        Raises:
+            LinkLost: The link ended.
+            ProtocolError: The supervisor's list of terminals makes no sense.
+        """
+        await self._is_running.wait()
+        listed = _parse(_Listing, await link.call("terminal.list")).terminals
+        self._link = link
+        known = {entry.terminal_id for entry in listed}
+        for terminal_id, terminal in self._terminals.items():
+            if terminal_id not in known:
+                terminal.end(None)
+        for entry in listed:
+            if entry.terminal_id not in self._terminals:
+                self._serve(
+                    Terminal(
+                        entry.terminal_id, entry.rows, entry.cols, entry.pid, entry.last_offset
+                    )
+                )
+            self._pump(self._terminals[entry.terminal_id], link)
+
+    async def open(self, *, rows: int = 24, cols: int = 80, cwd: str = "") -> TerminalInfo:
+        """Open a terminal with a shell.
+
+        Args:
+            rows: Its height in lines, up to ``MAX_ROWS``.
+            cols: Its width in characters, up to ``MAX_COLS``.
+            cwd: Where the shell starts, relative to the workspace.
+
+        Raises:
+            QuotaExceeded: The policy lets the session have no more terminals.
+        """
+        _check_size(rows, cols)
+        if "\0" in cwd:
+            raise InvalidRequest("The directory holds a NUL character.")
+        link = self._linked()
+        if len(self._terminals) + self._opening >= self._limits.terminals:
+            raise QuotaExceeded(
+                f"The session has as many terminals as its policy allows "
+                f"({self._limits.terminals}).",
+                remedy="Close one first.",
+            )
+        terminal_id = f"t-{secrets.token_hex(4)}"
+        where = {"cwd": cwd} if cwd else {}
+        self._opening += 1
+        try:
+            answer = await link.call(
+                "terminal.open", terminal_id=terminal_id, rows=rows, cols=cols, **where
+            )
+        finally:
+            self._opening -= 1
+        terminal = Terminal(terminal_id, rows, cols, _parse(_Opened, answer).pid)
+        self._serve(terminal)
+        self._pump(terminal, link)
+        return terminal.info()
+
+    async def write(self, terminal_id: str, text: str = "", keys: Sequence[str] = ()) -> None:
+        """Type text, then press named keys.
+
+        Args:
+            terminal_id: Which terminal.
+            text: As it is; it presses no enter at its end.
+            keys: Such as ``enter``, ``ctrl-c``, ``up`` (see ``sandbox.terminals.keys``).
+
+        Raises:
+            Conflict: Its program has ended, or does not read.
+        """
+        if len(text.encode("utf-8", "replace")) > MAX_TEXT_BYTES or len(keys) > MAX_KEYS:
+            raise InvalidRequest(
+                f"At most {MAX_TEXT_BYTES:,} bytes and {MAX_KEYS} keys are typed at once.",
+                remedy="Write long text into a file.",
+            )
+        await self._get(terminal_id).type(text, keys)
+
+    async def read(self, terminal_id: str, wait_s: float = 0.0) -> TerminalView:
+        """What is new since the last read, and the screen as it looks now.
+
+        Args:
+            terminal_id: Which terminal.
+            wait_s: Seconds to wait at most for something new to come and settle.
+        """
+        return await self._get(terminal_id).read(wait_s)
+
+    async def resize(self, terminal_id: str, rows: int, cols: int) -> TerminalInfo:
+        """Give a terminal another size."""
+        _check_size(rows, cols)
+        terminal = self._get(terminal_id)
+        await self._linked().call("terminal.resize", terminal_id=terminal_id, rows=rows, cols=cols)
+        terminal.resize(rows, cols)
+        return terminal.info()
+
+    async def close(self, terminal_id: str) -> TerminalInfo:
+        """End a terminal's program and forget the terminal."""
+        terminal = self._get(terminal_id)
+        with suppress(NotFound):  # the supervisor may have forgotten it before we did
+            await self._linked().call("terminal.close", terminal_id=terminal_id)
+        terminal.end(terminal.info().exit_code)
+        self._terminals.pop(terminal_id, None)
+        terminal.close()
+        return terminal.info()
+
+    async def list(self) -> list[TerminalInfo]:
+        """All terminals, those whose program has ended too."""
+        return [terminal.info() for terminal in self._terminals.values()]
+
+    # --- inside
+
+    def _serve(self, terminal: Terminal) -> None:
+        self._terminals[terminal.terminal_id] = terminal
+        self._group().start_soon(self._run, terminal, terminal.draw)
+
+    def _pump(self, terminal: Terminal, link: Link) -> None:
+        self._group().start_soon(self._run, terminal, lambda: terminal.pump(link))
+
+    async def _run(self, terminal: Terminal, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await terminal.while_open(work)
+        except Exception:  # the outermost edge of a terminal: the session's others go on
+            logger.exception("terminal %s failed", terminal.terminal_id)
+            terminal.end(None)
+
+    def _group(self) -> TaskGroup:
+        if self._tasks is None:
+            raise InfrastructureError("The session is closed.")
+        return self._tasks
+
+    def _get(self, terminal_id: str) -> Terminal:
+        terminal = self._terminals.get(terminal_id)
+        if terminal is None:
+            raise NotFound(
+                f"There is no terminal {terminal_id!r:.80}.", remedy="List or open terminals."
+            )
+        return terminal
+
+    def _linked(self) -> Link:
+        if self._link is None:
+            raise LinkLost("There is no link to the sandbox at the moment.", remedy="Try again.")
+        return self._link
+
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def _parse(model: type[_Model], answer: dict[str, Any]) -> _Model:
+    try:
+        return model.model_validate(answer)
+    except ValidationError as exc:
+        raise ProtocolError("The supervisor's answer about terminals makes no sense.") from exc
+
+
+def _check_size(rows: int, cols: int) -> None:
+    if not (1 <= rows <= MAX_ROWS and 1 <= cols <= MAX_COLS):
+        raise InvalidRequest(
+            f"A terminal has 1 to {MAX_ROWS} rows and 1 to {MAX_COLS} columns, "
+            f"not {rows} and {cols}."
+        )
