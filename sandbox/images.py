@@ -235,9 +235,9 @@ def _imports(path: Path) -> set[str]:
 
 
 def _controller_sources() -> dict[str, bytes]:
-    """The package as a wheel carries it, and the lock of what it needs."""
+    """The package as a wheel carries it, with the lock of what it needs."""
     files = _read(resources.package(), "sandbox/")
     files |= _read(resources.images(), "sandbox/_data/images/")
     files |= _read(resources.policies(), "sandbox/_data/policies/")
-    files["requirements.txt"] = resources.requirements().read_bytes()
+    files["sandbox/_data/requirements.txt"] = resources.requirements().read_bytes()
     return files

@@ -229,10 +229,10 @@ def _build_step(
 def _follow(lines: Lines, progress: Progress, name: str) -> None:
     """Tell each step as it begins, and what its programs said last if one fails."""
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
+    error = ""
+    # To the end, also after an error: only then is the connection given back.
     for line in lines:
-        if error := line.get("error"):
-            told = "\n".join([*tail, str(error)])
-            raise InfrastructureError(f"The image {name} could not be built:\n{told}")
+        error = error or str(line.get("error", ""))
         text = str(line.get("stream", "")).strip()
         if step := _STEP.match(text):
             if step[3].startswith(_WORTH_TELLING):
@@ -240,6 +240,9 @@ def _follow(lines: Lines, progress: Progress, name: str) -> None:
                 progress(f"{name}: {step[1]}/{step[2]} {words[:_STEP_LENGTH]}")
         elif text:
             tail.append(text)
+    if error:
+        told = "\n".join([*tail, error])
+        raise InfrastructureError(f"The image {name} could not be built:\n{told}")
 
 
 def _labels(recipe: Recipe) -> dict[str, str]:
