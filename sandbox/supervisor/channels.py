@@ -8,9 +8,9 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
 
-from sandbox.errors import InfrastructureError
+from sandbox import wire
+from sandbox.errors import InfrastructureError, ProtocolError
 from sandbox.supervisor.messages import DELIMITER, jupyter_parts
 from sandbox.supervisor.zmtp import Connection, Incoming
 
@@ -139,9 +139,8 @@ class Channels:
     def _is_idle(self, parts: list[bytes]) -> bool:
         """Whether this is the end of what our latest question started."""
         try:
-            parent: Any = json.loads(parts[2])
-            content: Any = json.loads(parts[4])
-        except (ValueError, RecursionError):
+            parent, content = wire.decode_json(parts[2]), wire.decode_json(parts[4])
+        except ProtocolError:
             return False
         latest = f"{self._session}-{self._serial}"
         return parent.get("msg_id") == latest and content.get("execution_state") == "idle"

@@ -11,10 +11,20 @@ from typing import Any
 
 from sandbox import wire
 from sandbox.errors import FileError, InvalidRequest
-from sandbox.link import Stream
+from sandbox.stream import Stream
 from sandbox.supervisor import tree
 from sandbox.supervisor.children import Children
-from sandbox.supervisor.paths import describe, etag, open_regular, printable, resolve, translated
+from sandbox.supervisor.paths import (
+    describe,
+    etag,
+    exists,
+    open_regular,
+    printable,
+    real,
+    resolve,
+    translated,
+)
+from sandbox.supervisor.pipes import Descriptor
 from sandbox.supervisor.requests import flag, text, whole
 from sandbox.supervisor.tasks import alongside
 
@@ -86,7 +96,7 @@ class Files:
         if request.get("mode") is not None:
             mode = whole(request, "mode", 0, 0, 0o7777)
         # A link is written through: what it points at is replaced, not the link.
-        path = os.path.realpath(path)
+        path = real(path)
         if flag(request, "create_parents"):
             with translated(path):
                 os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -117,7 +127,7 @@ class Files:
         target = self._path(stream, "target")
         with translated(source):
             info = os.lstat(source)
-        if os.path.lexists(target):
+        if exists(target):
             if not flag(stream.request, "overwrite"):
                 raise FileError("exists", f"{printable(target)} exists.")
             self._movable(target)
@@ -145,7 +155,7 @@ class Files:
     def _movable(self, path: str) -> str:
         """Refuse what must stay where it is: a mount point, and ``.`` or ``..`` of anything."""
         name = os.path.basename(path.rstrip("/"))
-        if name in ("", ".", "..") or os.path.realpath(path) == os.path.realpath(self._workspace):
+        if name in ("", ".", "..") or real(path) == real(self._workspace):
             raise FileError("permission_denied", f"{printable(path)} cannot be moved or deleted.")
         if os.path.ismount(path):
             raise FileError("permission_denied", f"{printable(path)} is the root of a filesystem.")
@@ -178,23 +188,24 @@ class Files:
         finally:
             os.close(null)
             os.close(writing)
+        output = Descriptor(reading)
+        said = b""
         try:
             async with alongside(_until_reset(stream)):
+                while data := await output.read():
+                    said = (said + data)[:1000]
                 ending = await asyncio.shield(child.exit)
-            os.set_blocking(reading, False)
-            said = os.read(reading, 1000).decode("utf-8", "replace").strip()
-        except BlockingIOError:
-            said = ""
         finally:
-            os.close(reading)
+            output.close()
             if child.alive:
                 child.kill_tree()
         if ending.code != 0:
-            if os.path.lexists(source) and os.path.lexists(target):
+            if exists(source) and exists(target):
                 with contextlib.suppress(FileError, OSError):
                     await _remove(target)
-            reason = "no_space" if "No space left" in said else "io_error"
-            raise FileError(reason, f"{printable(source)} cannot be moved: {said[:500]}.")
+            reason = "no_space" if b"No space left" in said else "io_error"
+            why = said.decode("utf-8", "replace").strip()
+            raise FileError(reason, f"{printable(source)} cannot be moved: {why}.")
 
 
 async def _answer(stream: Stream, value: Mapping[str, Any]) -> None:
@@ -209,7 +220,7 @@ async def _until_reset(stream: Stream) -> None:
 
 
 async def _remove(path: str) -> None:
-    if os.path.isdir(path) and not os.path.islink(path):
+    if modes.S_ISDIR(os.lstat(path).st_mode):
         await tree.delete(path)
     else:
         os.unlink(path)
@@ -229,7 +240,7 @@ async def _replace(stream: Stream, path: str, mode: int | None, check: Any) -> N
     """Write beside the file, then put it in the file's place; a failure leaves no trace."""
     with translated(path):
         kept = mode
-        if os.path.lexists(path):
+        if exists(path):
             fd = open_regular(path, os.O_WRONLY)  # may it be written, and is it a file at all?
             kept = modes.S_IMODE(os.fstat(fd).st_mode) if mode is None else mode
             os.close(fd)

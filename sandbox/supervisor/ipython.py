@@ -28,8 +28,8 @@ from IPython.core.profiledir import ProfileDir
 
 IOPUB_QUEUE = 64
 """Messages that wait in the kernel for the supervisor, before the kernel waits."""
-PIECE_CHARS = 32 * 1024
-PIECE_TEXT = 120 * 1024
+PIECE_CHARS = 120 * 1024
+"""What a cell prints between two waits; mostly a byte each, so one message of the log."""
 _NEEDED = (
     "ipykernel.debugger",
     *(f"IPython.core.{name}" for name in ("completerlib", "debugger", "logger", "oinspect")),
@@ -62,19 +62,17 @@ class PacedOutStream(OutStream):
 
     def write(self, string: str) -> int | None:
         """Publish text, in pieces; waits while more than one piece has not been sent."""
-        if not isinstance(string, str) or len(string) <= PIECE_CHARS:
-            written = super().write(string)
-            self._pace(len(string))
-            return written
-        for start in range(0, len(string), PIECE_TEXT):
-            piece = string[start : start + PIECE_TEXT]
+        if not isinstance(string, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # anyone's
+            return super().write(string)
+        for start in range(0, len(string), PIECE_CHARS):
+            piece = string[start : start + PIECE_CHARS]
             super().write(piece)
             self._pace(len(piece))
         return len(string)
 
     def _pace(self, size: int) -> None:
         self._unflushed = getattr(self, "_unflushed", 0) + size
-        if self._unflushed >= PIECE_TEXT and self.pub_thread is not None:
+        if self._unflushed >= PIECE_CHARS and self.pub_thread is not None:
             self.flush()
 
     def _flush(self) -> None:
@@ -108,7 +106,7 @@ class KernelApp(IPKernelApp):
         context.setsockopt(zmq.XPUB_NODROP, 1)
         context.setsockopt(zmq.SNDHWM, IOPUB_QUEUE)
         try:
-            super().init_iopub(context)
+            super().init_iopub(context)  # pyright: ignore[reportUnknownMemberType]
         finally:
             context.sockopts.pop(zmq.XPUB_NODROP)
             context.sockopts.pop(zmq.SNDHWM)
@@ -134,7 +132,7 @@ def become_kernel(start: KernelStart) -> NoReturn:
         )
         app.config.Session.key = b""
         app.config.HistoryManager.enabled = False
-        app.initialize([])
+        app.initialize([])  # pyright: ignore[reportUnknownMemberType]  # ipykernel is not annotated
         _hide_supervisor()
         app.start()
     except SystemExit as exc:
@@ -143,8 +141,7 @@ def become_kernel(start: KernelStart) -> NoReturn:
         traceback.print_exc(file=sys.__stderr__)
         code = 1
     try:
-        atexit._run_exitfuncs()
-        sys.__stderr__.flush()
+        atexit._run_exitfuncs()  # pyright: ignore[reportPrivateUsage]  # as the interpreter does
     finally:
         os._exit(code)
 

@@ -18,7 +18,7 @@ from sandbox.supervisor.children import MARKER, Child, Children
 from sandbox.supervisor.ipython import CHANNEL_PORTS, KernelStart
 from sandbox.supervisor.kernelspecs import KernelSpec
 from sandbox.supervisor.pipes import Descriptor
-from sandbox.supervisor.tasks import alongside
+from sandbox.supervisor.tasks import Background, alongside
 from sandbox.supervisor.zmtp import Incoming
 
 START_TIMEOUT_S = 60.0
@@ -48,7 +48,12 @@ class Launcher:
             return self._spawn(spec, endpoint, cwd, output_fd)
         marker = self.children.marker()
         env = {**self.env, MARKER: marker}
-        pid = await self.fork(KernelStart(endpoint, cwd, env, output_fd))
+        try:
+            pid = await self.fork(KernelStart(endpoint, cwd, env, output_fd))
+        except OSError as exc:
+            raise InfrastructureError(
+                f"No further process can be started: {exc.strerror}."
+            ) from exc
         return self.children.adopt(pid, marker)
 
     def _spawn(self, spec: KernelSpec, endpoint: str, cwd: str, output_fd: int) -> Child:
@@ -91,15 +96,13 @@ class Kernel:
         kernel_id: Given by the controller.
         spec: What it is.
         cwd: Where its processes start.
-        endpoint: The start of its sockets' names.
     """
 
-    def __init__(self, kernel_id: str, spec: KernelSpec, cwd: str, endpoint: str) -> None:
+    def __init__(self, kernel_id: str, spec: KernelSpec, cwd: str) -> None:
         self.kernel_id = kernel_id
         self.log = messages.MessageLog(self._read_on)
         self._spec = spec
         self._cwd = cwd
-        self._endpoint = endpoint
         self._epoch = 0
         self._child: Child | None = None
         self._channels: Channels | None = None
@@ -128,7 +131,7 @@ class Kernel:
 
     # --- its life
 
-    async def start(self, launcher: Launcher, tasks: asyncio.TaskGroup) -> None:
+    async def start(self, launcher: Launcher, tasks: Background) -> None:
         """Start a process and wait until it answers.
 
         Raises:
@@ -137,7 +140,7 @@ class Kernel:
         async with self._changing:
             await self._start(launcher, tasks)
 
-    async def restart(self, launcher: Launcher, tasks: asyncio.TaskGroup) -> None:
+    async def restart(self, launcher: Launcher, tasks: Background) -> None:
         """Kill the process with all its descendants and start another."""
         async with self._changing:
             await self._kill()
@@ -168,9 +171,12 @@ class Kernel:
             self._child.kill_tree()
         await self._ended.wait()
 
-    async def _start(self, launcher: Launcher, tasks: asyncio.TaskGroup) -> None:
+    async def _start(self, launcher: Launcher, tasks: Background) -> None:
         self._epoch += 1
-        epoch, endpoint = self._epoch, f"{self._endpoint}-{self._epoch}"
+        epoch = self._epoch
+        # In the abstract namespace, where nothing is on a disk; unguessable, so that no process
+        # of an earlier kernel waits there already.
+        endpoint = f"@sandbox-{os.urandom(8).hex()}"
         self._oom_before = oom.read()
         self._output = b""
         output_fd, theirs = os.pipe()
@@ -186,7 +192,7 @@ class Kernel:
         channels = Channels(names, lambda c, message: self._received(epoch, c, message))
         self._child = child
         self._ended.clear()
-        tasks.create_task(self._live(child, channels, output))
+        tasks.start(self._live(child, channels, output))
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
                 await channels.open(lambda: child.alive)

@@ -1,4 +1,4 @@
-"""Kernels: forked from the supervisor (Python) or started as programs, each with its message log."""
+"""All kernels of the container, and the operations on them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 from sandbox import wire
 from sandbox.errors import Conflict, InvalidRequest, NotFound, QuotaExceeded
-from sandbox.link import Message, Stream
+from sandbox.stream import Message, Stream
 from sandbox.supervisor import kernelspecs
 from sandbox.supervisor.kernel import Kernel, Launcher
 from sandbox.supervisor.requests import identifier, text, whole
-from sandbox.supervisor.tasks import alongside
+from sandbox.supervisor.tasks import Background, alongside
 
 MAX_KERNELS = 64
 CHANNELS = frozenset({"shell", "control", "stdin"})
@@ -26,15 +26,14 @@ class Kernels:
     Args:
         launcher: How a kernel process is started.
         workspace: Where kernels start, and under which a user's own kernelspecs are.
-        tasks: The group in which what outlives a request runs.
+        tasks: Where what outlives a request runs.
     """
 
-    def __init__(self, launcher: Launcher, workspace: str, tasks: asyncio.TaskGroup) -> None:
+    def __init__(self, launcher: Launcher, workspace: str, tasks: Background) -> None:
         self._launcher = launcher
         self._workspace = workspace
         self._tasks = tasks
         self._kernels: dict[str, Kernel] = {}
-        self._name = f"@sandbox-{os.urandom(6).hex()}"
 
     def specs(self) -> dict[str, kernelspecs.KernelSpec]:
         """The kernels that can be started, by name."""
@@ -53,7 +52,7 @@ class Kernels:
             raise Conflict(f"The kernel {kernel_id} exists already.")
         if len(self._kernels) >= MAX_KERNELS:
             raise QuotaExceeded(f"There are {MAX_KERNELS} kernels already.")
-        kernel = Kernel(kernel_id, spec, cwd, f"{self._name}-{kernel_id}")
+        kernel = Kernel(kernel_id, spec, cwd)
         self._kernels[kernel_id] = kernel
         try:
             await self._finish(kernel.start(self._launcher, self._tasks))
@@ -104,7 +103,7 @@ class Kernels:
         return kernel
 
     async def _finish(self, work: Coroutine[Any, Any, None]) -> None:
-        """Wait for work that is not to stop half-way when the link ends: a later link finds it done."""
+        """Wait for work that goes on to its end although the link may be lost meanwhile."""
         outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         async def run() -> None:
@@ -117,7 +116,7 @@ class Kernels:
                 if not outcome.cancelled():
                     outcome.set_result(None)
 
-        self._tasks.create_task(run())
+        self._tasks.start(run())
         await outcome
 
 

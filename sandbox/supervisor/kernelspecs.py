@@ -66,13 +66,14 @@ def _load(name: str, folder: str) -> KernelSpec | None:
     try:
         fd = os.open(os.path.join(folder, "kernel.json"), os.O_RDONLY | os.O_NONBLOCK)
         with open(fd, "rb") as file:
-            raw: Any = json.loads(file.read(_MAX_FILE_BYTES))
+            raw: dict[str, Any] = json.loads(file.read(_MAX_FILE_BYTES))
+        env: dict[str, Any] = raw.get("env") or {}
         return KernelSpec(
             name=name,
             display_name=str(raw.get("display_name", name)),
             language=str(raw.get("language", "")),
             argv=tuple(str(part) for part in raw["argv"]),
-            env=tuple((str(k), str(v)) for k, v in (raw.get("env") or {}).items()),
+            env=tuple((str(k), str(v)) for k, v in env.items()),
             resource_dir=folder,
             interrupt_by_message=raw.get("interrupt_mode") == "message",
         )

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from sandbox import wire
+from sandbox.errors import ProtocolError
 from sandbox.supervisor.zmtp import MAX_MESSAGE, Incoming
 
 LIMIT_BYTES = 32 * 1024 * 1024
@@ -220,7 +221,6 @@ def oversize(message: Incoming) -> dict[str, Any]:
 
 def _header(parts: list[bytes], index: int) -> dict[str, Any]:
     try:
-        value = json.loads(parts[index])
-    except (ValueError, IndexError, RecursionError):
+        return wire.decode_json(parts[index])
+    except (ProtocolError, IndexError):
         return {}
-    return value if isinstance(value, dict) else {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat as modes
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -66,7 +66,7 @@ def printable(path: str) -> str:
 
 
 @contextmanager
-def translated(path: str) -> Iterator[None]:
+def translated(path: str) -> Generator[None]:
     """Turn the operating system's refusals into ``FileError``."""
     try:
         yield
@@ -78,6 +78,16 @@ def translated(path: str) -> Iterator[None]:
 def etag(info: os.stat_result) -> str:
     """Changes whenever the file's content does."""
     return f"{info.st_mtime_ns:x}-{info.st_size:x}-{info.st_ino:x}"
+
+
+def exists(path: str) -> bool:
+    """Whether anything has that name, be it a link to nowhere."""
+    return os.path.lexists(path)
+
+
+def real(path: str) -> str:
+    """The path with all links followed."""
+    return os.path.realpath(path)
 
 
 def describe(path: str, info: os.stat_result | None = None) -> dict[str, Any]:

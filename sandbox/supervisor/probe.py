@@ -14,7 +14,7 @@ import socket
 from typing import Any
 
 from sandbox.errors import InfrastructureError
-from sandbox.link import Stream
+from sandbox.stream import Stream
 from sandbox.supervisor.children import Children
 from sandbox.supervisor.pipes import Descriptor
 

@@ -12,11 +12,11 @@ from collections.abc import Mapping
 
 from sandbox import wire
 from sandbox.errors import InfrastructureError, InvalidRequest
-from sandbox.link import Stream
+from sandbox.stream import Stream
 from sandbox.supervisor.children import Child, Children
 from sandbox.supervisor.pipes import Descriptor
 from sandbox.supervisor.requests import strings, text, variables
-from sandbox.supervisor.tasks import alongside
+from sandbox.supervisor.tasks import Background, alongside
 
 GRACE_S = 0.1
 """How long output is awaited after the program's end, from whoever else still holds its pipes."""
@@ -38,7 +38,7 @@ class Processes:
         children: Children,
         env: Mapping[str, str],
         workspace: str,
-        tasks: asyncio.TaskGroup,
+        tasks: Background,
     ) -> None:
         self._children = children
         self._env = env
@@ -91,8 +91,9 @@ class Processes:
                 stderr.pump(stream, wire.STDERR),
             ):
                 timed_out = await _wait(child, timeout_s)
-                await stdout.finished()
-                await stderr.finished()
+                async with asyncio.TaskGroup() as rest:
+                    rest.create_task(stdout.finished())
+                    rest.create_task(stderr.finished())
             ending = child.exit.result()
             await stream.send_json(
                 {
@@ -108,7 +109,7 @@ class Processes:
                 child.kill_tree()
             stdin.close()
             for output in (stdout, stderr):
-                self._tasks.create_task(output.discard())
+                self._tasks.start(output.discard())
 
 
 class _Output(Descriptor):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from sandbox.errors import InvalidRequest
 
@@ -48,21 +48,23 @@ def strings(request: Mapping[str, Any], name: str) -> list[str] | None:
     value = request.get(name)
     if value is None:
         return None
-    if not isinstance(value, list) or not value or not all(map(_is_argument, value)):
+    if not isinstance(value, list) or not value:
         raise InvalidRequest(f"{name} must be a list of texts without NUL characters.")
-    return value
+    return [_argument(name, item) for item in cast("list[object]", value)]
 
 
 def variables(request: Mapping[str, Any], name: str) -> dict[str, str]:
     """A field that maps names of environment variables to texts; empty when absent."""
-    value = request.get(name) or {}
+    value: object = request.get(name) or {}
     if not isinstance(value, dict):
         raise InvalidRequest(f"{name} must map names to texts.")
-    for key, item in value.items():
-        if not _is_argument(item) or not _is_argument(key) or not key or "=" in key:
-            raise InvalidRequest(f"{name} must map names to texts.")
+    pairs = cast("dict[str, object]", value)
+    if any(not key or "=" in key or "\0" in key for key in pairs):
+        raise InvalidRequest(f"{name} has a name that no variable can have.")
+    return {key: _argument(name, item) for key, item in pairs.items()}
+
+
+def _argument(name: str, value: object) -> str:
+    if not isinstance(value, str) or "\0" in value:
+        raise InvalidRequest(f"{name} must hold texts without NUL characters.")
     return value
-
-
-def _is_argument(value: object) -> bool:
-    return isinstance(value, str) and "\0" not in value

@@ -13,7 +13,8 @@ from typing import Any
 
 from sandbox import __version__
 from sandbox.errors import InvalidRequest
-from sandbox.link import Link, Stream
+from sandbox.link import Link
+from sandbox.stream import Stream
 from sandbox.supervisor.children import Children
 from sandbox.supervisor.files import Files
 from sandbox.supervisor.ipython import KernelStart
@@ -22,9 +23,13 @@ from sandbox.supervisor.kernels import Kernels
 from sandbox.supervisor.pipes import PipePair
 from sandbox.supervisor.probe import Probe
 from sandbox.supervisor.processes import Processes
+from sandbox.supervisor.tasks import Background
 from sandbox.supervisor.terminals import Terminals
 
 INTRODUCTION_S = 2.0
+MAX_STRANGERS = 16
+"""Connections that have not handed over a link yet; any process in the container can make some."""
+ACCEPT_AGAIN_S = 0.05
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +64,7 @@ class Supervisor:
         self._started_at = time.time()
         self._children = Children()
         self._link: Link | None = None
+        self._strangers = asyncio.Semaphore(MAX_STRANGERS)
         self._operations: dict[str, Operation] = {}
 
     async def run(self) -> None:
@@ -66,11 +72,18 @@ class Supervisor:
         self._children.start()
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.TaskGroup() as tasks:
+            async with asyncio.TaskGroup() as group:
+                tasks = Background(group)
                 self._operations = self._assemble(tasks)
                 while True:
-                    connection, _ = await loop.sock_accept(self._listener)
-                    tasks.create_task(self._introduced(connection))
+                    await self._strangers.acquire()
+                    try:
+                        connection, _ = await loop.sock_accept(self._listener)
+                    except OSError:  # too many open files: somebody here exhausts them
+                        self._strangers.release()
+                        await asyncio.sleep(ACCEPT_AGAIN_S)
+                        continue
+                    tasks.start(self._introduced(connection))
         finally:
             self._children.stop()
 
@@ -84,7 +97,7 @@ class Supervisor:
         if link.error is not None:
             logger.warning("a link ended: %s", link.error)
 
-    def _assemble(self, tasks: asyncio.TaskGroup) -> dict[str, Operation]:
+    def _assemble(self, tasks: Background) -> dict[str, Operation]:
         env = self._env
         launcher = Launcher(self._children, self._fork, env, self._state_dir)
         kernels = Kernels(launcher, self._workspace, tasks)
@@ -130,14 +143,12 @@ class Supervisor:
                 return
             finally:
                 loop.remove_reader(connection)
+                self._strangers.release()
             if len(fds) != 2:
                 for fd in fds:
                     os.close(fd)
                 return
-            try:
-                await self.serve(PipePair(*fds))
-            except Exception:  # one link's fault must not end the others, nor the kernels
-                logger.exception("a link failed")
+            await self.serve(PipePair(*fds))
 
     async def _opened(self, stream: Stream) -> None:
         operation = self._operations.get(str(stream.request.get("op")))

@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+import logging
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
+logger = logging.getLogger(__name__)
+
+
+class Background:
+    """Tasks that outlive the request that started them; one that fails ends alone."""
+
+    def __init__(self, group: asyncio.TaskGroup) -> None:
+        self._group = group
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run ``work`` on its own."""
+        self._group.create_task(self._run(work))
+
+    async def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception:  # the outermost edge: kernels and terminals must not end with this one
+            logger.exception("a task failed")
+
 
 @asynccontextmanager
-async def alongside(*work: Coroutine[Any, Any, Any]) -> AsyncIterator[None]:
+async def alongside(*work: Coroutine[Any, Any, Any]) -> AsyncGenerator[None]:
     """Run ``work`` while the block runs; the block's end cancels what is left of it.
 
     An error on either side ends the other and is raised as it is, not in a group.
@@ -24,7 +44,6 @@ async def alongside(*work: Coroutine[Any, Any, Any]) -> AsyncIterator[None]:
         raise _first(errors) from None
 
 
-def _first(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    error = errors.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error  # pyright: ignore[reportUnknownArgumentType]  # of its own kind

@@ -14,11 +14,11 @@ from typing import Any
 
 from sandbox import wire
 from sandbox.errors import Conflict, InvalidRequest, NotFound, QuotaExceeded
-from sandbox.link import Stream
+from sandbox.stream import Stream
 from sandbox.supervisor.children import Child, Children
 from sandbox.supervisor.pipes import Descriptor
 from sandbox.supervisor.requests import identifier, strings, text, whole
-from sandbox.supervisor.tasks import alongside
+from sandbox.supervisor.tasks import Background, alongside
 
 MAX_TERMINALS = 64
 SCROLLBACK_BYTES = 1024 * 1024
@@ -115,7 +115,8 @@ class Terminal:
                 if self._ended:
                     break
                 async with self._changed:
-                    await self._changed.wait_for(lambda: self._last > offset or self._ended)
+                    while self._last <= offset and not self._ended:
+                        await self._changed.wait()
         finally:
             del self._readers[reader]
             await self._notify()
@@ -159,7 +160,7 @@ class Terminals:
         children: Who notices the programs' ends.
         env: The environment programs start from.
         workspace: Where they start.
-        tasks: The group in which terminals live.
+        tasks: Where terminals live.
     """
 
     def __init__(
@@ -167,7 +168,7 @@ class Terminals:
         children: Children,
         env: Mapping[str, str],
         workspace: str,
-        tasks: asyncio.TaskGroup,
+        tasks: Background,
     ) -> None:
         self._children = children
         self._env = {**env, "TERM": "xterm-256color"}
@@ -209,7 +210,7 @@ class Terminals:
             os.close(slave)
         terminal = Terminal(terminal_id, ours, child, rows, cols)
         self._terminals[terminal_id] = terminal
-        self._tasks.create_task(terminal.live())
+        self._tasks.start(terminal.live())
         await _answer(stream, terminal_id=terminal_id, pid=child.pid)
 
     async def list(self, stream: Stream) -> None:
