@@ -94,15 +94,14 @@ class Limits(_Frozen):
     """Commands that run at the same time."""
 
     @model_validator(mode="after")
-    def _times_fit(self) -> Limits:
-        for key, value_s in (("execution", self.execution_s), ("idle", self.idle_s)):
-            if value_s > self.lifetime_s:
-                raise wrong(
-                    f"{format_duration(value_s)} is longer than the lifetime, "
-                    f"{format_duration(self.lifetime_s)}",
-                    "Lower this or raise `limits.lifetime`.",
-                    at=(key,),
-                )
+    def _execution_fits(self) -> Limits:
+        if self.execution_s > self.lifetime_s:
+            raise wrong(
+                f"{format_duration(self.execution_s)} is longer than a session may last, "
+                f"{format_duration(self.lifetime_s)}",
+                "Lower this or raise `limits.lifetime`.",
+                at=("execution",),
+            )
         return self
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ def test_an_absent_policy_is_not_found_and_the_closest_is_named() -> None:
             "limits.execution",
             "Lower",
         ),
-        ("limits:\n  lifetime: 10m\n", 1, "limits.idle", "Lower"),
+        ("limits:\n  lifetime: 4m\n", 1, "limits.execution", "Lower"),
         ("limits:\n  pids: 0\n", 2, "limits.pids", "from 32 to 32768"),
         ("limits:\n  pids: -1\n", 2, "limits.pids", "from 32 to 32768"),
         ("limits:\n  pids: 100.0\n", 2, "limits.pids", "such as `4`"),
@@ -274,6 +275,36 @@ def test_a_policy_may_extend_a_built_in_one_from_another_directory(tmp_path: Pat
     policies = load(resources.policies(), tmp_path)
     assert policies.get("mine").limits.kernels == 1
     assert policies.get().name == "offline"
+
+
+# --- what the documentation shows
+
+
+def examples() -> list[tuple[str, str]]:
+    """Each policy in the documentation, with its file's name from the first line."""
+    root = resources.checkout()
+    assert root is not None
+    texts = [(root / name).read_text() for name in ("README.md", "docs/policies.md")]
+    blocks = [block for text in texts for block in re.findall(r"```yaml\n(.*?)```", text, re.S)]
+    named = [(re.match(r"# (?:.*/)?([a-z0-9-]+)\.yaml\n", block), block) for block in blocks]
+    return [(match[1], block) for match, block in named if match]
+
+
+@pytest.mark.parametrize(("name", "text"), examples())
+def test_a_policy_in_the_documentation_is_a_good_one(tmp_path: Path, name: str, text: str) -> None:
+    write(tmp_path, **{name: text})
+    assert check_file(tmp_path / f"{name}.yaml") == []
+
+
+def test_every_key_is_explained_in_the_documentation() -> None:
+    root = resources.checkout()
+    assert root is not None
+    text = (root / "docs" / "policies.md").read_text()
+    said = describe(load().get())
+    del said["name"], said["digest"]
+    keys = [*said, *(f"limits.{key}" for key in said["limits"])]
+    assert len(examples()) >= 3
+    assert [key for key in keys if f"`{key}`" not in text] == []
 
 
 # --- directories
