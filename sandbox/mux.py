@@ -89,7 +89,7 @@ class Mux:
     def __init__(self, *, initiator: bool, hello: Mapping[str, Any]) -> None:
         self._parity = 1 if initiator else 0
         self._next_local = 1 if initiator else 2
-        self._last_remote = -1 if initiator else 0
+        self._last_remote = 0
         self._streams: dict[int, _Stream] = {}
         self._over: list[int] = []
         self._ready: deque[int] = deque()
@@ -122,6 +122,11 @@ class Mux:
             while available - start >= HEADER.size:
                 kind, tag, stream, length = HEADER.unpack_from(buffer, start)
                 end = start + HEADER.size + length
+                # Before the payload is there: what is no link at all must not be waited for.
+                if kind > PONG:
+                    raise ProtocolError(f"unknown frame type {kind}")
+                if not self._greeted and kind != HELLO:
+                    raise ProtocolError("the first frame is not HELLO")
                 if end > available:
                     break
                 payload = buffer[start + HEADER.size : end]
@@ -133,16 +138,12 @@ class Mux:
             self._buffer = buffer[start:]
 
     def _frame(self, kind: int, tag: int, number: int, payload: bytes) -> Event | None:
-        if not self._greeted and kind != HELLO:
-            raise ProtocolError("the first frame is not HELLO")
         if kind != DATA and tag:
             raise ProtocolError(f"frame type {kind} carries no tag")
         if kind in (HELLO, PING, PONG):
             return self._link_frame(kind, number, payload)
         if kind == OPEN:
             return self._opened(number, payload)
-        if kind not in (DATA, CREDIT, END, RESET):
-            raise ProtocolError(f"unknown frame type {kind}")
         stream = self._streams.get(number)
         if stream is None:
             self._check_was_open(number)

@@ -137,10 +137,10 @@ class Stream:
             LinkLost: The link ended.
         """
         while not self._inbox:
-            if self._error is not None:
-                raise self._error
             if self._ended:
                 return None
+            if self._error is not None:
+                raise self._error
             await self._change()
         message, cost, held = self._inbox.popleft()
         if not self._inbox:

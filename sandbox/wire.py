@@ -126,7 +126,7 @@ def encode(kind: int, stream: int = 0, payload: bytes = b"", tag: int = 0) -> by
 
 def encode_json(value: Mapping[str, Any]) -> bytes:
     """Encode an object as compact JSON in UTF-8."""
-    return json.dumps(value, separators=(",", ":")).encode("utf-8", "surrogatepass")
+    return _encoder.encode(value).encode()
 
 
 def decode_json(data: bytes) -> dict[str, Any]:
@@ -140,7 +140,7 @@ def decode_json(data: bytes) -> dict[str, Any]:
             ``MAX_JSON_DEPTH``.
     """
     try:
-        value: object = json.loads(data.decode(), parse_constant=_no_constant)
+        value: object = _decoder.decode(data.decode())
         if b"\\ud" in data or b"\\uD" in data:
             text = json.dumps(value, ensure_ascii=False)
             value = json.loads(text.encode("utf-8", "replace"))
@@ -156,6 +156,11 @@ def decode_json(data: bytes) -> dict[str, Any]:
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+# Made once: json.loads and json.dumps make new ones for every call that is not plain.
+_encoder = json.JSONEncoder(separators=(",", ":"))
+_decoder = json.JSONDecoder(parse_constant=_no_constant)
 
 
 def _deeper(value: dict[str, Any], levels: int) -> bool:
