@@ -1,0 +1,30 @@
+"""`sandbox config` and `sandbox token`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+from rich.console import Console
+from rich.table import Table
+
+from sandbox.cli.wiring import state_dir
+from sandbox.config import Loaded, Settings
+from sandbox.server.auth import server_token
+
+
+def show_config(loaded: Loaded, *, as_json: bool) -> None:
+    """Print every setting, its value and its origin."""
+    rows = loaded.explain()
+    if as_json:
+        print(json.dumps([asdict(row) for row in rows], indent=2))
+        return
+    table = Table("setting", "value", "from", "meaning", box=None, header_style="bold")
+    for row in rows:
+        table.add_row(row.key, row.value, row.origin, row.meaning)
+    Console(soft_wrap=False).print(table)
+
+
+def show_token(settings: Settings) -> None:
+    """Print the token, which is made if there is none yet."""
+    print(server_token(settings, state_dir(settings)))

@@ -1,0 +1,95 @@
+"""From settings to a working controller: the one place where the parts are put together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from sandbox import images, resources
+from sandbox.config import Settings
+from sandbox.errors import NotFound
+from sandbox.policy import DEFAULT_POLICY, PolicySet, load, seccomp_profile
+from sandbox.runtimes.docker import DockerRuntime
+from sandbox.runtimes.docker import build as builder
+from sandbox.runtimes.docker.endpoint import find_endpoint
+from sandbox.sessions import SessionManager
+from sandbox.sessions.state import SlotKind, prepare_state_directory, take_slot
+
+
+def state_dir(settings: Settings) -> Path:
+    """The state folder of the settings, made if need be.
+
+    Raises:
+        ConfigError: It cannot be used.
+    """
+    prepare_state_directory(settings.state_dir)
+    return settings.state_dir
+
+
+def policy_set(settings: Settings) -> PolicySet:
+    """The built-in policies and the operator's own.
+
+    Raises:
+        PolicyError: One of them is wrong.
+        NotFound: The default policy of the settings is not among them.
+    """
+    folders = [resources.policies()]
+    if settings.policies is not None:
+        folders.append(settings.policies)
+    policies = load(*folders)
+    policies.default = settings.default_policy or DEFAULT_POLICY
+    try:
+        policies.get()
+    except NotFound as exc:
+        raise NotFound(f"default_policy: {exc.message}", remedy=exc.remedy) from exc
+    return policies
+
+
+def docker_runtime(settings: Settings) -> DockerRuntime:
+    """The engine of the settings; nothing is sent to it yet.
+
+    Raises:
+        ConfigError: Its address cannot be used.
+    """
+    return DockerRuntime.connect_engine(host=settings.engine, context=settings.engine_context)
+
+
+def image_client(settings: Settings) -> builder.ImageClient:
+    """A client to build images with on the engine of the settings; blocks.
+
+    Raises:
+        ConfigError: The engine's address cannot be used.
+        EngineUnavailable: The engine does not answer.
+    """
+    return builder.connect(find_endpoint(settings.engine, settings.engine_context, os.environ))
+
+
+@asynccontextmanager
+async def controller(settings: Settings, kind: SlotKind) -> AsyncGenerator[SessionManager]:
+    """A controller in a slot of the state folder.
+
+    Args:
+        settings: What it is told.
+        kind: ``serve`` keeps its sessions for the next one; the others close them at the end.
+
+    Raises:
+        SandboxError: It cannot start.
+    """
+    policies = policy_set(settings)
+    runtime = docker_runtime(settings)
+    try:
+        with take_slot(state_dir(settings), kind) as slot:
+            async with SessionManager(
+                runtime,
+                policies,
+                settings,
+                slot=slot,
+                image_for=images.reference,
+                seccomp=seccomp_profile(),
+                keep_sessions=kind == "serve",
+            ) as manager:
+                yield manager
+    finally:
+        await runtime.aclose()

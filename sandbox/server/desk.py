@@ -1,0 +1,117 @@
+"""Who calls, and the session they mean: what every tool needs first."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, cast
+
+import anyio
+from mcp.server.mcpserver import Context
+from starlette.requests import Request
+
+from sandbox.errors import InvalidRequest, NotPermitted
+from sandbox.sessions import Caller, Session, SessionManager
+
+LOCAL = "local"
+"""The principal of the one token, and of whoever started a stdio server."""
+SESSION_HEADER = "sandbox-session"
+LEGACY_SESSION_HEADER = "mcp-session-id"
+MAX_KEY = 200
+
+
+class Desk:
+    """Takes calls to the session manager.
+
+    Args:
+        manager: The open sessions.
+    """
+
+    def __init__(self, manager: SessionManager) -> None:
+        self.manager = manager
+        self.is_stopping = False
+        self._waits: set[anyio.CancelScope] = set()
+
+    @contextmanager
+    def waiting(self) -> Generator[None]:
+        """Wait for something that may take long, but not beyond :meth:`stop`."""
+        with anyio.CancelScope() as scope:
+            self._waits.add(scope)
+            if self.is_stopping:
+                scope.cancel()
+            try:
+                yield
+            finally:
+                self._waits.discard(scope)
+
+    def stop(self) -> None:
+        """The server stops: whoever waits gets what there is, and nothing is interrupted for it."""
+        self.is_stopping = True
+        for scope in tuple(self._waits):
+            scope.cancel()
+
+    @asynccontextmanager
+    async def session(
+        self, ctx: Context[Any, Any], session_id: str, tool: str
+    ) -> AsyncGenerator[Session]:
+        """A session of the caller's for the time of one call, opened if it is the default one.
+
+        Args:
+            ctx: The call.
+            session_id: The session's id; empty for the caller's default session.
+            tool: The tool that is called, which the session's policy must allow.
+
+        Raises:
+            NotFound: The caller has no such session.
+            NotPermitted: The session's policy does not allow the tool.
+            SessionLost: Its container is gone.
+        """
+        session = await self.manager.get(caller_of(ctx), session_id)
+        permit(session, tool)
+        async with session.use():
+            yield session
+
+
+def permit(session: Session, tool: str) -> None:
+    """Refuse a tool that the session's policy does not allow.
+
+    Raises:
+        NotPermitted: It does not.
+    """
+    if not session.policy.allows(tool):
+        raise NotPermitted(
+            f"The policy {session.policy.name!r} of this session does not allow {tool}.",
+            remedy=f"It allows: {', '.join(sorted(session.policy.tools))}.",
+        )
+
+
+def caller_of(ctx: Context[Any, Any]) -> Caller:
+    """Who makes an MCP call; over stdio there is one caller.
+
+    Raises:
+        InvalidRequest: The header that names the default session is malformed.
+    """
+    request = cast(Request | None, ctx.request_context.request)
+    return Caller(principal=LOCAL) if request is None else caller_of_request(request)
+
+
+def caller_of_request(request: Request) -> Caller:
+    """Who makes an HTTP request that has passed the gate.
+
+    Raises:
+        InvalidRequest: The header that names the default session is malformed.
+    """
+    principal: str = request.scope["sandbox.principal"]
+    return Caller(principal=principal, default_key=_default_key(request.headers))
+
+
+def _default_key(headers: Mapping[str, str]) -> str:
+    """What tells the default sessions of one principal apart."""
+    own, legacy = headers.get(SESSION_HEADER), headers.get(LEGACY_SESSION_HEADER)
+    key = f"header:{own}" if own else f"mcp:{legacy}" if legacy else ""
+    if len(key) > MAX_KEY or not key.isprintable():
+        raise InvalidRequest(
+            f"The header {SESSION_HEADER} is too long or not printable text.",
+            remedy=f"Send a name of your own of up to {MAX_KEY - 7} characters, or leave it out.",
+        )
+    return key

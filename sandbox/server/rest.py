@@ -1,0 +1,296 @@
+"""REST below ``/mcp/v1``: sessions, and their files at any size, streamed both ways."""
+
+from __future__ import annotations
+
+import logging
+import mimetypes
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from urllib.parse import quote
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from sandbox.errors import InvalidRequest, SandboxError
+from sandbox.files import FileStat, Reading
+from sandbox.server.auth import GUARDED
+from sandbox.server.desk import Desk, caller_of_request, permit
+from sandbox.server.problems import problem, problem_of
+from sandbox.sessions import Session
+
+MAX_JSON_BODY = 64 * 1024
+CHUNK_BYTES = 256 * 1024
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+logger = logging.getLogger(__name__)
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+
+
+class OpenRequest(BaseModel):
+    """The body of ``POST /sessions``; all of it may be left out."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    policy: str = ""
+    name: str = ""
+    reuse: bool = True
+
+
+class Rest:
+    """The REST endpoints over a desk's sessions.
+
+    Args:
+        desk: The sessions.
+    """
+
+    def __init__(self, desk: Desk) -> None:
+        self._manager = desk.manager
+
+    def routes(self) -> list[Route]:
+        """The endpoints, all behind the gate."""
+        sessions = f"{GUARDED}/sessions"
+        one, file = f"{sessions}/{{session_id}}", f"{sessions}/{{session_id}}/files/{{path:path}}"
+        endpoints: tuple[tuple[str, str, Endpoint], ...] = (
+            (sessions, "GET", self._list),
+            (sessions, "POST", self._open),
+            (one, "GET", self._show),
+            (one, "DELETE", self._close),
+            (file, "GET", self._download),
+            (file, "PUT", self._upload),
+            (file, "DELETE", self._delete),
+        )
+        by_path: dict[str, dict[str, Endpoint]] = {}
+        for path, method, endpoint in endpoints:
+            by_path.setdefault(path, {})[method] = endpoint
+        return [
+            Route(path, _dispatch(methods), methods=list(methods))
+            for path, methods in by_path.items()
+        ]
+
+    async def _list(self, request: Request) -> Response:
+        infos = self._manager.list(caller_of_request(request))
+        return JSONResponse({"sessions": [info.model_dump(mode="json") for info in infos]})
+
+    async def _open(self, request: Request) -> Response:
+        wanted = await _body(request)
+        session = await self._manager.open(
+            caller_of_request(request), policy=wanted.policy, name=wanted.name, reuse=wanted.reuse
+        )
+        info = session.info()
+        location = f"{GUARDED}/sessions/{quote(info.session_id)}"
+        return JSONResponse(info.model_dump(mode="json"), 201, headers={"Location": location})
+
+    async def _show(self, request: Request) -> Response:
+        session = await self._session(request)
+        return JSONResponse(session.info().model_dump(mode="json"))
+
+    async def _close(self, request: Request) -> Response:
+        session_id: str = request.path_params["session_id"]
+        info = await self._manager.close(caller_of_request(request), session_id)
+        return JSONResponse(info.model_dump(mode="json"))
+
+    async def _download(self, request: Request) -> Response:
+        session = await self._session(request)
+        permit(session, "read_file")
+        path = _path(request)
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(session.use())
+            start, stop = None, None
+            if wanted := request.headers.get("range"):
+                stat = await session.files.stat(path)
+                if stat.type == "file":
+                    start, stop = _range(wanted, stat.size)
+            if start is not None and stop is not None and start >= stop:
+                return problem(
+                    416, "The range begins after the end of the file.", code="invalid_range"
+                )
+            length = None if start is None or stop is None else stop - start
+            reading = await stack.enter_async_context(
+                await session.files.open_read(path, start or 0, length)
+            )
+            return Download(reading, stack.pop_all(), start, stop, head=request.method == "HEAD")
+        raise AssertionError  # pragma: no cover  # every way through the block returns or raises
+
+    async def _upload(self, request: Request) -> Response:
+        session = await self._session(request)
+        permit(session, "write_file")
+        path = _path(request)
+        mode = _mode(request.query_params.get("mode", ""))
+        condition = (request.headers.get("if-match") or "").strip('"') or None
+        try:
+            async with session.use():
+                stat = await session.files.write(path, _pieces(request), mode, if_etag=condition)
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody reads it; nothing was written
+        return JSONResponse(stat.model_dump(mode="json"), headers=_etag(stat))
+
+    async def _delete(self, request: Request) -> Response:
+        session = await self._session(request)
+        permit(session, "delete_file")
+        recursive = request.query_params.get("recursive", "") in ("1", "true")
+        async with session.use():
+            count = await session.files.delete(_path(request), recursive=recursive)
+        return JSONResponse({"deleted": count})
+
+    async def _session(self, request: Request) -> Session:
+        """The session in the path: a default one is never opened here."""
+        session_id: str = request.path_params["session_id"]
+        return await self._manager.get(caller_of_request(request), session_id)
+
+
+class Download(Response):
+    """A file on its way out, as an attachment that no browser renders.
+
+    Args:
+        reading: The open file.
+        resources: What to close when it has been sent.
+        start: The first byte, of a range; None for the whole file.
+        stop: The byte after the last one, of a range.
+        head: Send the headers only.
+    """
+
+    def __init__(
+        self,
+        reading: Reading,
+        resources: AsyncExitStack,
+        start: int | None,
+        stop: int | None,
+        *,
+        head: bool,
+    ) -> None:
+        stat = reading.stat
+        super().__init__(status_code=206 if start is not None else 200)
+        self._reading = reading
+        self._resources = resources
+        self._left = stat.size if start is None or stop is None else stop - start
+        self._head = head
+        mime, _ = mimetypes.guess_type(stat.name)
+        name = stat.name.encode("ascii", "replace").decode().replace("?", "_")
+        for key, value in {
+            "Content-Type": _harmless(mime),
+            "Content-Length": str(self._left),
+            "Content-Disposition": f'attachment; filename="{_quoted(name)}"; '
+            f"filename*=UTF-8''{quote(stat.name, safe='')}",
+            "X-Content-Type-Options": "nosniff",
+            "Content-Security-Policy": "sandbox; default-src 'none'",
+            "Cross-Origin-Resource-Policy": "same-origin",
+            "Cache-Control": "no-store",
+            "Accept-Ranges": "bytes",
+            **_etag(stat),
+        }.items():
+            self.headers[key] = value
+        if start is not None and stop is not None:
+            self.headers["Content-Range"] = f"bytes {start}-{stop - 1}/{stat.size}"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it; a file that became shorter meanwhile breaks the connection off."""
+        async with self._resources:
+            await send(
+                {
+                    "type": "http.response.start",
+                    "status": self.status_code,
+                    "headers": self.raw_headers,
+                }
+            )
+            if not self._head:
+                await self._send_all(send)
+            await send({"type": "http.response.body", "body": b""})
+
+    async def _send_all(self, send: Send) -> None:
+        chunk = bytearray()
+        async for piece in self._reading:
+            chunk += piece[: self._left - len(chunk)]
+            if len(chunk) >= CHUNK_BYTES or len(chunk) == self._left:
+                await send({"type": "http.response.body", "body": bytes(chunk), "more_body": True})
+                self._left -= len(chunk)
+                chunk.clear()
+            if not self._left:
+                return
+        if chunk:
+            await send({"type": "http.response.body", "body": bytes(chunk), "more_body": True})
+
+
+def _dispatch(methods: dict[str, Endpoint]) -> Endpoint:
+    """One endpoint for the methods of a path, which answers errors as problems."""
+
+    async def answer(request: Request) -> Response:
+        method = "GET" if request.method == "HEAD" else request.method
+        try:
+            return await methods[method](request)
+        except SandboxError as exc:
+            return problem_of(exc)
+        except Exception:  # the outermost edge of a request
+            logger.exception("%s %s", request.method, request.url.path)
+            return problem(500, "A defect of the server; its log has the details.")
+
+    return answer
+
+
+async def _body(request: Request) -> OpenRequest:
+    data = bytearray()
+    async for piece in request.stream():
+        data += piece
+        if len(data) > MAX_JSON_BODY:
+            raise InvalidRequest(f"The body is longer than {MAX_JSON_BODY} bytes.")
+    try:
+        return OpenRequest.model_validate_json(bytes(data) or b"{}")
+    except ValidationError as exc:
+        first = exc.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "body"
+        raise InvalidRequest(
+            f"{where}: {first['msg']}.",
+            remedy="Send a JSON object with policy, name and reuse, or nothing.",
+        ) from exc
+
+
+async def _pieces(request: Request) -> AsyncIterator[bytes]:
+    async for piece in request.stream():
+        for start in range(0, len(piece), CHUNK_BYTES):
+            yield piece[start : start + CHUNK_BYTES]
+
+
+def _path(request: Request) -> str:
+    path: str = request.path_params["path"]
+    if not path:
+        raise InvalidRequest("The path of a file is missing after /files/.")
+    return path
+
+
+def _mode(value: str) -> int | None:
+    if not value:
+        return None
+    if not re.fullmatch(r"[0-7]{3,4}", value):
+        raise InvalidRequest("mode must be octal permissions, such as 644.")
+    return int(value, 8)
+
+
+def _range(header: str, size: int) -> tuple[int | None, int | None]:
+    """The bytes that a Range header asks for; None for the whole when it is of another kind."""
+    found = _RANGE.fullmatch(header.strip())
+    if found is None or not (found[1] or found[2]):
+        return None, None
+    if not found[1]:
+        return max(size - int(found[2]), 0), size
+    first, last = int(found[1]), int(found[2] or size - 1)
+    return (first, min(last + 1, size)) if not found[2] or first <= last else (None, None)
+
+
+def _harmless(mime: str | None) -> str:
+    """A type that no browser runs or renders as a page."""
+    kind = (mime or "").partition("/")[0]
+    if mime == "image/svg+xml" or kind not in ("image", "audio", "video"):
+        return "text/plain; charset=utf-8" if mime == "text/plain" else "application/octet-stream"
+    return mime or ""
+
+
+def _quoted(name: str) -> str:
+    return "".join(c for c in name if c.isprintable() and c not in '"\\')
+
+
+def _etag(stat: FileStat) -> dict[str, str]:
+    return {"ETag": f'"{stat.etag}"'} if stat.etag.isprintable() and stat.etag.isascii() else {}

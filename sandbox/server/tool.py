@@ -1,0 +1,173 @@
+"""Tools that refuse what they do not know, and errors that say what to do.
+
+The SDK ignores arguments that a tool does not have, and shows a validation error as pydantic words
+it. A :class:`StrictTool` refuses unknown arguments before anything runs, names each wrong argument
+and its reason in a line, and turns a ``SandboxError`` into a failed result with its remedy.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
+from mcp.server.mcpserver.tools import Tool
+from mcp.shared.exceptions import MCPError
+from mcp_types import CallToolResult, ContentBlock, TextContent, ToolAnnotations
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from sandbox.errors import FileError, SandboxError
+
+ERROR_META_KEY = "io.sandbox/error"
+MAX_PROBLEMS = 8
+
+
+class StrictTool(Tool):
+    """A tool whose arguments are exactly those of its signature."""
+
+    async def run(
+        self,
+        arguments: dict[str, Any],
+        context: Context[Any, Any],
+        convert_result: bool = False,
+    ) -> CallToolResult:
+        """Validate the arguments, call the tool and answer its result or its failure.
+
+        Raises:
+            ToolError: An argument is unknown, missing or wrong; nothing has run.
+            UnexpectedToolError: A defect of ours; the details stay in the log.
+        """
+        try:
+            validated = self.fn_metadata.validate_arguments(arguments)
+        except ValidationError as exc:
+            raise ToolError(self._refusal(exc)) from exc
+        try:
+            return await self.fn(**validated, **{self.context_kwarg or "ctx": context})
+        except SandboxError as exc:
+            return failure(exc)
+        except MCPError:
+            raise
+        except Exception as exc:  # the outermost edge of a call: the SDK logs the cause
+            raise UnexpectedToolError(
+                f"{self.name} failed because of a defect of the server, not of your request. "
+                "The server's log has the details."
+            ) from exc
+
+    def _refusal(self, exc: ValidationError) -> str:
+        known = list(self.fn_metadata.arg_model.model_fields)
+        lines: list[str] = []
+        for error in exc.errors(include_url=False, include_input=False, include_context=False):
+            where = printable(".".join(str(part) for part in error["loc"]))
+            reason = error["msg"].removeprefix("Value error, ")
+            if error["type"] == "extra_forbidden":
+                close = difflib.get_close_matches(where, known, n=1)
+                reason = "there is no such argument" + (
+                    f"; did you mean {close[0]}?" if close else f"; known: {', '.join(known)}"
+                )
+            elif error["type"] == "missing":
+                reason = "is required"
+            lines.append(f"{where}: {reason}")
+        more = len(lines) - MAX_PROBLEMS
+        if more > 0:
+            lines = [*lines[:MAX_PROBLEMS], f"and {more} more"]
+        return f"{self.name} was not run: " + "; ".join(lines) + "."
+
+
+def strict(
+    fn: Callable[..., Awaitable[CallToolResult]],
+    title: str,
+    *,
+    reads: bool = False,
+    destroys: bool = False,
+    repeatable: bool = False,
+) -> Tool:
+    """A strict tool of a method whose docstring tells the model what it does.
+
+    Args:
+        fn: The method; its result annotation is ``Annotated[CallToolResult, Model]``.
+        title: What people see.
+        reads: It changes nothing.
+        destroys: It may overwrite or remove something.
+        repeatable: Calling it again with the same arguments changes nothing more.
+    """
+    function = getattr(fn, "__func__", fn)
+    if function not in _made:
+        hints = ToolAnnotations(
+            title=title,
+            read_only_hint=reads,
+            destructive_hint=destroys,
+            idempotent_hint=reads or repeatable,
+            open_world_hint=False,
+        )
+        _made[function] = _make(fn, title, hints)
+    return _made[function].model_copy(update={"fn": fn})
+
+
+_made: dict[object, Tool] = {}
+"""Tools by function: deriving the schemas takes 10 ms each, and they are the same for everybody."""
+
+
+def _make(fn: Callable[..., Any], title: str, hints: ToolAnnotations) -> Tool:
+    tool = StrictTool.from_function(
+        fn,
+        title=title,
+        description=" ".join((inspect.getdoc(fn) or "").split()),
+        annotations=hints,
+        structured_output=True,
+    )
+    base = tool.fn_metadata.arg_model
+    forbidding = type(base.__name__, (base,), {"model_config": ConfigDict(extra="forbid")})
+    tool.fn_metadata.arg_model = forbidding
+    tool.parameters = _untitled(forbidding.model_json_schema(by_alias=True))
+    return tool
+
+
+def _untitled(schema: Any) -> Any:
+    """A schema without the titles that pydantic derives from names: they only cost tokens."""
+    if isinstance(schema, dict):
+        found = cast(dict[str, Any], schema)
+        return {
+            key: _untitled(value)
+            for key, value in found.items()
+            if not (key == "title" and isinstance(value, str))
+        }
+    if isinstance(schema, list):
+        return [_untitled(item) for item in cast(list[Any], schema)]
+    return schema
+
+
+def reply(result: BaseModel, *content: ContentBlock, failed: bool = False) -> CallToolResult:
+    """A tool's answer: the model as structured content, and what a reader sees.
+
+    Args:
+        result: The structured result, of the tool's declared type.
+        content: Text and images.
+        failed: What was asked for did not succeed; the structured result says how.
+    """
+    return CallToolResult(
+        content=list(content),
+        structured_content=result.model_dump(mode="json", by_alias=True),
+        is_error=failed,
+    )
+
+
+def text(value: str) -> TextContent:
+    """A text block."""
+    return TextContent(type="text", text=value)
+
+
+def failure(error: SandboxError) -> CallToolResult:
+    """A failed call: cause and remedy to read, and the error's code for programs."""
+    about = {"code": error.code, "message": error.message, "remedy": error.remedy}
+    if isinstance(error, FileError):
+        about["reason"] = error.reason
+    return CallToolResult(content=[text(str(error))], is_error=True, _meta={ERROR_META_KEY: about})
+
+
+def printable(value: str, limit: int = 200) -> str:
+    """Text of a caller made safe to repeat: one line, bounded, no control characters."""
+    shown = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in value[:limit])
+    return shown + ("…" if len(value) > limit else "")

@@ -1,0 +1,155 @@
+"""Kernels: what runs cells, in which language, and what it knows."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.tools import Tool
+from mcp_types import CallToolResult
+from pydantic import BaseModel
+
+from sandbox.kernels import DEFAULT_KERNEL_ID, Completion, Inspection, KernelInfo
+from sandbox.server import arguments as arg
+from sandbox.server.desk import Desk
+from sandbox.server.tool import reply, strict, text
+
+
+class Kernelspec(BaseModel):
+    """A kind of kernel that the session's image has."""
+
+    name: str
+    display_name: str
+    language: str
+
+
+class KernelList(BaseModel):
+    """The session's kernels, and what others it could start."""
+
+    session_id: str
+    kernels: list[KernelInfo]
+    kernelspecs: list[Kernelspec]
+
+
+class KernelTools:
+    """The tools that act on kernels."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    def tools(self) -> list[Tool]:
+        """The tools of this group."""
+        return [
+            strict(self.list_kernels, "List kernels", reads=True),
+            strict(self.start_kernel, "Start a kernel"),
+            strict(self.interrupt_kernel, "Interrupt a kernel", repeatable=True),
+            strict(self.restart_kernel, "Restart a kernel", destroys=True),
+            strict(self.stop_kernel, "Stop a kernel", destroys=True),
+            strict(self.complete_code, "Complete code", reads=True),
+            strict(self.inspect_code, "Inspect code", reads=True),
+        ]
+
+    async def list_kernels(
+        self, ctx: Context[Any, Any], session_id: arg.SessionId = ""
+    ) -> Annotated[CallToolResult, KernelList]:
+        """List the session's kernels with their states (starting, idle, busy, dead) and how many
+        cells wait, and the names of the kernels that start_kernel can start."""
+        async with self._desk.session(ctx, session_id, "list_kernels") as session:
+            kernels = await session.kernels.list()
+            specs = [
+                Kernelspec(name=name, display_name=spec.display_name, language=spec.language)
+                for name, spec in sorted((await session.kernels.kernelspecs()).items())
+            ]
+            found = KernelList(session_id=session.session_id, kernels=kernels, kernelspecs=specs)
+        lines = [_line(kernel) for kernel in kernels] or ["No kernel runs yet."]
+        lines.append(f"Can be started: {', '.join(spec.name for spec in specs)}.")
+        return reply(found, text("\n".join(lines)))
+
+    async def start_kernel(
+        self,
+        ctx: Context[Any, Any],
+        kernel_name: arg.KernelName = "python3",
+        session_id: arg.SessionId = "",
+    ) -> Annotated[CallToolResult, KernelInfo]:
+        """Start another kernel in the session, with variables of its own; it runs cells at the
+        same time as the others. Answers its kernel_id for execute_code."""
+        async with self._desk.session(ctx, session_id, "start_kernel") as session:
+            return _described(await session.kernels.start(kernel_name))
+
+    async def interrupt_kernel(
+        self,
+        ctx: Context[Any, Any],
+        kernel_id: arg.KernelId = "",
+        session_id: arg.SessionId = "",
+    ) -> Annotated[CallToolResult, KernelInfo]:
+        """Interrupt the cell that the kernel runs, as ctrl-c would; variables are kept. Cells that
+        wait behind it run next. get_execution tells how the cell ended."""
+        async with self._desk.session(ctx, session_id, "interrupt_kernel") as session:
+            await session.kernels.interrupt(kernel_id)
+            wanted = kernel_id or DEFAULT_KERNEL_ID
+            (kernel,) = [k for k in await session.kernels.list() if k.kernel_id == wanted]
+        return _described(kernel)
+
+    async def restart_kernel(
+        self,
+        ctx: Context[Any, Any],
+        kernel_id: arg.KernelId = "",
+        session_id: arg.SessionId = "",
+    ) -> Annotated[CallToolResult, KernelInfo]:
+        """Restart the kernel at once: its variables, imports and running cell are gone, files
+        stay."""
+        async with self._desk.session(ctx, session_id, "restart_kernel") as session:
+            return _described(await session.kernels.restart(kernel_id))
+
+    async def stop_kernel(
+        self,
+        ctx: Context[Any, Any],
+        kernel_id: arg.KernelId = "",
+        session_id: arg.SessionId = "",
+    ) -> Annotated[CallToolResult, KernelInfo]:
+        """Stop the kernel for good and free its memory; files stay."""
+        async with self._desk.session(ctx, session_id, "stop_kernel") as session:
+            return _described(await session.kernels.stop(kernel_id))
+
+    async def complete_code(
+        self,
+        ctx: Context[Any, Any],
+        code: arg.Code,
+        cursor_pos: arg.CursorPosition = -1,
+        kernel_id: arg.KernelId = "",
+        session_id: arg.SessionId = "",
+    ) -> Annotated[CallToolResult, Completion]:
+        """Answer what may stand at the cursor: names, attributes and arguments the kernel knows.
+        The text from cursor_start to cursor_end is what a match replaces."""
+        async with self._desk.session(ctx, session_id, "complete_code") as session:
+            found = await session.kernels.complete(
+                code, None if cursor_pos < 0 else cursor_pos, kernel_id
+            )
+        return reply(found, text("\n".join(found.matches) or "No completion."))
+
+    async def inspect_code(
+        self,
+        ctx: Context[Any, Any],
+        code: arg.Code,
+        cursor_pos: arg.CursorPosition = -1,
+        detail_level: arg.DetailLevel = 0,
+        kernel_id: arg.KernelId = "",
+        session_id: arg.SessionId = "",
+    ) -> Annotated[CallToolResult, Inspection]:
+        """Answer what the kernel knows about the name at the cursor: type, signature and
+        documentation; with detail_level 1 its source too."""
+        async with self._desk.session(ctx, session_id, "inspect_code") as session:
+            found = await session.kernels.inspect(
+                code, None if cursor_pos < 0 else cursor_pos, detail_level, kernel_id
+            )
+        return reply(found, text(found.text or "The kernel knows nothing about that name."))
+
+
+def _described(kernel: KernelInfo) -> CallToolResult:
+    return reply(kernel, text(_line(kernel)))
+
+
+def _line(kernel: KernelInfo) -> str:
+    waiting = f", {kernel.queue_length} cells wait" if kernel.queue_length else ""
+    reason = f" ({kernel.reason})" if kernel.reason else ""
+    return f"Kernel {kernel.kernel_id} ({kernel.name}): {kernel.state}{reason}{waiting}."

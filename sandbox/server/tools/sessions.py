@@ -1,0 +1,88 @@
+"""Opening, finding and closing sessions."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.tools import Tool
+from mcp_types import CallToolResult
+from pydantic import BaseModel
+
+from sandbox.server import arguments as arg
+from sandbox.server.desk import Desk, caller_of
+from sandbox.server.tool import reply, strict, text
+from sandbox.sessions import SessionInfo
+
+
+class SessionList(BaseModel):
+    """The caller's sessions."""
+
+    sessions: list[SessionInfo]
+
+
+class SessionTools:
+    """The tools that act on sessions as such. No policy takes them away."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._manager = desk.manager
+
+    def tools(self) -> list[Tool]:
+        """The tools of this group."""
+        return [
+            strict(self.open_session, "Open a session"),
+            strict(self.list_sessions, "List sessions", reads=True),
+            strict(self.get_session, "Look at a session", repeatable=True),
+            strict(self.close_session, "Close a session", destroys=True),
+        ]
+
+    async def open_session(
+        self,
+        ctx: Context[Any, Any],
+        policy: arg.PolicyName = "",
+        name: arg.SessionName = "",
+        reuse: arg.Reuse = True,
+    ) -> Annotated[CallToolResult, SessionInfo]:
+        """Open an isolated container with Jupyter kernels, terminals and files, or reuse yours.
+
+        Answers its session_id for the other tools, with its policy, limits, workspace folder and
+        when it expires (Unix time in seconds). You need this only to choose a policy or to have
+        several sessions: every other tool opens a default session by itself. There is no network
+        inside unless the policy grants it.
+        """
+        session = await self._manager.open(caller_of(ctx), policy=policy, name=name, reuse=reuse)
+        return _described(session.info())
+
+    async def list_sessions(self, ctx: Context[Any, Any]) -> Annotated[CallToolResult, SessionList]:
+        """List your open sessions, with their policies, kernels and expiry times."""
+        found = SessionList(sessions=self._manager.list(caller_of(ctx)))
+        lines = [_line(info) for info in found.sessions]
+        return reply(found, text("\n".join(lines) or "You have no open session."))
+
+    async def get_session(
+        self, ctx: Context[Any, Any], session_id: arg.SessionId = ""
+    ) -> Annotated[CallToolResult, SessionInfo]:
+        """Look at one session: policy, limits, workspace, kernels, what was proved about its
+        isolation, and when it expires (Unix time in seconds)."""
+        session = await self._manager.get(caller_of(ctx), session_id)
+        return _described(session.info())
+
+    async def close_session(
+        self, ctx: Context[Any, Any], session_id: arg.SessionId = ""
+    ) -> Annotated[CallToolResult, SessionInfo]:
+        """Close a session for good: its container, kernels, variables, processes and files are
+        removed. Save what you need before, with read_file or by REST download."""
+        info = await self._manager.close(caller_of(ctx), session_id)
+        return reply(info, text(f"Session {info.session_id} is closed and its container removed."))
+
+
+def _described(info: SessionInfo) -> CallToolResult:
+    return reply(info, text(_line(info)))
+
+
+def _line(info: SessionInfo) -> str:
+    name = f" {info.name!r}" if info.name else ""
+    return (
+        f"Session {info.session_id}{name}: policy {info.policy}, image {info.image}, runtime "
+        f"{info.runtime}, workspace {info.workspace}, {len(info.kernels)} kernels."
+    )

@@ -1,0 +1,74 @@
+"""The tools over a session manager whose engine is in memory."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mcp import Client
+
+from sandbox import resources
+from sandbox.config import Settings
+from sandbox.policy import load, seccomp_profile
+from sandbox.runtimes.fake import FakeEngine, FakeRuntime
+from sandbox.server.desk import Desk
+from sandbox.server.protocol import mcp_server
+from sandbox.sessions import SessionManager
+from sandbox.sessions.state import take_slot
+
+STRICT = """\
+version: 1
+description: Only files.
+extends: offline
+tools: [read_file, write_file]
+limits:
+  sessions: 1
+"""
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine()
+
+
+@pytest.fixture
+async def manager(tmp_path: Path, engine: FakeEngine) -> AsyncIterator[SessionManager]:
+    own = tmp_path / "policies"
+    own.mkdir()
+    (own / "strict.yaml").write_text(STRICT)
+    state = tmp_path / "state"
+    settings = Settings(state_dir=state)
+    with take_slot(state, "serve") as slot:
+        async with SessionManager(
+            FakeRuntime(engine),
+            load(resources.policies(), own),
+            settings,
+            slot=slot,
+            image_for=lambda name: f"sandbox/{name}:test",
+            seccomp=seccomp_profile(),
+            keep_sessions=False,
+        ) as manager:
+            yield manager
+
+
+@pytest.fixture
+def desk(manager: SessionManager) -> Desk:
+    return Desk(manager)
+
+
+@pytest.fixture
+async def client(desk: Desk) -> AsyncIterator[Client]:
+    async with Client(mcp_server(desk)) as client:
+        yield client
+
+
+def words(result: Any) -> str:
+    """The text of a tool's answer."""
+    return "\n".join(block.text for block in result.content if block.type == "text")

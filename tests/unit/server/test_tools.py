@@ -1,0 +1,426 @@
+"""The tools as a client sees them: names, schemas, results, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import anyio
+import pytest
+from mcp import Client
+
+from sandbox.runtimes.fake import FakeEngine
+from sandbox.server.arguments import MAX_CODE
+from sandbox.server.tool import ERROR_META_KEY
+from sandbox.sessions import SessionManager
+
+pytestmark = pytest.mark.anyio
+
+SIGNATURES = {
+    "open_session": {"policy": "", "name": "", "reuse": True},
+    "list_sessions": {},
+    "get_session": {"session_id": ""},
+    "close_session": {"session_id": ""},
+    "execute_code": {
+        "session_id": "",
+        "kernel_id": "",
+        "timeout": 0,
+        "wait": 50,
+        "progress_interval": 5,
+    },
+    "get_execution": {"wait": 0, "progress_interval": 5},
+    "list_kernels": {"session_id": ""},
+    "start_kernel": {"kernel_name": "python3", "session_id": ""},
+    "interrupt_kernel": {"kernel_id": "", "session_id": ""},
+    "restart_kernel": {"kernel_id": "", "session_id": ""},
+    "stop_kernel": {"kernel_id": "", "session_id": ""},
+    "complete_code": {"cursor_pos": -1, "kernel_id": "", "session_id": ""},
+    "inspect_code": {"cursor_pos": -1, "detail_level": 0, "kernel_id": "", "session_id": ""},
+    "run_command": {"session_id": "", "timeout": 0, "cwd": "", "stdin": ""},
+    "open_terminal": {"session_id": "", "rows": 24, "cols": 80, "cwd": ""},
+    "write_terminal": {"text": "", "keys": [], "session_id": "", "wait": 0.5},
+    "read_terminal": {"session_id": "", "wait": 0},
+    "resize_terminal": {"session_id": ""},
+    "close_terminal": {"session_id": ""},
+    "list_terminals": {"session_id": ""},
+    "list_files": {
+        "path": "",
+        "max_depth": 1,
+        "start_index": 0,
+        "limit": 25,
+        "pattern": "",
+        "session_id": "",
+    },
+    "read_file": {"start_line": 1, "line_limit": 2000, "session_id": ""},
+    "write_file": {"encoding": "utf-8", "mode": "", "session_id": ""},
+    "edit_file": {"replace_all": False, "session_id": ""},
+    "delete_file": {"recursive": False, "session_id": ""},
+    "move_file": {"overwrite": False, "session_id": ""},
+    "make_directory": {"session_id": ""},
+    "stat_file": {"session_id": ""},
+}
+REQUIRED = {
+    "execute_code": ["code"],
+    "get_execution": ["execution_id"],
+    "complete_code": ["code"],
+    "inspect_code": ["code"],
+    "run_command": ["command"],
+    "write_terminal": ["terminal_id"],
+    "read_terminal": ["terminal_id"],
+    "resize_terminal": ["terminal_id", "rows", "cols"],
+    "close_terminal": ["terminal_id"],
+    "read_file": ["path"],
+    "write_file": ["path", "content"],
+    "edit_file": ["path", "old_string", "new_string"],
+    "delete_file": ["path"],
+    "move_file": ["source", "target"],
+    "make_directory": ["path"],
+    "stat_file": ["path"],
+}
+
+
+def words(result: Any) -> str:
+    return "\n".join(block.text for block in result.content if block.type == "text")
+
+
+async def test_every_tool_has_its_published_arguments_and_defaults(client: Client) -> None:
+    tools = {tool.name: tool for tool in (await client.list_tools()).tools}
+    assert set(tools) == set(SIGNATURES)
+    for name, tool in tools.items():
+        schema = tool.input_schema
+        assert schema["additionalProperties"] is False, name
+        assert schema.get("required", []) == REQUIRED.get(name, []), name
+        defaults = {
+            key: part["default"] for key, part in schema["properties"].items() if "default" in part
+        }
+        assert defaults == SIGNATURES[name], name
+
+
+async def test_every_tool_and_argument_is_explained_and_typed(client: Client) -> None:
+    for tool in (await client.list_tools()).tools:
+        assert tool.description, tool.name
+        assert len(tool.description) > 40, tool.name
+        assert tool.title, tool.name
+        assert tool.output_schema is not None, tool.name
+        assert tool.output_schema["type"] == "object", tool.name
+        assert tool.annotations is not None, tool.name
+        assert tool.annotations.open_world_hint is False, tool.name
+        for key, part in tool.input_schema["properties"].items():
+            assert part.get("description"), f"{tool.name}.{key}"
+
+
+async def test_tools_that_remove_or_overwrite_say_so(client: Client) -> None:
+    found = {tool.name: tool.annotations for tool in (await client.list_tools()).tools}
+    reading = {name for name, hints in found.items() if hints and hints.read_only_hint}
+    destroying = {name for name, hints in found.items() if hints and hints.destructive_hint}
+    assert {"read_file", "list_files", "get_execution", "list_sessions"} <= reading
+    assert {"close_session", "delete_file", "restart_kernel", "execute_code"} <= destroying
+    assert not reading & destroying
+
+
+async def test_a_cell_opens_the_default_session_and_keeps_its_variables(client: Client) -> None:
+    first = await client.call_tool("execute_code", {"code": "x = 20 + 22\nprint(1)"})
+    again = await client.call_tool("execute_code", {"code": "x"})
+    assert first.structured_content["status"] == "ok"
+    assert again.structured_content["session_id"] == first.structured_content["session_id"]
+    assert again.structured_content["outputs"][0]["data"]["text/plain"] == "42"
+    assert words(again).startswith("42")
+    assert not again.is_error
+
+
+async def test_a_result_has_exactly_the_published_fields(client: Client) -> None:
+    result = await client.call_tool("execute_code", {"code": "1 + 1"})
+    assert set(result.structured_content) == {
+        "execution_id",
+        "session_id",
+        "kernel_id",
+        "status",
+        "state",
+        "execution_count",
+        "outputs",
+        "error",
+        "duration_s",
+        "truncated_bytes",
+        "reason",
+    }
+
+
+async def test_a_cell_that_raises_is_a_failed_call_with_its_traceback(client: Client) -> None:
+    result = await client.call_tool("execute_code", {"code": 'raise ValueError("no")'})
+    assert result.is_error
+    assert result.structured_content["status"] == "error"
+    assert result.structured_content["state"] == "kept"
+    assert result.structured_content["error"]["name"] == "ValueError"
+    assert "ValueError" in words(result)
+
+
+async def test_long_work_answers_running_and_is_found_again_by_its_id(client: Client) -> None:
+    began = await client.call_tool("execute_code", {"code": "sleep(0.4)\nprint(7)", "wait": 0.05})
+    assert began.structured_content["status"] == "running"
+    assert not began.is_error
+    execution_id = began.structured_content["execution_id"]
+    assert execution_id in words(began)
+    with anyio.fail_after(10):
+        ended = await client.call_tool("get_execution", {"execution_id": execution_id, "wait": 9})
+    assert ended.structured_content["status"] == "ok"
+    assert ended.structured_content["outputs"][0]["text"] == "7\n"
+
+
+async def test_progress_carries_new_output_while_the_caller_waits(client: Client) -> None:
+    told: list[tuple[float, str | None]] = []
+
+    async def hear(progress: float, total: float | None, message: str | None) -> None:
+        told.append((progress, message))
+
+    result = await client.call_tool(
+        "execute_code",
+        {"code": 'print("early")\nsleep(0.6)\nprint("late")', "progress_interval": 0.1},
+        progress_callback=hear,
+    )
+    assert result.structured_content["status"] == "ok"
+    assert any("early" in (message or "") for _, message in told)
+    times = [progress for progress, _ in told]
+    assert times == sorted(set(times))
+
+
+async def test_giving_a_call_up_interrupts_its_cell_and_keeps_the_kernel(client: Client) -> None:
+    await client.call_tool("execute_code", {"code": "x = 5"})
+    with anyio.move_on_after(0.3):
+        await client.call_tool("execute_code", {"code": "sleep(60)"})
+    with anyio.fail_after(5):
+        after = await client.call_tool("execute_code", {"code": "x"})
+    assert after.structured_content["outputs"][0]["data"]["text/plain"] == "5"
+
+
+async def test_a_time_out_says_so_and_what_state_is_left(client: Client) -> None:
+    with anyio.fail_after(20):
+        result = await client.call_tool("execute_code", {"code": "sleep(60)", "timeout": 0.3})
+    assert result.is_error
+    assert result.structured_content["status"] == "timeout"
+    assert result.structured_content["state"] in ("kept", "restarted")
+
+
+async def test_open_session_reuses_an_open_one_unless_told_otherwise(client: Client) -> None:
+    first = (await client.call_tool("open_session", {})).structured_content
+    same = (await client.call_tool("open_session", {})).structured_content
+    other = (await client.call_tool("open_session", {"reuse": False})).structured_content
+    assert first["session_id"] == same["session_id"] != other["session_id"]
+    assert {
+        "session_id",
+        "policy",
+        "image",
+        "runtime",
+        "created_at",
+        "expires_at",
+        "limits",
+        "workspace",
+        "kernels",
+    } <= set(first)
+    listed = (await client.call_tool("list_sessions", {})).structured_content["sessions"]
+    assert {info["session_id"] for info in listed} == {first["session_id"], other["session_id"]}
+
+
+async def test_a_closed_session_is_gone(client: Client, engine: FakeEngine) -> None:
+    session_id = (await client.call_tool("open_session", {})).structured_content["session_id"]
+    closed = await client.call_tool("close_session", {"session_id": session_id})
+    assert not closed.is_error
+    assert not engine.containers
+    after = await client.call_tool("get_session", {"session_id": session_id})
+    assert after.is_error
+
+
+async def test_files_are_written_read_edited_and_deleted(client: Client) -> None:
+    await client.call_tool("write_file", {"path": "a.txt", "content": "one\ntwo\nthree\n"})
+    read = await client.call_tool("read_file", {"path": "a.txt", "start_line": 2, "line_limit": 1})
+    assert read.structured_content["content"] == "two\n"
+    assert read.structured_content["more"] is True
+    edited = await client.call_tool(
+        "edit_file", {"path": "a.txt", "old_string": "two", "new_string": "zwei"}
+    )
+    assert "+zwei" in edited.structured_content["diff"]
+    deleted = await client.call_tool("delete_file", {"path": "a.txt"})
+    assert deleted.structured_content["deleted"] == 1
+    missing = await client.call_tool("read_file", {"path": "a.txt"})
+    assert missing.is_error
+    assert missing.meta[ERROR_META_KEY]["reason"] == "not_found"
+
+
+async def test_bytes_travel_as_base64(client: Client) -> None:
+    await client.call_tool(
+        "write_file", {"path": "b.bin", "content": "AAEC/w==", "encoding": "base64"}
+    )
+    read = await client.call_tool("read_file", {"path": "b.bin"})
+    assert read.structured_content["encoding"] == "base64"
+    assert read.structured_content["content"] == "AAEC/w=="
+
+
+async def test_a_picture_is_read_as_an_image(client: Client) -> None:
+    await client.call_tool(
+        "write_file", {"path": "p.png", "content": "iVBORw0KGgoA", "encoding": "base64"}
+    )
+    read = await client.call_tool("read_file", {"path": "p.png"})
+    assert [block.type for block in read.content] == ["image", "text"]
+    assert read.content[0].mime_type == "image/png"
+
+
+async def test_wrong_base64_is_refused(client: Client) -> None:
+    result = await client.call_tool(
+        "write_file", {"path": "b", "content": "not base64!", "encoding": "base64"}
+    )
+    assert result.is_error
+    assert result.meta[ERROR_META_KEY]["code"] == "invalid_request"
+
+
+async def test_a_tool_that_the_policy_does_not_list_is_not_permitted(client: Client) -> None:
+    opened = await client.call_tool("open_session", {"policy": "strict"})
+    session_id = opened.structured_content["session_id"]
+    refused = await client.call_tool("execute_code", {"code": "1", "session_id": session_id})
+    allowed = await client.call_tool(
+        "write_file", {"path": "a", "content": "b", "session_id": session_id}
+    )
+    assert refused.is_error
+    assert refused.meta[ERROR_META_KEY]["code"] == "not_permitted"
+    assert "read_file" in words(refused)
+    assert not allowed.is_error
+
+
+REFUSED: list[tuple[str, dict[str, Any], str]] = [
+    ("execute_code", {"code": "1", "sesion_id": "x"}, "did you mean session_id"),
+    ("execute_code", {}, "code: is required"),
+    ("execute_code", {"code": "a\0b"}, "NUL"),
+    ("execute_code", {"code": "print('\ud800')"}, "surrogate"),
+    ("execute_code", {"code": "x" * (MAX_CODE + 1)}, "write_file"),
+    ("execute_code", {"code": 7}, "string"),
+    ("execute_code", {"code": "1", "timeout": -1}, "greater"),
+    ("execute_code", {"code": "1", "timeout": float("nan")}, "number"),
+    ("execute_code", {"code": "1", "wait": float("inf")}, "number"),
+    ("execute_code", {"code": "1", "wait": 10**9}, "less"),
+    ("execute_code", {"code": "1", "progress_interval": 0}, "greater"),
+    ("execute_code", {"code": "1", "kernel_id": "k" * 200}, "128"),
+    ("open_session", {"policy": "../../x\0"}, "NUL"),
+    ("open_session", {"reuse": "perhaps"}, "boolean"),
+    ("read_file", {"path": "x" * 5000}, "4096"),
+    ("read_file", {"path": ""}, "at least 1"),
+    ("read_file", {"path": "a\udfff"}, "surrogate"),
+    ("write_file", {"path": "a", "content": "b", "encoding": "latin-1"}, "utf-8"),
+    ("write_file", {"path": "a", "content": "b", "mode": "999"}, "mode"),
+    ("list_files", {"max_depth": 99}, "less"),
+    ("list_files", {"limit": 0}, "greater"),
+    ("run_command", {"command": ""}, "at least 1"),
+    ("write_terminal", {"terminal_id": "t", "keys": ["x" * 99]}, "32"),
+    ("resize_terminal", {"terminal_id": "t", "rows": 0, "cols": 80}, "greater"),
+]
+
+
+@pytest.mark.parametrize(("tool", "arguments", "reason"), REFUSED)
+async def test_a_wrong_argument_is_refused_before_anything_runs(
+    client: Client, engine: FakeEngine, tool: str, arguments: dict[str, Any], reason: str
+) -> None:
+    result = await client.call_tool(tool, arguments)
+    assert result.is_error
+    assert "was not run" in words(result)
+    assert reason in words(result)
+    assert not engine.containers
+    assert not any(ord(c) < 32 and c != "\n" for c in words(result))
+
+
+@pytest.mark.parametrize("policy", ["../../x", "OFFLINE", "a/b", "x" * 100, "."])
+async def test_a_policy_name_that_could_be_a_path_is_refused(
+    client: Client, engine: FakeEngine, policy: str
+) -> None:
+    result = await client.call_tool("open_session", {"policy": policy})
+    assert result.is_error
+    assert result.meta[ERROR_META_KEY]["code"] == "policy_error"
+    assert not engine.containers
+
+
+async def test_an_absent_policy_is_not_found(client: Client) -> None:
+    result = await client.call_tool("open_session", {"policy": "ofline"})
+    assert result.is_error
+    assert result.meta[ERROR_META_KEY]["code"] == "not_found"
+    assert "offline" in words(result)
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments"),
+    [
+        ("execute_code", {"code": "1", "session_id": "absent"}),
+        ("get_session", {"session_id": "absent"}),
+        ("close_session", {"session_id": "absent"}),
+        ("list_kernels", {"session_id": "absent"}),
+        ("run_command", {"command": "true", "session_id": "absent"}),
+        ("read_file", {"path": "a", "session_id": "absent"}),
+        ("get_execution", {"execution_id": "absent"}),
+        ("read_terminal", {"terminal_id": "absent"}),
+        ("execute_code", {"code": "1", "kernel_id": "absent"}),
+    ],
+)
+async def test_what_is_not_there_is_not_found(
+    client: Client, tool: str, arguments: dict[str, Any]
+) -> None:
+    result = await client.call_tool(tool, arguments)
+    assert result.is_error
+    assert result.meta[ERROR_META_KEY]["code"] == "not_found"
+
+
+async def test_opens_past_the_quota_are_refused_and_leave_nothing(
+    client: Client, engine: FakeEngine
+) -> None:
+    results: list[Any] = []
+
+    async def open_one() -> None:
+        results.append(await client.call_tool("open_session", {"reuse": False}))
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(100):
+            tasks.start_soon(open_one)
+    opened = [result for result in results if not result.is_error]
+    refused = [result for result in results if result.is_error]
+    assert opened
+    assert refused
+    assert {result.meta[ERROR_META_KEY]["code"] for result in refused} == {"quota_exceeded"}
+    assert len(engine.containers) == len(opened)
+
+
+async def test_an_engine_that_is_down_is_named_and_found_again(
+    client: Client, engine: FakeEngine
+) -> None:
+    engine.is_down = True
+    down = await client.call_tool("execute_code", {"code": "1 + 1"})
+    assert down.is_error
+    assert down.meta[ERROR_META_KEY]["code"] == "engine_unavailable"
+    engine.is_down = False
+    back = await client.call_tool("execute_code", {"code": "1 + 1"})
+    assert back.structured_content["status"] == "ok"
+
+
+async def test_a_missing_image_is_named(client: Client, engine: FakeEngine) -> None:
+    engine.images = frozenset()
+    result = await client.call_tool("execute_code", {"code": "1"})
+    assert result.is_error
+    assert result.meta[ERROR_META_KEY]["code"] == "image_missing"
+
+
+async def test_a_defect_of_ours_keeps_its_details_in_the_log(
+    client: Client,
+    manager: SessionManager,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def broken(caller: object) -> None:
+        raise RuntimeError("secret detail")
+
+    monkeypatch.setattr(manager, "list", broken)
+    result = await client.call_tool("list_sessions", {})
+    assert result.is_error
+    assert "secret detail" not in words(result)
+    assert "secret detail" in caplog.text
+
+
+async def test_a_flood_of_output_fits_into_one_message_and_the_cut_is_stated(
+    client: Client,
+) -> None:
+    result = await client.call_tool("execute_code", {"code": "flood(2000000)"})
+    assert result.structured_content["truncated_bytes"] > 1_000_000
+    assert len(json.dumps(result.structured_content)) < 600_000
+    assert "left out" in words(result)
