@@ -1,7 +1,4 @@
-"""Each policy on a real engine: what is asked for, what the engine says, what is true inside.
-
-``SANDBOX_TEST_RUNTIME`` (``runc`` or ``runsc``) chooses what runs the containers.
-"""
+"""Each policy on a real engine: what is asked for, what the engine says, what is true inside."""
 
 from __future__ import annotations
 
@@ -22,8 +19,8 @@ from sandbox.policy import Limits, load, seccomp_profile
 from sandbox.processes import Processes
 from sandbox.proof import Proof, prove
 from sandbox.runtimes.docker import DockerRuntime
+from sandbox.sessions import Caller, SessionManager
 from sandbox.spec import (
-    LABEL_OWNER,
     ContainerSpec,
     SessionIdentity,
     compile_spec,
@@ -32,30 +29,18 @@ from sandbox.spec import (
     new_uid,
 )
 
-RUNTIME = os.environ.get("SANDBOX_TEST_RUNTIME", "runc")
+from .conftest import RUNTIME
+from .controllers import Controllers
+
 OWNER = f"test-policy-enforced-{os.getpid()}"
 
 Body = dict[str, Any]
 
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
+pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-async def runtime() -> AsyncIterator[DockerRuntime]:
-    made = DockerRuntime.connect_engine()
-    try:
-        yield made
-    finally:
-        for left in await made.list({LABEL_OWNER: OWNER}):
-            await made.remove(left.id)
-        await made.aclose()
-
-
-async def spec_of(runtime: DockerRuntime, policy_name: str) -> ContainerSpec:
-    engine = await runtime.engine()
+async def spec_of(engine: DockerRuntime, policy_name: str) -> ContainerSpec:
+    found = await engine.engine()
     policy = load().get(policy_name)
     identity = SessionIdentity(
         session_id=new_session_id(),
@@ -69,24 +54,24 @@ async def spec_of(runtime: DockerRuntime, policy_name: str) -> ContainerSpec:
         policy,
         identity,
         image=images.reference(policy.image),
-        runtimes=engine.runtimes,
+        runtimes=found.runtimes,
         seccomp=seccomp_profile(),
         runtime_override=RUNTIME,
-        cpus_available=engine.cpus,
+        cpus_available=found.cpus,
     )
 
 
 @asynccontextmanager
 async def running(
-    runtime: DockerRuntime, spec: ContainerSpec
+    engine: DockerRuntime, spec: ContainerSpec
 ) -> AsyncIterator[tuple[list[str], Link]]:
     """A container of a spec: where the engine's word differs, and a link to its supervisor."""
-    container_id = await runtime.create(spec)
+    container_id = await engine.create(spec)
     try:
-        await runtime.start(container_id)
-        facts = (await runtime.inspect(container_id)).facts
+        await engine.start(container_id)
+        facts = (await engine.inspect(container_id)).facts
         link = Link(
-            await runtime.connect(container_id), initiator=True, hello={"build": "policy test"}
+            await engine.connect(container_id), initiator=True, hello={"build": "policy test"}
         )
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(link.run)
@@ -96,24 +81,23 @@ async def running(
             tasks.cancel_scope.cancel()
     finally:
         with anyio.CancelScope(shield=True):
-            await runtime.remove(container_id)
+            await engine.remove(container_id)
 
 
-async def proof_of(link: Link, spec: ContainerSpec) -> Proof | PolicyNotEnforced:
+async def verdict_of(link: Link, spec: ContainerSpec) -> Proof | PolicyNotEnforced:
     try:
         return await prove(link, spec)
     except PolicyNotEnforced as exc:
         return exc
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize("policy", load().names())
 async def test_what_a_policy_says_is_what_the_engine_applies_and_what_is_true_inside(
-    runtime: DockerRuntime, policy: str
+    engine: DockerRuntime, policy: str
 ) -> None:
-    spec = await spec_of(runtime, policy)
+    spec = await spec_of(engine, policy)
     with anyio.fail_after(120):
-        async with running(runtime, spec) as (different, link):
+        async with running(engine, spec) as (different, link):
             assert different == []
             proof = await prove(link, spec)
     assert proof.runtime == RUNTIME
@@ -121,17 +105,16 @@ async def test_what_a_policy_says_is_what_the_engine_applies_and_what_is_true_in
     assert proof.failed == ()
 
 
-@pytest.mark.anyio
-async def test_nothing_of_the_host_can_be_read_in_proc_and_sys(runtime: DockerRuntime) -> None:
+async def test_nothing_of_the_host_can_be_read_in_proc_and_sys(engine: DockerRuntime) -> None:
     """Invariant 2. The masked paths are a list, so this looks for what the list does not have."""
-    spec = await spec_of(runtime, "offline")
+    spec = await spec_of(engine, "offline")
     program = (
         "find /sys -path /sys/fs/cgroup -prune -o -type f -size +0 -readable -print 2>/dev/null;"
         "cd /proc; for each in *; do [ -f $each ] || continue;"
         ' [ "$(head -c 1 $each 2>/dev/null | wc -c)" = 0 ] || echo /proc/$each; done'
     )
     with anyio.fail_after(120):
-        async with running(runtime, spec) as (_, link):
+        async with running(engine, spec) as (_, link):
             processes = Processes(Limits())
             await processes.attach(link)
             result = await processes.run(program, timeout_s=60)
@@ -212,6 +195,18 @@ def put_ulimit(name: str) -> Callable[[Body], None]:
     return change
 
 
+def put_between(patch: pytest.MonkeyPatch, weaken: Callable[[Body], None]) -> None:
+    """Change each request between the adapter and the engine."""
+    honest = adapter.create_request
+
+    def weakened(spec: ContainerSpec) -> Body:
+        body = honest(spec)
+        weaken(body)
+        return body
+
+    patch.setattr(adapter, "create_request", weakened)
+
+
 # The weakening, the check inside that finds it, the fact of the inspection that shows it ("" for
 # what no inspection is compared for), and whether it can be told inside under gVisor, too: there
 # runsc's own options keep the network away and new privileges are never given.
@@ -246,25 +241,17 @@ WEAKENINGS = {
 }
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize("name", WEAKENINGS)
 async def test_an_engine_that_applies_less_is_caught_inside_and_by_its_own_word(
-    runtime: DockerRuntime, monkeypatch: pytest.MonkeyPatch, name: str
+    engine: DockerRuntime, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """Invariant 4, on a container that really is weaker."""
     weaken, check, fact, under_gvisor = WEAKENINGS[name]
-    honest = adapter.create_request
-
-    def weakened(spec: ContainerSpec) -> Body:
-        body = honest(spec)
-        weaken(body)
-        return body
-
-    monkeypatch.setattr(adapter, "create_request", weakened)
-    spec = await spec_of(runtime, "offline")
+    put_between(monkeypatch, weaken)
+    spec = await spec_of(engine, "offline")
     with anyio.fail_after(120):
-        async with running(runtime, spec) as (different, link):
-            verdict = await proof_of(link, spec)
+        async with running(engine, spec) as (different, link):
+            verdict = await verdict_of(link, spec)
     if fact:
         assert any(each.startswith(f"{fact}: ") for each in different), different
     if RUNTIME == "runsc" and not under_gvisor:
@@ -272,4 +259,22 @@ async def test_an_engine_that_applies_less_is_caught_inside_and_by_its_own_word(
         assert fact
         return
     assert isinstance(verdict, PolicyNotEnforced), verdict
-    assert f"{check}" in verdict.message
+    assert check in verdict.message
+
+
+@pytest.mark.parametrize("name", ["one capability", "a variable of the engine"])
+async def test_a_caller_gets_an_error_and_nothing_is_left_when_the_engine_applies_less(
+    manager: SessionManager,
+    controllers: Controllers,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    """Invariant 4: found by the inspection, or, what no inspection tells, by the probe alone."""
+    with monkeypatch.context() as patch, anyio.fail_after(120):
+        put_between(patch, WEAKENINGS[name][0])
+        with pytest.raises(PolicyNotEnforced):
+            await manager.open(Caller("ada"))
+        assert await controllers.containers() == []
+        assert manager.list(Caller("ada")) == []
+    with anyio.fail_after(120):
+        assert (await manager.open(Caller("ada"))).info().checks_passed > 25
