@@ -10,7 +10,7 @@ from rich.table import Table
 
 from sandbox.cli.wiring import state_dir
 from sandbox.config import Loaded, Settings
-from sandbox.server.auth import server_token
+from sandbox.server.tokens import server_token
 
 
 def show_config(loaded: Loaded, *, as_json: bool) -> None:

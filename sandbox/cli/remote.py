@@ -15,7 +15,7 @@ from sandbox.cli.address import read_address
 from sandbox.cli.wiring import state_dir
 from sandbox.config import Settings
 from sandbox.errors import InfrastructureError, NotFound, SandboxError
-from sandbox.server.auth import server_token
+from sandbox.server.tokens import server_token
 
 TIMEOUT_S = 60.0
 

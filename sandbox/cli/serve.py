@@ -21,8 +21,9 @@ from sandbox.cli.wiring import controller, state_dir
 from sandbox.config import Settings, is_loopback
 from sandbox.errors import ConfigError, EngineUnavailable
 from sandbox.server.app import make_app
-from sandbox.server.auth import LocalToken, security_settings, server_token
-from sandbox.server.desk import LOCAL, Desk
+from sandbox.server.auth import security_settings
+from sandbox.server.desk import Desk
+from sandbox.server.tokens import LOCAL, LocalToken, server_token
 from sandbox.sessions import Caller, SessionManager
 
 BACKLOG = 1024

@@ -11,8 +11,9 @@ import anyio
 from sandbox.cli import exits, logs
 from sandbox.cli.wiring import controller
 from sandbox.config import Settings
-from sandbox.server.desk import LOCAL, Desk
+from sandbox.server.desk import Desk
 from sandbox.server.protocol import mcp_server
+from sandbox.server.tokens import LOCAL
 from sandbox.sessions import Caller, SessionManager
 
 CLOSE_TIMEOUT_S = 20.0

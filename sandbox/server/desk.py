@@ -11,10 +11,9 @@ from mcp.server.mcpserver import Context
 from starlette.requests import Request
 
 from sandbox.errors import InvalidRequest, NotPermitted
+from sandbox.server.tokens import LOCAL
 from sandbox.sessions import Caller, Session, SessionManager
 
-LOCAL = "local"
-"""The principal of the one token, and of whoever started a stdio server."""
 SESSION_HEADER = "sandbox-session"
 LEGACY_SESSION_HEADER = "mcp-session-id"
 MAX_KEY = 200

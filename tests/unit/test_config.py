@@ -93,7 +93,7 @@ def test_lists_are_comma_separated_in_the_environment(home: dict[str, str]) -> N
     assert loaded.settings.allowed_hosts == ("a.example:1", "b.example:*")
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "sandbox.example.org"])
+@pytest.mark.parametrize("host", ["::", "192.0.2.1", "sandbox.example.org"])
 def test_binding_a_public_address_demands_the_names_of_the_host(
     home: dict[str, str], host: str
 ) -> None:

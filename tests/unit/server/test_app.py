@@ -11,8 +11,8 @@ from mcp.server.transport_security import TransportSecuritySettings
 
 from sandbox.runtimes.fake import FakeEngine
 from sandbox.server.app import MAX_MCP_BODY, make_app
-from sandbox.server.auth import LocalToken
 from sandbox.server.desk import Desk
+from sandbox.server.tokens import LocalToken
 from sandbox.sessions import SessionManager
 
 pytestmark = pytest.mark.anyio

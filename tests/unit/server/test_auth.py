@@ -13,7 +13,8 @@ from starlette.websockets import WebSocketDisconnect
 
 from sandbox.config import Settings
 from sandbox.errors import ConfigError
-from sandbox.server.auth import Gate, LocalToken, read_token, security_settings, server_token
+from sandbox.server.auth import Gate, security_settings
+from sandbox.server.tokens import LocalToken, read_token, server_token
 
 TOKEN = "0123456789abcdef0123"
 
