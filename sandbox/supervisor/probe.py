@@ -180,7 +180,7 @@ def _limit(name: str) -> int | None:
                 value = limit.read().strip()
         except OSError:
             continue
-        return int(value) if value.isdigit() else None
+        return int(value) if value.isdigit() else -1  # "max"
     return None
 
 
