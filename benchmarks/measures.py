@@ -24,11 +24,21 @@ FILE_BYTES = 256 * 1024 * 1024
 MEGABYTE = 1_000_000
 
 
+class MeasurementFailed(Exception):
+    """What was to be measured did not work."""
+
+
+def check(condition: bool, what: object) -> None:
+    """Stop when a figure would not mean what its name says."""
+    if not condition:
+        raise MeasurementFailed(what)
+
+
 async def call(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
     """Call a tool that must give a structured result."""
     result = await client.call_tool(tool, arguments)
     if result.structured_content is None:
-        raise RuntimeError(f"{tool}: {result.content}")
+        raise MeasurementFailed(f"{tool}: {result.content}")
     return result.structured_content
 
 
@@ -48,7 +58,7 @@ async def cold_start(client: Client, image: str, runs: int = 9) -> Figure:
     async def first_result() -> str:
         session = (await call(client, "open_session", reuse=False))["session_id"]
         result = await call(client, "execute_code", code="1+1", session_id=session)
-        assert result["status"] == "ok", result
+        check(result["status"] == "ok", result)
         return session
 
     for _ in range(runs):
@@ -115,7 +125,7 @@ async def transfer(server: Controller, session: str, runs: int = 3) -> list[Figu
             answer.raise_for_status()
             async for piece in answer.aiter_raw():
                 size += len(piece)
-        assert size == FILE_BYTES, size
+        check(size == FILE_BYTES, size)
 
     async def upload(http: httpx2.AsyncClient) -> None:
         (await http.put(path, content=payload)).raise_for_status()
@@ -168,7 +178,7 @@ async def flood(client: Client, server: Controller, session: str) -> Figure:
                 client, "get_execution", execution_id=result["execution_id"], wait=50
             )
         done.set()
-    assert result["status"] == "ok", result["status"]
+    check(result["status"] == "ok", result["status"])
     seconds = time.perf_counter() - start
     growth = (peak - before) / MEGABYTE
     detail = (
@@ -183,7 +193,7 @@ def proportional_memory(pid: int) -> int:
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1]) * 1024
-    raise RuntimeError(f"process {pid} has no PSS")
+    raise MeasurementFailed(f"process {pid} has no PSS")
 
 
 async def idle_memory(client: Client) -> Figure:
@@ -191,7 +201,7 @@ async def idle_memory(client: Client) -> Figure:
     session = (await call(client, "open_session", reuse=False))["session_id"]
     await call(client, "execute_code", code="1+1", session_id=session)
     await anyio.sleep(2)
-    short = subprocess.run(  # noqa: ASYNC221  # nothing else runs meanwhile
+    short = subprocess.run(  # noqa: ASYNC221  # nothing else is to run
         ["docker", "ps", "-q", "--no-trunc", "--filter", f"label=io.sandbox.session={session}"],
         capture_output=True,
         text=True,
@@ -201,9 +211,9 @@ async def idle_memory(client: Client) -> Figure:
     shims = [
         process
         for process in psutil.process_iter(["name", "cmdline"])
-        if "containerd-shim" in (process.info["name"] or "") and short in process.info["cmdline"]
+        if "containerd-shim" in (process.info["name"] or "") and short in (process.info["cmdline"] or ())
     ]
-    assert len(shims) == 1, f"expected one shim of {short}, found {len(shims)}"
+    check(len(shims) == 1, f"expected one shim of {short}, found {len(shims)}")
     for process in [*shims, *shims[0].children(recursive=True)]:
         sizes.setdefault(process.name(), []).append(proportional_memory(process.pid))
     await call(client, "close_session", session_id=session)

@@ -70,8 +70,11 @@ def free_port() -> int:
 
 
 @contextmanager
-def controller() -> Iterator[Controller]:
+def controller(policies: Path | None = None) -> Iterator[Controller]:
     """Run ``sandbox serve`` until the end of the block, then close its sessions and stop it.
+
+    Args:
+        policies: A folder of policies besides the built-in ones.
 
     Raises:
         ControllerFailed: It did not become ready; with its log.
@@ -79,6 +82,8 @@ def controller() -> Iterator[Controller]:
     base = f"http://127.0.0.1:{free_port()}"
     with tempfile.TemporaryDirectory(prefix="sandbox-state-") as state:
         environment = os.environ | {"SANDBOX_STATE_DIR": state}
+        if policies is not None:
+            environment["SANDBOX_POLICIES"] = str(policies)
         log = Path(state, "serve.log")
         port = base.rpartition(":")[2]
         with log.open("wb") as sink:

@@ -22,7 +22,7 @@ from scripts.controller import Controller, ControllerFailed, controller
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "demo-output"
 
-console = Console(highlight=False)
+console = Console(highlight=False, soft_wrap=True)
 
 ANALYSIS = """\
 import pandas as pd
@@ -65,7 +65,10 @@ def step(title: str) -> None:
 
 def show_code(code: str) -> None:
     """Show what runs in the sandbox."""
-    console.print(Syntax(code.rstrip(), "python", theme="ansi_dark", background_color="default"))
+    console.print(
+        Syntax(code.rstrip(), "python", theme="ansi_dark", background_color="default"),
+        soft_wrap=False,
+    )
 
 
 async def call(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
