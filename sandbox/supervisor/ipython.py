@@ -16,6 +16,7 @@ import os
 import signal
 import site
 import sys
+import tempfile
 import traceback
 import types
 from dataclasses import dataclass
@@ -198,6 +199,7 @@ def prepare(ipython_dir: str) -> None:
     Args:
         ipython_dir: What ``IPYTHONDIR`` will be in the kernels.
     """
+    tempfile.gettempdir()  # every cell asks for it, and finding it needs room on a disk
     sys.modules["debugpy"] = None  # type: ignore[assignment]  # as if it were not installed:
     for name in _NEEDED:  # no debugger is offered, and it takes 0.1 s and 10 MB to import
         with contextlib.suppress(ImportError):
