@@ -1,0 +1,57 @@
+"""What a session is born with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import anyio
+
+from sandbox.policy import Policy
+from sandbox.runtimes.base import ContainerRuntime
+from sandbox.sessions.journal import Journal
+from sandbox.spec import ContainerSpec, SessionIdentity
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all sessions of a controller share.
+
+    Args:
+        runtime: Where the containers are.
+        journal: Where executions and ends are noted.
+        gate: How many containers are brought up at once.
+        clock: Unix time, seconds.
+    """
+
+    runtime: ContainerRuntime
+    journal: Journal
+    gate: anyio.CapacityLimiter
+    clock: Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Birth:
+    """What a session is born with.
+
+    Args:
+        identity: Whose it is, and since and until when.
+        policy: What it may.
+        spec: What its container must be.
+        name: As its opener named it; empty for none.
+        opener_key: The default key of the caller that opened it.
+        default_key: The key of the caller whose default it is; None for nobody's.
+        last_activity: Unix time, seconds.
+        container_id: Of the container it is adopted from; None when one is to be made.
+        is_proved: Whether an earlier controller proved that its policy is enforced.
+    """
+
+    identity: SessionIdentity
+    policy: Policy
+    spec: ContainerSpec
+    name: str
+    opener_key: str
+    default_key: str | None
+    last_activity: float
+    container_id: str | None = None
+    is_proved: bool = False

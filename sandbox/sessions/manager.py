@@ -1,0 +1,390 @@
+"""The sessions of one controller: open, find, list and close them.
+
+Every session is a task in the manager's task group. What a controller that was killed left behind
+is found again at the start (``sandbox.sessions.adoption``); what ends by itself is noticed by the
+sweeper (``sandbox.sessions.sweeper``).
+"""
+
+from __future__ import annotations
+
+import builtins
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack, suppress
+from types import TracebackType
+
+import anyio
+from anyio import TASK_STATUS_IGNORED
+from anyio.abc import TaskGroup, TaskStatus
+
+from sandbox import images
+from sandbox.config import Settings
+from sandbox.errors import (
+    InfrastructureError,
+    InvalidRequest,
+    NotFound,
+)
+from sandbox.kernels import Execution, ExecutionResult
+from sandbox.link import printable
+from sandbox.policy import Policy, PolicySet, seccomp_profile
+from sandbox.runtimes.base import ContainerRuntime
+from sandbox.sessions.adoption import Adoption
+from sandbox.sessions.birth import Surroundings
+from sandbox.sessions.endings import ended_error
+from sandbox.sessions.journal import Journal, SessionRow
+from sandbox.sessions.locks import KeyedLocks
+from sandbox.sessions.models import Caller, SessionInfo
+from sandbox.sessions.opener import Opener
+from sandbox.sessions.session import Session
+from sandbox.sessions.state import Slot
+from sandbox.sessions.sweeper import Sweeper
+
+OPEN_TIMEOUT_S = 60.0
+START_WAIT_S = 20.0
+OPEN_AT_ONCE = 8
+MAX_NAME = 64
+
+
+class SessionManager:
+    """The sessions of one controller; an async context manager.
+
+    Args:
+        runtime: Where the containers are.
+        policies: What callers may ask for.
+        settings: ``runtime`` and ``max_sessions`` are read here.
+        slot: The controller's place in the state directory; released by whoever took it.
+        image_for: The engine's reference of an image that a policy names.
+        seccomp: The seccomp profile as JSON; empty for the built-in one.
+        keep_sessions: Whether sessions outlive the manager, for the next controller of the slot;
+            otherwise leaving the context closes them. None: those of the served slot do.
+        clock: Unix time, seconds.
+    """
+
+    def __init__(
+        self,
+        runtime: ContainerRuntime,
+        policies: PolicySet,
+        settings: Settings,
+        slot: Slot,
+        *,
+        image_for: Callable[[str], str] = images.reference,
+        seccomp: str = "",
+        keep_sessions: bool | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.runtime = runtime
+        self.policies = policies
+        self._settings = settings
+        self._image_for = image_for
+        self._slot = slot
+        self._seccomp = seccomp or seccomp_profile()
+        self._keep_sessions = slot.name == "serve" if keep_sessions is None else keep_sessions
+        self._clock = clock
+        self._sessions: dict[tuple[str, str], Session] = {}
+        self._locks = KeyedLocks()
+        self._gate = anyio.CapacityLimiter(OPEN_AT_ONCE)
+        self._closing = False
+        self._housekeeping = anyio.CancelScope()
+        self._housekeeping_over = anyio.Event()
+
+    # --- life
+
+    async def __aenter__(self) -> SessionManager:
+        async with AsyncExitStack() as undo:
+            self._journal = Journal(self._slot.journal)
+            undo.callback(self._journal.close)
+            around = Surroundings(self.runtime, self._journal, self._gate, self._clock)
+            self._adoption = Adoption(
+                around,
+                owner=self._slot.owner,
+                seccomp=self._seccomp,
+                keep=self._keep_sessions,
+                add=self._add,
+            )
+            self._opener = Opener(
+                around,
+                self._settings,
+                owner=self._slot.owner,
+                image_for=self._image_for,
+                seccomp=self._seccomp,
+                keep=self._keep_sessions,
+            )
+            self._sweeper = Sweeper(around, self._slot, self._sessions.values)
+            self._tasks: TaskGroup = await undo.enter_async_context(anyio.create_task_group())
+            self._tasks.start_soon(self._keep_house)
+            self._undo = undo.pop_all()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._closing = True
+        with anyio.CancelScope(shield=True):
+            # First the sweeper: to it, a container whose session is no longer here is an orphan.
+            self._housekeeping.cancel()
+            await self._housekeeping_over.wait()
+            ending = ("kept", "") if self._keep_sessions else ("closed", "the controller ended")
+            async with anyio.create_task_group() as endings:
+                for session in tuple(self._sessions.values()):
+                    endings.start_soon(session.end, *ending)
+        self._tasks.cancel_scope.cancel()
+        # Without the error of the block: a task group would hand it on inside an ExceptionGroup.
+        await self._undo.__aexit__(None, None, None)
+
+    async def _keep_house(self) -> None:
+        try:
+            with self._housekeeping:
+                await self._adoption.run()
+                await self._sweeper.run()
+        finally:
+            self._housekeeping_over.set()
+
+    @property
+    def owner(self) -> str:
+        """The id that labels this controller's containers."""
+        return self._slot.owner
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether all that an earlier controller left has been taken back or removed."""
+        return self._adoption.is_done and all(s.state != "opening" for s in self._adopted())
+
+    def _adopted(self) -> builtins.list[Session]:
+        return [session for session in self._sessions.values() if session.is_adopted]
+
+    def _add(self, session: Session) -> None:
+        """Take an adopted session; it comes up in its own time."""
+        self._sessions[session.key] = session
+        self._tasks.start_soon(self._run, session)
+
+    async def _run(
+        self, session: Session, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED
+    ) -> None:
+        try:
+            await session.run(task_status=task_status)
+        finally:
+            self._sessions.pop(session.key, None)
+
+    # --- what callers do
+
+    async def open(
+        self, caller: Caller, *, policy: str = "", name: str = "", reuse: bool = True
+    ) -> Session:
+        """Open a session, or find the one that is open.
+
+        Without a name, what is found or opened belongs to this caller's conversation (its
+        ``default_key``), and is opened as its default session if it has none; a name is known to
+        all conversations of the principal.
+
+        Args:
+            caller: Whose it is to be.
+            policy: What it may; empty for the default policy.
+            name: The caller's word for it; empty for none.
+            reuse: Return an open one of that policy (and name) if there is one.
+
+        Raises:
+            NotFound: There is no such policy.
+            QuotaExceeded: The caller, or the controller, has as many sessions as may be.
+            SandboxError: It could not be opened; nothing is left of it.
+        """
+        wanted = self.policies.get(policy)
+        _check_name(name)
+        if self._closing:
+            raise InfrastructureError("The controller is stopping; it opens no more sessions.")
+        await self._adoption.wait_done(START_WAIT_S)
+        if not reuse:
+            return await self._open(caller, wanted, name, as_default=False)
+        key = ("name", caller.principal, name) if name else _default_lock(caller)
+        async with self._locks.hold(key):
+            if found := self._reusable(caller, wanted, name):
+                await found.ready()
+                found.touch()
+                return found
+            as_default = not name and self._default(caller) is None
+            return await self._open(caller, wanted, name, as_default=as_default)
+
+    async def get(self, caller: Caller, session_id: str = "") -> Session:
+        """The session of that id, or the caller's default one, opened on first use.
+
+        When the default session has ended other than by a close, the next call raises
+        ``SessionLost`` once, so that nobody takes an empty session for the one that was; the call
+        after it opens a new one.
+
+        Raises:
+            NotFound: The caller has no such session.
+            SessionLost: The session has ended.
+            SandboxError: The default session could not be opened.
+        """
+        await self._adoption.wait_done(START_WAIT_S)
+        if session_id:
+            session = self._find(caller, session_id)
+            await session.ready()
+            return session
+        session = self._default(caller)
+        if session is not None and session.is_usable:
+            return session
+        async with self._locks.hold(_default_lock(caller)):
+            session = self._default(caller)
+            if session is not None and not session.is_ending:
+                await session.ready()
+                return session
+            if session is not None:
+                await session.wait_over()
+            self._tell_end(caller)
+            return await self._open(caller, self.policies.get(""), "", as_default=True)
+
+    def list(self, caller: Caller) -> builtins.list[SessionInfo]:
+        """The caller's open sessions, oldest first."""
+        mine = (s for s in self._sessions.values() if s.principal == caller.principal)
+        infos = [session.info() for session in mine if session.is_usable]
+        return sorted(infos, key=lambda info: info.created_at)
+
+    async def close(self, caller: Caller, session_id: str = "") -> SessionInfo:
+        """Close a session, or the caller's default one: remove its container and all in it.
+
+        Closing one that has ended already answers what it was.
+
+        Raises:
+            NotFound: The caller has no such session.
+        """
+        await self._adoption.wait_done(START_WAIT_S)
+        if session_id:
+            session = self._sessions.get((caller.principal, session_id))
+            if session is None:
+                return _ended_info(self._ended_row(caller, session_id))
+        else:
+            session = self._default(caller)
+            if session is None:
+                raise NotFound("You have no default session open; nothing was closed.")
+        await session.end("closed", "it was closed by its caller")
+        return session.info()
+
+    async def execution(self, caller: Caller, execution_id: str) -> Execution | ExecutionResult:
+        """An execution of one of the caller's sessions, also some time after the session's end.
+
+        Returns:
+            The execution to wait for, or how it ended if its session, or the controller that ran
+            it, has ended since.
+
+        Raises:
+            NotFound: The caller has no such execution, or it ended too long ago.
+        """
+        await self._adoption.wait_done(START_WAIT_S)
+        for session in tuple(self._sessions.values()):
+            if session.principal == caller.principal and session.is_usable:
+                with suppress(NotFound):
+                    return session.kernels.execution(execution_id)
+        row = self._journal.session_of(caller.principal, execution_id)
+        if row is not None:
+            session = self._sessions.get((caller.principal, row.session_id))
+            if session is not None and not session.is_ending:  # it is being taken back
+                await session.ready()
+                return session.kernels.execution(execution_id)
+            result = self._journal.result(row.session_id, execution_id)
+            if result is not None:
+                return result
+        raise NotFound(
+            f"There is no execution {printable(execution_id, 80)!r} of yours.",
+            remedy="Results are kept for a day after their session's end.",
+        )
+
+    async def sweep(self) -> None:
+        """Do the housekeeping now instead of when it is due.
+
+        Raises:
+            SandboxError: The engine or the journal cannot be used.
+        """
+        await self._adoption.wait_done(START_WAIT_S)
+        await self._sweeper.sweep()
+
+    # --- inside
+
+    def _default(self, caller: Caller) -> Session | None:
+        for session in self._sessions.values():
+            if session.principal == caller.principal and session.default_key == caller.default_key:
+                return session
+        return None
+
+    def _reusable(self, caller: Caller, policy: Policy, name: str) -> Session | None:
+        """The best open session that an ``open`` of this policy may return."""
+        fitting = [
+            session
+            for session in self._sessions.values()
+            if session.principal == caller.principal
+            and session.is_usable
+            and session.name == name
+            and (name or session.opener_key == caller.default_key)
+            and session.policy.digest == policy.digest
+        ]
+        return max(
+            fitting, key=lambda s: (s.default_key is not None, s.last_activity), default=None
+        )
+
+    def _find(self, caller: Caller, session_id: str) -> Session:
+        session = self._sessions.get((caller.principal, session_id))
+        if session is not None:
+            return session
+        row = self._ended_row(caller, session_id)
+        raise ended_error(row.session_id, row.state, row.reason)
+
+    def _ended_row(self, caller: Caller, session_id: str) -> SessionRow:
+        """The caller's session that has ended; a foreign id and an absent one look the same."""
+        row = self._journal.session(caller.principal, session_id)
+        if row is None or row.ended_at is None:
+            raise NotFound(
+                f"You have no session {printable(session_id, 80)!r}.",
+                remedy="list_sessions shows those you have; an empty session_id means your "
+                "default one.",
+            )
+        return row
+
+    def _tell_end(self, caller: Caller) -> None:
+        """Say once that the caller's default session has ended, unless the caller closed it."""
+        row = self._journal.latest_default(caller.principal, caller.default_key)
+        if row is None or row.told or row.state not in ("expired", "lost"):
+            return
+        self._journal.told(row.session_id)
+        raise ended_error(row.session_id, row.state, row.reason, is_default=True)
+
+    async def _open(
+        self, caller: Caller, policy: Policy, name: str, *, as_default: bool
+    ) -> Session:
+        engine = await self._sweeper.known_engine()
+        # No await from the count to the entry: opens that come at once see each other.
+        session = self._opener.session(
+            caller, policy, name, engine, self._sessions.values(), as_default=as_default
+        )
+        self._sessions[session.key] = session
+        try:
+            with anyio.fail_after(OPEN_TIMEOUT_S):
+                await self._tasks.start(self._run, session)
+        except TimeoutError as exc:
+            raise InfrastructureError(
+                f"The session was not ready within {OPEN_TIMEOUT_S:g} s; it was removed.",
+                remedy="The engine may be overloaded: try again later.",
+            ) from exc
+        session.hand_over()
+        return session
+
+
+def _default_lock(caller: Caller) -> tuple[str, str, str]:
+    return ("default", caller.principal, caller.default_key)
+
+
+def _ended_info(row: SessionRow) -> SessionInfo:
+    try:
+        info = SessionInfo.model_validate_json(row.info)
+    except ValueError as exc:
+        raise ended_error(row.session_id, row.state, row.reason) from exc
+    return info.model_copy(update={"state": row.state, "kernels": ()})
+
+
+def _check_name(name: str) -> None:
+    if len(name) > MAX_NAME or not name.isprintable():
+        raise InvalidRequest(
+            f"A session's name has at most {MAX_NAME} printable characters.",
+            remedy="Choose a shorter name, or none.",
+        )

@@ -1,0 +1,53 @@
+"""The values that sessions take from and give to callers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict
+
+from sandbox.kernels import KernelInfo
+from sandbox.policy import Limits
+from sandbox.sessions.journal import SessionState
+
+WORKSPACE = "/workspace"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls.
+
+    Args:
+        principal: Whose sessions these are; everything is looked up by principal and id.
+        default_key: Tells apart the conversations of one principal, each with a default session.
+    """
+
+    principal: str
+    default_key: str = ""
+
+
+class SessionInfo(BaseModel):
+    """A session as it is now, or as it was when it ended."""
+
+    model_config = ConfigDict(frozen=True)
+
+    session_id: str
+    name: str
+    """As its opener named it; empty for none."""
+    state: SessionState
+    is_default: bool
+    """Whether it is some caller's default session."""
+    policy: str
+    image: str
+    runtime: str
+    created_at: float
+    """Unix time, seconds."""
+    expires_at: float
+    """Unix time at which it ends whatever it does."""
+    idle_expires_at: float
+    """Unix time at which it ends unless it is used; moves with each use."""
+    limits: Limits
+    workspace: str = WORKSPACE
+    kernels: tuple[KernelInfo, ...] = ()
+    checks_passed: int = 0
+    """How many facts about its isolation were measured inside and found as the policy says."""

@@ -1,0 +1,393 @@
+"""One session: a container from its creation to its removal, and what can be done in it.
+
+A session is one task of its manager (:meth:`Session.run`): it makes the container, proves that the
+policy is enforced, keeps the link up, and removes the container at the end, however that comes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+
+import anyio
+from anyio import TASK_STATUS_IGNORED
+from anyio.abc import TaskGroup, TaskStatus
+
+from sandbox.errors import (
+    Conflict,
+    InfrastructureError,
+    LinkLost,
+    PolicyNotEnforced,
+    SandboxError,
+    SessionLost,
+)
+from sandbox.files import Files
+from sandbox.kernels import DEFAULT_KERNEL_ID, Kernels
+from sandbox.link import Link
+from sandbox.processes import Processes
+from sandbox.proof import Proof, prove
+from sandbox.sessions.birth import Birth, Surroundings
+from sandbox.sessions.connection import Connection
+from sandbox.sessions.endings import Ending, cause_of_end, ended_error
+from sandbox.sessions.groups import leading_error
+from sandbox.sessions.journal import SessionState
+from sandbox.sessions.models import SessionInfo
+from sandbox.spec import mismatches
+from sandbox.terminals import Terminals
+
+RECONNECT_WAIT_S = 20.0
+VERDICT_WAIT_S = 5.0
+REMOVE_TIMEOUT_S = 30.0
+END_TIMEOUT_S = 40.0
+
+logger = logging.getLogger(__name__)
+
+
+class Session:
+    """One caller's container and all in it.
+
+    Made by the manager only. Use ``kernels``, ``processes``, ``terminals`` and ``files`` inside
+    ``async with session.use():``.
+
+    Args:
+        birth: What it is born with.
+        around: What it shares with the controller's other sessions.
+        keep: Whether its container is left alone when the manager is cancelled.
+    """
+
+    def __init__(self, birth: Birth, around: Surroundings, *, keep: bool) -> None:
+        limits = birth.policy.limits
+        self.session_id = birth.identity.session_id
+        self.principal = birth.identity.principal
+        self.uid = birth.identity.uid
+        self.policy = birth.policy
+        self.name = birth.name
+        self.opener_key = birth.opener_key
+        self.default_key = birth.default_key
+        self.container_id = birth.container_id
+        self.is_adopted = birth.container_id is not None
+        self.state: SessionState = "opening"
+        self.kernels = Kernels(
+            self.session_id, limits, around.journal, oom_probe=self._ran_out_of_memory
+        )
+        self.processes = Processes(limits)
+        self.terminals = Terminals(limits)
+        self.files = Files(limits)
+        self._identity = birth.identity
+        self._spec = birth.spec
+        self._was_opened = self._is_handed_over = self.is_adopted
+        self._is_proved = birth.is_proved
+        self._proof: Proof | None = None
+        self._runtime = around.runtime
+        self._journal = around.journal
+        self._gate = around.gate
+        self._clock = around.clock
+        self._keep = keep
+        self._connection: Connection | None = None
+        self._leases = 0
+        self._last_activity = self._noted_activity = birth.last_activity
+        self._ending: tuple[Ending, str] | None = None
+        self._settled = anyio.Event()
+        self._stop = anyio.Event()
+        self._over = anyio.Event()
+
+    # --- what it is
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What it is looked up by: principal and id."""
+        return (self.principal, self.session_id)
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether its end has begun."""
+        return self._ending is not None
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether a caller can be given it now."""
+        return self.state == "open" and not self.is_ending
+
+    def info(self) -> SessionInfo:
+        """The session as it is now."""
+        return SessionInfo(
+            session_id=self.session_id,
+            name=self.name,
+            state=self.state,
+            is_default=self.default_key is not None,
+            policy=self.policy.name,
+            image=self._spec.image,
+            runtime=self._spec.runtime,
+            created_at=self._identity.created_at,
+            expires_at=self._identity.expires_at,
+            idle_expires_at=self.idle_expires_at,
+            limits=self.policy.limits,
+            kernels=self.kernels.infos,
+            checks_passed=len(self._proof.checks) if self._proof else 0,
+        )
+
+    @property
+    def last_activity(self) -> float:
+        """Unix time at which it was last used; now, while it is in use."""
+        if self._leases or any(kernel.state == "busy" for kernel in self.kernels.infos):
+            return self._clock()
+        return max(self._last_activity, self.terminals.last_activity_at)
+
+    @property
+    def idle_expires_at(self) -> float:
+        """Unix time at which it ends unless it is used."""
+        return min(self.last_activity + self.policy.limits.idle_s, self._identity.expires_at)
+
+    def expiry(self) -> str:
+        """Why it should end now, in words; empty when it should not."""
+        now = self._clock()
+        if now >= self._identity.expires_at:
+            return f"its lifetime of {self.policy.limits.lifetime_s:g} s was over"
+        if now >= self.idle_expires_at:
+            return f"it was not used for {self.policy.limits.idle_s:g} s"
+        return ""
+
+    # --- its use
+
+    def hand_over(self) -> None:
+        """Say that its caller has it, so that a cancelled opening no longer takes it back."""
+        self._is_handed_over = True
+
+    def touch(self) -> None:
+        """Count this moment as use."""
+        self._last_activity = self._clock()
+
+    def note_activity(self) -> None:
+        """Write to the journal when it was last used, if that changed since."""
+        latest = self.last_activity
+        if latest > self._noted_activity:
+            self._journal.used(self.session_id, latest)
+            self._noted_activity = latest
+
+    @asynccontextmanager
+    async def use(self) -> AsyncGenerator[None]:
+        """Hold a lease: the session does not idle out meanwhile, and its link is up at the start.
+
+        Raises:
+            SessionLost: The session has ended, or ends while it is used.
+            LinkLost: The link is not back within a bound; the session may be.
+        """
+        self._leases += 1
+        try:
+            await self.ready()
+            if self._connection is not None and not self._connection.is_up:
+                await self._reconnected(self._connection)
+            try:
+                yield
+            except LinkLost as exc:
+                if self._connection is not None:
+                    await self._verdict(self._connection)
+                self._check_usable(exc)
+                raise
+        finally:
+            self._leases -= 1
+            self.touch()
+
+    async def ready(self) -> None:
+        """Wait until it can be used.
+
+        Raises:
+            SessionLost: It has ended.
+        """
+        await self._settled.wait()
+        self._check_usable()
+
+    def _check_usable(self, cause: BaseException | None = None) -> None:
+        if not self.is_usable:
+            ending, reason = self._ending or ("lost", "it could not be opened")
+            state: SessionState = "closed" if ending == "kept" else ending
+            raise ended_error(self.session_id, state, reason) from cause
+
+    async def _reconnected(self, connection: Connection) -> None:
+        if not await connection.settled(RECONNECT_WAIT_S):
+            raise LinkLost(
+                "The connection to the session was lost and is being made again.",
+                remedy="Try again in a moment; what runs in the session goes on meanwhile.",
+            )
+        await self._verdict(connection)
+        self._check_usable()
+
+    async def _verdict(self, connection: Connection) -> None:
+        """After a lost link, wait until it is known whether the session is lost too."""
+        if await connection.settled(VERDICT_WAIT_S) and connection.is_over:
+            with anyio.move_on_after(VERDICT_WAIT_S):
+                await self._stop.wait()
+
+    # --- its life
+
+    async def end(self, ending: Ending, reason: str) -> None:
+        """End it and wait until it is over; harmless when it is ending already."""
+        self.begin_end(ending, reason)
+        await self.wait_over()
+
+    async def wait_over(self) -> None:
+        """Wait until it is over, within a bound."""
+        with anyio.move_on_after(END_TIMEOUT_S):
+            await self._over.wait()
+
+    def begin_end(self, ending: Ending, reason: str) -> None:
+        """Start to end it; the first reason counts."""
+        if self._ending is None:
+            self._ending = (ending, reason)
+            self._stop.set()
+
+    async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
+        """Live: in a task of the manager, started when the session is ready for its caller.
+
+        Raises:
+            SandboxError: It could not be opened; nothing is left of it.
+        """
+        try:
+            await self._live(task_status)
+            if not self._was_opened:
+                raise SessionLost("The session was ended while it was opened.")
+        except SandboxError as exc:
+            if not self._was_opened:
+                raise
+            self.begin_end("lost", await self._cause(exc))
+        except Exception:
+            if not self._was_opened:
+                raise
+            logger.exception("session %s", self.session_id)
+            self.begin_end("lost", "an internal error of the controller; its log says more")
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._tear_down()
+
+    async def _live(self, task_status: TaskStatus[None]) -> None:
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._cancel_at_end, tasks.cancel_scope)
+                await self._bring_up(tasks)
+                self.state = "open"
+                self._was_opened = True
+                self._settled.set()
+                task_status.started()
+        except BaseExceptionGroup as group:
+            raise leading_error(group) from group
+
+    async def _cancel_at_end(self, scope: anyio.CancelScope) -> None:
+        await self._stop.wait()
+        scope.cancel()
+
+    async def _bring_up(self, tasks: TaskGroup) -> None:
+        if not self.is_adopted:
+            self._journal.opening(
+                self.session_id, self.principal, self.opener_key, self.name, self._last_activity
+            )
+        tasks.start_soon(self.kernels.run)
+        tasks.start_soon(self.terminals.run)
+
+        async def attach(link: Link) -> None:
+            await self._attach(link, tasks)
+
+        async with self._gate:
+            container_id = self.container_id or await self._make_container()
+            self._connection = Connection(self._runtime, container_id, attach)
+            async with anyio.create_task_group() as checks:
+                if not self.is_adopted:  # otherwise the adoption has looked at it
+                    checks.start_soon(self._check_container, container_id)
+                await tasks.start(self._connection.run)
+        if not self.is_adopted:
+            self._journal.opened(self.session_id, self.info(), self.default_key)
+
+    async def _make_container(self) -> str:
+        # Shielded, so that the id of a container that was made is always known here.
+        with anyio.CancelScope(shield=True):
+            self.container_id = await self._runtime.create(self._spec)
+        container_id = self.container_id or ""
+        await self._runtime.start(container_id)
+        return container_id
+
+    async def _check_container(self, container_id: str) -> None:
+        """Compare what the engine made of the container with the spec."""
+        info = await self._runtime.inspect(container_id)
+        if info.state == "missing":
+            raise SessionLost("The session's container was removed while it was opened.")
+        if wrong := mismatches(self._spec, info.facts):
+            raise PolicyNotEnforced(
+                "The container does not match its policy and was removed: " + "; ".join(wrong),
+                remedy="`sandbox doctor` checks the engine.",
+            )
+
+    async def _attach(self, link: Link, tasks: TaskGroup) -> None:
+        async with anyio.create_task_group() as attaching:
+            if not self._is_proved:
+                attaching.start_soon(self._prove, link)
+            await self.kernels.attach(link)
+            await self.terminals.attach(link)
+            await self.processes.attach(link)
+            await self.files.attach(link)
+            if not self.is_adopted and self.state == "opening":
+                # While the proof is made: most callers want a kernel, and want it at once.
+                tasks.start_soon(self._start_first_kernel)
+
+    async def _ran_out_of_memory(self) -> bool | None:
+        """What the engine knows when a kernel died and nobody says of what."""
+        with suppress(SandboxError):
+            if (await self._runtime.inspect(self.container_id or "")).oom_killed:
+                return True
+        return None
+
+    async def _prove(self, link: Link) -> None:
+        self._proof = await prove(link, self._spec)
+        self._is_proved = True
+
+    async def _start_first_kernel(self) -> None:
+        try:
+            await self.kernels.start(kernel_id=DEFAULT_KERNEL_ID)
+        except Conflict:
+            return  # a caller was quicker
+        except SandboxError as exc:  # the first execution tries again, and tells its caller
+            logger.warning("session %s: no first kernel: %s", self.session_id, exc)
+
+    async def _cause(self, error: SandboxError) -> str:
+        """Why a session that had been open was lost."""
+        if isinstance(error, SessionLost) and self.container_id is not None:
+            with anyio.CancelScope(shield=True), suppress(SandboxError):
+                return cause_of_end(await self._runtime.inspect(self.container_id)) or error.message
+        return error.message
+
+    async def _tear_down(self) -> None:
+        is_kept = self._keep and self._is_handed_over  # when the manager itself is cancelled
+        fallback: tuple[Ending, str] = ("kept", "") if is_kept else ("closed", "it was given up")
+        ending, reason = self._ending = self._ending or fallback
+        self._settled.set()
+        if ending == "kept":
+            with suppress(InfrastructureError):
+                self.note_activity()
+            await self.kernels.aclose()
+        else:
+            info = self.info() if self._was_opened else None
+            self.state = ending
+            await self.kernels.aclose(lost=f"The session is {ending}: {reason}.")
+            await self._remove()
+            self._note_end(ending, reason, info)
+        self._over.set()
+
+    def _note_end(self, state: SessionState, reason: str, info: SessionInfo | None) -> None:
+        try:
+            if self._was_opened:
+                self._journal.ended(self.session_id, state, reason, info, self._clock())
+            else:
+                self._journal.not_opened(self.session_id)
+        except InfrastructureError as exc:
+            logger.error("session %s: its end could not be noted: %s", self.session_id, exc)
+
+    async def _remove(self) -> None:
+        """Remove the container; if the engine does not answer, the sweeper does it later."""
+        if self.container_id is None:
+            return
+        with anyio.move_on_after(REMOVE_TIMEOUT_S) as scope:
+            try:
+                await self._runtime.remove(self.container_id)
+            except SandboxError as exc:
+                logger.warning("container %.12s stays for now: %s", self.container_id, exc)
+        if scope.cancelled_caught:
+            logger.warning("container %.12s stays for now: no answer", self.container_id)

@@ -1,0 +1,115 @@
+"""What nobody asks for and must happen all the same: expiry, lost containers, orphans, pruning."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+
+import anyio
+import anyio.lowlevel
+
+from sandbox.errors import SandboxError
+from sandbox.runtimes.base import ContainerInfo, EngineInfo
+from sandbox.sessions.birth import Surroundings
+from sandbox.sessions.endings import cause_of_end
+from sandbox.sessions.neighbours import tidy_neighbours
+from sandbox.sessions.session import Session
+from sandbox.sessions.state import Slot
+from sandbox.spec import LABEL_OWNER, LABEL_SESSION
+
+EXPIRE_EVERY_S = 2.0
+COMPARE_EVERY = 5
+"""Turns between two looks at the engine's containers."""
+TIDY_EVERY = 30
+"""Turns between two tidyings of the journal and of slots whose controllers are dead."""
+
+logger = logging.getLogger(__name__)
+
+
+class Sweeper:
+    """The housekeeping of one controller.
+
+    Args:
+        around: What all sessions share.
+        slot: The controller's own slot.
+        sessions: The sessions there are now.
+    """
+
+    def __init__(
+        self, around: Surroundings, slot: Slot, sessions: Callable[[], Iterable[Session]]
+    ) -> None:
+        self._engine: EngineInfo | None = None
+        self._around = around
+        self._slot = slot
+        self._sessions = sessions
+        self._is_failing = False
+
+    async def known_engine(self) -> EngineInfo:
+        """What the engine was some seconds ago: asking takes longer than most of an opening.
+
+        Raises:
+            EngineUnavailable: It was never asked, and does not answer now.
+        """
+        if self._engine is None:
+            self._engine = await self._around.runtime.engine()
+        return self._engine
+
+    async def run(self) -> None:
+        """Sweep until cancelled."""
+        turn = 0
+        while True:
+            try:
+                await self.sweep(
+                    compare=turn % COMPARE_EVERY == 0, tidy=turn % TIDY_EVERY == TIDY_EVERY - 1
+                )
+                self._is_failing = False
+            except SandboxError as exc:
+                if not self._is_failing:  # said once, not every other second
+                    logger.error("housekeeping: %s", exc)
+                self._is_failing = True
+            turn += 1
+            await anyio.sleep(EXPIRE_EVERY_S)
+
+    async def sweep(self, *, compare: bool = True, tidy: bool = True) -> None:
+        """Do all of it once.
+
+        Args:
+            compare: Compare the sessions with the engine's containers.
+            tidy: Tidy the journal and the slots of dead controllers.
+
+        Raises:
+            SandboxError: The engine or the journal cannot be used; the rest has been done.
+        """
+        async with anyio.create_task_group() as endings:
+            for session in tuple(self._sessions()):
+                if session.is_usable and (reason := session.expiry()):
+                    logger.info("session %s is closed: %s", session.session_id, reason)
+                    endings.start_soon(session.end, "expired", reason)
+        if compare:
+            await self._compare()
+        journal = self._around.journal
+        for session in tuple(self._sessions()):
+            if session.is_usable:
+                session.note_activity()
+        if tidy:
+            while journal.prune(self._around.clock()):
+                await anyio.lowlevel.checkpoint()
+            await tidy_neighbours(self._around.runtime, self._slot, self._around.clock())
+
+    async def _compare(self) -> None:
+        """End sessions whose containers are gone, and remove containers that are no session's."""
+        runtime = self._around.runtime
+        self._engine = await runtime.engine()
+        open_before = [session for session in self._sessions() if session.is_usable]
+        listed = await runtime.list({LABEL_OWNER: self._slot.owner})
+        containers = {container.id: container for container in listed}
+        for session in open_before:
+            container_id = session.container_id or ""
+            missing = ContainerInfo(container_id, "", "missing", {})
+            if cause := cause_of_end(containers.get(container_id, missing)):
+                session.begin_end("lost", cause)
+        known = {session.session_id for session in self._sessions()}
+        for container in listed:
+            if container.labels.get(LABEL_SESSION) not in known:
+                logger.warning("container %.12s is no session's: removed", container.id)
+                await runtime.remove(container.id)

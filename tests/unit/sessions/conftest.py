@@ -1,0 +1,34 @@
+"""Controllers over an engine in memory."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from sandbox.runtimes.fake import FakeEngine
+from sandbox.sessions import SessionManager
+
+from .controllers import TIGHT, Controllers
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine()
+
+
+@pytest.fixture
+def controllers(engine: FakeEngine, tmp_path: Path) -> Controllers:
+    policies = tmp_path / "policies"
+    policies.mkdir()
+    (policies / "tight.yaml").write_text(TIGHT)
+    return Controllers(engine, tmp_path / "state", policies)
+
+
+@pytest.fixture
+async def manager(controllers: Controllers) -> AsyncIterator[SessionManager]:
+    """A controller that closes its sessions at the end, and leaves no container behind."""
+    async with controllers.running() as manager:
+        yield manager
+    assert controllers.container_ids() == []

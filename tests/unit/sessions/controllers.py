@@ -1,0 +1,81 @@
+"""Controllers over an engine in memory, with a clock that tests move."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from sandbox import resources
+from sandbox.config import Settings
+from sandbox.kernels import ExecutionResult
+from sandbox.policy import load
+from sandbox.runtimes.fake import FakeEngine, FakeRuntime
+from sandbox.sessions import Session, SessionManager
+from sandbox.sessions.state import SlotKind, take_slot
+
+TIGHT = """\
+version: 1
+extends: offline
+limits:
+  sessions: 2
+"""
+
+
+class Controllers:
+    """Makes controllers that share an engine and a state directory.
+
+    Args:
+        engine: The engine.
+        state: The state directory.
+        policies: A folder of policies beside the built-in ones.
+    """
+
+    def __init__(self, engine: FakeEngine, state: Path, policies: Path) -> None:
+        self.engine = engine
+        self.state = state
+        self.policies = policies
+        self.ahead_s = 0.0
+        """How much later it is than it seems."""
+
+    @asynccontextmanager
+    async def running(
+        self, kind: SlotKind = "serve", *, keep: bool = False, **settings: Any
+    ) -> AsyncIterator[SessionManager]:
+        """A controller for the time of a block, ready to be used."""
+        runtime = FakeRuntime(self.engine)
+        with take_slot(self.state, kind) as slot:
+            async with SessionManager(
+                runtime,
+                load(resources.policies(), self.policies),
+                Settings(state_dir=self.state, **settings),
+                slot,
+                image_for=lambda name: f"sandbox/{name}:test",
+                keep_sessions=keep,
+                clock=lambda: time.time() + self.ahead_s,
+            ) as manager:
+                yield manager
+        await runtime.aclose()
+
+    def container_ids(self) -> list[str]:
+        """The containers that the engine has now."""
+        return list(self.engine.containers)
+
+
+async def run(session: Session, code: str) -> ExecutionResult:
+    """Run a cell to its end."""
+    async with session.use():
+        execution = await session.kernels.execute(code)
+    with anyio.fail_after(10):
+        return await execution.wait(None)
+
+
+async def until(condition: Callable[[], Any], timeout_s: float = 10) -> None:
+    """Wait until a condition holds."""
+    with anyio.fail_after(timeout_s):
+        while not condition():  # noqa: ASYNC110  # what it looks at has no event
+            await anyio.sleep(0.01)
