@@ -33,6 +33,7 @@ __all__ = ["MAX_MESSAGE", "ByteStream", "Link", "Message", "Stream", "printable"
 # Long messages under assembly or waiting to be taken, on the whole link.
 MAX_HELD = 96 * 1024 * 1024
 GREETING_TIMEOUT_S = 15.0
+ANSWER_TIMEOUT_S = 60.0
 PING_INTERVAL_S = 15.0
 MAX_UNANSWERED_PINGS = 3
 # Longer work on what one read brought is followed by as long a pause: no link gets more than half
@@ -196,14 +197,20 @@ class Link:
             SandboxError: What the other end refused with.
             ProtocolError: The answer is something else than one JSON object.
             LinkLost: The link ended.
+            InfrastructureError: The answer did not come within ``ANSWER_TIMEOUT_S``.
         """
         stream = self.open(op, **fields)
         try:
-            stream.end()
-            answer = await stream.receive_json()
-            if await stream.receive() is not None:
-                raise ProtocolError("an answer is more than one message")
-            return answer
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                stream.end()
+                answer = await stream.receive_json()
+                if await stream.receive() is not None:
+                    raise ProtocolError("an answer is more than one message")
+                return answer
+        except TimeoutError as exc:
+            raise InfrastructureError(
+                f"The supervisor did not answer {op} within {ANSWER_TIMEOUT_S:g} s."
+            ) from exc
         finally:
             stream.reset()
 
@@ -318,6 +325,7 @@ class Link:
     async def _keep_alive(self) -> None:
         # Counts silent intervals, not time: a process that was stopped itself must not conclude
         # from the clock alone that the other end is gone.
+        await self._greeted.wait()  # until then, who waits for the greeting keeps the time
         silent = 0
         while silent < MAX_UNANSWERED_PINGS:
             self._heard = False

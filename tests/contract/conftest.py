@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import os
-import time
-import uuid
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
-from sandbox import images, resources
-from sandbox.policy import load, seccomp_profile
+from sandbox import images
 from sandbox.runtimes.base import ContainerRuntime
 from sandbox.runtimes.docker import DockerRuntime
 from sandbox.runtimes.fake import FakeEngine, FakeRuntime
-from sandbox.spec import ContainerSpec, SessionIdentity, compile_spec, new_session_id, new_uid
+from sandbox.spec import ContainerSpec
 
 from .engines import make_certificates, proxied, put_ssh, server_context
+from .specs import specs_of
 
 WAYS = ("fake", "socket", "tcp", "tls", "ssh")
-LABEL = "io.sandbox.contract-test"
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 @pytest.fixture(scope="session")
@@ -71,31 +63,5 @@ async def runtime(
 @pytest.fixture
 async def make_spec(runtime: ContainerRuntime) -> AsyncIterator[Callable[[], ContainerSpec]]:
     """Makes specs as a session does; what was created by them is removed at the end."""
-    run = uuid.uuid4().hex
-    policies = load(resources.policies())
-    policy = policies.get(policies.default)
-    seccomp = seccomp_profile()
-    engine = await runtime.engine()
-
-    def make() -> ContainerSpec:
-        identity = SessionIdentity(
-            session_id=new_session_id(),
-            principal="contract",
-            owner=run,
-            uid=new_uid(),
-            created_at=time.time(),
-            expires_at=time.time() + 600,
-        )
-        spec = compile_spec(
-            policy,
-            identity,
-            image=images.reference(policy.image),
-            runtimes=engine.runtimes,
-            seccomp=seccomp,
-            cpus_available=engine.cpus,
-        )
-        return spec.model_copy(update={"labels": {**spec.labels, LABEL: run}})
-
-    yield make
-    for left in await runtime.list({LABEL: run}):
-        await runtime.remove(left.id)
+    async with specs_of(runtime) as make:
+        yield make

@@ -52,7 +52,11 @@ class EngineProxy:
         self._port = 0
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
-        self.frozen = asyncio.Event()
+        self._handlers: set[asyncio.Task[None]] = set()
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        self.held = asyncio.Event()
+        """Set once bytes are held back, after :meth:`freeze`."""
         self.accepted = 0
 
     @property
@@ -69,18 +73,29 @@ class EngineProxy:
             )
             self._port = self._server.sockets[0].getsockname()[1]
 
+    def freeze(self) -> None:
+        """Pass nothing on any more, as an engine that hangs."""
+        self._flowing.clear()
+        self.held.clear()
+
     async def cut(self) -> None:
-        """Stop listening and break every connection."""
+        """Stop listening and break every connection, as an engine that was killed."""
         if self._server:
             self._server.close()
             self._server = None
         self.break_connections()
+        await asyncio.gather(*self._handlers)
 
     def break_connections(self) -> None:
+        """Break what there is; new connections are taken and passed on."""
         for writer in self._writers:
             writer.transport.abort()
+        self._flowing.set()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        handler = asyncio.current_task()
+        assert handler is not None
+        self._handlers.add(handler)
         self.accepted += 1
         engine_reader, engine_writer = await asyncio.open_unix_connection(engine_path())
         self._writers |= {writer, engine_writer}
@@ -91,11 +106,13 @@ class EngineProxy:
         for end in (writer, engine_writer):
             end.transport.abort()
             self._writers.discard(end)
+        self._handlers.discard(handler)
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):
-            if self.frozen.is_set():
-                await asyncio.get_running_loop().create_future()
+            if not self._flowing.is_set():
+                self.held.set()
+            await self._flowing.wait()
             writer.write(data)
             await writer.drain()
         if writer.can_write_eof():
@@ -117,7 +134,7 @@ async def proxied(
 
 
 def make_certificates(directory: Path) -> None:
-    """Write ca.pem, cert.pem and key.pem for a client, server.pem and server-key.pem, by openssl."""
+    """Write ca.pem, for a client cert.pem and key.pem, and server.pem with server-key.pem."""
 
     def openssl(*words: str) -> None:
         subprocess.run(["openssl", *words], cwd=directory, check=True, capture_output=True)

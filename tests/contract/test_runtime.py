@@ -1,41 +1,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 
 import anyio
 import pytest
 
 from sandbox.errors import Conflict, ImageMissing, SessionLost
-from sandbox.link import ByteStream, Link
 from sandbox.runtimes.base import ContainerRuntime
 from sandbox.spec import ContainerSpec, mismatches
 
-from .conftest import LABEL
+from .specs import LABEL, linked, running
 
 pytestmark = pytest.mark.anyio
 
 Specs = Callable[[], ContainerSpec]
-
-
-@asynccontextmanager
-async def linked(io: ByteStream) -> AsyncIterator[Link]:
-    link = Link(io, initiator=True, hello={"build": "contract"})
-    with anyio.fail_after(30):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(link.run)
-            try:
-                await link.greeting()
-                yield link
-            finally:
-                await link.aclose()
-
-
-async def running(runtime: ContainerRuntime, spec: ContainerSpec) -> str:
-    container_id = await runtime.create(spec)
-    await runtime.start(container_id)
-    return container_id
 
 
 async def test_the_engine_says_what_it_is(runtime: ContainerRuntime) -> None:

@@ -56,46 +56,50 @@ def _client(endpoint: Endpoint, version: str, timeout_s: float, connections: int
         files = endpoint.tls
         pair = (files.certificate, files.key) if files.certificate else None
         tls = docker.tls.TLSConfig(client_cert=pair, ca_cert=files.ca, verify=files.verify)
-    # docker-py speaks ssh only with paramiko; so it gets a socket's client with our own transport.
-    url = "unix:///ssh" if endpoint.scheme == "ssh" else endpoint.url
+    # docker-py speaks ssh only with paramiko, and leaves a socket open that could not connect. So
+    # for both it is told of some socket, and given our own transport.
+    is_tcp = endpoint.scheme == "tcp"
+    url = endpoint.url if is_tcp else "unix:///our-own"
     make = cast(Any, docker.APIClient)
     client = make(
         base_url=url, version=version, timeout=timeout_s, tls=tls, max_pool_size=connections
     )
     # Engines are reached directly: no proxy and no credentials from the environment.
     client.trust_env = False
-    if endpoint.scheme == "ssh":
-        client.mount("http+docker://", _SshAdapter(endpoint, connections))
+    if not is_tcp:
+        client.mount("http+docker://", _SocketAdapter(endpoint, timeout_s, connections))
     return cast(Client, client)
 
 
-class _SshConnection(urllib3.connection.HTTPConnection):
-    def __init__(self, endpoint: Endpoint) -> None:
+class _SocketConnection(urllib3.connection.HTTPConnection):
+    def __init__(self, endpoint: Endpoint, timeout_s: float) -> None:
         super().__init__("localhost")
         self._endpoint = endpoint
+        self._timeout_s = timeout_s
 
     def connect(self) -> None:
-        self.sock = self._endpoint.dial_ssh()
-        # urllib3 sets the time-out of the request on an existing socket, not at connecting.
+        self.sock = self._endpoint.dial_socket(self._timeout_s)
+        # The time-out of a request is set on the socket by urllib3, once it is there.
 
 
-class _SshPool(urllib3.HTTPConnectionPool):
-    def __init__(self, endpoint: Endpoint, connections: int) -> None:
+class _SocketPool(urllib3.HTTPConnectionPool):
+    def __init__(self, endpoint: Endpoint, timeout_s: float, connections: int) -> None:
         super().__init__("localhost", maxsize=connections)
         self._endpoint = endpoint
+        self._timeout_s = timeout_s
 
     def _new_conn(self) -> Any:
-        return _SshConnection(self._endpoint)
+        return _SocketConnection(self._endpoint, self._timeout_s)
 
 
-class _SshAdapter(requests.adapters.HTTPAdapter):
-    """Sends requests through ``Endpoint.dial_ssh``."""
+class _SocketAdapter(requests.adapters.HTTPAdapter):
+    """Sends requests through ``Endpoint.dial_socket``."""
 
-    def __init__(self, endpoint: Endpoint, connections: int) -> None:
+    def __init__(self, endpoint: Endpoint, timeout_s: float, connections: int) -> None:
         super().__init__()
-        self._pool = _SshPool(endpoint, connections)
+        self._pool = _SocketPool(endpoint, timeout_s, connections)
 
-    def get_connection_with_tls_context(self, *_args: Any, **_kwargs: Any) -> _SshPool:
+    def get_connection_with_tls_context(self, *_args: Any, **_kwargs: Any) -> _SocketPool:
         """The one pool there is."""
         return self._pool
 

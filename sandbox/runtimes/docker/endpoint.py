@@ -13,7 +13,7 @@ import subprocess
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from socket import socket, socketpair
+from socket import AF_UNIX, socket, socketpair
 from typing import Any, cast
 from urllib.parse import SplitResult, urlsplit
 
@@ -84,13 +84,30 @@ class Endpoint:
         if parts.scheme == "unix":
             return await asyncio.open_unix_connection(parts.path, limit=READ_SIZE)
         if parts.scheme == "ssh":
-            return await asyncio.open_connection(sock=self.dial_ssh(), limit=READ_SIZE)
+            return await asyncio.open_connection(sock=self._dial_ssh(), limit=READ_SIZE)
         context = self.tls.context() if self.tls else None
         return await asyncio.open_connection(
             parts.hostname, parts.port, limit=READ_SIZE, ssl=context
         )
 
-    def dial_ssh(self) -> socket:
+    def dial_socket(self, timeout_s: float) -> socket:
+        """Open a connection to a ``unix`` or ``ssh`` endpoint; blocks.
+
+        Raises:
+            OSError: It cannot be reached.
+        """
+        if self.scheme == "ssh":
+            return self._dial_ssh()
+        opened = socket(AF_UNIX)
+        try:
+            opened.settimeout(timeout_s)
+            opened.connect(self._parts.path)
+        except OSError:
+            opened.close()
+            raise
+        return opened
+
+    def _dial_ssh(self) -> socket:
         """A connection through ssh, as the Docker command line makes it: one process for each.
 
         The process has one end of a socket pair as its input and output, so nothing is pumped here.

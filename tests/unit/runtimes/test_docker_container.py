@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sandbox.runtimes.docker.container import create_request, facts_of, info_of, state_of, stats_of
+from sandbox.spec import ContainerSpec, Tmpfs, Ulimit, mismatches
+
+SPEC = ContainerSpec(
+    name="sandbox-x",
+    image="sandbox/python:1",
+    command=("/usr/bin/python3", "-I", "/opt/sandbox"),
+    labels={"a": "b"},
+    environment={"A": "b=c"},
+    hostname="sandbox",
+    working_dir="/workspace",
+    runtime="runc",
+    uid=200_001,
+    gid=200_002,
+    network_mode="none",
+    dns=("127.0.0.1",),
+    read_only_root=True,
+    init=True,
+    privileged=False,
+    cap_add=(),
+    cap_drop=("ALL",),
+    security_opt=("no-new-privileges:true",),
+    seccomp='{"defaultAction":"SCMP_ACT_ERRNO"}',
+    memory_bytes=1 << 30,
+    memory_swap_bytes=1 << 30,
+    nano_cpus=2_000_000_000,
+    pids_limit=100,
+    oom_score_adj=500,
+    shm_bytes=1 << 26,
+    ipc_mode="private",
+    cgroupns_mode="private",
+    ulimits=(Ulimit(name="nofile", soft=10, hard=20),),
+    tmpfs=(
+        Tmpfs(target="/tmp", size_bytes=5, inodes=6, mode=0o1700, uid=1, gid=2, noexec=True),
+        Tmpfs(target="/workspace", size_bytes=7, inodes=8, mode=0o700, uid=3, gid=4),
+    ),
+    masked_paths=("/proc/kcore",),
+    readonly_paths=("/proc/sys",),
+    log_driver="none",
+)
+
+
+def inspected(**host: Any) -> dict[str, Any]:
+    """What an engine that did as it was asked would say."""
+    request = create_request(SPEC)
+    return {
+        "Id": "f" * 64,
+        "Name": "/sandbox-x",
+        "State": {"Status": "running", "ExitCode": 0, "OOMKilled": False},
+        "Config": {key: value for key, value in request.items() if key != "HostConfig"},
+        "HostConfig": {**request["HostConfig"], **host},
+        "Mounts": [],
+    }
+
+
+def test_a_spec_comes_back_from_the_engines_words_as_it_went() -> None:
+    facts = facts_of(inspected())
+    assert facts == SPEC.facts()
+    assert mismatches(SPEC, facts) == []
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        {"Binds": ["/:/host"]},
+        {"Mounts": [{"Type": "bind", "Source": "/", "Target": "/host"}]},
+        {"Devices": [{"PathOnHost": "/dev/kvm"}]},
+        {"DeviceRequests": [{"Count": -1}]},
+        {"VolumesFrom": ["other"]},
+        {"GroupAdd": ["0"]},
+        {"PidMode": "host"},
+        {"UTSMode": "host"},
+        {"UsernsMode": "host"},
+        {"Sysctls": {"net.ipv4.ip_forward": "1"}},
+        {"ExtraHosts": ["a:1.2.3.4"]},
+        {"CgroupParent": "/"},
+        {"Runtime": "runsc"},
+        {"NetworkMode": "bridge"},
+        {"ReadonlyRootfs": False},
+        {"Privileged": True},
+        {"CapAdd": ["SYS_ADMIN"]},
+        {"CapDrop": None},
+        {"SecurityOpt": None},
+        {"SecurityOpt": ["no-new-privileges:true", "seccomp=unconfined"]},
+        {"SecurityOpt": ["no-new-privileges:true"]},
+        {"Memory": 0},
+        {"PidsLimit": None},
+        {"Tmpfs": {}},
+        {"Tmpfs": {"/tmp": "", "/workspace": ""}},
+        {"MaskedPaths": None},
+        {"IpcMode": "host"},
+        {"CgroupnsMode": "host"},
+        {"LogConfig": {"Type": "json-file"}},
+        {"LogConfig": None},
+        {"Ulimits": None},
+    ],
+)
+def test_whatever_an_engine_adds_or_leaves_out_is_a_difference(host: dict[str, Any]) -> None:
+    assert len(mismatches(SPEC, facts_of(inspected(**host)))) >= 1
+
+
+def test_a_volume_that_an_image_declares_is_a_difference() -> None:
+    told = {**inspected(), "Mounts": [{"Type": "volume", "Destination": "/data"}]}
+    assert len(mismatches(SPEC, facts_of(told))) == 1
+
+
+@pytest.mark.parametrize("user", ["", "root", "200001", "200001:0", "0:200002"])
+def test_another_user_is_a_difference(user: str) -> None:
+    told = inspected()
+    told["Config"]["User"] = user
+    assert mismatches(SPEC, facts_of(told))
+
+
+def test_a_temporary_filesystem_is_mounted_as_the_spec_says() -> None:
+    options = create_request(SPEC)["HostConfig"]["Tmpfs"]
+    assert options == {
+        "/tmp": "rw,nosuid,nodev,noexec,size=5,nr_inodes=6,mode=1700,uid=1,gid=2",
+        "/workspace": "rw,nosuid,nodev,exec,size=7,nr_inodes=8,mode=0700,uid=3,gid=4",
+    }
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [
+        ("created", "created"),
+        ("running", "running"),
+        ("paused", "running"),
+        ("exited", "exited"),
+        ("dead", "exited"),
+        ("removing", "exited"),
+    ],
+)
+def test_an_engines_states_are_told_in_our_words(status: str, state: str) -> None:
+    assert state_of(status) == state
+
+
+def test_how_a_main_process_ended_is_told_only_when_it_has() -> None:
+    told = inspected()
+    assert info_of(told).exit_code is None
+    told["State"] = {"Status": "exited", "ExitCode": 137, "OOMKilled": True}
+    info = info_of(told)
+    assert (info.state, info.exit_code, info.oom_killed) == ("exited", 137, True)
+
+
+@pytest.mark.parametrize("name", ["total_inactive_file", "inactive_file"])
+def test_use_is_measured_without_what_the_kernel_can_drop(name: str) -> None:
+    told = {
+        "memory_stats": {"usage": 1000, "limit": 5000, "stats": {name: 300}},
+        "pids_stats": {"current": 7},
+        "cpu_stats": {"cpu_usage": {"total_usage": 2_500_000_000}},
+    }
+    used = stats_of(told)
+    assert used is not None
+    assert (used.memory_bytes, used.memory_limit_bytes, used.pids) == (700, 5000, 7)
+    assert used.cpu_s == 2.5
+
+
+def test_a_container_that_does_not_run_has_no_use() -> None:
+    assert stats_of({"memory_stats": {}, "pids_stats": {}, "cpu_stats": {}}) is None
