@@ -1,0 +1,75 @@
+"""Controllers for tests: in the test's own process, or served in a process of their own.
+
+Every session is closed at the end, and a test that leaves a container behind fails. Without an
+engine these tests fail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from pathlib import Path
+
+import pytest
+from mcp import Client
+
+from sandbox.runtimes.docker import DockerRuntime
+from sandbox.sessions import SessionManager
+
+from .controllers import Controllers
+from .served import RUNTIME, Served, close_all, serve
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[DockerRuntime]:
+    """The engine of this machine."""
+    engine = DockerRuntime.connect_engine()
+    yield engine
+    await engine.aclose()
+
+
+@pytest.fixture
+async def controllers(engine: DockerRuntime, tmp_path: Path) -> AsyncIterator[Controllers]:
+    """Controllers that share a state directory; nothing of theirs may be left at the end."""
+    made = Controllers(engine, tmp_path / "state", RUNTIME)
+    yield made
+    left = await made.remove_all()
+    assert not left
+    assert not await made.volumes_left()
+
+
+@pytest.fixture
+async def manager(controllers: Controllers) -> AsyncIterator[SessionManager]:
+    """One controller."""
+    async with controllers.running() as manager:
+        yield manager
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """One served controller for the tests of a module."""
+    with serve(tmp_path_factory.mktemp("served")) as running:
+        try:
+            yield running
+        finally:
+            if running.process.poll() is None:
+                close_all(running)
+
+
+@pytest.fixture
+def clean(served: Served) -> Iterator[Served]:
+    """The module's controller; no session of this test is left in it."""
+    yield served
+    close_all(served)
+
+
+@pytest.fixture
+def connect(clean: Served) -> Callable[..., AbstractAsyncContextManager[Client]]:
+    """Make MCP clients of the module's controller."""
+    return clean.client
+
+
+@pytest.fixture
+def run_server() -> Callable[..., AbstractContextManager[Served]]:
+    """Make served controllers of one's own: ``with run_server(folder, "--flag")``."""
+    return serve

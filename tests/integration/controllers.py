@@ -1,0 +1,125 @@
+"""Controllers on a real engine, and what tests do with their sessions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import docker
+
+from sandbox.config import Settings
+from sandbox.kernels import Execution, ExecutionResult
+from sandbox.policy import load
+from sandbox.processes import CommandResult
+from sandbox.runtimes.base import ContainerInfo
+from sandbox.runtimes.docker import DockerRuntime
+from sandbox.sessions import Session, SessionManager
+from sandbox.sessions.state import SlotKind, take_slot
+from sandbox.spec import LABEL_OWNER
+
+
+class Controllers:
+    """Makes controllers that share an engine and a state directory.
+
+    Args:
+        engine: The engine.
+        state: The state directory.
+        runtime: What runs the containers: ``runc`` or ``runsc``.
+    """
+
+    def __init__(self, engine: DockerRuntime, state: Path, runtime: str) -> None:
+        self.engine = engine
+        self.state = state
+        self.runtime = runtime
+        self.ahead_s = 0.0
+        """How much later it is than it seems."""
+        self._volumes = _volumes()
+
+    @asynccontextmanager
+    async def running(
+        self, kind: SlotKind = "serve", *, keep: bool = False
+    ) -> AsyncIterator[SessionManager]:
+        """A controller for the time of a block."""
+        settings: dict[str, Any] = {"state_dir": self.state, "runtime": self.runtime}
+        with take_slot(self.state, kind) as slot:
+            async with SessionManager(
+                self.engine,
+                load(),
+                Settings(**settings),
+                slot,
+                keep_sessions=keep,
+                clock=lambda: time.time() + self.ahead_s,
+            ) as manager:
+                yield manager
+
+    def owners(self) -> list[str]:
+        """The owner ids that this state directory has made."""
+        return [path.read_text().strip() for path in self.state.glob("controllers/*/owner")]
+
+    async def containers(self) -> list[ContainerInfo]:
+        """The containers of all these owners."""
+        found: list[ContainerInfo] = []
+        for owner in self.owners():
+            found += await self.engine.list({LABEL_OWNER: owner})
+        return found
+
+    async def remove_all(self) -> list[str]:
+        """Remove what is left of these owners and say what it was."""
+        left = await self.containers()
+        for container in left:
+            await self.engine.remove(container.id)
+        return [container.name for container in left]
+
+    async def volumes_left(self) -> list[str]:
+        """The volumes that were made since and are still there."""
+        return sorted(await anyio.to_thread.run_sync(_volumes) - self._volumes)
+
+
+def _volumes() -> set[str]:
+    client = docker.from_env()
+    try:
+        return {volume.id for volume in client.volumes.list()}
+    finally:
+        client.close()
+
+
+async def start(session: Session, code: str) -> Execution:
+    """Start a cell."""
+    async with session.use():
+        execution = await session.kernels.execute(code)
+    return execution
+
+
+async def ended(execution: Execution, timeout_s: float = 60) -> ExecutionResult:
+    """Wait for a cell's end."""
+    with anyio.fail_after(timeout_s):
+        return await execution.wait(None)
+
+
+async def run(session: Session, code: str) -> ExecutionResult:
+    """Run a cell to its end."""
+    return await ended(await start(session, code))
+
+
+async def shell(session: Session, command: str) -> CommandResult:
+    """Run a command to its end."""
+    async with session.use():
+        with anyio.fail_after(60):
+            return await session.processes.run(command)
+
+
+def text_of(result: ExecutionResult) -> str:
+    """What a cell wrote."""
+    return "".join(str(output.get("text", "")) for output in result.outputs)
+
+
+async def until(condition: Callable[[], Any], timeout_s: float = 20) -> None:
+    """Wait until a condition holds."""
+    with anyio.fail_after(timeout_s):
+        while not condition():  # noqa: ASYNC110  # what it looks at has no event
+            await anyio.sleep(0.02)

@@ -1,0 +1,106 @@
+"""A controller as people run it: ``sandbox serve`` in a process of its own, on a real engine.
+
+``SANDBOX_TEST_RUNTIME`` (``runc`` or ``runsc``) chooses what runs the containers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+
+RUNTIME = os.environ.get("SANDBOX_TEST_RUNTIME", "runc")
+START_TIMEOUT_S = 60
+STOP_TIMEOUT_S = 30
+
+
+@dataclass(frozen=True)
+class Served:
+    """A running controller: where it is, its token, process and state folder."""
+
+    base: str
+    token: str
+    process: subprocess.Popen[bytes]
+    state: Path
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return f"{self.base}/mcp/v1"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"}
+
+    def http(self, **headers: str) -> httpx2.AsyncClient:
+        """An HTTP client with the token."""
+        return httpx2.AsyncClient(
+            base_url=self.base, headers={**self.headers, **headers}, timeout=120
+        )
+
+    @asynccontextmanager
+    async def client(self, mode: str = "auto", key: str = "") -> AsyncIterator[Client]:
+        """An MCP client of one protocol era, with a default session of its own."""
+        async with self.http(**({"Sandbox-Session": key} if key else {})) as http:
+            transport = streamable_http_client(self.url, http_client=http)
+            async with Client(transport, mode=mode) as client:
+                yield client
+
+
+def environment(state: Path, **more: str) -> dict[str, str]:
+    """The environment of a controller that keeps its state in this folder."""
+    return {**os.environ, "SANDBOX_STATE_DIR": str(state), "SANDBOX_RUNTIME": RUNTIME, **more}
+
+
+@contextmanager
+def serve(folder: Path, *words: str, **env: str) -> Iterator[Served]:
+    """Run ``sandbox serve`` until the end of the block, then stop it; sessions stay."""
+    state, log = folder / "state", folder / "serve.log"
+    (state / "server.json").unlink(missing_ok=True)
+    with log.open("ab") as sink:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "sandbox", "serve", "--port", "0", *words],
+            env=environment(state, **env),
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=sink,
+        )
+    try:
+        base = _wait_for_address(process, state / "server.json", log)
+        token = (state / "token").read_text().strip()
+        yield Served(base, token, process, state, log)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        process.wait(STOP_TIMEOUT_S)
+
+
+def _wait_for_address(process: subprocess.Popen[bytes], path: Path, log: Path) -> str:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline and process.poll() is None:
+        if path.exists():
+            base = str(json.loads(path.read_text())["url"])
+            try:
+                if httpx2.get(f"{base}/readyz", timeout=5).status_code == 200:
+                    return base
+            except httpx2.TransportError:
+                pass  # it does not listen yet
+        time.sleep(0.05)
+    raise AssertionError(f"the controller did not start:\n{log.read_text(errors='replace')}")
+
+
+def close_all(served: Served) -> None:
+    """Close every session of a controller."""
+    with httpx2.Client(base_url=served.base, headers=served.headers, timeout=60) as http:
+        for info in http.get("/mcp/v1/sessions").json()["sessions"]:
+            http.delete(f"/mcp/v1/sessions/{info['session_id']}")
