@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from sandbox import wire
 from sandbox.diff import replacement_diff
-from sandbox.errors import FileError, InvalidRequest, LinkLost, ProtocolError
+from sandbox.errors import FileError, InfrastructureError, InvalidRequest, LinkLost, ProtocolError
 from sandbox.link import Link, Stream
 from sandbox.plaintext import clip
 from sandbox.policy.models import Limits
 
 PIECE_BYTES = 64 * 1024
+PATIENCE_S = 60.0
 MAX_PATH_BYTES = 4096
 MAX_EDIT_BYTES = 8 * 1024 * 1024
 """The largest file that is edited in place."""
@@ -84,7 +87,8 @@ class Reading:
 
     async def __aenter__(self) -> Reading:
         try:
-            self.stat = _parse(FileStat, await self._stream.receive_json())
+            async with _patience():
+                self.stat = _parse(FileStat, await self._stream.receive_json())
         except BaseException:
             self._stream.reset()
             raise
@@ -94,7 +98,11 @@ class Reading:
         self._stream.reset()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for message in self._stream:
+        while True:
+            async with _patience():
+                message = await self._stream.receive()
+            if message is None:
+                return
             if message.tag != wire.BYTES:
                 raise ProtocolError("something else than bytes came where a file is read")
             yield message.data
@@ -227,12 +235,15 @@ class Files:
         try:
             if isinstance(data, bytes):
                 for at in range(0, len(data), PIECE_BYTES):
-                    await stream.send(data[at : at + PIECE_BYTES])
+                    async with _patience():
+                        await stream.send(data[at : at + PIECE_BYTES])
             else:
                 async for piece in data:
-                    await stream.send(piece)
-            stream.end()
-            return _parse(FileStat, await stream.receive_json())
+                    async with _patience():
+                        await stream.send(piece)
+            async with _patience():
+                stream.end()
+                return _parse(FileStat, await stream.receive_json())
         finally:
             stream.reset()
 
@@ -306,6 +317,16 @@ class Files:
         if self._link is None:
             raise LinkLost("There is no link to the sandbox at the moment.", remedy="Try again.")
         return await self._link.call(op, **fields)
+
+
+@asynccontextmanager
+async def _patience() -> AsyncGenerator[None]:
+    """Wait for the supervisor, but not for ever."""
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            yield
+    except TimeoutError as exc:
+        raise InfrastructureError(f"The supervisor was silent for {PATIENCE_S:g} s.") from exc
 
 
 class _Deleted(_Answer):

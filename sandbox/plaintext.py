@@ -22,22 +22,23 @@ CUT_LINE_BYTES = 48
 
 _SEQUENCE = re.compile(
     rf"""
-    (?:\x1b\[|\x9b) [0-?]* [ -/]* [@-~]?                     # control sequences: colours, cursor
-  | (?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])                     # strings: titles, links, devices
-    [^\x07\x1b\x9c\n]{{0,{MAX_SEQUENCE}}} (?:\x07|\x1b\\|\x9c)?
-  | \x1b [ -/]* [0-~]?                                       # the short ones
+    \x1b (?:
+        \[ [0-?]* [ -/]* [@-~]?                                          # colours, cursor
+      | [\]PX^_] [^\x00-\x1f]{{0,{MAX_SEQUENCE}}} (?:\x07|\x1b\\)?  # titles, links, devices
+      | [ -/]* [0-~]?                                                   # the short ones
+    )
     """,
     re.VERBOSE,
 )
 _UNFINISHED = re.compile(
-    rf"\x1b(?:\[[0-?]*[ -/]*|[\]PX^_][^\x07\x1b\x9c\n]{{0,{MAX_SEQUENCE}}}|[ -/]*)?"
+    rf"\x1b(?:\[[0-?]*[ -/]*|[\]PX^_][^\x00-\x1f]{{0,{MAX_SEQUENCE}}}|[ -/]*)?"
 )
 _ERASE_LINE = re.compile(r"\x1b\[2K|\r\x1b\[0?K")
 _ERASED = "\x00"
 
 _CONTROL_BYTES = bytes(n for n in (*range(0x20), 0x7F) if n not in b"\n\t")
 _C1 = re.compile("[\x80-\x9f]")
-_CONTROLS = re.compile("[\x01-\x07\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+_CONTROLS = re.compile("[\x01-\x07\x0b\x0c\x0e-\x1f\x7f]")
 """Without those that lines are drawn with: the erasure, backspace, tab, line end and return."""
 
 
@@ -91,47 +92,41 @@ class PlainText:
     def __init__(self, max_line: int = MAX_LINE) -> None:
         self._max_line = max_line
         self._line: str = ""
-        """The unfinished line as it stands."""
-        self._returned = False
-        """Whether the next character overwrites the line's first."""
+        """The unfinished line; once returned to its start, a ``\\r`` and what overwrites it."""
         self._sequence: str = ""
         """An escape sequence whose end has not come yet."""
 
     @property
     def line(self) -> str:
-        """The unfinished line, which what comes may still change."""
-        return self._line
+        """The unfinished line as it looks; what comes may still change it."""
+        return _overwritten(self._line)
 
     @property
     def is_settled(self) -> bool:
         """Whether ``line`` says all there is to know of the text so far."""
-        return not self._returned and not self._sequence
+        return "\r" not in self._line and not self._sequence
 
     def feed(self, text: str) -> str:
         """Take a piece and return the text that nothing can change any more."""
-        if is_plain(text) and not self._returned and not self._sequence:
+        if self.is_settled and is_plain(text):
             return self._take(self._line + text if self._line else text)
-        text = self._sequence + text
+        text = self._sequence + _C1.sub(_as_escape, encodable(text).replace(_ERASED, ""))
         self._sequence = ""
         start = text.rfind("\x1b", -MAX_SEQUENCE)
         if start >= 0 and _UNFINISHED.fullmatch(text, start):
             text, self._sequence = text[:start], text[start:]
-        text = encodable(text).replace(_ERASED, "")
-        if self._returned:
-            text = "\r" + text
-        if "\x1b" in text or _C1.search(text):
+        text = self._line + text
+        if "\x1b" in text:
             text = _SEQUENCE.sub("", _ERASE_LINE.sub(_ERASED, text))
-        text = self._line + _CONTROLS.sub("", text.replace("\r\n", "\n"))
-        last = text[text.rfind("\n") + 1 :]
-        self._returned = len(last) <= self._max_line and last.endswith("\r")
-        if "\r" in text or "\b" in text or _ERASED in text:
-            text = "\n".join(map(_overwritten, text.split("\n")))
-        return self._take(text)
+        text = _CONTROLS.sub("", text.replace("\r\n", "\n"))
+        done, end, last = text.rpartition("\n")
+        if "\r" in done or "\b" in done or _ERASED in done:
+            done = "\n".join(map(_overwritten, done.split("\n")))
+        return self._take(done + end + _layers(last))
 
     def flush(self) -> str:
         """Return the unfinished line; nothing that comes later changes it."""
-        line, self._line = self._line, ""
-        self._returned = False
+        line, self._line = self.line, ""
         return line
 
     def finish(self) -> str:
@@ -142,9 +137,22 @@ class PlainText:
     def _take(self, text: str) -> str:
         start = text.rfind("\n") + 1
         if len(text) - start > self._max_line:
+            text = text[:start] + _overwritten(text[start:])
             start = len(text)
         self._line = text[start:]
         return text[:start]
+
+
+def _as_escape(match: re.Match[str]) -> str:
+    """The form with an escape character of a control that one character can stand for."""
+    return f"\x1b{chr(ord(match[0]) - 0x40)}"
+
+
+def _layers(line: str) -> str:
+    """A line that goes on: as it looks, and what is being written over it, if anything is."""
+    shown = _overwritten(line)
+    top = _backspaced(line[line.rfind(_ERASED) + 1 :]).rpartition("\r")[2]
+    return shown if len(top) == len(shown) else f"{shown}\r{top}"
 
 
 def _overwritten(line: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -10,13 +11,22 @@ from anyio import create_task_group
 from pydantic import BaseModel, ConfigDict
 
 from sandbox import wire
-from sandbox.errors import InvalidRequest, LinkLost, ProtocolError, QuotaExceeded, SandboxError
+from sandbox.errors import (
+    InfrastructureError,
+    InvalidRequest,
+    LinkLost,
+    ProtocolError,
+    QuotaExceeded,
+    SandboxError,
+)
 from sandbox.headtail import HeadTail
 from sandbox.link import Link, Stream
 from sandbox.outputs import plain
 from sandbox.policy.models import Limits
 
 STDIN_PIECE_BYTES = 64 * 1024
+OVERTIME_S = 30.0
+"""After its time a command is the supervisor's to kill; beyond this nobody waits for it."""
 MAX_COMMAND_BYTES = 48 * 1024
 """The command, its directory and its environment travel in one frame."""
 
@@ -99,7 +109,12 @@ class Processes:
         try:
             stream = self._link.open("process.run", timeout_s=timeout_s, **request)
             try:
-                return await _run(stream, stdin, kept)
+                async with asyncio.timeout(timeout_s + OVERTIME_S):
+                    return await _run(stream, stdin, kept)
+            except TimeoutError as exc:
+                raise InfrastructureError(
+                    f"The supervisor did not end the command after {timeout_s:g} s."
+                ) from exc
             finally:
                 stream.reset()
         finally:

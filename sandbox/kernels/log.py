@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from sandbox import wire
-from sandbox.errors import InfrastructureError, LinkLost, ProtocolError, SandboxError
+from sandbox.errors import LinkLost, ProtocolError, SandboxError
 from sandbox.kernels.messages import KernelMessage, read
 from sandbox.link import Link, Stream
 
-CALL_TIMEOUT_S = 60.0
 KEEP_BYTES = 8 * 1024 * 1024
 """Messages are acknowledged at the latest after this many bytes; the log holds four times that."""
 
@@ -125,13 +123,7 @@ class KernelLog:
         """
         if self._link is None:
             raise no_link()
-        try:
-            async with asyncio.timeout(CALL_TIMEOUT_S):
-                return await self._link.call(op, kernel_id=self._kernel_id, **fields)
-        except TimeoutError as exc:
-            raise InfrastructureError(
-                f"The supervisor did not answer {op} within {CALL_TIMEOUT_S:g} s."
-            ) from exc
+        return await self._link.call(op, kernel_id=self._kernel_id, **fields)
 
 
 def no_link() -> LinkLost:

@@ -27,6 +27,8 @@ UNDRAWN_BYTES = 256 * 1024
 """What may wait to be drawn; the oldest goes first."""
 QUIET_S = 0.05
 """Output has settled when nothing came for this long."""
+ECHO_EXTRA_BYTES = 16
+"""What a shell adds to the echo of a line: a line end, and the end of its editing."""
 DRAW_S = 0.005
 """The longest that drawing holds up everything else."""
 DRAW_SHARE = 0.1
@@ -71,6 +73,8 @@ class Terminal:
         self._exit_code: int | None = None
         self._came_at = 0.0
         self._typed_at = 0.0
+        self._echo = 0
+        """The unread bytes that are but an echo of what was typed."""
         self._news = asyncio.Event()
         """Set, and replaced, with each change."""
         self._watchers = 0
@@ -108,6 +112,8 @@ class Terminal:
         if self._stream is None:
             raise LinkLost("There is no link to the sandbox at the moment.", remedy="Try again.")
         self._typed_at = time.monotonic()
+        if b"\r" in data or b"\n" in data:  # whoever enters a line wants more than its echo
+            self._echo = len(self._unread) + len(data) + ECHO_EXTRA_BYTES
         self.last_activity_at = time.time()
         try:
             async with asyncio.timeout(TYPE_TIMEOUT_S):
@@ -136,6 +142,7 @@ class Terminal:
         text += self._plain.flush()
         dropped, self._dropped = self._dropped, 0
         self._unread.clear()
+        self._echo = 0
         row, col = self._display.cursor
         return TerminalView(
             terminal_id=self.terminal_id,
@@ -250,7 +257,7 @@ class Terminal:
     async def _settle(self, until: float) -> None:
         """Wait until what came since the last typing is followed by quiet."""
         while self._is_alive and (left_s := until - time.monotonic()) > 0:
-            if self._unread and self._came_at >= self._typed_at:
+            if len(self._unread) > self._echo and self._came_at >= self._typed_at:
                 quiet_s = self._came_at + QUIET_S - time.monotonic()
                 if quiet_s <= 0:
                     return
