@@ -29,8 +29,8 @@ from sandbox.spec import (
     new_uid,
 )
 
-from .conftest import RUNTIME
 from .controllers import Controllers
+from .served import RUNTIME
 
 OWNER = f"test-policy-enforced-{os.getpid()}"
 
@@ -137,7 +137,11 @@ def put(name: str, value: Any) -> Callable[[Body], None]:
     return change
 
 
-def put_user(body: Body) -> None:
+def put_root(body: Body) -> None:
+    """Root, in filesystems that are root's: otherwise its supervisor could not even start."""
+    uid = body["User"].partition(":")[0]
+    for target, options in body["HostConfig"]["Tmpfs"].items():
+        body["HostConfig"]["Tmpfs"][target] = options.replace(uid, "0")
     body["User"] = "0:0"
 
 
@@ -216,7 +220,7 @@ WEAKENINGS = {
     "new privileges": (put_privileges, "no_new_privs", "security_opt", False),
     "the usual capabilities": (put("CapDrop", []), "capabilities.bounding", "cap_drop", True),
     "one capability": (put("CapAdd", ["SYS_PTRACE"]), "capabilities.bounding", "cap_add", True),
-    "root": (put_user, "uid", "uid", True),
+    "root": (put_root, "uid", "uid", True),
     "a writable root": (put("ReadonlyRootfs", False), "root_read_only", "read_only_root", True),
     "a privileged container": (put("Privileged", True), "capabilities", "privileged", True),
     "twice the memory": (put_memory, "memory_limit", "memory_bytes", False),
