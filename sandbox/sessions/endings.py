@@ -17,6 +17,8 @@ def cause_of_end(info: ContainerInfo) -> str:
     match info.state:
         case "missing":
             return "its container was removed from outside"
+        case "exited" if info.exit_code is None and not info.oom_killed:
+            return "its container was removed from outside"  # which is still going on
         case "exited" if info.oom_killed:
             return "its container ran out of memory as a whole"
         case "exited":

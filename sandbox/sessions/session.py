@@ -299,9 +299,9 @@ class Session:
 
     async def _make_container(self) -> str:
         # Shielded, so that the id of a container that was made is always known here.
+        container_id = ""
         with anyio.CancelScope(shield=True):
-            self.container_id = await self._runtime.create(self._spec)
-        container_id = self.container_id or ""
+            self.container_id = container_id = await self._runtime.create(self._spec)
         await self._runtime.start(container_id)
         return container_id
 
