@@ -172,7 +172,7 @@ class Link:
 
         Raises:
             LinkLost: The link has ended.
-            InvalidRequest: The request does not fit in a frame.
+            InvalidRequest: The request does not fit in a frame, or UTF-8 cannot express it.
             QuotaExceeded: Too many streams are open.
         """
         if self.is_closed:
@@ -181,7 +181,7 @@ class Link:
         try:
             number = self._mux.open(request)
         except ValueError as exc:
-            raise InvalidRequest(f"The request is too long: {exc}.") from exc
+            raise InvalidRequest(f"The request cannot be sent: {exc}.") from exc
         except OverflowError as exc:
             raise QuotaExceeded(
                 f"Too much goes on in this sandbox at once: {exc}.", remedy="Try again later."

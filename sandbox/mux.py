@@ -226,7 +226,7 @@ class Mux:
         """Open a stream with a request and return its number.
 
         Raises:
-            ValueError: The request is longer than a frame.
+            ValueError: The request is longer than a frame, or cannot be written as JSON.
             OverflowError: ``MAX_STREAMS`` of ours are open.
         """
         ours = sum(1 for known in self._streams if known % 2 == self._parity)
@@ -267,7 +267,8 @@ class Mux:
         if number not in self._streams:
             return
         self._forget(number)
-        frame = encode(RESET, number, encode_json({"code": code, "message": message[:1000]}))
+        text = message[:1000].encode("utf-8", "backslashreplace").decode()
+        frame = encode(RESET, number, encode_json({"code": code, "message": text}))
         if number % 2 == self._parity:
             self._control.append(frame)  # as many as we opened, so bounded by us
         else:

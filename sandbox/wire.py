@@ -125,22 +125,25 @@ def encode(kind: int, stream: int = 0, payload: bytes = b"", tag: int = 0) -> by
 
 
 def encode_json(value: Mapping[str, Any]) -> bytes:
-    """Encode an object as compact JSON in UTF-8."""
+    """Encode an object as compact JSON in UTF-8.
+
+    Raises:
+        ValueError: It holds a lone surrogate, which UTF-8 cannot express, or no JSON value.
+    """
     return _encoder.encode(value).encode()
 
 
 def decode_json(data: bytes) -> dict[str, Any]:
     """Decode a JSON object from the other end.
 
-    Characters that cannot be written as UTF-8 (lone surrogates) become question marks: they would
-    fail later, where nobody expects it.
+    What is not UTF-8, and lone surrogates, become replacement characters and question marks: a
+    name or an output may hold them, and they would fail later, where nobody expects it.
 
     Raises:
-        ProtocolError: It is not a JSON object in UTF-8, or is nested deeper than
-            ``MAX_JSON_DEPTH``.
+        ProtocolError: It is not a JSON object, or is nested deeper than ``MAX_JSON_DEPTH``.
     """
     try:
-        value: object = _decoder.decode(data.decode())
+        value: object = _decoder.decode(data.decode("utf-8", "replace"))
         if b"\\ud" in data or b"\\uD" in data:
             text = json.dumps(value, ensure_ascii=False)
             value = json.loads(text.encode("utf-8", "replace"))
@@ -159,7 +162,7 @@ def _no_constant(name: str) -> None:
 
 
 # Made once: json.loads and json.dumps make new ones for every call that is not plain.
-_encoder = json.JSONEncoder(separators=(",", ":"))
+_encoder = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 _decoder = json.JSONDecoder(parse_constant=_no_constant)
 
 

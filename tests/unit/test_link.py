@@ -190,6 +190,22 @@ async def test_a_request_too_long_for_a_frame_is_the_callers_mistake() -> None:
         assert await ours.call("echo", say=1) == {"said": 1}
 
 
+async def test_a_request_with_a_lone_surrogate_is_the_callers_mistake() -> None:
+    async with pair() as (ours, _):
+        with pytest.raises(InvalidRequest):
+            ours.open("echo", say="a\ud800")
+        assert await ours.call("echo", say=1) == {"said": 1}
+
+
+async def test_an_error_whose_text_has_a_lone_surrogate_is_told_nevertheless() -> None:
+    async def fail(_stream: Stream) -> None:
+        raise NotFound("There is no \udcff.")
+
+    async with pair(fail) as (ours, _):
+        with pytest.raises(NotFound, match=r"There is no \\udcff"):
+            await ours.call("x")
+
+
 async def test_more_streams_than_there_may_be_are_refused_here() -> None:
     async with pair() as (ours, _):
         streams = [ours.open("wait") for _ in range(wire.MAX_STREAMS)]
