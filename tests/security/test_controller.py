@@ -309,8 +309,7 @@ async def test_bytes_that_are_no_http_do_no_harm(front: Front, request_bytes: by
     ],
 )
 async def test_a_policys_name_is_no_path(front: Front, policy: str) -> None:
-    """Invariant 5: a name outside the set is refused, by MCP and by REST, without touching a file.
-    Invariant 5: a name outside the set is refused, by MCP and by REST, without touching a file."""
+    """Invariant 5: a name outside the set is refused by MCP and REST, without touching a file."""
     async with front.mcp() as mcp, front.authorized() as client:
         text = refused(await mcp.call_tool("open_session", {"policy": policy}))
         assert "root:" not in text
@@ -468,8 +467,7 @@ async def test_health_tells_strangers_nothing(front: Front) -> None:
 async def test_the_token_is_long_random_and_private(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    """Invariant 6: a made token has 256 bits, its file mode 0600, and a readable file is refused.
-    Invariant 6: a made token has 256 bits, its file mode 0600, and a readable file is refused."""
+    """Invariant 6: a made token has 256 bits, its file mode 0600; a readable file is refused."""
     from sandbox.errors import ConfigError
 
     folder = tmp_path_factory.mktemp("token")

@@ -45,8 +45,7 @@ async def test_nothing_is_writable_but_the_sessions_own_memory(
 async def test_no_existing_file_of_the_image_or_the_kernel_can_be_opened_for_writing(
     sandbox: Attacked,
 ) -> None:
-    """Invariant 2: nothing under /etc, /usr, /opt, /sys or the kernel's part of /proc is writable.
-    Invariant 2: nothing under /etc, /usr, /opt, /sys or the kernel's part of /proc is writable."""
+    """Invariant 2: nothing in /etc, /usr, /opt, /sys or the kernel's part of /proc is writable."""
 
     def files() -> object:
         import os

@@ -313,8 +313,7 @@ async def test_no_other_namespace_can_be_entered(sandbox: Attacked) -> None:
 async def test_other_processes_cannot_be_traced_or_read(
     sandbox: Attacked, unguarded: Unguarded
 ) -> None:
-    """Invariant 4: ptrace, process_vm_* and pidfd_getfd do not work on a sibling of the same uid.
-    Invariant 4: ptrace, process_vm_* and pidfd_getfd do not work on a sibling of the same uid."""
+    """Invariant 4: ptrace, process_vm_* and pidfd_getfd do not work on siblings of one uid."""
 
     def spy() -> object:
         import ctypes

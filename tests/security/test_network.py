@@ -148,8 +148,7 @@ async def test_names_do_not_resolve_and_leak_nothing(sandbox: Attacked) -> None:
 async def test_abstract_sockets_of_the_host_are_out_of_reach(
     sandbox: Attacked,
 ) -> None:
-    """Invariant 1: the abstract Unix namespace belongs to the network namespace, which is our own.
-    Invariant 1: the abstract Unix namespace belongs to the network namespace, which is our own."""
+    """Invariant 1: abstract Unix sockets belong to the network namespace, which is our own."""
     name = f"\0sandbox-test-{os.getpid()}"
 
     def connect(name: str) -> object:
@@ -173,8 +172,7 @@ async def test_abstract_sockets_of_the_host_are_out_of_reach(
 
 
 async def test_a_network_cannot_be_made_inside(sandbox: Attacked, unguarded: Unguarded) -> None:
-    """Invariant 1: no interface, address or route can be added over NETLINK_ROUTE, no tun opened.
-    Invariant 1: no interface, address or route can be added over NETLINK_ROUTE, no tun opened."""
+    """Invariant 1: no interface, address or route can be added by netlink, no tun opened."""
 
     def build() -> object:
         import os

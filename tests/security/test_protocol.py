@@ -307,8 +307,7 @@ async def test_a_far_end_that_goes_away_ends_every_call() -> None:
 
 
 async def test_refusals_cannot_carry_escape_sequences_or_forge_errors() -> None:
-    """Invariant 3: a RESET's text is printable and short, and its code picks no class of its own.
-    Invariant 3: a RESET's text is printable and short, and its code picks no class of its own."""
+    """Invariant 3: a RESET's text is printable and short; its code picks no class of its own."""
     hostile = {
         "not_found": NotFound,
         "policy_not_enforced": InfrastructureError,

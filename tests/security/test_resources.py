@@ -49,8 +49,7 @@ def processes_of(uid: int) -> list[int]:
 async def test_a_fork_bomb_stops_at_the_limit_and_can_be_swept_away(
     victim: Attacked, neighbour: Attacked
 ) -> None:
-    """Policy rule limits.pids: a bomb gets EAGAIN, harms no neighbour, and ends with its command.
-    Policy rule limits.pids: a bomb gets EAGAIN, harms no neighbour, and ends with its command."""
+    """Policy rule limits.pids: a bomb gets EAGAIN, harms no neighbour and ends with its command."""
 
     def bomb() -> object:
         import os

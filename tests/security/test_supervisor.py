@@ -250,8 +250,7 @@ async def test_escape_sequences_reach_no_caller(sandbox: Attacked) -> None:
 
 
 async def test_a_cell_cannot_pass_itself_off_as_another(victim: Attacked) -> None:
-    """Invariant 8: messages with forged parents do not end, or colour, somebody else's execution.
-    Invariant 8: messages with forged parents do not end, or colour, somebody else's execution."""
+    """Invariant 8: messages with forged parents do not end or colour somebody else's execution."""
     first = await victim.cell("1 + 1")
     forged = await victim.cell(
         f"""
