@@ -49,20 +49,26 @@ def _have_mmdebstrap(progress: Callable[[str], None]) -> None:
 
 
 def _run(command: list[str]) -> None:
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+    )
     try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            timeout=_TIMEOUT_S,
-            check=False,
-            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+        told, _ = process.communicate(timeout=_TIMEOUT_S)
+    except BaseException as exc:
+        # Never killed: these programs clean up after themselves when they are asked to end.
+        process.terminate()
+        process.communicate()
+        if isinstance(exc, subprocess.TimeoutExpired):
+            raise InfrastructureError(f"{command[0]} did not end within {_TIMEOUT_S} s.") from exc
+        raise
+    if process.returncode:
+        tail = "\n".join(told.splitlines()[-15:])
+        raise InfrastructureError(
+            f"`{' '.join(command[:3])}` failed ({process.returncode}):\n{tail}"
         )
-    except subprocess.TimeoutExpired as exc:
-        raise InfrastructureError(f"{command[0]} did not end within {_TIMEOUT_S} s.") from exc
-    if done.returncode:
-        tail = "\n".join(done.stdout.splitlines()[-15:])
-        raise InfrastructureError(f"{' '.join(command[:3])} failed ({done.returncode}):\n{tail}")
