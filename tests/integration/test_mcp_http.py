@@ -1,0 +1,289 @@
+"""The official client over HTTP, in both protocol eras, against a real engine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx2
+import pytest
+from mcp import MCPError
+
+pytestmark = pytest.mark.anyio
+
+ERAS = ["2026-07-28", "legacy"]
+PLOT = """\
+import base64
+from IPython.display import display, Image
+display(Image(data=base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJg"
+    "gg=="), format="png"))
+"""
+
+
+def words(result: Any) -> str:
+    return "\n".join(block.text for block in result.content if block.type == "text")
+
+
+def output(result: Any) -> str:
+    return "".join(part.get("text", "") for part in result.structured_content["outputs"])
+
+
+@pytest.fixture(params=ERAS)
+def era(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+async def test_each_era_lists_the_tools_and_keeps_variables(connect: Any, era: str) -> None:
+    async with connect(era) as client:
+        tools = {tool.name for tool in (await client.list_tools()).tools}
+        assert {"execute_code", "run_command", "open_terminal", "read_file"} <= tools
+        await client.call_tool("execute_code", {"code": "x = 6"})
+        result = await client.call_tool("execute_code", {"code": "x * 7"})
+    assert result.structured_content["outputs"][0]["data"]["text/plain"] == "42"
+    assert result.structured_content["status"] == "ok"
+
+
+async def test_the_eras_are_what_they_say(connect: Any) -> None:
+    async with connect("2026-07-28") as modern, connect("legacy") as legacy:
+        assert modern.protocol_version == "2026-07-28"
+        assert legacy.protocol_version == "2025-11-25"
+
+
+async def test_a_picture_comes_as_an_image(connect: Any, era: str) -> None:
+    async with connect(era) as client:
+        result = await client.call_tool("execute_code", {"code": PLOT})
+    assert [block.type for block in result.content] == ["image", "text"]
+    assert result.content[0].mime_type == "image/png"
+
+
+async def test_an_error_is_a_failed_call_without_escape_codes(connect: Any, era: str) -> None:
+    async with connect(era) as client:
+        result = await client.call_tool("execute_code", {"code": "1 / 0"})
+    assert result.is_error
+    assert result.structured_content["error"]["name"] == "ZeroDivisionError"
+    assert "\x1b" not in words(result)
+
+
+async def test_progress_tells_what_a_cell_writes(connect: Any, era: str) -> None:
+    told: list[str] = []
+
+    async def hear(progress: float, total: float | None, message: str | None) -> None:
+        told.append(message or "")
+
+    code = "import time\nfor n in range(6):\n    print('step', n, flush=True)\n    time.sleep(0.2)"
+    async with connect(era) as client:
+        result = await client.call_tool(
+            "execute_code", {"code": code, "progress_interval": 0.2}, progress_callback=hear
+        )
+    assert result.structured_content["status"] == "ok"
+    assert any("step 0" in message for message in told)
+
+
+async def test_giving_up_interrupts_the_cell_and_keeps_the_variables(
+    connect: Any, era: str
+) -> None:
+    async with connect(era) as client:
+        await client.call_tool("execute_code", {"code": "import time\nkept = 'here'"})
+        with anyio.move_on_after(1):
+            await client.call_tool("execute_code", {"code": "time.sleep(300)"})
+        with anyio.fail_after(20):
+            after = await client.call_tool("execute_code", {"code": "print(kept)"})
+    assert output(after) == "here\n"
+
+
+async def test_long_work_is_polled_by_its_id_from_another_connection(connect: Any) -> None:
+    async with connect("2026-07-28", key="long") as first:
+        began = await first.call_tool(
+            "execute_code", {"code": "import time\ntime.sleep(1)\nprint('done')", "wait": 0.2}
+        )
+    assert began.structured_content["status"] == "running"
+    async with connect("legacy", key="another") as second:
+        with anyio.fail_after(30):
+            ended = await second.call_tool(
+                "get_execution",
+                {"execution_id": began.structured_content["execution_id"], "wait": 20},
+            )
+    assert output(ended) == "done\n"
+
+
+async def test_commands_say_what_they_wrote_and_how_they_ended(connect: Any) -> None:
+    async with connect() as client:
+        done = await client.call_tool(
+            "run_command", {"command": "cat; echo err >&2; exit 3", "stdin": "typed"}
+        )
+        slow = await client.call_tool("run_command", {"command": "sleep 60", "timeout": 0.5})
+    assert done.structured_content["stdout"] == "typed"
+    assert done.structured_content["stderr"] == "err\n"
+    assert done.structured_content["exit_code"] == 3
+    assert not done.is_error
+    assert slow.structured_content["timed_out"]
+    assert slow.is_error
+
+
+async def test_a_terminal_shows_a_program_that_asks(connect: Any) -> None:
+    async with connect() as client:
+        opened = await client.call_tool("open_terminal", {})
+        terminal_id = opened.structured_content["terminal_id"]
+        where = {"terminal_id": terminal_id}
+        await client.call_tool("write_terminal", {**where, "text": "python3 -q", "keys": ["enter"]})
+        typed = {**where, "text": "print(6 * 7)", "keys": ["enter"], "wait": 5}
+        shown = ""
+        with anyio.fail_after(30):
+            while "\n42" not in shown:
+                view = await client.call_tool("write_terminal", typed)
+                typed = {**where, "wait": 1}
+                shown = "\n".join(view.structured_content["screen"])
+        closed = await client.call_tool("close_terminal", where)
+    assert "\x1b" not in shown
+    assert not closed.is_error
+
+
+async def test_each_conversation_has_a_default_session_of_its_own(connect: Any) -> None:
+    async with connect(key="one") as one, connect(key="two") as two:
+        await one.call_tool("execute_code", {"code": "x = 1"})
+        other = await two.call_tool("execute_code", {"code": "x"})
+        again = await one.call_tool("execute_code", {"code": "x"})
+    assert other.structured_content["error"]["name"] == "NameError"
+    assert again.structured_content["status"] == "ok"
+
+
+async def test_a_flood_of_output_reaches_the_client_bounded(connect: Any, era: str) -> None:
+    async with connect(era) as client:
+        result = await client.call_tool("execute_code", {"code": "print('é' * 20_000_000)"})
+    assert result.structured_content["status"] == "ok"
+    assert result.structured_content["truncated_bytes"] > 10_000_000
+
+
+async def test_opening_twice_at_once_gives_one_default_session(connect: Any) -> None:
+    found: list[str] = []
+    async with connect(key="twins") as client:
+
+        async def ask() -> None:
+            result = await client.call_tool("execute_code", {"code": "1"})
+            found.append(result.structured_content["session_id"])
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(5):
+                tasks.start_soon(ask)
+    assert len(set(found)) == 1
+
+
+BAD_BODIES: list[tuple[bytes, int]] = [
+    (b"{", 400),
+    (b"[]", 400),
+    (b'{"jsonrpc": "2.0"}', 400),
+    (b"\xff" * 100, 400),
+    (b"[" * 200_000, 400),
+    (b" " * (5 * 1024 * 1024), 413),
+]
+
+
+@pytest.mark.parametrize(("body", "status"), BAD_BODIES)
+@pytest.mark.parametrize("version", ["2026-07-28", "2025-06-18"])
+async def test_a_bad_body_is_refused_and_the_server_goes_on(
+    clean: Any, version: str, body: bytes, status: int
+) -> None:
+    headers = {
+        "Content-Type": "application/json",
+        "Accept": "application/json, text/event-stream",
+        "MCP-Protocol-Version": version,
+    }
+    async with clean.http() as http:
+        answer = await http.post("/mcp/v1", content=body, headers=headers)
+        assert answer.status_code == status
+        assert (await http.get("/mcp/v1/sessions")).json() == {"sessions": []}
+
+
+async def test_five_megabytes_of_code_are_refused_whichever_way_they_come(connect: Any) -> None:
+    async with connect("2026-07-28") as client:
+        refused = await client.call_tool("execute_code", {"code": "#" * 2_000_000})
+        assert refused.is_error
+        assert "1048576" in words(refused)
+        with pytest.raises(MCPError):
+            await client.call_tool("execute_code", {"code": "#" * 5_000_000})
+        assert not (await client.call_tool("list_sessions", {})).is_error
+
+
+@pytest.mark.parametrize("token", [None, "wrong", "Bearer"])
+async def test_nobody_gets_in_without_the_token(clean: Any, token: str | None) -> None:
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    async with httpx2.AsyncClient(base_url=clean.base, headers=headers) as http:
+        for method, path in (
+            ("POST", "/mcp/v1"),
+            ("GET", "/mcp/v1"),
+            ("POST", "/mcp/v1%0A"),
+            ("GET", "/mcp/v1/sessions"),
+            ("PUT", "/mcp/v1/sessions/x/files/y"),
+        ):
+            assert (await http.request(method, path)).status_code == 401
+        assert (await http.get("/healthz")).json() == {"status": "ok"}
+
+
+async def test_a_page_of_another_site_is_refused(clean: Any) -> None:
+    async with clean.http() as http:
+        rebound = await http.get("/mcp/v1/sessions", headers={"Host": "evil.example"})
+        foreign = await http.get("/mcp/v1/sessions", headers={"Origin": "https://evil.example"})
+    assert (rebound.status_code, foreign.status_code) == (421, 403)
+
+
+Run = Callable[..., AbstractContextManager[Any]]
+
+
+async def test_ctrl_c_answers_who_waits_keeps_the_cell_and_the_next_server_finds_it(
+    run_server: Run, tmp_path: Path
+) -> None:
+    code = "import time\nprint('begun', flush=True)\ntime.sleep(4)\nprint('ended')"
+    answers: list[Any] = []
+    with run_server(tmp_path) as first:
+        async with first.client("2026-07-28") as client:
+            await client.list_tools()
+            begun = anyio.Event()
+
+            async def hear(progress: float, total: float | None, message: str | None) -> None:
+                if "begun" in (message or ""):
+                    begun.set()
+
+            async def ask() -> None:
+                wanted = {"code": code, "progress_interval": 0.2}
+                answers.append(
+                    await client.call_tool("execute_code", wanted, progress_callback=hear)
+                )
+
+            with anyio.fail_after(60):
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(ask)
+                    await begun.wait()
+                    os.kill(first.process.pid, signal.SIGINT)
+        assert first.process.wait(30) == 0
+    (waiting,) = answers
+    assert waiting.structured_content["status"] == "running"
+    assert "stay for the next controller" in first.log.read_text()
+    with run_server(tmp_path) as second:
+        async with second.client("2026-07-28") as client:
+            with anyio.fail_after(30):
+                ended = await client.call_tool(
+                    "get_execution",
+                    {"execution_id": waiting.structured_content["execution_id"], "wait": 20},
+                )
+            await client.call_tool("close_session", {})
+    assert ended.structured_content["status"] == "ok"
+    assert output(ended) == "begun\nended\n"
+
+
+async def test_a_second_server_of_the_same_state_is_refused_with_a_remedy(
+    clean: Any,
+) -> None:
+    done = await anyio.run_process(
+        [sys.executable, "-m", "sandbox", "serve", "--port", "0"],
+        env={**os.environ, "SANDBOX_STATE_DIR": str(clean.state)},
+        check=False,
+    )
+    assert done.returncode == 2
+    assert str(clean.process.pid) in done.stderr.decode()

@@ -1,0 +1,112 @@
+"""``sandbox mcp``: the official client starts it as desktop clients do."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+
+import anyio
+import pytest
+from mcp import Client, StdioServerParameters
+
+from sandbox.runtimes.docker import DockerRuntime
+from sandbox.spec import LABEL_OWNER
+
+from .served import environment
+
+pytestmark = pytest.mark.anyio
+
+ERAS = ["2026-07-28", "legacy"]
+INITIALIZE = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "initialize",
+    "params": {
+        "protocolVersion": "2025-06-18",
+        "capabilities": {},
+        "clientInfo": {"name": "test", "version": "0"},
+    },
+}
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> StdioServerParameters:
+    return StdioServerParameters(
+        command=sys.executable, args=["-m", "sandbox", "mcp"], env=environment(tmp_path / "state")
+    )
+
+
+async def containers(engine: DockerRuntime, state: Path) -> list[str]:
+    """The names of the containers that the controllers of a state folder own."""
+    found: list[str] = []
+    for owner in state.glob("controllers/*/owner"):
+        labels = {LABEL_OWNER: owner.read_text().strip()}
+        found += [info.name for info in await engine.list(labels)]
+    return found
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_each_era_runs_code_and_leaves_nothing_behind(
+    server: StdioServerParameters, engine: DockerRuntime, tmp_path: Path, era: str
+) -> None:
+    async with Client(server, mode=era) as client:
+        assert len((await client.list_tools()).tools) == 28
+        await client.call_tool("execute_code", {"code": "x = 41"})
+        result = await client.call_tool("execute_code", {"code": "print(x + 1)"})
+        assert len(await containers(engine, tmp_path / "state")) == 1
+    assert result.structured_content["outputs"][0]["text"] == "42\n"
+    assert await containers(engine, tmp_path / "state") == []
+
+
+async def test_two_desktop_clients_have_sessions_of_their_own(
+    server: StdioServerParameters,
+) -> None:
+    async with Client(server) as one, Client(server) as two:
+        first = await one.call_tool("execute_code", {"code": "x = 1"})
+        second = await two.call_tool("execute_code", {"code": "x"})
+        assert second.structured_content["error"]["name"] == "NameError"
+        foreign = {"session_id": first.structured_content["session_id"]}
+        assert (await two.call_tool("get_session", foreign)).is_error
+
+
+async def test_standard_output_carries_nothing_but_the_protocol(tmp_path: Path) -> None:
+    with anyio.fail_after(60):
+        done = await anyio.run_process(
+            [sys.executable, "-m", "sandbox", "mcp", "--log-level", "debug"],
+            input=b"not json\n" + json.dumps(INITIALIZE).encode() + b"\n" + b"\xff\xfe\n[]\n",
+            env=environment(tmp_path / "state"),
+        )
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert all(answer["jsonrpc"] == "2.0" for answer in answers)
+    (greeting,) = [answer for answer in answers if answer.get("id") == 1]
+    assert greeting["result"]["serverInfo"]["name"] == "sandbox"
+    assert b"serving MCP" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_closes_the_sessions(
+    engine: DockerRuntime, tmp_path: Path, number: signal.Signals
+) -> None:
+    call = {"name": "open_session", "arguments": {}}
+    messages = (
+        INITIALIZE,
+        {"jsonrpc": "2.0", "method": "notifications/initialized"},
+        {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": call},
+    )
+    async with await anyio.open_process(
+        [sys.executable, "-m", "sandbox", "mcp"], env=environment(tmp_path / "state")
+    ) as process:
+        assert process.stdin
+        assert process.stdout
+        for message in messages:
+            await process.stdin.send(json.dumps(message).encode() + b"\n")
+        with anyio.fail_after(90):
+            said = b""
+            while b'"id":2' not in said:
+                said += await process.stdout.receive()
+            assert len(await containers(engine, tmp_path / "state")) == 1
+            process.send_signal(number)
+            await process.wait()
+    assert await containers(engine, tmp_path / "state") == []
