@@ -41,6 +41,8 @@ class Execution:
 
     def __init__(self, record: ExecutionRecord, output_bytes: int, cancel: Cancel) -> None:
         self.record = record
+        self.is_adopted = record.state == "running"
+        """Whether another controller has sent it to the kernel, or was about to."""
         self.version = 0
         """Grows with each change that :meth:`snapshot` shows."""
         self.expired = False
@@ -170,6 +172,13 @@ class Execution:
         """It is about to be sent to the kernel."""
         self._started = time.monotonic()
         update = {"state": "running", "started_at": time.time(), "epoch": epoch, "seq": seq}
+        self.record = self.record.model_copy(update=update)
+        self._bump()
+
+    def wait_again(self) -> None:
+        """It did not get to the kernel."""
+        self._started = None
+        update = {"state": "queued", "started_at": None}
         self.record = self.record.model_copy(update=update)
         self._bump()
 

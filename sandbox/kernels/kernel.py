@@ -389,8 +389,8 @@ class Kernel:
             try:
                 self._around.journal.started(execution.record)
                 await self._log.send(request)
-            except SandboxError:
-                return  # the next link finds out whether it got through
+            except SandboxError:  # then nothing was sent
+                self._put_back(execution)
 
     async def _watch(self, running: Execution) -> float | None:
         """See that the running cell keeps to its time."""
@@ -630,11 +630,18 @@ class Kernel:
             return
         if running.was_seen:
             self._conclude(running)
-        else:
-            unrun = (
-                "The link was lost before the cell reached the kernel; nothing of it was executed."
-            )
+        elif running.is_adopted:
+            unrun = "The controller ended before the cell was sent; nothing of it was executed."
             self._finish(running, "lost", "kept", unrun)
+        else:  # the request went down with the link
+            self._put_back(running)
+            self._wake.set()
+
+    def _put_back(self, execution: Execution) -> None:
+        """Let a cell wait again that has not reached the kernel."""
+        execution.wait_again()
+        self._running = None
+        self._queue.appendleft(execution)
 
     def _check_alive(self) -> None:
         if self._death is not None:

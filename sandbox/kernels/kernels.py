@@ -204,9 +204,7 @@ class Kernels:
             raise InvalidRequest(f"{kernel_id!r:.80} cannot be a kernel's id.")
         if kernel_id in self._kernels:
             raise Conflict(f"There is a kernel {kernel_id} already.")
-        kernel = self._new(name, kernel_id)
-        await kernel.wait_ready()
-        return kernel.info()
+        return (await self._started(self._new(name, kernel_id))).info()
 
     @property
     def infos(self) -> tuple[KernelInfo, ...]:
@@ -239,7 +237,7 @@ class Kernels:
         """Stop a kernel for good and return it as it was last."""
         kernel = self._get(kernel_id)
         await kernel.stop()
-        self._kernels.pop(kernel.kernel_id, None)
+        self._forget(kernel)
         return kernel.info()
 
     # --- cells
@@ -376,7 +374,15 @@ class Kernels:
             kernel = self._get(kernel_id)
         else:
             kernel = self._new(DEFAULT_KERNEL_NAME, DEFAULT_KERNEL_ID)
-        await kernel.wait_ready()
+        return await self._started(kernel)
+
+    async def _started(self, kernel: Kernel) -> Kernel:
+        """Wait until a kernel answers; one that could not be started is forgotten."""
+        try:
+            await kernel.wait_ready()
+        finally:
+            if kernel.failure is not None:
+                self._forget(kernel)
         return kernel
 
     def _new(self, name: str, kernel_id: str) -> Kernel:
@@ -404,7 +410,11 @@ class Kernels:
             logger.exception("kernel %s failed", kernel.kernel_id)
             kernel.lose("The controller failed to serve this kernel.")
         if kernel.failure is not None:
-            self._kernels.pop(kernel.kernel_id, None)
+            self._forget(kernel)
+
+    def _forget(self, kernel: Kernel) -> None:
+        if self._kernels.get(kernel.kernel_id) is kernel:  # and not its successor of that id
+            del self._kernels[kernel.kernel_id]
 
     def _resume(self, entries: Mapping[str, _Listed]) -> dict[str, Execution]:
         """Take over the executions of an earlier controller that still run; end the others."""

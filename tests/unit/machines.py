@@ -135,6 +135,12 @@ class MemoryJournal:
         self.results: dict[str, ExecutionResult] = {}
         self.progressed: list[tuple[str, ExecutionResult, int]] = []
 
+    def copy(self) -> MemoryJournal:
+        """Another journal that knows the same."""
+        other = MemoryJournal()
+        other.records, other.results = dict(self.records), dict(self.results)
+        return other
+
     def started(self, record: ExecutionRecord) -> None:
         self.records[record.execution_id] = record
 
