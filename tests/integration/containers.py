@@ -1,0 +1,73 @@
+"""One container of the default policy on a real engine, and links to its supervisor."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+
+from sandbox import images
+from sandbox.link import Link
+from sandbox.policy import load, seccomp_profile
+from sandbox.runtimes.docker import DockerRuntime
+from sandbox.spec import SessionIdentity, compile_spec, new_session_id, new_uid
+
+from .served import RUNTIME
+
+OWNER = f"test-supervisor-{os.getpid()}"
+
+
+class Container:
+    """A running container; removed by whoever made it."""
+
+    def __init__(self, engine: DockerRuntime, container_id: str) -> None:
+        self._engine = engine
+        self.container_id = container_id
+
+    @asynccontextmanager
+    async def link(self) -> AsyncIterator[Link]:
+        """A new link, greeted; an older one is replaced by it."""
+        io = await self._engine.connect(self.container_id)
+        link = Link(io, initiator=True, hello={"build": "test"})
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(link.run)
+            await link.greeting(60)
+            try:
+                yield link
+            finally:
+                await link.aclose()
+
+
+@asynccontextmanager
+async def container(engine: DockerRuntime) -> AsyncIterator[Container]:
+    """A started container of the default policy, for the runtime under test."""
+    found = await engine.engine()
+    policy = load().get("offline")
+    now = time.time()
+    identity = SessionIdentity(
+        session_id=new_session_id(),
+        principal="test",
+        owner=OWNER,
+        uid=new_uid(),
+        created_at=now,
+        expires_at=now + 600,
+    )
+    spec = compile_spec(
+        policy,
+        identity,
+        image=images.reference(policy.image),
+        runtimes=found.runtimes,
+        seccomp=seccomp_profile(),
+        runtime_override=RUNTIME,
+        cpus_available=found.cpus,
+    )
+    container_id = await engine.create(spec)
+    try:
+        await engine.start(container_id)
+        yield Container(engine, container_id)
+    finally:
+        with anyio.CancelScope(shield=True):
+            await engine.remove(container_id)
