@@ -320,10 +320,9 @@ class Session:
         async with anyio.create_task_group() as attaching:
             if not self._is_proved:
                 attaching.start_soon(self._prove, link)
+            for part in (self.terminals, self.processes, self.files):
+                attaching.start_soon(part.attach, link)
             await self.kernels.attach(link)
-            await self.terminals.attach(link)
-            await self.processes.attach(link)
-            await self.files.attach(link)
             if not self.is_adopted and self.state == "opening":
                 # While the proof is made: most callers want a kernel, and want it at once.
                 tasks.start_soon(self._start_first_kernel)

@@ -1,0 +1,136 @@
+"""The controller is killed in the middle of its work; the next one must find everything again."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import httpx2
+import pytest
+from mcp import Client
+
+from sandbox.runtimes.docker import DockerRuntime
+from sandbox.spec import LABEL_OWNER
+
+from ..integration.served import Served, close_all, serve
+
+CELL = """
+import time
+for second in range(30):
+    print("second", second, flush=True)
+    time.sleep(1)
+print("secret is", secret)
+"""
+CELL_S = 30
+
+pytestmark = pytest.mark.anyio
+
+
+async def call(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
+    """Call a tool that must succeed."""
+    result = await client.call_tool(tool, arguments)
+    assert not result.is_error, result.content
+    assert result.structured_content is not None
+    return result.structured_content
+
+
+def written(result: dict[str, Any]) -> str:
+    return "".join(output.get("text", "") for output in result["outputs"])
+
+
+def kill(served: Served) -> None:
+    """What an out-of-memory killer does to a controller."""
+    served.process.kill()
+    served.process.wait(30)
+
+
+async def containers_of(served: Served) -> list[str]:
+    """The containers of this controller's state directory."""
+    owner = (served.state / "controllers/serve/owner").read_text().strip()
+    engine = DockerRuntime.connect_engine()
+    try:
+        return [found.id for found in await engine.list({LABEL_OWNER: owner})]
+    finally:
+        await engine.aclose()
+
+
+async def test_a_cell_outlives_its_controller_and_its_result_is_found_by_its_id(
+    tmp_path: Path,
+) -> None:
+    with serve(tmp_path) as first:
+        async with first.client() as client:
+            await call(client, "execute_code", code="secret = 6 * 7")
+            began = time.monotonic()
+            cell = await call(client, "execute_code", code=CELL, wait=3)
+            assert cell["status"] == "running"
+            assert "second 0" in written(cell)
+            kill(first)
+    containers = await containers_of(first)
+    assert len(containers) == 1
+    with serve(tmp_path) as second:
+        async with second.client() as client:
+            result = cell
+            with anyio.fail_after(CELL_S + 60):
+                while result["status"] == "running":
+                    result = await call(
+                        client, "get_execution", execution_id=cell["execution_id"], wait=10
+                    )
+            assert result["status"] == "ok"
+            assert time.monotonic() - began > CELL_S - 1
+            expected = [f"second {number}" for number in range(CELL_S)] + ["secret is 42"]
+            assert written(result).splitlines() == expected
+            again = await call(client, "execute_code", code="print(secret)")
+            assert written(again) == "42\n"
+            assert again["session_id"] == cell["session_id"]
+            assert await containers_of(second) == containers
+        await anyio.to_thread.run_sync(close_all, second)
+    assert await containers_of(second) == []
+
+
+async def test_a_cell_that_ended_while_no_controller_ran_is_found_with_all_its_outputs(
+    tmp_path: Path,
+) -> None:
+    code = "import time\nfor i in range(4):\n    print(i, flush=True)\n    time.sleep(0.5)"
+    with serve(tmp_path) as first:
+        async with first.client() as client:
+            cell = await call(client, "execute_code", code=code, wait=0)
+            assert cell["status"] == "running"
+            kill(first)
+    await anyio.sleep(4)  # the time in which the cell ends is what this is about
+    with serve(tmp_path) as second:
+        async with second.client() as client:
+            result = await call(client, "get_execution", execution_id=cell["execution_id"], wait=30)
+            assert result["status"] == "ok"
+            assert written(result) == "0\n1\n2\n3\n"
+        await anyio.to_thread.run_sync(close_all, second)
+
+
+async def test_a_controller_killed_while_it_opens_sessions_leaves_nothing_after_the_next_start(
+    tmp_path: Path,
+) -> None:
+    """Whatever moment of an opening the kill hits, no container without a caller remains."""
+    for after_s in (0.05, 0.2, 0.4):
+        with serve(tmp_path) as killed:
+            async with killed.http() as http, anyio.create_task_group() as tasks:
+                for _ in range(3):
+                    tasks.start_soon(_open, http)
+                await anyio.sleep(after_s)
+                kill(killed)
+        with serve(tmp_path) as following:
+            async with following.http() as http:
+                listed = (await http.get("/mcp/v1/sessions")).json()["sessions"]
+            with anyio.fail_after(30):
+                while len(await containers_of(following)) > len(listed):
+                    await anyio.sleep(0.2)
+            await anyio.to_thread.run_sync(close_all, following)
+            assert await containers_of(following) == []
+
+
+async def _open(http: httpx2.AsyncClient) -> None:
+    """Open a session; that its controller dies meanwhile is what is tried."""
+    with suppress(httpx2.TransportError):
+        await http.post("/mcp/v1/sessions", json={"reuse": False})
