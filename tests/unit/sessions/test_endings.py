@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from sandbox.errors import LinkLost, NotFound, SessionLost
+from sandbox.errors import InfrastructureError, LinkLost, NotFound, SessionLost
 from sandbox.kernels import Execution, ExecutionResult
 from sandbox.runtimes.fake import FakeEngine
 from sandbox.sessions import Caller, Session, SessionManager
@@ -304,3 +304,25 @@ async def test_a_cancelled_controller_that_keeps_nothing_leaves_nothing(
         tasks.cancel_scope.cancel()
         await anyio.sleep(1)
     assert controllers.container_ids() == []
+
+
+async def test_with_the_controllers_disk_full_a_cell_is_refused_clearly_and_the_session_goes_on(
+    manager: SessionManager,
+) -> None:
+    session = await manager.get(ALICE)
+    assert (await run(session, "x = 7")).status == "ok"
+    database = manager._journal._db
+    pages = database.execute("PRAGMA page_count").fetchone()[0]
+    database.execute(f"PRAGMA max_page_count = {pages}")
+    with anyio.fail_after(10):
+        async with session.use():
+            execution = await session.kernels.execute("#" + "x" * 500_000)
+        result = await execution.wait(None)
+    assert result.status == "lost"
+    assert "journal" in (result.reason or "")
+    with pytest.raises(InfrastructureError, match="journal"):
+        while True:  # until not one more row fits
+            await manager.open(Caller("bob"), reuse=False, name="x" * 60)
+
+    database.execute("PRAGMA max_page_count = 1000000")
+    assert (await run(session, "print(x)")).outputs[0]["text"] == "7\n"
