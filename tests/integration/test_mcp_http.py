@@ -239,7 +239,7 @@ Run = Callable[..., AbstractContextManager[Any]]
 async def test_ctrl_c_answers_who_waits_keeps_the_cell_and_the_next_server_finds_it(
     run_server: Run, tmp_path: Path
 ) -> None:
-    code = "import time\nprint('begun', flush=True)\ntime.sleep(4)\nprint('ended')"
+    code = "import time\nprint('begun', flush=True)\ntime.sleep(12)\nprint('ended')"
     answers: list[Any] = []
     with run_server(tmp_path) as first:
         async with first.client("2026-07-28") as client:
@@ -267,10 +267,10 @@ async def test_ctrl_c_answers_who_waits_keeps_the_cell_and_the_next_server_finds
     assert "stay for the next controller" in first.log.read_text()
     with run_server(tmp_path) as second:
         async with second.client("2026-07-28") as client:
-            with anyio.fail_after(30):
+            with anyio.fail_after(60):
                 ended = await client.call_tool(
                     "get_execution",
-                    {"execution_id": waiting.structured_content["execution_id"], "wait": 20},
+                    {"execution_id": waiting.structured_content["execution_id"], "wait": 50},
                 )
             await client.call_tool("close_session", {})
     assert ended.structured_content["status"] == "ok"
