@@ -24,6 +24,7 @@ from sandbox.kernels.models import (
     ExecutionResult,
     Inspection,
     KernelInfo,
+    KernelSpec,
 )
 
 __all__ = [
@@ -36,5 +37,6 @@ __all__ = [
     "ExecutionResult",
     "Inspection",
     "KernelInfo",
+    "KernelSpec",
     "Kernels",
 ]

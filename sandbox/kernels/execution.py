@@ -53,6 +53,8 @@ class Execution:
         """Whether it was interrupted because it waits for input."""
         self.was_seen = False
         """Whether the kernel has said anything about it."""
+        self.executing = asyncio.Event()
+        """Set when the cell itself runs, so that an interrupt will reach it."""
         self._cancel = cancel
         self._collector = OutputCollector(output_bytes)
         self._count: int | None = None
@@ -192,8 +194,10 @@ class Execution:
                 return True
         elif message.channel == "iopub":
             if message.msg_type in OUTPUTS:
+                self.executing.set()
                 return self._take_output(message)
             if message.msg_type == "execute_input":
+                self.executing.set()
                 self._count = _count(content.get("execution_count"))
             elif message.msg_type == "status" and content.get("execution_state") == "idle":
                 self._is_idle = True
@@ -248,6 +252,7 @@ class Execution:
             error = ExecutionError(name=found["ename"], value=found["evalue"], traceback=traceback)
         reason = " ".join(filter(None, (reason, *self._notes)))
         self._result = self._shown(status, state, reason or None, error)
+        self.executing.set()
         self._bump()
         self._result_version = self.version
 

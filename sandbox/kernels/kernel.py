@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import time
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -17,7 +16,8 @@ from typing import Any, Literal
 import anyio
 from anyio.abc import TaskGroup
 
-from sandbox.errors import Conflict, InfrastructureError, LinkLost, NotFound, SandboxError
+from sandbox.errors import Conflict, LinkLost, NotFound, SandboxError
+from sandbox.kernels.answers import cause_of, epoch_of, size_of
 from sandbox.kernels.cells import Cells, Surroundings
 from sandbox.kernels.execution import Execution
 from sandbox.kernels.log import KernelLog
@@ -291,7 +291,7 @@ class Kernel:
     async def _start(self) -> None:
         try:
             answer = await self._log.call("kernel.start", name=self.name)
-            epoch = _epoch(answer)
+            epoch = epoch_of(answer)
         except SandboxError as exc:
             if self.epoch:
                 return  # the next link found that it had been started
@@ -371,7 +371,7 @@ class Kernel:
         epoch = self.epoch
         self._is_replaced = True
         try:
-            entered = _epoch(await self._log.call("kernel.restart"))
+            entered = epoch_of(await self._log.call("kernel.restart"))
             if self.epoch == epoch:  # no new link has found it restarted already
                 if wish is None and self._cells.running is not None:
                     self._cells.end_overdue(self._cells.running)
@@ -416,7 +416,7 @@ class Kernel:
                     logger.warning("cannot tell why kernel %s died: %s", self.kernel_id, exc)
         if self._exit is exit_event:  # it was not restarted meanwhile
             self._exit = None
-            self._die(_cause(exit_event, oom is True))
+            self._die(cause_of(exit_event, is_oom=oom is True))
 
     def _die(self, reason: str) -> None:
         self._death = reason
@@ -458,10 +458,10 @@ class Kernel:
                 self._exit = event
                 self._wake.set()
             case "dropped" if running is not None:
-                self._cells.lose(_size(event), "Output was lost while nobody could read it.")
+                self._cells.lose(size_of(event), "Output was lost while nobody could read it.")
                 self._doubt(running)
             case "oversize" if running is not None and running.execution_id == message.parent_id:
-                self._cells.lose(_size(event), "A message was too large to be sent.")
+                self._cells.lose(size_of(event), "A message was too large to be sent.")
                 self._doubt(running)
             case _:
                 pass
@@ -514,31 +514,3 @@ class Kernel:
                 f"The kernel {self.kernel_id} is dead. {self._death}",
                 remedy="Its variables are lost. Restart it, or start another one.",
             )
-
-
-def _epoch(answer: Mapping[str, Any]) -> int:
-    epoch = answer.get("epoch")
-    if type(epoch) is not int or not 0 < epoch < 2**31:
-        raise InfrastructureError("The supervisor did not say which epoch the kernel is in.")
-    return epoch
-
-
-def _size(event: Mapping[str, Any]) -> int:
-    size = event.get("bytes")
-    return size if type(size) is int and 0 <= size < 2**50 else 0
-
-
-def _cause(event: Mapping[str, Any], is_oom: bool) -> str:
-    """Why a kernel has exited, in words."""
-    if is_oom:
-        return "It was killed because the sandbox ran out of memory."
-    number, exit_code = event.get("signal"), event.get("exit_code")
-    if type(number) is int and 0 < number < 65:
-        try:
-            name = signal.Signals(number).name
-        except ValueError:
-            name = f"signal {number}"
-        return f"It was ended by {name}."
-    if type(exit_code) is int:
-        return f"It exited with code {exit_code & 0xFF}."
-    return "Its process is gone, for a reason that is not known."

@@ -8,11 +8,9 @@ import re
 import secrets
 import time
 from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar, cast
 
 import anyio
 from anyio.abc import TaskGroup
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from sandbox.errors import (
     Conflict,
@@ -20,11 +18,21 @@ from sandbox.errors import (
     InvalidRequest,
     LinkLost,
     NotFound,
-    ProtocolError,
     QuotaExceeded,
 )
+from sandbox.kernels.answers import (
+    KERNEL_ID,
+    KERNEL_NAME,
+    Info,
+    Listed,
+    Listing,
+    completion,
+    inspection,
+    parse,
+)
+from sandbox.kernels.cells import OomProbe, Surroundings
 from sandbox.kernels.execution import Execution
-from sandbox.kernels.kernel import Kernel, OomProbe, Surroundings
+from sandbox.kernels.kernel import Kernel
 from sandbox.kernels.messages import Messages, new_id
 from sandbox.kernels.models import (
     Completion,
@@ -32,59 +40,20 @@ from sandbox.kernels.models import (
     ExecutionRecord,
     Inspection,
     KernelInfo,
+    KernelSpec,
     KernelState,
 )
 from sandbox.kernels.recent import Recent
 from sandbox.link import Link
-from sandbox.plaintext import clip, plain
 from sandbox.policy.models import Limits
 
 DEFAULT_KERNEL_ID = "k-default"
 DEFAULT_KERNEL_NAME = "python3"
 GRACE_S = 5.0
 MAX_CODE_BYTES = 1024 * 1024
-MAX_LISTED = 256
-MAX_MATCHES = 500
-MAX_MATCH = 1000
-_KERNEL_ID = r"^k-[a-z0-9]{1,32}$"
-_NAME = r"^[A-Za-z0-9._-]{1,100}$"
 _EXECUTION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 logger = logging.getLogger(__name__)
-
-
-class KernelSpec(BaseModel):
-    """A kind of kernel that can be started."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    display_name: Annotated[str, StringConstraints(max_length=200)]
-    language: Annotated[str, StringConstraints(max_length=100)]
-
-
-class _Answer(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
-
-
-class _Listed(_Answer):
-    """A kernel as the supervisor lists it."""
-
-    kernel_id: Annotated[str, StringConstraints(pattern=_KERNEL_ID)]
-    name: Annotated[str, StringConstraints(pattern=_NAME)]
-    epoch: Annotated[int, Field(gt=0, lt=2**31)]
-    alive: bool
-    last_seq: Annotated[int, Field(ge=0, lt=2**63)]
-
-
-class _Listing(_Answer):
-    kernels: Annotated[list[_Listed], Field(max_length=MAX_LISTED)]
-
-
-class _Info(_Answer):
-    kernelspecs: Annotated[
-        dict[Annotated[str, StringConstraints(pattern=_NAME)], KernelSpec],
-        Field(max_length=MAX_LISTED),
-    ]
 
 
 class Kernels:
@@ -162,7 +131,7 @@ class Kernels:
             ProtocolError: The supervisor's list of kernels makes no sense.
         """
         await self._is_running.wait()
-        listed = _parse(_Listing, await link.call("kernel.list")).kernels
+        listed = parse(Listing, await link.call("kernel.list")).kernels
         self._link = link
         entries = {entry.kernel_id: entry for entry in listed}
         resumed: dict[str, Execution] = {}
@@ -197,10 +166,10 @@ class Kernels:
             NotFound: There is no such kernelspec.
             Conflict: There is a kernel with this id.
         """
-        if not re.fullmatch(_NAME, name):
+        if not re.fullmatch(KERNEL_NAME, name):
             raise NotFound(f"There is no kernelspec {name!r:.80}.", remedy="List the kernelspecs.")
         kernel_id = kernel_id or f"k-{secrets.token_hex(4)}"
-        if not re.fullmatch(_KERNEL_ID, kernel_id):
+        if not re.fullmatch(KERNEL_ID, kernel_id):
             raise InvalidRequest(f"{kernel_id!r:.80} cannot be a kernel's id.")
         if kernel_id in self._kernels:
             raise Conflict(f"There is a kernel {kernel_id} already.")
@@ -219,7 +188,7 @@ class Kernels:
         """The kinds of kernels that can be started, by name."""
         if self._link is None:
             raise LinkLost("There is no link to the sandbox at the moment.", remedy="Try again.")
-        return _parse(_Info, await self._link.call("info")).kernelspecs
+        return parse(Info, await self._link.call("info")).kernelspecs
 
     async def interrupt(self, kernel_id: str = "") -> KernelInfo:
         """Interrupt what a kernel runs; harmless when it runs nothing."""
@@ -317,12 +286,7 @@ class Kernels:
         kernel = await self._ready(kernel_id)
         asked = {"code": code, "cursor_pos": position}
         answer = await kernel.ask("complete_request", asked)
-        raw = answer.get("matches")
-        matches = cast("list[Any]", raw)[:MAX_MATCHES] if isinstance(raw, list) else []
-        texts = [plain(match[:MAX_MATCH]) for match in matches if isinstance(match, str)]
-        ends = (answer.get("cursor_start"), answer.get("cursor_end"))
-        start, end = (at if type(at) is int and 0 <= at <= len(code) else position for at in ends)
-        return Completion(matches=texts, cursor_start=min(start, end), cursor_end=end)
+        return completion(answer, len(code), position)
 
     async def inspect(
         self,
@@ -346,11 +310,7 @@ class Kernels:
         kernel = await self._ready(kernel_id)
         asked = {"code": code, "cursor_pos": position, "detail_level": int(detail_level > 0)}
         answer = await kernel.ask("inspect_request", asked)
-        data = answer.get("data")
-        text = cast("dict[str, Any]", data).get("text/plain") if isinstance(data, dict) else None
-        limit = self._limits.output_bytes
-        shown = clip(plain(clip(text, 2 * limit)), limit) if isinstance(text, str) else ""
-        return Inspection(found=answer.get("found") is True, text=shown)
+        return inspection(answer, self._limits.output_bytes)
 
     # --- inside
 
@@ -416,7 +376,7 @@ class Kernels:
         if self._kernels.get(kernel.kernel_id) is kernel:  # and not its successor of that id
             del self._kernels[kernel.kernel_id]
 
-    def _resume(self, entries: Mapping[str, _Listed]) -> dict[str, Execution]:
+    def _resume(self, entries: Mapping[str, Listed]) -> dict[str, Execution]:
         """Take over the executions of an earlier controller that still run; end the others."""
         resumed: dict[str, Execution] = {}
         for record in self._journal.unfinished(self._session_id):
@@ -449,16 +409,6 @@ class Kernels:
         kernel = self._kernels.get(execution.record.kernel_id)
         if kernel is not None:
             await kernel.cancel(execution)
-
-
-_Model = TypeVar("_Model", bound=BaseModel)
-
-
-def _parse(model: type[_Model], answer: dict[str, Any]) -> _Model:
-    try:
-        return model.model_validate(answer)
-    except ValidationError as exc:
-        raise ProtocolError(f"The supervisor's answer is no {model.__name__[1:].lower()}.") from exc
 
 
 def _check_code(code: str) -> None:

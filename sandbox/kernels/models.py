@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 ExecutionStatus = Literal["ok", "error", "interrupted", "timeout", "died", "lost", "running"]
 KernelState = Literal["kept", "restarted", "lost"]
@@ -112,6 +112,13 @@ class KernelInfo(_Frozen):
     session_id: str
     reason: str | None = None
     """How it died; None while it lives."""
+
+
+class KernelSpec(_Frozen):
+    """A kind of kernel that can be started."""
+
+    display_name: Annotated[str, StringConstraints(max_length=200)]
+    language: Annotated[str, StringConstraints(max_length=100)]
 
 
 class Completion(_Frozen):

@@ -7,7 +7,7 @@ import pytest
 
 from sandbox.errors import Conflict, InvalidRequest, NotFound, QuotaExceeded
 from sandbox.kernels import DEFAULT_KERNEL_ID, ExecutionResult, Kernels
-from sandbox.kernels.kernel import MAX_QUEUE
+from sandbox.kernels.cells import MAX_WAITING
 from sandbox.policy.models import Limits
 
 from ..machines import until
@@ -274,7 +274,7 @@ async def test_the_queue_is_limited(bench: Bench) -> None:
     async with bench.controller() as kernels:
         slow = await kernels.execute("sleep(30)")
         await until(lambda: slow.was_seen)
-        for _ in range(MAX_QUEUE):
+        for _ in range(MAX_WAITING):
             await kernels.execute("1")
         with pytest.raises(QuotaExceeded):
             await kernels.execute("1")
@@ -321,7 +321,7 @@ async def test_no_caller_can_exceed_the_time_of_the_policy(bench: Bench) -> None
 async def test_a_question_to_a_busy_kernel_is_a_conflict(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sandbox.kernels.kernel.ANSWER_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("sandbox.kernels.questions.ANSWER_TIMEOUT_S", 0.1)
     async with bench.controller() as kernels:
         await run(kernels, "number = 42")
         found = await kernels.complete("print(num")
