@@ -73,10 +73,14 @@ class Children:
         """Begin to notice ends; call it in the running event loop of the main thread."""
         asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self._reap)
 
-    def stop(self) -> None:
-        """Kill every process that is left and notice no more ends."""
+    def kill(self) -> None:
+        """Kill every process that is left, with all descendants."""
         for child in tuple(self._children.values()):
             child.kill_tree()
+
+    def stop(self) -> None:
+        """Kill every process that is left and notice no more ends."""
+        self.kill()
         asyncio.get_running_loop().remove_signal_handler(signal.SIGCHLD)
         for child in tuple(self._children.values()):
             with contextlib.suppress(ChildProcessError):

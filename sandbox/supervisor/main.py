@@ -70,10 +70,10 @@ def main() -> None:
     env = base_environment(workspace, state_dir)
     prepare(env["IPYTHONDIR"])
     loop = asyncio.new_event_loop()
-    loop.add_signal_handler(signal.SIGTERM, os._exit, 0)
     supervisor = Supervisor(
         listener, workspace=workspace, state_dir=state_dir, env=env, fork=fork_kernel
     )
+    loop.add_signal_handler(signal.SIGTERM, supervisor.end)
     running = loop.create_task(supervisor.run())
     running.add_done_callback(lambda _: loop.stop())
     gc.collect()

@@ -134,6 +134,18 @@ async def test_the_bridge_hands_over_its_descriptors_and_waits(machine: Machine)
         assert process.returncode == 0
 
 
+async def test_nothing_it_started_outlives_it(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    with anyio.fail_after(30):
+        async with machine.link() as link:
+            pids = [(await link.call("kernel.start", kernel_id="k", name="python3"))["pid"]]
+            terminal = await link.call("terminal.open", terminal_id="t", rows=9, cols=9)
+            pids.append(terminal["pid"])
+        machine.stop()
+        while any(Path(f"/proc/{pid}/cwd").exists() for pid in pids):
+            await anyio.sleep(0.02)
+
+
 def start_bridge(address: str) -> subprocess.Popen[bytes]:
     """A bridge as the controller execs it."""
     return subprocess.Popen(
