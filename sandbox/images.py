@@ -4,11 +4,12 @@ An image's name carries a digest of all that goes into it: its recipe, its locks
 into it and, through its parent's digest, everything below. So an image on an engine is current when
 its name is there, and only what changed is built again. Nothing here talks to an engine.
 
-A sandbox image is built in two steps, so that a change of the supervisor costs one small layer:
+An image is built in two steps, what it needs and then our own sources, so that a change of ours
+costs one small layer. The folders of `images/` that each step is made from:
 
-    base ── python-deps ── python                 images/base, images/python, images/supervisor
-                  └─────── datascience-deps ── datascience          images/datascience, …
-    base ── controller                                               images/controller
+    base ─┬─ python-deps ─┬─ python                 base, python, supervisor
+          │               └─ datascience-deps ── datascience       datascience, supervisor
+          └─ controller-deps ── controller          base, controller, package
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ BASE = "base"
 BASE_IMAGE = "debian:bookworm-slim"
 CONTROLLER = "controller"
 SUPERVISOR = "supervisor"
+PACKAGE = "package"
 
 _DIGEST_LENGTH = 12
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -128,11 +130,8 @@ def recipes() -> Mapping[str, Recipe]:
     """
     base = _read(resources.images() / BASE)
     made = {BASE: Recipe(BASE, "", base, _digest("", base))}
-    supervisor = _supervisor_layer()
-    waiting = {
-        name if name == CONTROLLER else f"{name}-deps": folder
-        for name, folder in _folders().items()
-    }
+    supervisor, package = _supervisor_layer(), _package_layer()
+    waiting = _folders()
     while waiting:
         ready = {name: _parent(folder) for name, folder in waiting.items()}
         ready = {name: parent for name, parent in ready.items() if parent in made}
@@ -143,14 +142,11 @@ def recipes() -> Mapping[str, Recipe]:
                 "-deps image of another recipe.",
             )
         for name, parent in ready.items():
-            files = _read(waiting.pop(name))
+            needs, last = _read(waiting.pop(name)), supervisor
             if name == CONTROLLER:
-                files |= _controller_sources()
-            made[name] = _recipe(name, made[parent], files)
-            if name != CONTROLLER:
-                made[name.removesuffix("-deps")] = _recipe(
-                    name.removesuffix("-deps"), made[name], supervisor
-                )
+                needs["requirements.txt"], last = resources.requirements().read_bytes(), package
+            below = made[f"{name}-deps"] = _recipe(f"{name}-deps", made[parent], needs)
+            made[name] = _recipe(name, below, last)
     return made
 
 
@@ -158,7 +154,7 @@ def _folders() -> dict[str, Path]:
     return {
         path.parent.name: path.parent
         for path in resources.images().glob("*/Dockerfile")
-        if path.parent.name != SUPERVISOR and _NAME.fullmatch(path.parent.name)
+        if path.parent.name not in (SUPERVISOR, PACKAGE) and _NAME.fullmatch(path.parent.name)
     }
 
 
@@ -234,10 +230,11 @@ def _imports(path: Path) -> set[str]:
     return {module for module in modules if module.split(".")[0] == "sandbox"}
 
 
-def _controller_sources() -> dict[str, bytes]:
-    """The package as a wheel carries it, with the lock of what it needs."""
+def _package_layer() -> dict[str, bytes]:
+    """Its Dockerfile, and the package as a wheel carries it."""
     files = _read(resources.package(), "sandbox/")
     files |= _read(resources.images(), "sandbox/_data/images/")
     files |= _read(resources.policies(), "sandbox/_data/policies/")
     files["sandbox/_data/requirements.txt"] = resources.requirements().read_bytes()
+    files["Dockerfile"] = (resources.images() / PACKAGE / "Dockerfile").read_bytes()
     return files

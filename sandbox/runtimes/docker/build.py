@@ -222,8 +222,9 @@ def _build_step(
         decode=True,
     )
     _follow(lines, progress, recipe.name)
-    # What its stages left behind: nothing needs it, for a finished step is found by its name.
-    client.prune_images({"dangling": True, "label": f"{LABEL}stage={recipe.digest}"})
+    # Nameless leftovers: its stages, and what a forced or a doubled build of it has replaced.
+    for label in ("stage", "digest"):
+        client.prune_images({"dangling": True, "label": f"{LABEL}{label}={recipe.digest}"})
 
 
 def _follow(lines: Lines, progress: Progress, name: str) -> None:
