@@ -18,7 +18,7 @@ from sandbox.kernels.models import ExecutionRecord, ExecutionResult
 from sandbox.runtimes.base import ContainerInfo, EngineInfo
 from sandbox.sessions.birth import Birth, Surroundings
 from sandbox.sessions.endings import cause_of_end
-from sandbox.sessions.groups import leading_error
+from sandbox.sessions.groups import one_error
 from sandbox.sessions.journal import Journal, SessionRow, SessionState
 from sandbox.sessions.labels import read_labels, recompile
 from sandbox.sessions.session import Session
@@ -107,14 +107,11 @@ class Adoption:
         for row in rows.values():
             if row.session_id not in there:
                 self._gone(row, "lost", "its container was gone when the controller came back")
-        try:
-            async with anyio.create_task_group() as tasks:
-                for container in containers:
-                    if container.id not in self._taken:
-                        row = rows.get(container.labels.get(LABEL_SESSION, ""))
-                        tasks.start_soon(self._adopt, container, row, engine)
-        except BaseExceptionGroup as group:
-            raise leading_error(group) from group
+        async with one_error() as tasks:
+            for container in containers:
+                if container.id not in self._taken:
+                    row = rows.get(container.labels.get(LABEL_SESSION, ""))
+                    tasks.start_soon(self._adopt, container, row, engine)
 
     async def _adopt(
         self, container: ContainerInfo, row: SessionRow | None, engine: EngineInfo

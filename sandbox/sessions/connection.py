@@ -12,7 +12,7 @@ from anyio.abc import TaskStatus
 from sandbox.errors import EngineUnavailable, LinkLost, SandboxError, SessionLost
 from sandbox.link import Link
 from sandbox.runtimes.base import ContainerRuntime
-from sandbox.sessions.groups import leading_error
+from sandbox.sessions.groups import one_error
 
 FIRST_DELAY_S = 0.05
 LONGEST_DELAY_S = 5.0
@@ -109,22 +109,21 @@ class Connection:
     async def _one_link(self, task_status: TaskStatus[None]) -> None:
         io = await self._runtime.connect(self._container_id)
         link = Link(io, initiator=True, hello={})
-        try:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(link.run)
-                try:
-                    await link.greeting()
-                    await self._attach(link)
-                    self._link, self._down = link, anyio.Event()
-                    self._up.set()
-                    if not self._was_up:
-                        self._was_up = True
-                        task_status.started()
-                    await link.wait_closed()
-                finally:
-                    self._up = anyio.Event()
-                    self._down.set()
-                    with anyio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
-                        await link.aclose()
-        except BaseExceptionGroup as group:
-            raise leading_error(group) from group
+        async with one_error() as tasks:
+            tasks.start_soon(link.run)
+            try:
+                await link.greeting()
+                await self._attach(link)
+                self._link, self._down = link, anyio.Event()
+                self._up.set()
+                if not self._was_up:
+                    self._was_up = True
+                    task_status.started()
+                await link.wait_closed()
+                if link.error is not None:
+                    raise link.error
+            finally:
+                self._up = anyio.Event()
+                self._down.set()
+                with anyio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
+                    await link.aclose()

@@ -1,23 +1,34 @@
-"""The one error of a task group that a caller should hear of."""
+"""Task groups that raise one error, the one that says most, and not a group of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager
 from typing import cast
+
+import anyio
+from anyio.abc import TaskGroup
 
 from sandbox.errors import EngineUnavailable, LinkLost, PolicyNotEnforced, SandboxError, SessionLost
 
 _TELLING = (PolicyNotEnforced, SessionLost, EngineUnavailable)
 
 
-def leading_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error of a group that says most.
+@asynccontextmanager
+async def one_error() -> AsyncGenerator[TaskGroup]:
+    """A task group for parts of one thing: when some fail, their leading error is raised.
 
     A defect of ours comes first, so that it is not hidden; then what explains the others: a lost
     link is most often the effect, not the cause.
     """
-    leaves = list(_leaves(group))
-    return min(leaves, key=_rank)
+    error: BaseException | None = None
+    try:
+        async with anyio.create_task_group() as tasks:
+            yield tasks
+    except BaseExceptionGroup as group:
+        error = min(_leaves(group), key=_rank)
+    if error is not None:
+        raise error
 
 
 def _rank(exc: BaseException) -> int:

@@ -30,7 +30,7 @@ from sandbox.proof import Proof, prove
 from sandbox.sessions.birth import Birth, Surroundings
 from sandbox.sessions.connection import Connection
 from sandbox.sessions.endings import Ending, cause_of_end, ended_error
-from sandbox.sessions.groups import leading_error
+from sandbox.sessions.groups import one_error
 from sandbox.sessions.journal import SessionState
 from sandbox.sessions.models import SessionInfo
 from sandbox.spec import mismatches
@@ -261,16 +261,13 @@ class Session:
                 await self._tear_down()
 
     async def _live(self, task_status: TaskStatus[None]) -> None:
-        try:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._cancel_at_end, tasks.cancel_scope)
-                await self._bring_up(tasks)
-                self.state = "open"
-                self._was_opened = True
-                self._settled.set()
-                task_status.started()
-        except BaseExceptionGroup as group:
-            raise leading_error(group) from group
+        async with one_error() as tasks:
+            tasks.start_soon(self._cancel_at_end, tasks.cancel_scope)
+            await self._bring_up(tasks)
+            self.state = "open"
+            self._was_opened = True
+            self._settled.set()
+            task_status.started()
 
     async def _cancel_at_end(self, scope: anyio.CancelScope) -> None:
         await self._stop.wait()

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import anyio.to_thread
-import docker
 
 from sandbox.config import Settings
 from sandbox.kernels import Execution, ExecutionResult
@@ -38,7 +36,6 @@ class Controllers:
         self.runtime = runtime
         self.ahead_s = 0.0
         """How much later it is than it seems."""
-        self._volumes = _volumes()
 
     @asynccontextmanager
     async def running(
@@ -75,18 +72,6 @@ class Controllers:
             await self.engine.remove(container.id)
         return [container.name for container in left]
 
-    async def volumes_left(self) -> list[str]:
-        """The volumes that were made since and are still there."""
-        return sorted(await anyio.to_thread.run_sync(_volumes) - self._volumes)
-
-
-def _volumes() -> set[str]:
-    client = docker.from_env()
-    try:
-        return {volume.id for volume in client.volumes.list()}
-    finally:
-        client.close()
-
 
 async def start(session: Session, code: str) -> Execution:
     """Start a cell."""
@@ -121,5 +106,5 @@ def text_of(result: ExecutionResult) -> str:
 async def until(condition: Callable[[], Any], timeout_s: float = 20) -> None:
     """Wait until a condition holds."""
     with anyio.fail_after(timeout_s):
-        while not condition():  # noqa: ASYNC110  # what it looks at has no event
+        while not condition():
             await anyio.sleep(0.02)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -71,7 +72,7 @@ async def test_sessions_are_opened_at_once_and_see_nothing_of_each_other(
     async def call(name: str) -> None:
         session = await manager.get(Caller(name))
         await run(session, f"open('mine', 'w').write('{name}')")
-        assert (await shell(session, "cat mine; ls /workspace")).stdout == f"{name}mine\n"
+        assert (await shell(session, "cat mine; echo *")).stdout == f"{name}mine\n"
 
     async with anyio.create_task_group() as tasks:
         for name in ("one", "two", "three", "four"):
@@ -178,13 +179,19 @@ async def test_a_link_that_is_cut_is_made_again_and_the_cell_goes_on(
 
 
 async def test_a_session_full_of_processes_that_hear_no_signal_closes_within_two_seconds(
-    manager: SessionManager, controllers: Controllers
+    manager: SessionManager, controllers: Controllers, engine: DockerRuntime
 ) -> None:
     session = await manager.get(ALICE)
-    assert text_of(await run(session, FORK_BOMB)) == "lit\n"
-    await anyio.sleep(0.5)  # let it burn
+    result = await run(session, FORK_BOMB)
+    if controllers.runtime == "runc":
+        # In gVisor the bomb may take its own kernel down, and the session with it.
+        assert text_of(result) == "lit\n"
+        assert session.container_id is not None
+        with anyio.fail_after(20):
+            while (await engine.stats(session.container_id)).pids < session.policy.limits.pids // 2:
+                await anyio.sleep(0.05)
     began = time.monotonic()
-    await manager.close(ALICE)
+    await manager.close(ALICE, session.session_id)
     assert time.monotonic() - began < CLOSE_S
     assert await controllers.containers() == []
 
@@ -214,7 +221,7 @@ async def test_an_image_that_is_not_there_is_named_and_leaves_nothing(
 async def test_the_engine_holds_what_it_was_asked_for(manager: SessionManager) -> None:
     session: Session = await manager.open(ALICE, policy="offline")
 
-    def inspect() -> dict[str, object]:
+    def inspect() -> dict[str, Any]:
         client = docker.from_env()
         try:
             return client.api.inspect_container(session.container_id)
@@ -223,11 +230,11 @@ async def test_the_engine_holds_what_it_was_asked_for(manager: SessionManager) -
 
     found = await anyio.to_thread.run_sync(inspect)
     host, config = found["HostConfig"], found["Config"]
-    assert isinstance(host, dict)
-    assert isinstance(config, dict)
     assert host["NetworkMode"] == "none"
     assert host["ReadonlyRootfs"] is True
     assert host["CapDrop"] == ["ALL"]
     assert host["Binds"] in (None, [])
+    # No volume that could be left behind: what is mounted is gone with the container.
+    assert {mount["Type"] for mount in found["Mounts"]} <= {"tmpfs"}
     assert config["User"] == f"{session.uid}:{session.uid}"
     assert config["Labels"][LABEL_OWNER] == manager.owner

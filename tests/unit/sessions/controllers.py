@@ -77,5 +77,5 @@ async def run(session: Session, code: str) -> ExecutionResult:
 async def until(condition: Callable[[], Any], timeout_s: float = 10) -> None:
     """Wait until a condition holds."""
     with anyio.fail_after(timeout_s):
-        while not condition():  # noqa: ASYNC110  # what it looks at has no event
+        while not condition():
             await anyio.sleep(0.01)

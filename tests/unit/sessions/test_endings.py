@@ -306,6 +306,12 @@ async def test_a_cancelled_controller_that_keeps_nothing_leaves_nothing(
     assert controllers.container_ids() == []
 
 
+async def open_until_refused(manager: SessionManager) -> None:
+    """Open sessions until not one more row fits into the journal."""
+    for number in range(100):
+        await manager.open(Caller(f"bob-{number}"), name="x" * 60)
+
+
 async def test_with_the_controllers_disk_full_a_cell_is_refused_clearly_and_the_session_goes_on(
     manager: SessionManager,
 ) -> None:
@@ -321,8 +327,6 @@ async def test_with_the_controllers_disk_full_a_cell_is_refused_clearly_and_the_
     assert result.status == "lost"
     assert "journal" in (result.reason or "")
     with pytest.raises(InfrastructureError, match="journal"):
-        while True:  # until not one more row fits
-            await manager.open(Caller("bob"), reuse=False, name="x" * 60)
-
+        await open_until_refused(manager)
     database.execute("PRAGMA max_page_count = 1000000")
     assert (await run(session, "print(x)")).outputs[0]["text"] == "7\n"
