@@ -103,6 +103,17 @@ class Attacked:
         cell = await self.cell("print('alive')")
         return command.stdout.strip() == "alive" and cell.status == "ok"
 
+    async def fate(self, within_s: float = 90) -> str:
+        """What a caller gets next: ``alive``, or the code of the error; never nothing."""
+        with anyio.fail_after(within_s):
+            while True:
+                try:
+                    return "alive" if await self.is_alive() else "dead"
+                except SandboxError as exc:
+                    if exc.code != "link_lost":  # which says: try again
+                        return exc.code
+                    await anyio.sleep(0.1)
+
 
 class Unguarded:
     """A container with none of our barriers: root, the usual capabilities, no filter.
