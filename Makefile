@@ -9,7 +9,6 @@ help:  ## say what there is
 
 setup: venv  ## make .venv, find or start Docker Engine, build the images
 	@$(PYTHON) scripts/engine.py
-	@$(PYTHON) -m sandbox.runtimes.docker.build
 
 venv:  ## make .venv only
 	@scripts/venv

@@ -1,5 +1,6 @@
-"""Find a Docker Engine that answers; else install and start one, or say in a sentence what to do.
+"""Find a Docker Engine that answers, or install and start one; then build the sandbox images on it.
 
+Where neither can be done here, one sentence says what a person must do.
 A running engine is left as it is. One that this script starts also gets gVisor's `runsc` as a
 second runtime. May be stopped at any moment and run again.
 """
@@ -12,12 +13,13 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import docker
-import requests
-from docker.errors import DockerException
+from sandbox.errors import SandboxError
+from sandbox.runtimes.docker import build
+from sandbox.runtimes.docker.endpoint import LOCAL_SOCKET, find_endpoint
 
 CONFIGURATION = Path("/etc/docker/daemon.json")
 LOG = Path("/var/log/dockerd.log")
@@ -32,7 +34,7 @@ class Unable(Exception):
 
 
 def main() -> int:
-    """Leave an engine that answers; the exit code is 0 then."""
+    """Leave an engine that answers and has the images; the exit code is 0 then."""
     try:
         info, reason = answering()
         if info is None:
@@ -50,22 +52,23 @@ def main() -> int:
             "setup: this engine has no runsc runtime, so policies that ask for gVisor are refused "
             "(docs: https://gvisor.dev/docs/user_guide/quick_start/docker/)"
         )
-    return 0
+    return build.main()
 
 
 def answering() -> tuple[dict[str, Any] | None, str]:
     """What the engine says about itself, or None and why it does not."""
     try:
-        return docker.from_env(timeout=20).info(), ""
-    except (DockerException, requests.RequestException) as exc:
-        return None, str(exc)
+        with closing(build.connect(find_endpoint("", "", os.environ))) as client:
+            return client.info(), ""
+    except SandboxError as exc:
+        return None, exc.message
 
 
 def install_and_start(reason: str) -> None:
     """Bring up the local engine where this machine and user allow it."""
-    if endpoint := os.environ.get("DOCKER_HOST"):
-        raise Unable(f"the engine that DOCKER_HOST={endpoint} names does not answer: {reason}")
-    if "Permission denied" in reason or "PermissionError" in reason:
+    if find_endpoint("", "", os.environ).url != LOCAL_SOCKET:
+        raise Unable(f"{reason} It is what DOCKER_HOST or the Docker context names.")
+    if "may not be used" in reason:
         raise Unable(
             "Docker Engine runs but this user may not use it: add yourself to the group docker "
             "(`sudo usermod -aG docker $USER`, then log in again)."

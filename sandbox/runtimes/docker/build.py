@@ -29,6 +29,7 @@ from sandbox.runtimes.docker import host
 from sandbox.runtimes.docker.bootstrap import bootstrap
 from sandbox.runtimes.docker.client import make_client
 from sandbox.runtimes.docker.endpoint import Endpoint, find_endpoint
+from sandbox.runtimes.docker.errors import unavailable
 
 Lines = Iterable[dict[str, Any]]
 Progress = Callable[[str], None]
@@ -82,11 +83,8 @@ def connect(endpoint: Endpoint) -> ImageClient:
     """
     try:
         client, _ = make_client(endpoint, timeout_s=_ANSWER_TIMEOUT_S, connections=2)
-    except (DockerException, requests.RequestException) as exc:
-        raise EngineUnavailable(
-            f"No container engine answers at {endpoint.url}.",
-            remedy="Start Docker Engine, or run `make setup`.",
-        ) from exc
+    except (DockerException, requests.RequestException, OSError) as exc:
+        raise unavailable(endpoint.url, exc) from exc
     return cast(ImageClient, client)
 
 
