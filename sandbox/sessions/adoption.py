@@ -100,7 +100,7 @@ class Adoption:
         self._answered.set()
 
     async def _adopt_all(self) -> None:
-        engine = await self._runtime.engine()
+        engine = await self._around.engine.ask()
         containers = await self._runtime.list({LABEL_OWNER: self._owner})
         rows = {row.session_id: row for row in self._around.journal.not_ended()}
         there = {container.labels.get(LABEL_SESSION) for container in containers}
@@ -116,7 +116,7 @@ class Adoption:
     async def _adopt(
         self, container: ContainerInfo, row: SessionRow | None, engine: EngineInfo
     ) -> None:
-        async with self._around.gate:
+        async with self._around.connecting:
             try:
                 birth = await self._birth(container, row, engine)
             except EngineUnavailable:

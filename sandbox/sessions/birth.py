@@ -9,6 +9,7 @@ import anyio
 
 from sandbox.policy import Policy
 from sandbox.runtimes.base import ContainerRuntime
+from sandbox.sessions.engine import KnownEngine
 from sandbox.sessions.journal import Journal
 from sandbox.spec import ContainerSpec, SessionIdentity
 
@@ -19,14 +20,18 @@ class Surroundings:
 
     Args:
         runtime: Where the containers are.
+        engine: What is known of the engine.
         journal: Where executions and ends are noted.
-        gate: How many containers are brought up at once.
+        opening: How many containers are made at once.
+        connecting: How many links are made at once.
         clock: Unix time, seconds.
     """
 
     runtime: ContainerRuntime
+    engine: KnownEngine
     journal: Journal
-    gate: anyio.CapacityLimiter
+    opening: anyio.CapacityLimiter
+    connecting: anyio.CapacityLimiter
     clock: Callable[[], float]
 
 

@@ -19,6 +19,7 @@ LONGEST_DELAY_S = 5.0
 STABLE_S = 30.0
 MAX_FAILURES = 8
 CLOSE_TIMEOUT_S = 2.0
+READY_TIMEOUT_S = 20.0
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,8 @@ class Connection:
         runtime: Where the container is.
         container_id: The engine's id of it.
         attach: Called with each new link before it counts as up; an error it raises ends the link.
+        gate: How many links are made at once.
+        is_new: Whether the container is new: then a first link that fails is not tried again.
     """
 
     def __init__(
@@ -37,10 +40,15 @@ class Connection:
         runtime: ContainerRuntime,
         container_id: str,
         attach: Callable[[Link], Awaitable[None]],
+        *,
+        gate: anyio.CapacityLimiter,
+        is_new: bool,
     ) -> None:
         self._runtime = runtime
         self._container_id = container_id
         self._attach = attach
+        self._gate = gate
+        self._is_new = is_new
         self._link: Link | None = None
         self._up = anyio.Event()
         self._down = anyio.Event()
@@ -87,7 +95,7 @@ class Connection:
                     await self._one_link(task_status)
                     error: SandboxError = LinkLost("The link ended.")
                 except SandboxError as exc:
-                    if isinstance(exc, SessionLost) or not self._was_up:
+                    if isinstance(exc, SessionLost) or (self._is_new and not self._was_up):
                         raise
                     error = exc
                 if time.monotonic() - began > STABLE_S:
@@ -97,7 +105,7 @@ class Connection:
                     failures += 1
                 if failures > MAX_FAILURES:
                     raise SessionLost(
-                        f"The session's supervisor broke the connection {failures} times in a row."
+                        f"The session's supervisor could not be reached, {failures} times in a row."
                     ) from error
                 logger.info("link to container %.12s: %s", self._container_id, error)
                 await anyio.sleep(min(FIRST_DELAY_S * 2**waits, LONGEST_DELAY_S))
@@ -107,13 +115,13 @@ class Connection:
             self._up.set()  # nobody shall wait any longer
 
     async def _one_link(self, task_status: TaskStatus[None]) -> None:
-        io = await self._runtime.connect(self._container_id)
+        async with self._gate:
+            io = await self._runtime.connect(self._container_id)
         link = Link(io, initiator=True, hello={})
         async with one_error() as tasks:
             tasks.start_soon(link.run)
             try:
-                await link.greeting()
-                await self._attach(link)
+                await self._get_ready(link)
                 self._link, self._down = link, anyio.Event()
                 self._up.set()
                 if not self._was_up:
@@ -127,3 +135,14 @@ class Connection:
                 self._down.set()
                 with anyio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
                     await link.aclose()
+
+    async def _get_ready(self, link: Link) -> None:
+        """Bounded, for a supervisor may be silent on purpose."""
+        try:
+            with anyio.fail_after(READY_TIMEOUT_S):
+                await link.greeting()
+                await self._attach(link)
+        except TimeoutError as exc:
+            raise LinkLost(
+                f"The session's supervisor did not answer within {READY_TIMEOUT_S:g} s."
+            ) from exc

@@ -31,6 +31,7 @@ from sandbox.runtimes.base import ContainerRuntime
 from sandbox.sessions.adoption import Adoption
 from sandbox.sessions.birth import Surroundings
 from sandbox.sessions.endings import ended_error
+from sandbox.sessions.engine import KnownEngine
 from sandbox.sessions.journal import Journal, SessionRow
 from sandbox.sessions.locks import KeyedLocks
 from sandbox.sessions.models import Caller, SessionInfo
@@ -82,7 +83,7 @@ class SessionManager:
         self._clock = clock
         self._sessions: dict[tuple[str, str], Session] = {}
         self._locks = KeyedLocks()
-        self._gate = anyio.CapacityLimiter(OPEN_AT_ONCE)
+        self._engine = KnownEngine(runtime)
         self._closing = False
         self._housekeeping = anyio.CancelScope()
         self._housekeeping_over = anyio.Event()
@@ -93,7 +94,14 @@ class SessionManager:
         async with AsyncExitStack() as undo:
             self._journal = Journal(self._slot.journal)
             undo.callback(self._journal.close)
-            around = Surroundings(self.runtime, self._journal, self._gate, self._clock)
+            around = Surroundings(
+                self.runtime,
+                self._engine,
+                self._journal,
+                anyio.CapacityLimiter(OPEN_AT_ONCE),
+                anyio.CapacityLimiter(OPEN_AT_ONCE),
+                self._clock,
+            )
             self._adoption = Adoption(
                 around,
                 owner=self._slot.owner,
@@ -149,11 +157,11 @@ class SessionManager:
 
     @property
     def is_ready(self) -> bool:
-        """Whether all that an earlier controller left has been taken back or removed."""
-        return self._adoption.is_done and all(s.state != "opening" for s in self._adopted())
+        """Whether every container of an earlier controller has been claimed or removed.
 
-    def _adopted(self) -> builtins.list[Session]:
-        return [session for session in self._sessions.values() if session.is_adopted]
+        Claimed sessions come up in their own time; calls to them wait for that.
+        """
+        return self._adoption.is_done
 
     def _add(self, session: Session) -> None:
         """Take an adopted session; it comes up in its own time."""
@@ -203,7 +211,8 @@ class SessionManager:
                 await found.ready()
                 found.touch()
                 return found
-            as_default = not name and self._default(caller) is None
+            default = self._default(caller)
+            as_default = not name and (default is None or default.is_ending)
             return await self._open(caller, wanted, name, as_default=as_default)
 
     async def get(self, caller: Caller, session_id: str = "") -> Session:
@@ -239,7 +248,7 @@ class SessionManager:
     def list(self, caller: Caller) -> builtins.list[SessionInfo]:
         """The caller's open sessions, oldest first."""
         mine = (s for s in self._sessions.values() if s.principal == caller.principal)
-        infos = [session.info() for session in mine if session.is_usable]
+        infos = [s.info() for s in mine if s.is_usable or (s.is_adopted and not s.is_ending)]
         return sorted(infos, key=lambda info: info.created_at)
 
     async def close(self, caller: Caller, session_id: str = "") -> SessionInfo:
@@ -303,10 +312,13 @@ class SessionManager:
     # --- inside
 
     def _default(self, caller: Caller) -> Session | None:
-        for session in self._sessions.values():
-            if session.principal == caller.principal and session.default_key == caller.default_key:
-                return session
-        return None
+        """The caller's default session; one that is ending only if there is no other."""
+        mine = (
+            session
+            for session in self._sessions.values()
+            if session.principal == caller.principal and session.default_key == caller.default_key
+        )
+        return min(mine, key=lambda session: session.is_ending, default=None)
 
     def _reusable(self, caller: Caller, policy: Policy, name: str) -> Session | None:
         """The best open session that an ``open`` of this policy may return."""
@@ -352,7 +364,7 @@ class SessionManager:
     async def _open(
         self, caller: Caller, policy: Policy, name: str, *, as_default: bool
     ) -> Session:
-        engine = await self._sweeper.known_engine()
+        engine = await self._engine.get()
         # No await from the count to the entry: opens that come at once see each other.
         session = self._opener.session(
             caller, policy, name, engine, self._sessions.values(), as_default=as_default

@@ -81,7 +81,8 @@ class Session:
         self._proof: Proof | None = None
         self._runtime = around.runtime
         self._journal = around.journal
-        self._gate = around.gate
+        self._opening = around.opening
+        self._connecting = around.connecting
         self._clock = around.clock
         self._keep = keep
         self._connection: Connection | None = None
@@ -194,8 +195,12 @@ class Session:
 
         Raises:
             SessionLost: It has ended.
+            LinkLost: It is still being taken back from an earlier controller.
         """
-        await self._settled.wait()
+        with anyio.move_on_after(RECONNECT_WAIT_S):
+            await self._settled.wait()
+        if not self._settled.is_set():
+            raise _reconnecting()
         self._check_usable()
 
     def _check_usable(self, cause: BaseException | None = None) -> None:
@@ -206,10 +211,7 @@ class Session:
 
     async def _reconnected(self, connection: Connection) -> None:
         if not await connection.settled(RECONNECT_WAIT_S):
-            raise LinkLost(
-                "The connection to the session was lost and is being made again.",
-                remedy="Try again in a moment; what runs in the session goes on meanwhile.",
-            )
+            raise _reconnecting()
         await self._verdict(connection)
         self._check_usable()
 
@@ -280,27 +282,32 @@ class Session:
             )
         tasks.start_soon(self.kernels.run)
         tasks.start_soon(self.terminals.run)
+        if self.container_id is not None:  # the adoption has looked at it
+            await self._connect(self.container_id, tasks)
+            return
+        async with self._opening:
+            container_id = ""
+            # Shielded, so that the id of a container that was made is always known here.
+            with anyio.CancelScope(shield=True):
+                self.container_id = container_id = await self._runtime.create(self._spec)
+            await self._runtime.start(container_id)
+            async with anyio.create_task_group() as checks:
+                checks.start_soon(self._check_container, container_id)
+                await self._connect(container_id, tasks)
+        self._journal.opened(self.session_id, self.info(), self.default_key)
 
+    async def _connect(self, container_id: str, tasks: TaskGroup) -> None:
         async def attach(link: Link) -> None:
             await self._attach(link, tasks)
 
-        async with self._gate:
-            container_id = self.container_id or await self._make_container()
-            self._connection = Connection(self._runtime, container_id, attach)
-            async with anyio.create_task_group() as checks:
-                if not self.is_adopted:  # otherwise the adoption has looked at it
-                    checks.start_soon(self._check_container, container_id)
-                await tasks.start(self._connection.run)
-        if not self.is_adopted:
-            self._journal.opened(self.session_id, self.info(), self.default_key)
-
-    async def _make_container(self) -> str:
-        # Shielded, so that the id of a container that was made is always known here.
-        container_id = ""
-        with anyio.CancelScope(shield=True):
-            self.container_id = container_id = await self._runtime.create(self._spec)
-        await self._runtime.start(container_id)
-        return container_id
+        self._connection = Connection(
+            self._runtime,
+            container_id,
+            attach,
+            gate=self._connecting,
+            is_new=not self.is_adopted,
+        )
+        await tasks.start(self._connection.run)
 
     async def _check_container(self, container_id: str) -> None:
         """Compare what the engine made of the container with the spec."""
@@ -387,3 +394,10 @@ class Session:
                 logger.warning("container %.12s stays for now: %s", self.container_id, exc)
         if scope.cancelled_caught:
             logger.warning("container %.12s stays for now: no answer", self.container_id)
+
+
+def _reconnecting() -> LinkLost:
+    return LinkLost(
+        "The connection to the session was lost and is being made again.",
+        remedy="Try again in a moment; what runs in the session goes on meanwhile.",
+    )

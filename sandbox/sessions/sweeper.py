@@ -9,7 +9,7 @@ import anyio
 import anyio.lowlevel
 
 from sandbox.errors import SandboxError
-from sandbox.runtimes.base import ContainerInfo, EngineInfo
+from sandbox.runtimes.base import ContainerInfo
 from sandbox.sessions.birth import Surroundings
 from sandbox.sessions.endings import cause_of_end
 from sandbox.sessions.neighbours import tidy_neighbours
@@ -38,37 +38,24 @@ class Sweeper:
     def __init__(
         self, around: Surroundings, slot: Slot, sessions: Callable[[], Iterable[Session]]
     ) -> None:
-        self._engine: EngineInfo | None = None
         self._around = around
         self._slot = slot
         self._sessions = sessions
         self._is_failing = False
 
-    async def known_engine(self) -> EngineInfo:
-        """What the engine was some seconds ago: asking takes longer than most of an opening.
-
-        Raises:
-            EngineUnavailable: It was never asked, and does not answer now.
-        """
-        if self._engine is None:
-            self._engine = await self._around.runtime.engine()
-        return self._engine
-
     async def run(self) -> None:
         """Sweep until cancelled."""
         turn = 0
         while True:
+            turn += 1
+            await anyio.sleep(EXPIRE_EVERY_S)
             try:
-                await self.sweep(
-                    compare=turn % COMPARE_EVERY == 0, tidy=turn % TIDY_EVERY == TIDY_EVERY - 1
-                )
+                await self.sweep(compare=turn % COMPARE_EVERY == 0, tidy=turn % TIDY_EVERY == 0)
                 self._is_failing = False
             except SandboxError as exc:
                 if not self._is_failing:  # said once, not every other second
                     logger.error("housekeeping: %s", exc)
                 self._is_failing = True
-            turn += 1
-            await anyio.sleep(EXPIRE_EVERY_S)
 
     async def sweep(self, *, compare: bool = True, tidy: bool = True) -> None:
         """Do all of it once.
@@ -92,6 +79,7 @@ class Sweeper:
             if session.is_usable:
                 session.note_activity()
         if tidy:
+            await self._around.engine.ask()
             while journal.prune(self._around.clock()):
                 await anyio.lowlevel.checkpoint()
             await tidy_neighbours(self._around.runtime, self._slot, self._around.clock())
@@ -99,7 +87,6 @@ class Sweeper:
     async def _compare(self) -> None:
         """End sessions whose containers are gone, and remove containers that are no session's."""
         runtime = self._around.runtime
-        self._engine = await runtime.engine()
         open_before = [session for session in self._sessions() if session.is_usable]
         listed = await runtime.list({LABEL_OWNER: self._slot.owner})
         containers = {container.id: container for container in listed}

@@ -7,8 +7,10 @@ from typing import Any
 import anyio
 import pytest
 
-from sandbox.errors import NotFound, SessionLost
+from sandbox.errors import LinkLost, NotFound, SessionLost
 from sandbox.kernels import Execution, ExecutionResult
+from sandbox.link import ByteStream
+from sandbox.runtimes.fake import FakeRuntime, pipe
 from sandbox.sessions import Caller, SessionManager
 from sandbox.sessions.journal import Journal
 from sandbox.sessions.state import take_slot
@@ -237,3 +239,46 @@ async def test_many_sessions_come_back_at_once(controllers: Controllers) -> None
         for number, session_id in enumerate(ids):
             assert (await second.get(Caller(f"p{number}"))).session_id == session_id
     assert controllers.container_ids() == []
+
+
+async def test_a_supervisor_that_is_silent_delays_nobody_else_and_is_given_up(
+    controllers: Controllers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with controllers.running(keep=True) as first:
+        silent = [await first.get(Caller(f"silent-{n}")) for n in range(10)]
+        talking = await first.get(ALICE)
+    connect = FakeRuntime.connect
+    mute = {session.container_id for session in silent}
+
+    async def connect_or_not(runtime: FakeRuntime, container_id: str) -> ByteStream:
+        return pipe()[0] if container_id in mute else await connect(runtime, container_id)
+
+    monkeypatch.setattr(FakeRuntime, "connect", connect_or_not)
+    monkeypatch.setattr("sandbox.sessions.connection.READY_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("sandbox.sessions.connection.MAX_FAILURES", 3)
+    async with controllers.running(keep=True) as second:
+        with anyio.fail_after(2):
+            assert (await second.get(ALICE)).session_id == talking.session_id
+            assert (await second.open(Caller("new"))).is_usable
+        await until(lambda: not mute & set(controllers.container_ids()))
+        with pytest.raises(SessionLost, match="could not be reached"):
+            await second.get(Caller("silent-0"))
+
+
+async def test_a_session_whose_first_link_fails_after_a_restart_is_tried_again(
+    controllers: Controllers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with controllers.running(keep=True) as first:
+        session = await first.get(ALICE)
+        await run(session, "x = 1")
+    connect = FakeRuntime.connect
+    failures = iter([LinkLost("once"), LinkLost("twice")])
+
+    async def connect_in_the_end(runtime: FakeRuntime, container_id: str) -> ByteStream:
+        for failure in failures:
+            raise failure
+        return await connect(runtime, container_id)
+
+    monkeypatch.setattr(FakeRuntime, "connect", connect_in_the_end)
+    async with controllers.running(keep=True) as second:
+        assert (await run(await second.get(ALICE), "print(x)")).outputs[0]["text"] == "1\n"

@@ -291,3 +291,13 @@ async def test_a_runtime_that_the_policy_does_not_permit_is_refused(
         with pytest.raises(PolicyNotEnforced, match="runsc"):
             await manager.open(ALICE, policy="gvisor")
     assert controllers.container_ids() == []
+
+
+async def test_an_opening_while_the_old_default_is_being_closed_becomes_the_default(
+    manager: SessionManager,
+) -> None:
+    old = await manager.get(ALICE)
+    old.begin_end("closed", "it was closed by its caller")
+    new = await manager.open(ALICE)
+    assert new is not old
+    assert await manager.get(ALICE) is new
