@@ -32,7 +32,7 @@ _Count = Annotated[int, Field(ge=0, lt=2**63)]
 class _Answer(BaseModel):
     """What the supervisor says; what it says beside that is ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
 
 class FileStat(_Answer):
@@ -58,7 +58,7 @@ class FileStat(_Answer):
 class FileList(_Answer):
     """A page of what is in a directory."""
 
-    entries: Annotated[tuple[FileStat, ...], Field(max_length=MAX_ENTRIES)]
+    entries: Annotated[tuple[FileStat, ...], Field(max_length=MAX_ENTRIES, strict=False)]
     """Sorted by path."""
     total: _Count
     """All that match, on every page."""

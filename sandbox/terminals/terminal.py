@@ -78,6 +78,7 @@ class Terminal:
         self._news = asyncio.Event()
         """Set, and replaced, with each change."""
         self._watchers = 0
+        self._attaching: Link | None = None
         self._is_closed = False
         self._scopes: set[anyio.CancelScope] = set()
 
@@ -161,6 +162,11 @@ class Terminal:
 
     # --- what its session's terminals do
 
+    async def wait_attached(self) -> None:
+        """Wait until what is typed can be sent, or the attempt has failed."""
+        while self._attaching is not None:
+            await self._news.wait()
+
     async def while_open(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do something until the terminal is closed."""
         if self._is_closed:
@@ -175,8 +181,14 @@ class Terminal:
     def close(self) -> None:
         """Let go of it."""
         self._is_closed = True
+        self._attaching = None
         for scope in self._scopes:
             scope.cancel()
+        self._bump()
+
+    def attach(self, link: Link) -> None:
+        """A link is there: :meth:`pump` is about to run."""
+        self._attaching = link
 
     async def pump(self, link: Link) -> None:
         """Take what comes over one link, until that or the program ends."""
@@ -185,6 +197,7 @@ class Terminal:
             stream = link.open("terminal.attach", terminal_id=self.terminal_id, after=self._offset)
             self._begin(await stream.receive_json())
             self._stream = stream
+            self._attached(link)
             async for message in stream:
                 if message.tag == wire.BYTES:
                     self._take(message.data)
@@ -200,6 +213,7 @@ class Terminal:
                 stream.reset()
             if self._stream is stream:
                 self._stream = None
+            self._attached(link)
 
     async def draw(self) -> None:
         """Draw what comes, with little effort while nobody looks."""
@@ -264,6 +278,11 @@ class Terminal:
                 left_s = min(left_s, quiet_s)
             with anyio.move_on_after(left_s):
                 await self._news.wait()
+
+    def _attached(self, link: Link) -> None:
+        if self._attaching is link:
+            self._attaching = None
+        self._bump()
 
     def _bump(self) -> None:
         self._news.set()

@@ -112,6 +112,8 @@ class Terminals:
                     )
                 )
             self._pump(self._terminals[entry.terminal_id], link)
+        for terminal in tuple(self._terminals.values()):
+            await terminal.wait_attached()
 
     async def open(self, *, rows: int = 24, cols: int = 80, cwd: str = "") -> TerminalInfo:
         """Open a terminal with a shell.
@@ -146,6 +148,7 @@ class Terminals:
         terminal = Terminal(terminal_id, rows, cols, _parse(_Opened, answer).pid)
         self._serve(terminal)
         self._pump(terminal, link)
+        await terminal.wait_attached()
         return terminal.info()
 
     async def write(self, terminal_id: str, text: str = "", keys: Sequence[str] = ()) -> None:
@@ -204,6 +207,7 @@ class Terminals:
         self._group().start_soon(self._run, terminal, terminal.draw)
 
     def _pump(self, terminal: Terminal, link: Link) -> None:
+        terminal.attach(link)
         self._group().start_soon(self._run, terminal, lambda: terminal.pump(link))
 
     async def _run(self, terminal: Terminal, work: Callable[[], Awaitable[None]]) -> None:

@@ -1,0 +1,224 @@
+"""Terminals over supervisors in memory and real ones."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+
+from sandbox.errors import Conflict, InvalidRequest, LinkLost, NotFound, QuotaExceeded
+from sandbox.link import Link
+from sandbox.plaintext import is_plain
+from sandbox.policy.models import Limits
+from sandbox.terminals import Terminals, TerminalView
+
+from ..machines import Machine, fake_machine, host_machine, until
+
+pytestmark = pytest.mark.anyio
+
+
+@asynccontextmanager
+async def attached(machine: Machine) -> AsyncIterator[tuple[Terminals, Link]]:
+    terminals = Terminals(Limits(terminals=2))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(terminals.run)
+        link = await machine.connect()
+        await terminals.attach(link)
+        yield terminals, link
+        tasks.cancel_scope.cancel()
+
+
+@pytest.fixture
+async def terminals() -> AsyncIterator[Terminals]:
+    async with fake_machine() as (machine, _), attached(machine) as (terminals, _):
+        yield terminals
+
+
+@pytest.fixture
+async def real(tmp_path: Path) -> AsyncIterator[Terminals]:
+    async with host_machine(tmp_path) as machine, attached(machine) as (terminals, _):
+        yield terminals
+
+
+async def shown(terminals: Terminals, terminal_id: str, text: str) -> TerminalView:
+    """Read until a text stands on the screen."""
+    with anyio.fail_after(30):
+        while True:
+            view = await terminals.read(terminal_id, 1)
+            if any(text in line for line in view.screen):
+                return view
+
+
+async def test_what_is_typed_is_shown_and_new_only_once(terminals: Terminals) -> None:
+    terminal_id = (await terminals.open()).terminal_id
+    first = await terminals.read(terminal_id, 1)
+    await terminals.write(terminal_id, "echo hello", ["enter"])
+    second = await terminals.read(terminal_id, 1)
+    third = await terminals.read(terminal_id)
+
+    assert first.new_text == "$ "
+    assert second.new_text == "echo hello\nhello\n$ "
+    assert second.screen[:3] == ["$ echo hello", "hello", "$"]
+    assert (second.cursor.row, second.cursor.col) == (3, 3)
+    assert third.new_text == ""
+    assert third.screen == second.screen
+
+
+async def test_reading_without_waiting_answers_at_once(terminals: Terminals) -> None:
+    terminal_id = (await terminals.open()).terminal_id
+    await terminals.read(terminal_id, 1)
+
+    with anyio.fail_after(0.5):
+        assert (await terminals.read(terminal_id)).new_text == ""
+
+
+async def test_reading_waits_no_longer_than_asked(terminals: Terminals) -> None:
+    terminal_id = (await terminals.open()).terminal_id
+    await terminals.read(terminal_id, 1)
+
+    with anyio.fail_after(2):
+        assert (await terminals.read(terminal_id, 0.2)).new_text == ""
+
+
+async def test_the_end_of_the_program_is_told_and_nothing_can_be_typed_then(
+    terminals: Terminals,
+) -> None:
+    terminal_id = (await terminals.open()).terminal_id
+    await terminals.write(terminal_id, "exit", ["enter"])
+    with anyio.fail_after(5):
+        view = await terminals.read(terminal_id, 3)
+        while view.alive:
+            view = await terminals.read(terminal_id, 3)
+
+    assert view.exit_code == 0
+    with pytest.raises(Conflict):
+        await terminals.write(terminal_id, "x")
+    (info,) = await terminals.list()
+    assert not info.alive
+
+
+async def test_a_closed_terminal_is_gone_and_leaves_room(terminals: Terminals) -> None:
+    first = await terminals.open()
+    await terminals.open()
+    with pytest.raises(QuotaExceeded):
+        await terminals.open()
+    closed = await terminals.close(first.terminal_id)
+
+    assert not closed.alive
+    with pytest.raises(NotFound):
+        await terminals.read(first.terminal_id)
+    await terminals.open()
+
+
+@pytest.mark.parametrize(("rows", "cols"), [(0, 80), (24, 0), (501, 80), (24, 1001), (-1, 80)])
+async def test_sizes_without_sense_are_refused(terminals: Terminals, rows: int, cols: int) -> None:
+    with pytest.raises(InvalidRequest):
+        await terminals.open(rows=rows, cols=cols)
+    assert await terminals.list() == []
+
+
+async def test_too_much_at_once_is_refused(terminals: Terminals) -> None:
+    terminal_id = (await terminals.open()).terminal_id
+    with pytest.raises(InvalidRequest):
+        await terminals.write(terminal_id, "x" * 65_537)
+    with pytest.raises(InvalidRequest):
+        await terminals.write(terminal_id, "", ["enter"] * 1001)
+
+
+async def test_a_terminal_goes_on_over_the_next_link() -> None:
+    async with fake_machine() as (machine, _), attached(machine) as (terminals, link):
+        terminal_id = (await terminals.open()).terminal_id
+        await terminals.read(terminal_id, 1)
+        await link.aclose()
+        with pytest.raises(LinkLost):
+            await terminals.write(terminal_id, "x")
+        await terminals.attach(await machine.connect())
+        await until(lambda: True)
+        await terminals.write(terminal_id, "echo on", ["enter"])
+        view = await terminals.read(terminal_id, 1)
+
+    assert view.new_text == "echo on\non\n$ "
+
+
+async def test_the_next_controller_finds_terminals_with_their_screens() -> None:
+    async with fake_machine() as (machine, _):
+        async with attached(machine) as (terminals, link):
+            terminal_id = (await terminals.open(rows=10, cols=40)).terminal_id
+            await terminals.write(terminal_id, "echo before", ["enter"])
+            await shown(terminals, terminal_id, "$ echo before")
+            await link.aclose()
+        async with attached(machine) as (terminals, _):
+            (info,) = await terminals.list()
+            view = await shown(terminals, terminal_id, "$ echo before")
+
+    assert (info.terminal_id, info.rows, info.cols) == (terminal_id, 10, 40)
+    assert view.screen[1] == "before"
+
+
+async def test_a_shell_a_repl_and_keys_work_for_real(real: Terminals) -> None:
+    terminal_id = (await real.open(rows=10, cols=60)).terminal_id
+    await real.write(terminal_id, "PS1='> '; echo $((6 * 7))-$(stty size)", ["enter"])
+    sizes = await shown(real, terminal_id, "42-10 60")
+    await real.write(terminal_id, f"{sys.executable} -q", ["enter"])
+    await shown(real, terminal_id, ">>>")
+    await real.write(terminal_id, "print('a' * 3)", ["enter"])
+    await shown(real, terminal_id, "aaa")
+    await real.write(terminal_id, "import time; time.sleep(60)", ["enter"])
+    await anyio.sleep(0.2)
+    await real.write(terminal_id, keys=["ctrl-c"])
+    interrupted = await shown(real, terminal_id, "KeyboardInterrupt")
+    await real.write(terminal_id, keys=["ctrl-d"])
+    await real.resize(terminal_id, 12, 70)
+    await real.write(terminal_id, "clear; stty size", ["enter"])
+    resized = await shown(real, terminal_id, "12 70")
+
+    assert all(is_plain(view.new_text) for view in (sizes, interrupted, resized))
+    assert len(resized.screen) == 12
+
+
+async def test_a_program_that_draws_the_whole_screen_can_be_used(
+    real: Terminals, tmp_path: Path
+) -> None:
+    program = tmp_path / "menu.py"
+    program.write_text(
+        "import curses\n"
+        "def main(screen):\n"
+        "    chosen = 0\n"
+        "    while True:\n"
+        "        screen.erase()\n"
+        "        for n, name in enumerate(['tea', 'coffee', 'leave']):\n"
+        "            screen.addstr(2 + n, 4, ('* ' if n == chosen else '  ') + name)\n"
+        "        key = screen.getch()\n"
+        "        if key == curses.KEY_DOWN: chosen += 1\n"
+        "        elif key == 10: return\n"
+        "curses.wrapper(main)\n"
+        "print('chose', 'well')\n"
+    )
+    terminal_id = (await real.open()).terminal_id
+    await real.write(terminal_id, f"TERM=xterm {sys.executable} {program}", ["enter"])
+    menu = await shown(real, terminal_id, "* tea")
+    await real.write(terminal_id, keys=["down", "down"])
+    moved = await shown(real, terminal_id, "* leave")
+    await real.write(terminal_id, keys=["enter"])
+    after = await shown(real, terminal_id, "chose well")
+
+    assert menu.screen[2:5] == ["    * tea", "      coffee", "      leave"]
+    assert moved.screen[4] == "    * leave"
+    assert not any("coffee" in line for line in after.screen)
+
+
+async def test_a_flood_is_bounded_and_the_screen_shows_its_end(real: Terminals) -> None:
+    terminal_id = (await real.open()).terminal_id
+    await real.write(terminal_id, "seq 1 300000; echo the-end", ["enter"])
+    views: list[TerminalView] = []
+    with anyio.fail_after(60):
+        while not views or not any(line == "the-end" for line in views[-1].screen):
+            views.append(await real.read(terminal_id, 2))
+
+    assert max(len(view.new_text) for view in views) <= 64 * 1024
+    assert sum(view.dropped_bytes for view in views) > 0
+    assert "300000" in views[-1].screen
