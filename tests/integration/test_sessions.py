@@ -25,7 +25,12 @@ FORK_BOMB = """
 import os, subprocess
 for _ in range(40):
     subprocess.Popen(["bash", "-c", "trap '' HUP TERM INT; setsid sleep 1000 & exec sleep 1000"])
-subprocess.Popen(["bash", "-c", "bomb() { bomb | bomb & }; bomb"], start_new_session=True)
+subprocess.Popen(
+    ["bash", "-c", "bomb() { bomb | bomb & }; bomb"],
+    start_new_session=True,
+    stdout=subprocess.DEVNULL,
+    stderr=subprocess.DEVNULL,
+)
 print("lit")
 """
 
