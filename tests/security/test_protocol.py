@@ -61,6 +61,8 @@ class Hostile:
         """As ``ByteStream`` asks."""
         self.closed = True
         self._gone.set()
+        if not self._said.full():
+            self._said.put_nowait(b"")  # for a reader that waits
 
 
 @asynccontextmanager
@@ -69,13 +71,12 @@ async def hostile_link(*, reads: bool = True) -> AsyncIterator[tuple[Hostile, Li
     io = Hostile(reads=reads)
     link = Link(io, initiator=True, hello={})
     with anyio.fail_after(20):
-        async with asyncio.TaskGroup() as tasks:
-            running = tasks.create_task(link.run())
-            try:
-                yield io, link
-            finally:
-                await link.aclose()
-                running.cancel()
+        running = asyncio.create_task(link.run())
+        try:
+            yield io, link
+        finally:
+            await link.aclose()
+            await running
 
 
 @contextmanager
@@ -260,7 +261,6 @@ async def test_pieces_of_nothing_do_not_pile_up() -> None:
         b"[" * 60_000,
         b'{"a":' + b"[" * 500 + b"]" * 500 + b"}",
         b'{"a": 1' + b"0" * 60_000 + b"}",
-        b'{"a": "\xff"}',
         b'"text"',
         b"null",
         b"",
