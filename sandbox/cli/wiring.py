@@ -10,7 +10,7 @@ from pathlib import Path
 from sandbox import images, resources
 from sandbox.config import Settings
 from sandbox.errors import NotFound
-from sandbox.policy import DEFAULT_POLICY, PolicySet, load, seccomp_profile
+from sandbox.policy import DEFAULT_POLICY, PolicySet, load
 from sandbox.runtimes.docker import DockerRuntime
 from sandbox.runtimes.docker import build as builder
 from sandbox.runtimes.docker.endpoint import find_endpoint
@@ -79,16 +79,11 @@ async def controller(settings: Settings, kind: SlotKind) -> AsyncGenerator[Sessi
     """
     policies = policy_set(settings)
     runtime = docker_runtime(settings)
+    images.recipes()  # read now, not while the first caller waits for a session
     try:
         with take_slot(state_dir(settings), kind) as slot:
             async with SessionManager(
-                runtime,
-                policies,
-                settings,
-                slot=slot,
-                image_for=images.reference,
-                seccomp=seccomp_profile(),
-                keep_sessions=kind == "serve",
+                runtime, policies, settings, slot, keep_sessions=kind == "serve"
             ) as manager:
                 yield manager
     finally:

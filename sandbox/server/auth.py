@@ -64,7 +64,7 @@ class Gate:
             return problem(
                 401,
                 "A valid bearer token is needed.",
-                "Send `Authorization: Bearer TOKEN`; `sandbox token` shows the token.",
+                "Send `Authorization: Bearer TOKEN`; `sandbox token show` prints it.",
                 headers={"WWW-Authenticate": 'Bearer realm="sandbox"'},
             )
         scope["sandbox.principal"] = principal

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import mimetypes
 from collections.abc import AsyncIterator
 from typing import Literal
@@ -12,11 +13,13 @@ from pydantic import BaseModel
 
 from sandbox.errors import FileError
 from sandbox.files import Files, FileStat
-from sandbox.server.content import PICTURES, shortened
+from sandbox.server.content import PICTURES
 from sandbox.server.tool import printable, reply, text
 
 MAX_READ_BYTES = 192 * 1024
-"""Of one answer: what fits into one message, however it is escaped."""
+"""Of one answer."""
+MAX_SENT_BYTES = 440 * 1024
+"""Of a text once escaped for its message, which holds it twice."""
 ELSEWHERE = "Download it by REST, or look at parts of it with run_command."
 
 
@@ -69,6 +72,12 @@ def _text(stat: FileStat, lines: list[bytes], start_line: int, more: bool) -> Ca
             f"{printable(stat.path)} has {stat.size:,} bytes and is not a text in UTF-8.",
             remedy=ELSEWHERE,
         )
+    size = len(json.dumps(content))
+    if size > MAX_SENT_BYTES:  # it travels twice, and other than ASCII takes six bytes each
+        if len(lines) == 1:
+            raise _long_line(stat.path)
+        fewer = max(len(lines) * MAX_SENT_BYTES // size // 2, 1)
+        return _text(stat, lines[:fewer], start_line, True)
     found = FileContent(
         stat=stat,
         encoding="utf-8",
@@ -78,7 +87,7 @@ def _text(stat: FileStat, lines: list[bytes], start_line: int, more: bool) -> Ca
         more=more,
     )
     note = f"\n[more: read on with start_line={start_line + len(lines)}]" if more else ""
-    return reply(found, text(shortened(content, MAX_READ_BYTES) + note))
+    return reply(found, text(content + note))
 
 
 def _bytes(stat: FileStat, data: bytes) -> CallToolResult:
@@ -108,16 +117,18 @@ async def _lines(
         if number < start_line:
             pending = pending if len(pending) <= MAX_READ_BYTES else b"x"
         elif max(len(pending), len(kept[0]) if kept else 0) > MAX_READ_BYTES:
-            raise FileError(
-                "too_large",
-                f"A line of {printable(path)} is longer than {MAX_READ_BYTES:,} bytes.",
-                remedy=ELSEWHERE,
-            )
+            raise _long_line(path)
     if pending and number >= start_line:
         if len(kept) == line_limit or (kept and size + len(pending) > MAX_READ_BYTES):
             return kept, True
         kept.append(pending)
     return kept, False
+
+
+def _long_line(path: str) -> FileError:
+    return FileError(
+        "too_large", f"A line of {printable(path)} is too long to be read.", remedy=ELSEWHERE
+    )
 
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:

@@ -122,6 +122,7 @@ def _make(fn: Callable[..., Any], title: str, hints: ToolAnnotations) -> Tool:
     forbidding = type(base.__name__, (base,), {"model_config": ConfigDict(extra="forbid")})
     tool.fn_metadata.arg_model = forbidding
     tool.parameters = _untitled(forbidding.model_json_schema(by_alias=True))
+    tool.fn_metadata.output_schema = _untitled(tool.fn_metadata.output_schema)
     return tool
 
 

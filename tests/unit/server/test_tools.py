@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
@@ -261,6 +262,49 @@ async def test_a_picture_is_read_as_an_image(client: Client) -> None:
     read = await client.call_tool("read_file", {"path": "p.png"})
     assert [block.type for block in read.content] == ["image", "text"]
     assert read.content[0].mime_type == "image/png"
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "你", "\u0001"])
+async def test_a_large_text_comes_in_parts_that_fit_and_lose_nothing(
+    client: Client, letter: str
+) -> None:
+    lines = [letter * 90 + f"{number}\n" for number in range(2500)]
+    await client.call_tool("write_file", {"path": "big", "content": "".join(lines)})
+    seen, start, more = "", 1, True
+    while more:
+        part = await client.call_tool(
+            "read_file", {"path": "big", "start_line": start, "line_limit": 100_000}
+        )
+        assert len(part.model_dump_json()) < 1_000_000
+        assert len(json.dumps(part.model_dump(mode="json"))) < 1_000_000
+        seen += part.structured_content["content"]
+        start += part.structured_content["line_count"]
+        more = part.structured_content["more"]
+    assert seen == "".join(lines)
+
+
+@pytest.mark.parametrize("size", [300_000, 100])
+async def test_bytes_that_are_no_text_are_base64_when_small_and_refused_when_large(
+    client: Client, size: int
+) -> None:
+    data = base64.b64encode(bytes(size)).decode()
+    await client.call_tool("write_file", {"path": "b", "content": data, "encoding": "base64"})
+    read = await client.call_tool("read_file", {"path": "b"})
+    if size == 100:
+        assert read.structured_content["content"] == data
+    else:
+        assert read.meta[ERROR_META_KEY]["reason"] in ("not_text", "too_large")
+        assert "REST" in words(read)
+
+
+async def test_a_line_that_is_too_long_is_refused_and_those_after_it_can_be_read(
+    client: Client,
+) -> None:
+    await client.call_tool("write_file", {"path": "l", "content": "x" * 500_000 + "\nshort\n"})
+    first = await client.call_tool("read_file", {"path": "l"})
+    second = await client.call_tool("read_file", {"path": "l", "start_line": 2})
+    assert first.meta[ERROR_META_KEY]["reason"] == "too_large"
+    assert second.structured_content["content"] == "short\n"
 
 
 async def test_wrong_base64_is_refused(client: Client) -> None:
