@@ -106,6 +106,8 @@ class Terminals:
                 terminal.end(None)
         for entry in listed:
             if entry.terminal_id not in self._terminals:
+                if len(self._terminals) >= MAX_LISTED:
+                    continue  # made up, by a supervisor that lists other ones over each link
                 self._serve(
                     Terminal(
                         entry.terminal_id, entry.rows, entry.cols, entry.pid, entry.last_offset

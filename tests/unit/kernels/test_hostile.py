@@ -336,3 +336,20 @@ async def test_an_interrupt_waits_until_the_cell_has_begun() -> None:
             liar.say("iopub", "execute_input", {"execution_count": 1}, execution.execution_id)
 
         assert "kernel.interrupt" in liar.ops
+
+
+async def test_a_supervisor_that_lists_other_kernels_each_time_is_not_believed_for_ever() -> None:
+    liar = Liar(ends)
+    async with scripted(liar.serve) as machine, anyio.create_task_group() as tasks:
+        client = Kernels(SESSION, Limits(), MemoryJournal())
+        tasks.start_soon(client.run)
+        for turn in range(4):
+            listed = {"name": "python3", "epoch": 1, "alive": True, "last_seq": 0}
+            names = [{"kernel_id": f"k-{turn}x{n}", **listed} for n in range(200)]
+            liar.answers["kernel.list"] = {"kernels": names}
+            link = await machine.connect()
+            await client.attach(link)
+            await link.aclose()
+
+        assert len(client.infos) <= 256
+        tasks.cancel_scope.cancel()
