@@ -95,6 +95,8 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop; a second Ctrl-C does not wait for anybody."""
         logger.info("%s: stopping", signal.Signals(sig).name)
+        # Streams that clients hold open are cut now, which is meant and no error.
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         self._desk.stop()
         super().handle_exit(sig, frame)
 
