@@ -210,8 +210,8 @@ async def idle_memory(client: Client) -> Figure:
     sizes: dict[str, list[int]] = {}
     shims = [
         process
-        for process in psutil.process_iter(["name", "cmdline"])
-        if "containerd-shim" in (process.info["name"] or "") and short in (process.info["cmdline"] or ())
+        for process in psutil.process_iter(["cmdline"])
+        if (words := process.info["cmdline"]) and "containerd-shim" in words[0] and short in words
     ]
     check(len(shims) == 1, f"expected one shim of {short}, found {len(shims)}")
     for process in [*shims, *shims[0].children(recursive=True)]:

@@ -68,7 +68,7 @@ async def test_a_container_full_of_forking_processes_is_gone_within_two_seconds(
 async def until(holds: Callable[[], Awaitable[bool]]) -> None:
     """Wait until something holds."""
     with anyio.fail_after(30):
-        while not await holds():  # noqa: ASYNC110  # an engine does not tell by itself
+        while not await holds():  # an engine does not tell by itself
             await anyio.sleep(0.05)
 
 
