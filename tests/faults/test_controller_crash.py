@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -48,20 +49,32 @@ def kill(served: Served) -> None:
     served.process.wait(30)
 
 
-async def containers_of(served: Served) -> list[str]:
+@pytest.fixture
+async def engine() -> AsyncIterator[DockerRuntime]:
+    engine = DockerRuntime.connect_engine()
+    yield engine
+    await engine.aclose()
+
+
+@pytest.fixture
+async def folder(tmp_path: Path, engine: DockerRuntime) -> AsyncIterator[Path]:
+    """Where the controllers keep their state; also a test that fails leaves no container."""
+    yield tmp_path
+    for owner in tmp_path.glob("state/controllers/*/owner"):
+        for left in await engine.list({LABEL_OWNER: owner.read_text().strip()}):
+            await engine.remove(left.id)
+
+
+async def containers_of(served: Served, engine: DockerRuntime) -> list[str]:
     """The containers of this controller's state directory."""
     owner = (served.state / "controllers/serve/owner").read_text().strip()
-    engine = DockerRuntime.connect_engine()
-    try:
-        return [found.id for found in await engine.list({LABEL_OWNER: owner})]
-    finally:
-        await engine.aclose()
+    return [found.id for found in await engine.list({LABEL_OWNER: owner})]
 
 
 async def test_a_cell_outlives_its_controller_and_its_result_is_found_by_its_id(
-    tmp_path: Path,
+    folder: Path, engine: DockerRuntime
 ) -> None:
-    with serve(tmp_path) as first:
+    with serve(folder) as first:
         async with first.client() as client:
             await call(client, "execute_code", code="secret = 6 * 7")
             began = time.monotonic()
@@ -69,9 +82,9 @@ async def test_a_cell_outlives_its_controller_and_its_result_is_found_by_its_id(
             assert cell["status"] == "running"
             assert "second 0" in written(cell)
             kill(first)
-    containers = await containers_of(first)
+    containers = await containers_of(first, engine)
     assert len(containers) == 1
-    with serve(tmp_path) as second:
+    with serve(folder) as second:
         async with second.client() as client:
             result = cell
             with anyio.fail_after(CELL_S + 60):
@@ -86,22 +99,22 @@ async def test_a_cell_outlives_its_controller_and_its_result_is_found_by_its_id(
             again = await call(client, "execute_code", code="print(secret)")
             assert written(again) == "42\n"
             assert again["session_id"] == cell["session_id"]
-            assert await containers_of(second) == containers
+            assert await containers_of(second, engine) == containers
         await anyio.to_thread.run_sync(close_all, second)
-    assert await containers_of(second) == []
+    assert await containers_of(second, engine) == []
 
 
 async def test_a_cell_that_ended_while_no_controller_ran_is_found_with_all_its_outputs(
-    tmp_path: Path,
+    folder: Path, engine: DockerRuntime
 ) -> None:
     code = "import time\nfor i in range(4):\n    print(i, flush=True)\n    time.sleep(0.5)"
-    with serve(tmp_path) as first:
+    with serve(folder) as first:
         async with first.client() as client:
             cell = await call(client, "execute_code", code=code, wait=0)
             assert cell["status"] == "running"
             kill(first)
     await anyio.sleep(4)  # the time in which the cell ends is what this is about
-    with serve(tmp_path) as second:
+    with serve(folder) as second:
         async with second.client() as client:
             result = await call(client, "get_execution", execution_id=cell["execution_id"], wait=30)
             assert result["status"] == "ok"
@@ -110,24 +123,24 @@ async def test_a_cell_that_ended_while_no_controller_ran_is_found_with_all_its_o
 
 
 async def test_a_controller_killed_while_it_opens_sessions_leaves_nothing_after_the_next_start(
-    tmp_path: Path,
+    folder: Path, engine: DockerRuntime
 ) -> None:
     """Whatever moment of an opening the kill hits, no container without a caller remains."""
     for after_s in (0.05, 0.2, 0.4):
-        with serve(tmp_path) as killed:
+        with serve(folder) as killed:
             async with killed.http() as http, anyio.create_task_group() as tasks:
                 for _ in range(3):
                     tasks.start_soon(_open, http)
                 await anyio.sleep(after_s)
                 kill(killed)
-        with serve(tmp_path) as following:
+        with serve(folder) as following:
             async with following.http() as http:
                 listed = (await http.get("/mcp/v1/sessions")).json()["sessions"]
             with anyio.fail_after(30):
-                while len(await containers_of(following)) > len(listed):
+                while len(await containers_of(following, engine)) > len(listed):
                     await anyio.sleep(0.2)
             await anyio.to_thread.run_sync(close_all, following)
-            assert await containers_of(following) == []
+            assert await containers_of(following, engine) == []
 
 
 async def _open(http: httpx2.AsyncClient) -> None:
