@@ -215,8 +215,10 @@ class Execution:
         self._bump()
 
     def conclude(self) -> None:
-        """End it as the kernel's reply says, or as lost when there is none."""
+        """End it as the kernel's reply says; without one, as its error says, or as lost."""
         reply = self._reply
+        if reply is None and self._collector.error is not None:
+            reply = {"status": "error"}
         if reply is None:
             self.end("lost", "kept", "The kernel finished the cell, but its end was not recorded.")
             return

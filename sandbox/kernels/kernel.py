@@ -21,7 +21,7 @@ from sandbox.kernels.answers import cause_of, epoch_of, size_of
 from sandbox.kernels.cells import Cells, Surroundings
 from sandbox.kernels.execution import Execution
 from sandbox.kernels.log import KernelLog
-from sandbox.kernels.messages import KernelMessage
+from sandbox.kernels.messages import KernelMessage, unsent_error
 from sandbox.kernels.models import KernelInfo
 from sandbox.kernels.questions import Probe, Questions
 from sandbox.link import Link
@@ -462,6 +462,8 @@ class Kernel:
                 self._doubt(running)
             case "oversize" if running is not None and running.execution_id == message.parent_id:
                 self._cells.lose(size_of(event), "A message was too large to be sent.")
+                if event.get("msg_type") == "error":
+                    self._cells.take(unsent_error(message))
                 self._doubt(running)
             case _:
                 pass

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from jupyter_client.session import Session
@@ -107,6 +107,14 @@ def read(data: bytes) -> KernelMessage:
         except ProtocolError:
             kind, parent_id, content = "", "", {}
     return KernelMessage(seq, epoch, channel, kind, parent_id, content, len(data))
+
+
+def unsent_error(event: KernelMessage) -> KernelMessage:
+    """What stands for an error that was too large to be sent: that there was one, and its size."""
+    size = event.content.get("bytes")
+    value = f"Its message and traceback took {size} bytes, more than can be sent."
+    content: dict[str, Any] = {"ename": "Error", "evalue": value, "traceback": []}
+    return replace(event, channel="iopub", msg_type="error", content=content)
 
 
 def _jupyter(parts: list[bytes]) -> tuple[str, str, dict[str, Any]]:

@@ -152,3 +152,14 @@ async def test_a_flood_of_a_hundred_megabytes_passes_by(kernels: Kernels) -> Non
     assert result.status == "ok"
     assert result.truncated_bytes > 99_000_000
     assert len(text_of(result)) <= Limits().output_bytes
+
+
+async def test_an_error_too_large_to_be_sent_is_still_an_error(kernels: Kernels) -> None:
+    result = await run(kernels, "raise ValueError('x' * 9_000_000)")
+    after = await run(kernels, "6 * 7")
+
+    assert (result.status, result.state) == ("error", "kept")
+    assert result.error is not None
+    assert "more than can be sent" in result.error.value
+    assert result.truncated_bytes > 9_000_000
+    assert data_of(after) == [{"text/plain": "42"}]
