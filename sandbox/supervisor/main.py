@@ -73,6 +73,8 @@ def main() -> None:
     supervisor = Supervisor(
         listener, workspace=workspace, state_dir=state_dir, env=env, fork=fork_kernel
     )
+    # Whoever started us may have ignored it; programs in terminals are to be interrupted by it.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     loop.add_signal_handler(signal.SIGTERM, supervisor.end)
     running = loop.create_task(supervisor.run())
     running.add_done_callback(lambda _: loop.stop())
