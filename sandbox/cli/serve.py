@@ -60,6 +60,7 @@ async def _serve(settings: Settings) -> None:
                 app,
                 log_config=None,
                 access_log=False,
+                http="h11",  # bounds what is read before a token is: docs/adr/0006
                 server_header=False,
                 ws="none",
                 timeout_graceful_shutdown=GRACE_S,
