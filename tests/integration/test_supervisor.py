@@ -149,8 +149,18 @@ async def test_a_fork_bomb_ends_with_its_time_out(box: Container) -> None:
 
 
 async def test_with_no_process_left_a_start_is_refused_and_works_again_later(
-    box: Container,
+    box: Container, engine: DockerRuntime
 ) -> None:
+    if RUNTIME == "runsc":  # gVisor's own threads count too: it may stand still, but not stay
+        with anyio.fail_after(60), or_the_sandbox_goes():
+            async with box.link() as link:
+                hog = link.open("process.run", command=":(){ :|:& };:; sleep 1000")
+                with anyio.move_on_after(10):
+                    await hog.receive()
+        with anyio.fail_after(30):
+            await engine.remove(box.container_id)
+        assert (await engine.inspect(box.container_id)).state == "missing"
+        return
     with anyio.fail_after(200), or_the_sandbox_goes():
         async with box.link() as link:
             hog = link.open(
