@@ -35,6 +35,8 @@ WORKSPACE = "/workspace"
 TMP = "/tmp"  # noqa: S108  # the container's own
 SHM = "/dev/shm"  # noqa: S108  # likewise
 HOSTNAME = "sandbox"
+NETWORK_MODE = "none"
+"""Whatever a policy opens goes through the link; a container has no network of its own."""
 SUPERVISOR = ("/usr/bin/python3", "-I", "/opt/sandbox")
 
 MIN_UID = 200_000
@@ -209,7 +211,7 @@ def compile_spec(
         runtime=_runtime(policy, runtimes, runtime_override),
         uid=identity.uid,
         gid=identity.uid,
-        network_mode=policy.network,
+        network_mode=NETWORK_MODE,
         dns=("127.0.0.1",),
         read_only_root=True,
         init=True,

@@ -4,16 +4,35 @@
 is wrong with one. Everything here is pure but the reading of those files.
 """
 
+from sandbox.policy.access import ApprovePolicy, MountRule, SecretRule
 from sandbox.policy.loader import DEFAULT_POLICY, PolicySet, check_file, load, seccomp_profile
-from sandbox.policy.models import TOOLS, Limits, Policy, TmpfsPolicy, describe
+from sandbox.policy.models import (
+    TOOLS,
+    Limits,
+    Policy,
+    RuntimePolicy,
+    TmpfsPolicy,
+    WorkspacePolicy,
+    describe,
+)
+from sandbox.policy.network import AllowRule, DenyRule, NetworkLimits, NetworkPolicy
 
 __all__ = [
     "DEFAULT_POLICY",
     "TOOLS",
+    "AllowRule",
+    "ApprovePolicy",
+    "DenyRule",
     "Limits",
+    "MountRule",
+    "NetworkLimits",
+    "NetworkPolicy",
     "Policy",
     "PolicySet",
+    "RuntimePolicy",
+    "SecretRule",
     "TmpfsPolicy",
+    "WorkspacePolicy",
     "check_file",
     "describe",
     "load",

@@ -8,9 +8,13 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from sandbox.policy.models import EVERY_TOOL, Policy, file_key
+from sandbox.policy.access import MountRule, SecretRule
+from sandbox.policy.frozen import file_key
+from sandbox.policy.models import EVERY_TOOL, Policy
+from sandbox.policy.network import AllowRule, DenyRule
 from sandbox.policy.units import format_duration, format_size
 
+_STRICTEST_FIRST = {"require": ("gvisor", "any"), "remember": ("never", "session")}
 _ABOUT_ITSELF = frozenset({"name", "version", "description", "extends"})
 
 
@@ -56,8 +60,13 @@ def _compare(child: BaseModel, parent: BaseModel, key: tuple[str, ...]) -> Itera
         match ours:
             case BaseModel():
                 yield from _compare(ours, theirs, place)
+            case tuple() if place == ("approve", "tools"):
+                yield from _lacking(ours, theirs, place)  # pyright: ignore[reportUnknownArgumentType]
             case tuple():
                 yield from _compare_lists(ours, theirs, place)  # pyright: ignore[reportUnknownArgumentType]
+            case bool():
+                if ours and not theirs:
+                    yield _other(place, "true", "false")
             case int() | float():
                 if ours > theirs:
                     yield Loosening(
@@ -66,28 +75,88 @@ def _compare(child: BaseModel, parent: BaseModel, key: tuple[str, ...]) -> Itera
                         "it extends",
                         f"Write {_shown(name, theirs)} or less.",
                     )
+            case str() if name in _STRICTEST_FIRST:
+                order = _STRICTEST_FIRST[name]
+                if order.index(ours) > order.index(theirs):
+                    yield _other(place, repr(ours), repr(theirs))
             case _:
                 if ours != theirs:
-                    yield Loosening(
-                        place,
-                        f"{ours!r} is not {theirs!r} of the policy it extends",
-                        "Leave the key out, or write a policy that extends nothing.",
-                    )
+                    yield _other(place, repr(ours), repr(theirs))
 
 
 def _compare_lists(
-    ours: tuple[str, ...], theirs: tuple[str, ...], place: tuple[str, ...]
+    ours: tuple[Any, ...], theirs: tuple[Any, ...], place: tuple[str, ...]
 ) -> Iterator[Loosening]:
-    if theirs == (EVERY_TOOL,):
-        return
-    # The order is a preference, so another order of the same runtimes may choose a weaker one.
-    remaining = iter(theirs)
-    if not all(entry in remaining for entry in ours):
-        yield Loosening(
-            place,
-            f"{', '.join(ours)} is not a part of {', '.join(theirs)} of the policy it extends",
-            "Leave entries out of that list; do not add or reorder.",
-        )
+    match place:
+        case ("network", "deny"):
+            yield from _lacking(ours, theirs, place)
+        case ("network", "allow") | ("mounts",) | ("secrets",):
+            for index, part in enumerate(ours):
+                if not any(_is_within(part, other) for other in theirs):
+                    yield Loosening(
+                        (*place, str(index)),
+                        f"{_name_of(part)} is not within what the policy it extends allows",
+                        "Leave it out, or narrow what that policy has.",
+                    )
+        case _ if theirs == (EVERY_TOOL,):
+            return
+        case _:
+            # The order is a preference, so another order of the same runtimes may choose a weaker
+            # one.
+            remaining = iter(theirs)
+            if not all(entry in remaining for entry in ours):
+                yield Loosening(
+                    place,
+                    f"{', '.join(ours)} is not a part of {', '.join(theirs)} of the policy it "
+                    "extends",
+                    "Leave entries out of that list; do not add or reorder.",
+                )
+
+
+def _is_within(ours: Any, theirs: Any) -> bool:
+    """Whether a part of a child's list gives no more than a part of its parent's."""
+    match ours:
+        case AllowRule():
+            return ours.is_within(theirs)
+        case MountRule():
+            return (
+                (ours.root, ours.target) == (theirs.root, theirs.target)
+                and (not theirs.path or f"{ours.path}/".startswith(f"{theirs.path}/"))
+                and ours.read_only >= theirs.read_only
+            )
+        case _:
+            return ours == theirs
+
+
+def _lacking(
+    ours: tuple[Any, ...], theirs: tuple[Any, ...], place: tuple[str, ...]
+) -> Iterator[Loosening]:
+    """What forbids must all still be there."""
+    for part in theirs:
+        if part not in ours:
+            yield Loosening(
+                place,
+                f"lacks {_name_of(part)} of the policy it extends",
+                "Repeat all that is in that list there, and add to it.",
+            )
+
+
+def _name_of(part: Any) -> str:
+    match part:
+        case MountRule():
+            return f"{part.root}/{part.path} at {part.target}"
+        case SecretRule():
+            return f"{part.name} as {part.delivery}"
+        case AllowRule() | DenyRule() | _:
+            return str(part)
+
+
+def _other(place: tuple[str, ...], ours: str, theirs: str) -> Loosening:
+    return Loosening(
+        place,
+        f"{ours} is not {theirs} of the policy it extends",
+        "Leave the key out, or write a policy that extends nothing.",
+    )
 
 
 def _shown(name: str, value: float) -> str:

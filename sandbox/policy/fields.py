@@ -8,6 +8,7 @@ programs read, has plain bytes and seconds.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, cast
 
@@ -22,6 +23,7 @@ FROM_FILE = {"from_file": True}
 WRONG = "wrong_value"
 """The type of the errors made here; their context has ``reason``, ``remedy`` and ``at``."""
 
+_WORD = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _Number = TypeVar("_Number", int, float)
 
 
@@ -91,11 +93,47 @@ def one_of(*accepted: str) -> BeforeValidator:
     return BeforeValidator(validate)
 
 
-def listing() -> BeforeValidator:
-    """A list with at least one entry and none twice."""
+def flag() -> BeforeValidator:
+    """True or false."""
+
+    def validate(value: Any) -> bool:
+        if isinstance(value, bool):
+            return value
+        raise wrong(f"{value!r} is not accepted", "Write `true` or `false`.")
+
+    return BeforeValidator(validate)
+
+
+def word(what: str) -> BeforeValidator:
+    """A name of somebody's choice: small letters, digits, ``-``, ``_`` and ``.``."""
+
+    def validate(value: Any) -> str:
+        if isinstance(value, str) and _WORD.fullmatch(value):
+            return value
+        raise wrong(f"{value!r} is not {what}", "A name has 1 to 64 of a-z, 0-9, `-`, `_`, `.`.")
+
+    return BeforeValidator(validate)
+
+
+def items(most: int) -> BeforeValidator:
+    """A list of parts, which may be empty, with at most so many."""
+
+    def validate(value: Any) -> Any:
+        if not isinstance(value, list | tuple):
+            raise wrong(f"{value!r} is not a list", "Write `- ` lines, or `[]` for none.")
+        parts = tuple(cast("Iterable[Any]", value))
+        if len(parts) > most:
+            raise wrong(f"there are {len(parts)} entries", f"Keep at most {most}.")
+        return parts
+
+    return BeforeValidator(validate)
+
+
+def listing(*, optional: bool = False) -> BeforeValidator:
+    """A list with none twice, and at least one entry unless it is optional."""
 
     def validate(value: Any) -> tuple[Any, ...]:
-        if not isinstance(value, list | tuple) or not value:
+        if not isinstance(value, list | tuple) or not (value or optional):
             raise wrong(f"{value!r} is not a list with entries", "Write a list: `[one, two]`.")
         entries = tuple(cast("Iterable[Any]", value))
         for index, entry in enumerate(entries):

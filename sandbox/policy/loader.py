@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -15,7 +15,8 @@ from sandbox.errors import NotFound, PolicyError
 from sandbox.policy.document import Document, Key, read_document
 from sandbox.policy.extending import loosenings, overlay
 from sandbox.policy.fields import FROM_FILE, WRONG, did_you_mean
-from sandbox.policy.models import Policy, file_key
+from sandbox.policy.frozen import file_key
+from sandbox.policy.models import Policy
 
 SUFFIX = ".yaml"
 DEFAULT_POLICY = "offline"
@@ -197,7 +198,7 @@ def _resolve(
     if policy is None:
         return None, errors
     errors = [
-        document.error(each.key, each.reason, remedy=each.remedy)
+        document.error(_with_indices(each.key), each.reason, remedy=each.remedy)
         for each in loosenings(policy, parent)
     ]
     return (None, errors) if errors else (policy, [])
@@ -222,9 +223,8 @@ def _translated(document: Document, error: Mapping[str, Any]) -> PolicyError:
     context = error.get("ctx", {})
     match error["type"]:
         case str(kind) if kind == WRONG:
-            return document.error(
-                (*key, *context["at"]), context["reason"], remedy=context["remedy"]
-            )
+            place = (*key, *_with_indices(context["at"]))
+            return document.error(place, context["reason"], remedy=context["remedy"])
         case "extra_forbidden":
             return document.error(
                 key, "is not a key here", remedy=did_you_mean(key[-1], _keys_beside(key))
@@ -237,12 +237,21 @@ def _translated(document: Document, error: Mapping[str, Any]) -> PolicyError:
             return document.error(key, error["msg"])
 
 
+def _with_indices(key: Iterable[str]) -> Key:
+    """A key path in which the places in lists are numbers, as in a document."""
+    return tuple(int(part) if part.isdecimal() else part for part in key)
+
+
 def _keys_beside(key: Key) -> list[str]:
     """The keys that are known where this one stands."""
     model: type[BaseModel] = Policy
     for part in key[:-1]:
+        if isinstance(part, int):
+            continue
         fields = {file_key(model, name): info for name, info in model.model_fields.items()}
-        found = fields[str(part)].annotation
+        found = fields[part].annotation
+        if get_origin(found) is tuple:
+            found = get_args(found)[0]
         if not (isinstance(found, type) and issubclass(found, BaseModel)):
             return []
         model = found

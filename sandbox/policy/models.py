@@ -9,12 +9,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from sandbox.errors import PolicyError
-from sandbox.policy.fields import count, duration, listing, number, one_of, size, wrong
+from sandbox.policy.access import MAX_MOUNTS, MAX_SECRETS, ApprovePolicy, MountRule, SecretRule
+from sandbox.policy.fields import (
+    count,
+    did_you_mean,
+    duration,
+    flag,
+    items,
+    listing,
+    number,
+    one_of,
+    size,
+    wrong,
+)
+from sandbox.policy.frozen import Frozen, file_key
+from sandbox.policy.network import NetworkPolicy, none_or_rules
 from sandbox.policy.units import (
     DAY,
     GIB,
@@ -47,14 +61,7 @@ WORKING_MEMORY_BYTES = 128 * MIB
 """What must be left of the memory for processes when every filesystem in memory is full."""
 
 
-class _Frozen(BaseModel):
-    # Files use the aliases, and only them; everything else uses the names with units.
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=False
-    )
-
-
-class Limits(_Frozen):
+class Limits(Frozen):
     """What a session may consume."""
 
     memory_bytes: Annotated[int, size(192 * MIB, TIB)] = Field(
@@ -105,22 +112,50 @@ class Limits(_Frozen):
         return self
 
 
-class TmpfsPolicy(_Frozen):
+class TmpfsPolicy(Frozen):
     """A filesystem in memory: what it may hold."""
 
     size_bytes: Annotated[int, size(4 * MIB, TIB)] = Field(validation_alias="size")
     inodes: Annotated[int, count(256, 16777216)] = 65536
 
 
-def _network(value: Any) -> Any:
-    if value == "none":
-        return value
-    raise wrong(
-        f"{value!r} is not accepted: a sandbox has no network", "Write `none`, the only value."
+class WorkspacePolicy(TmpfsPolicy):
+    """The session's own folder."""
+
+    persistent: Annotated[bool, flag()] = False
+    """Whether a session may have a named workspace, whose files come back in a later session."""
+
+
+class RuntimePolicy(Frozen):
+    """What may run the container."""
+
+    prefer: Annotated[tuple[Annotated[Runtime, one_of("runc", "runsc")], ...], listing()] = (
+        "runc",
+        "runsc",
     )
+    """The first that the engine has is taken; no other."""
+    require: Annotated[Literal["any", "gvisor"], one_of("any", "gvisor")] = "any"
+    """``gvisor``: ``runsc`` or nothing."""
+    seccomp: Annotated[Literal["default"], one_of("default")] = "default"
+    """The filter of system calls: a profile of ``policies/seccomp/``."""
+
+    @model_validator(mode="after")
+    def _some_is_left(self) -> RuntimePolicy:
+        if not self.permitted:
+            raise wrong(
+                "requires gVisor, and `prefer` does not have `runsc`",
+                "Add `runsc` to `prefer`, or leave `prefer` out.",
+                at=("require",),
+            )
+        return self
+
+    @property
+    def permitted(self) -> tuple[Runtime, ...]:
+        """The runtimes that may be used, the preferred one first."""
+        return tuple(r for r in self.prefer if r == "runsc" or self.require == "any")
 
 
-class Policy(_Frozen):
+class Policy(Frozen):
     """What one session may be, reach and consume."""
 
     name: str = Field(pattern=r"\A[a-z0-9-]{1,64}\z")
@@ -132,19 +167,18 @@ class Policy(_Frozen):
     """The policy that this one tightens; what that says is already part of this one."""
     image: Annotated[Image, one_of("python", "datascience")] = "python"
     """The recipe of the image: a folder of ``images/``."""
-    runtimes: Annotated[tuple[Annotated[Runtime, one_of("runc", "runsc")], ...], listing()] = (
-        "runc",
-        "runsc",
-    )
-    """What may run the container; the first that the engine has is taken."""
+    runtime: RuntimePolicy = RuntimePolicy()
     limits: Limits = Limits()
-    workspace: TmpfsPolicy = TmpfsPolicy(size_bytes=512 * MIB)
+    workspace: WorkspacePolicy = WorkspacePolicy(size_bytes=512 * MIB)
     tmp: TmpfsPolicy = TmpfsPolicy(size_bytes=128 * MIB, inodes=16384)
     shm_bytes: Annotated[int, size(MIB, TIB)] = Field(default=64 * MIB, validation_alias="shm")
-    network: Annotated[Literal["none"], BeforeValidator(_network)] = "none"
+    mounts: Annotated[tuple[MountRule, ...], items(MAX_MOUNTS)] = ()
+    network: Annotated[NetworkPolicy, BeforeValidator(none_or_rules)] = NetworkPolicy()
+    secrets: Annotated[tuple[SecretRule, ...], items(MAX_SECRETS)] = ()
     tools: Annotated[tuple[Annotated[str, one_of(EVERY_TOOL, *TOOLS)], ...], listing()] = (
         EVERY_TOOL,
     )
+    approve: ApprovePolicy = ApprovePolicy()
 
     @model_validator(mode="after")
     def _memory_fits(self) -> Policy:
@@ -171,6 +205,58 @@ class Policy(_Frozen):
                 at=("tools",),
             )
         return self
+
+    @model_validator(mode="after")
+    def _mounts_are_apart(self) -> Policy:
+        for index, mount in enumerate(self.mounts):
+            for other in self.mounts[:index]:
+                if f"{mount.target}/".startswith(f"{other.target}/") or (
+                    f"{other.target}/".startswith(f"{mount.target}/")
+                ):
+                    raise wrong(
+                        f"{mount.target} and {other.target} are the same place or one in the other",
+                        "Give each mount a place of its own.",
+                        at=("mounts", str(index), "target"),
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _secrets_fit(self) -> Policy:
+        names = [secret.name for secret in self.secrets]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise wrong(f"{twice!r} comes twice", "Keep each secret once.", at=("secrets",))
+        held = {secret.name for secret in self.secrets if secret.delivery == "gateway"}
+        used = {rule.secret for rule in self.network.allow if rule.secret is not None}
+        for index, rule in enumerate(self.network.allow):
+            if rule.secret is not None and rule.secret not in held:
+                raise wrong(
+                    f"{rule.secret!r} is no secret of this policy for the gateway",
+                    f"Add `{{name: {rule.secret}, as: gateway}}` to `secrets`.",
+                    at=("network", "allow", str(index), "secret"),
+                )
+        if unused := sorted(held - used):
+            raise wrong(
+                f"{unused[0]!r} is for the gateway, and no network rule uses it",
+                "Name it as `secret` in an allow rule, or deliver it `as: file`.",
+                at=("secrets",),
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _approved_tools_exist(self) -> Policy:
+        for index, tool in enumerate(self.approve.tools):
+            if tool not in TOOLS or not self.allows(tool):
+                raise wrong(
+                    f"{tool!r} is no tool of this policy",
+                    did_you_mean(tool, TOOLS),
+                    at=("approve", "tools", str(index)),
+                )
+        return self
+
+    @property
+    def runtimes(self) -> tuple[Runtime, ...]:
+        """What may run the container; the first that the engine has is taken."""
+        return self.runtime.permitted
 
     def allows(self, tool: str) -> bool:
         """Whether a tool that acts inside a session may be used under this policy."""
@@ -205,23 +291,25 @@ def describe(policy: Policy) -> dict[str, Any]:
     return {"name": policy.name, "digest": policy.digest, **_in_file_words(policy)}
 
 
-def file_key(model: type[BaseModel], name: str) -> str:
-    """The key that a field has in a policy file."""
-    alias = model.model_fields[name].validation_alias
-    return alias if isinstance(alias, str) else name
-
-
 def _in_file_words(model: BaseModel) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name in type(model).model_fields:
-        value = getattr(model, name)
-        if isinstance(value, BaseModel):
-            value = _in_file_words(value)
-        elif isinstance(value, tuple):
-            value = list(value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-        elif name.endswith("_bytes"):
-            value = format_size(value)
-        elif name.endswith("_s"):
-            value = format_duration(value)
-        found[file_key(type(model), name)] = value
-    return found
+    return {
+        file_key(type(model), name): _in_words(name, getattr(model, name))
+        for name in type(model).model_fields
+        if not (getattr(model, name) is None and type(model) is not Policy)
+    }
+
+
+def _in_words(name: str, value: Any) -> Any:
+    match value:
+        case NetworkPolicy() if value == NetworkPolicy():
+            return "none"
+        case BaseModel():
+            return _in_file_words(value)
+        case tuple():
+            return [_in_words("", each) for each in cast("tuple[Any, ...]", value)]
+        case int() if name.endswith("_bytes"):
+            return format_size(value)
+        case int() if name.endswith("_s"):
+            return format_duration(value)
+        case _:
+            return value

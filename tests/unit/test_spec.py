@@ -8,7 +8,15 @@ import pytest
 
 from sandbox import spec as specs
 from sandbox.errors import NotPermitted, PolicyNotEnforced
-from sandbox.policy import Limits, Policy, TmpfsPolicy, load, seccomp_profile
+from sandbox.policy import (
+    Limits,
+    Policy,
+    RuntimePolicy,
+    TmpfsPolicy,
+    WorkspacePolicy,
+    load,
+    seccomp_profile,
+)
 from sandbox.policy.units import MIB
 from sandbox.spec import ContainerSpec, SessionIdentity, compile_spec, mismatches
 
@@ -84,7 +92,7 @@ def test_every_limit_of_a_policy_reaches_the_spec() -> None:
         limits=Limits(
             memory_bytes=640 * MIB, cpus=0.5, pids=33, open_files=257, file_size_bytes=2 * MIB
         ),
-        workspace=TmpfsPolicy(size_bytes=5 * MIB, inodes=301),
+        workspace=WorkspacePolicy(size_bytes=5 * MIB, inodes=301),
         tmp=TmpfsPolicy(size_bytes=6 * MIB, inodes=302),
         shm_bytes=7 * MIB,
     )
@@ -147,18 +155,20 @@ def test_the_engines_processors_bound_the_policys() -> None:
 def test_the_first_permitted_runtime_that_the_engine_has_is_taken(
     permitted: Any, engine: tuple[str, ...], override: str | None, taken: str
 ) -> None:
-    policy = Policy(name="p", runtimes=permitted)
+    policy = Policy(name="p", runtime=RuntimePolicy(prefer=permitted))
     assert compiled(policy, runtimes=engine, runtime_override=override).runtime == taken
 
 
 def test_a_runtime_that_the_policy_does_not_permit_is_never_taken() -> None:
     with pytest.raises(NotPermitted):
-        compiled(Policy(name="p", runtimes=("runsc",)), runtime_override="runc")
+        compiled(
+            Policy(name="p", runtime=RuntimePolicy(prefer=("runsc",))), runtime_override="runc"
+        )
 
 
 @pytest.mark.parametrize("override", [None, "runsc"])
 def test_a_missing_runtime_ends_in_no_sandbox_not_a_weaker_one(override: str | None) -> None:
-    policy = Policy(name="p", runtimes=("runsc",))
+    policy = Policy(name="p", runtime=RuntimePolicy(prefer=("runsc",)))
     with pytest.raises(PolicyNotEnforced):
         compiled(policy, runtimes=("runc",), runtime_override=override)
 

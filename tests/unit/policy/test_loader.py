@@ -49,7 +49,9 @@ def _keys(data: Any) -> Any:
 
 def test_offline_is_the_default_and_the_default_of_the_model() -> None:
     policies = load()
-    assert policies.names() == ["datascience", "offline"]
+    assert policies.names() == [
+        *("allowlist", "ci-eval", "datascience", "offline", "package-index", "readonly-data"),
+    ]
     assert policies.get() == policies.get("offline")
     assert policies.default == "offline"
     said = describe(policies.get())
@@ -91,8 +93,8 @@ def test_an_absent_policy_is_not_found_and_the_closest_is_named() -> None:
         ("limit:\n  memory: 1GiB\n", 1, "limit", "Did you mean `limits`?"),
         ("limits:\n  memory_bytes: 5\n", 2, "limits.memory_bytes", "Did you mean `memory`?"),
         ("workspace: {size: 1GiB, node: 3}\n", 1, "workspace.node", "Did you mean `inodes`?"),
-        ("mounts: []\n", 1, "mounts", "Accepted here"),
-        ("egress:\n  - host: a\n", 1, "egress", "Accepted here"),
+        ("mount: []\n", 1, "mount", "Did you mean `mounts`?"),
+        ("egress:\n  - host: a\n", 1, "egress", "Did you mean"),
         ("limits:\n  memory: 1073741824\n", 2, "limits.memory", "unit"),
         ("limits:\n  memory: 1 GB\n", 2, "limits.memory", "unit"),
         ("limits:\n  memory: 1MiB\n", 2, "limits.memory", "from 192MiB to 1TiB"),
@@ -134,10 +136,15 @@ def test_an_absent_policy_is_not_found_and_the_closest_is_named() -> None:
         ("image: pyhton\n", 1, "image", "Did you mean `python`?"),
         ("image: docker.example/evil:latest\n", 1, "image", "Accepted here"),
         ("image: [python]\n", 1, "image", "Did you mean `python`?"),
-        ("runtimes: runc\n", 1, "runtimes", "list"),
-        ("runtimes: []\n", 1, "runtimes", "list"),
-        ("runtimes: [runc, runsk]\n", 1, "runtimes.1", "Did you mean `runsc`?"),
-        ("runtimes: [runc, runc]\n", 1, "runtimes", "once"),
+        ("runtimes: [runc]\n", 1, "runtimes", "Did you mean `runtime`?"),
+        ("runtime: runc\n", 1, "runtime", "key: value"),
+        ("runtime: {prefer: runc}\n", 1, "runtime.prefer", "list"),
+        ("runtime: {prefer: []}\n", 1, "runtime.prefer", "list"),
+        ("runtime: {prefer: [runc, runsk]}\n", 1, "runtime.prefer.1", "Did you mean `runsc`?"),
+        ("runtime: {prefer: [runc, runc]}\n", 1, "runtime.prefer", "once"),
+        ("runtime: {require: kata}\n", 1, "runtime.require", "Accepted here"),
+        ("runtime: {prefer: [runc], require: gvisor}\n", 1, "runtime.require", "Add `runsc`"),
+        ("runtime: {seccomp: unconfined}\n", 1, "runtime.seccomp", "Accepted here"),
         ("tools: [execute_cod]\n", 1, "tools.0", "Did you mean `execute_code`?"),
         ("tools: ['*', execute_code]\n", 1, "tools", "alone"),
         ("tools: []\n", 1, "tools", "list"),
@@ -210,7 +217,12 @@ def test_a_policy_over_another_has_all_it_does_not_change(tmp_path: Path) -> Non
         ("tmp:\n  size: 128MiB\n  inodes: 16385\n", "tmp.inodes"),
         ("shm: 65MiB\n", "shm"),
         ("image: datascience\n", "image"),
-        ("runtimes: [runsc, runc]\n", "runtimes"),
+        ("workspace: {size: 512MiB, persistent: true}\n", "workspace.persistent"),
+        ("runtime: {prefer: [runsc, runc]}\n", "runtime.prefer"),
+        ("approve: {timeout: 2m}\n", "approve.timeout"),
+        ("mounts: [{root: a, target: /data/a}]\n", "mounts.0"),
+        ("network: {allow: [{domain: a.example.com}]}\n", "network.allow.0"),
+        ("secrets: [{name: a, as: file}]\n", "secrets.0"),
         ("tools: [execute_code, run_command]\n", "tools"),
         ("tools: ['*']\n", "tools"),
     ],
@@ -239,8 +251,18 @@ def test_every_number_of_a_policy_is_among_those_that_may_not_be_loosened() -> N
 @pytest.mark.parametrize(
     "text",
     [
-        *("tools: [execute_code]\n", "tools: [execute_code, read_file]\n", "runtimes: [runsc]\n"),
-        *("runtimes: [runc]\n", "network: none\n", "image: python\n", "description: less\n"),
+        *(
+            "tools: [execute_code]\n",
+            "tools: [execute_code, read_file]\n",
+            "runtime: {prefer: [runsc]}\n",
+            "runtime: {require: gvisor}\n",
+        ),
+        *(
+            "runtime: {prefer: [runc]}\n",
+            "network: none\n",
+            "image: python\n",
+            "description: less\n",
+        ),
         *("limits: {memory: 2GiB, pids: 100}\n", "workspace: {size: 8MiB, inodes: 300}\n"),
         *("shm: 1MiB\n", "workspace: {size: 8MiB}\n", "limits: {terminals: 0}\n", ""),
     ],

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from sandbox.errors import PolicyError
-from sandbox.policy import Limits, Policy, TmpfsPolicy, describe
+from sandbox.policy import Limits, Policy, RuntimePolicy, WorkspacePolicy, describe
 from sandbox.policy.models import WORKING_MEMORY_BYTES
 from sandbox.policy.units import GIB, MIB
 
@@ -33,7 +33,7 @@ def test_a_policy_survives_its_json() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        *("", "{}", "[]", "null", '{"name":"a","mounts":[]}', '{"name":"../a"}'),
+        *("", "{}", "[]", "null", '{"name":"a","mount":[]}', '{"name":"../a"}'),
         *('{"name":"a","limits":{"memory":"1GiB"}}', '{"name":"a","limits":{"memory_bytes":1}}'),
         *('{"name":"a","network":"bridge"}', '{"name":"a","limits":{"memory_bytes":1e99}}'),
     ],
@@ -48,10 +48,10 @@ def test_a_stored_policy_is_checked_when_it_is_read(text: str) -> None:
     [
         policy(limits=Limits(pids=255)),
         policy(limits=Limits(cpus=1.1)),
-        policy(workspace=TmpfsPolicy(size_bytes=512 * MIB - 4096)),
+        policy(workspace=WorkspacePolicy(size_bytes=512 * MIB - 4096)),
         policy(tools=("execute_code",)),
         policy(image="datascience"),
-        policy(runtimes=("runsc", "runc")),
+        policy(runtime=RuntimePolicy(prefer=("runsc", "runc"))),
         policy(shm_bytes=MIB),
         policy(description="other"),
         Policy(name="other"),
@@ -99,7 +99,7 @@ def test_a_description_has_the_words_and_units_of_the_file() -> None:
     assert said["limits"]["memory"] == "2GiB"
     assert said["limits"]["lifetime"] == "1h30m"
     assert said["limits"]["sessions"] == 4
-    assert said["workspace"] == {"size": "512MiB", "inodes": 65536}
+    assert said["workspace"] == {"size": "512MiB", "inodes": 65536, "persistent": False}
     assert said["shm"] == "64MiB"
-    assert said["runtimes"] == ["runc", "runsc"]
+    assert said["runtime"]["prefer"] == ["runc", "runsc"]
     json.dumps(said)

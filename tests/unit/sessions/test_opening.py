@@ -285,7 +285,7 @@ async def test_a_runtime_that_the_policy_does_not_permit_is_refused(
     controllers: Controllers,
 ) -> None:
     (controllers.policies / "gvisor.yaml").write_text(
-        "version: 1\nextends: offline\nruntimes: [runsc]\n"
+        "version: 1\nextends: offline\nruntime: {require: gvisor}\n"
     )
     async with controllers.running() as manager:
         with pytest.raises(PolicyNotEnforced, match="runsc"):

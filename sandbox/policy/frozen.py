@@ -1,0 +1,19 @@
+"""What all parts of a policy are: frozen, and strict about what they do not know."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Frozen(BaseModel):
+    """A part of a policy. Files use the aliases, and only them; all else uses the names."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=False
+    )
+
+
+def file_key(model: type[BaseModel], name: str) -> str:
+    """The key that a field has in a policy file."""
+    alias = model.model_fields[name].validation_alias
+    return alias if isinstance(alias, str) else name
