@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from sandbox.cli import exits, options
+from sandbox.cli.policy_commands import policy_app
 from sandbox.errors import SandboxError
 
 EPILOG = f"{exits.HELP} Every command explains itself with --help."
@@ -29,7 +30,6 @@ app = typer.Typer(
 sessions_app = typer.Typer(
     help="Look at and close the sessions of the running `sandbox serve`.", no_args_is_help=True
 )
-policy_app = typer.Typer(help="Look at policies, and check policy files.", no_args_is_help=True)
 image_app = typer.Typer(help="Build and list the images.", no_args_is_help=True)
 config_app = typer.Typer(help="Look at the settings.", no_args_is_help=True)
 token_app = typer.Typer(help="The bearer token of `sandbox serve`.", no_args_is_help=True)
@@ -246,40 +246,6 @@ def sessions_close(
     remote.close_sessions(
         options.settings(config, state_dir=state_dir).settings, session_ids or [], every=every
     )
-
-
-@policy_app.command("list")
-def policy_list(config: options.ConfigFile = None, policies: options.Policies = None) -> None:
-    """List the policies, with what they are for; `*` marks the default."""
-    from sandbox.cli import policies as commands
-
-    commands.list_policies(options.settings(config, policies=policies).settings)
-
-
-@policy_app.command("show")
-def policy_show(
-    name: str,
-    as_json: Json = False,
-    config: options.ConfigFile = None,
-    policies: options.Policies = None,
-) -> None:
-    """Show a policy with every key, as it stands after `extends`."""
-    from sandbox.cli import policies as commands
-
-    commands.show_policy(options.settings(config, policies=policies).settings, name, as_json)
-
-
-@policy_app.command("check")
-def policy_check(files: Annotated[list[Path], typer.Argument(metavar="FILE...")]) -> None:
-    """Check policy files and say what is wrong, with file, key and reason.
-
-    The exit code is 0 when all are right, 1 otherwise.
-
-    [bold]sandbox policy check my-policies/*.yaml[/bold]
-    """
-    from sandbox.cli import policies as commands
-
-    raise typer.Exit(commands.check_policies(files))
 
 
 @image_app.command("build")

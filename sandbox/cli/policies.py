@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import yaml
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from sandbox.cli import exits
 from sandbox.cli.wiring import policy_set
 from sandbox.config import Settings
-from sandbox.policy import check_file, describe
+from sandbox.policy import (
+    Sentence,
+    check_file,
+    describe,
+    difference,
+    explain,
+    explain_path,
+    json_schema,
+)
 
 
 def list_policies(settings: Settings) -> None:
@@ -48,3 +58,45 @@ def check_policies(files: list[Path]) -> int:
         if not errors:
             print(f"{file}: ok")
     return exits.FAILED if wrong else exits.OK
+
+
+def explain_policy(settings: Settings, name: str, path: str, *, as_json: bool) -> None:
+    """Print what a policy allows, or what it says about one path."""
+    policy = policy_set(settings).get(name)
+    _print_sentences([explain_path(policy, path)] if path else explain(policy), as_json)
+
+
+def diff_policies(settings: Settings, first: str, second: str, *, as_json: bool) -> int:
+    """Print where two policies differ; the exit code says whether they do."""
+    policies = policy_set(settings)
+    changes = difference(policies.get(first), policies.get(second))
+    if as_json:
+        print(json.dumps([asdict(change) for change in changes], indent=2))
+    elif changes:
+        table = Table("key", first, second, "", box=None, header_style="bold")
+        for change in changes:
+            mark = "" if change.direction == "other" else change.direction
+            table.add_row(change.key, change.before, change.after, mark)
+        Console().print(table)
+    else:
+        print(f"{first} and {second} say the same.")
+    return exits.FAILED if changes else exits.OK
+
+
+def print_schema() -> None:
+    """Print the JSON Schema of policy files."""
+    print(json.dumps(json_schema(), indent=2))
+
+
+def _print_sentences(sentences: list[Sentence], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps([asdict(sentence) for sentence in sentences], indent=2))
+        return
+    table = Table(box=None, show_header=False)
+    for sentence in sentences:
+        table.add_row(
+            f"[bold]{escape(sentence.topic)}[/]",
+            escape(sentence.text),
+            f"[dim]{escape(sentence.rule)}[/]",
+        )
+    Console().print(table)

@@ -10,7 +10,7 @@ from pathlib import Path
 from sandbox import images, resources
 from sandbox.config import Settings
 from sandbox.errors import NotFound
-from sandbox.policy import DEFAULT_POLICY, PolicySet, load
+from sandbox.policy import DEFAULT_POLICY, LivePolicies, PolicySet, load
 from sandbox.runtimes.docker import DockerRuntime
 from sandbox.runtimes.docker import build as builder
 from sandbox.runtimes.docker.endpoint import find_endpoint
@@ -35,16 +35,27 @@ def policy_set(settings: Settings) -> PolicySet:
         PolicyError: One of them is wrong.
         NotFound: The default policy of the settings is not among them.
     """
-    folders = [resources.policies()]
-    if settings.policies is not None:
-        folders.append(settings.policies)
-    policies = load(*folders)
+    policies = load(*_policy_folders(settings))
     policies.default = settings.default_policy or DEFAULT_POLICY
     try:
         policies.get()
     except NotFound as exc:
         raise NotFound(f"default_policy: {exc.message}", remedy=exc.remedy) from exc
     return policies
+
+
+def live_policies(settings: Settings) -> LivePolicies:
+    """The same, kept up to date with their files.
+
+    Raises:
+        SandboxError: As of :func:`policy_set`, at the start only.
+    """
+    return LivePolicies(lambda: policy_set(settings), _policy_folders(settings))
+
+
+def _policy_folders(settings: Settings) -> list[Path]:
+    own = [] if settings.policies is None else [settings.policies]
+    return [resources.policies(), *own]
 
 
 def docker_runtime(settings: Settings) -> DockerRuntime:
@@ -77,7 +88,7 @@ async def controller(settings: Settings, kind: SlotKind) -> AsyncGenerator[Sessi
     Raises:
         SandboxError: It cannot start.
     """
-    policies = policy_set(settings)
+    policies = live_policies(settings)
     runtime = docker_runtime(settings)
     images.recipes()  # read now, not while the first caller waits for a session
     try:

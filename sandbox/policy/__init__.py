@@ -5,6 +5,9 @@ is wrong with one. Everything here is pure but the reading of those files.
 """
 
 from sandbox.policy.access import ApprovePolicy, MountRule, SecretRule
+from sandbox.policy.difference import Change, difference
+from sandbox.policy.explain import Sentence, explain, explain_path
+from sandbox.policy.live import LivePolicies
 from sandbox.policy.loader import DEFAULT_POLICY, PolicySet, check_file, load, seccomp_profile
 from sandbox.policy.models import (
     TOOLS,
@@ -16,14 +19,17 @@ from sandbox.policy.models import (
     describe,
 )
 from sandbox.policy.network import AllowRule, DenyRule, NetworkLimits, NetworkPolicy
+from sandbox.policy.schema import json_schema
 
 __all__ = [
     "DEFAULT_POLICY",
     "TOOLS",
     "AllowRule",
     "ApprovePolicy",
+    "Change",
     "DenyRule",
     "Limits",
+    "LivePolicies",
     "MountRule",
     "NetworkLimits",
     "NetworkPolicy",
@@ -31,10 +37,15 @@ __all__ = [
     "PolicySet",
     "RuntimePolicy",
     "SecretRule",
+    "Sentence",
     "TmpfsPolicy",
     "WorkspacePolicy",
     "check_file",
     "describe",
+    "difference",
+    "explain",
+    "explain_path",
+    "json_schema",
     "load",
     "seccomp_profile",
 ]

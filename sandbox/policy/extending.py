@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from sandbox.policy.access import MountRule, SecretRule
 from sandbox.policy.frozen import file_key
 from sandbox.policy.models import EVERY_TOOL, Policy
-from sandbox.policy.network import AllowRule, DenyRule
+from sandbox.policy.network import AllowRule, DenyRule, NetworkPolicy
 from sandbox.policy.units import format_duration, format_size
 
 _STRICTEST_FIRST = {"require": ("gvisor", "any"), "remember": ("never", "session")}
@@ -58,6 +58,8 @@ def _compare(child: BaseModel, parent: BaseModel, key: tuple[str, ...]) -> Itera
         ours, theirs = getattr(child, name), getattr(parent, name)
         place = (*key, file_key(model, name))
         match ours:
+            case NetworkPolicy() if ours.is_none:
+                pass  # whatever else it says, nothing is reachable
             case BaseModel():
                 yield from _compare(ours, theirs, place)
             case tuple() if place == ("approve", "tools"):

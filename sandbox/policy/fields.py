@@ -10,10 +10,11 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
-from pydantic import BeforeValidator, ValidationInfo
-from pydantic_core import PydanticCustomError
+from pydantic import BeforeValidator, GetJsonSchemaHandler, ValidationInfo
+from pydantic_core import CoreSchema, PydanticCustomError
 
 from sandbox.policy import units
 
@@ -25,6 +26,26 @@ WRONG = "wrong_value"
 
 _WORD = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _Number = TypeVar("_Number", int, float)
+
+
+@dataclass(frozen=True, slots=True, eq=False)  # compared, and hashed, by identity
+class Form(BeforeValidator):
+    """A validator that also says, as JSON Schema, what an editor may accept.
+
+    Args:
+        func: The validator.
+        schema: What it accepts in a file.
+        over: Whether that is all, or comes on top of what the type itself says.
+    """
+
+    schema: dict[str, Any] = field(default_factory=dict[str, Any])
+    over: bool = False
+
+    def __get_pydantic_json_schema__(
+        self, core: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """The schema of the annotated value."""
+        return {**handler(core), **self.schema} if self.over else dict(self.schema)
 
 
 def wrong(reason: str, remedy: str = "", *, at: tuple[str, ...] = ()) -> PydanticCustomError:
@@ -48,19 +69,21 @@ def did_you_mean(word: Any, accepted: Iterable[str]) -> str:
     return f"Accepted here: {shown}{' and more' if len(words) > 12 else ''}."
 
 
-def size(minimum: int, maximum: int) -> BeforeValidator:
+def size(minimum: int, maximum: int) -> Form:
     """A size between two numbers of bytes."""
     remedy = "Write a size with its unit: B, KiB, MiB, GiB or TiB, such as `512MiB`."
-    return _measure(units.parse_size, units.format_size, minimum, maximum, remedy)
+    schema = {"type": "string", "pattern": units.SIZE_PATTERN, "examples": ["512MiB", "1.5GiB"]}
+    return _measure(units.parse_size, units.format_size, minimum, maximum, remedy, schema)
 
 
-def duration(minimum: int, maximum: int) -> BeforeValidator:
+def duration(minimum: int, maximum: int) -> Form:
     """A duration between two numbers of seconds."""
     remedy = "Write a duration with its unit: s, m, h or d, such as `90s` or `1h30m`."
-    return _measure(units.parse_duration, units.format_duration, minimum, maximum, remedy)
+    schema = {"type": "string", "pattern": units.DURATION_PATTERN, "examples": ["90s", "1h30m"]}
+    return _measure(units.parse_duration, units.format_duration, minimum, maximum, remedy, schema)
 
 
-def count(minimum: int, maximum: int) -> BeforeValidator:
+def count(minimum: int, maximum: int) -> Form:
     """A whole number between two others."""
 
     def validate(value: Any) -> int:
@@ -68,10 +91,10 @@ def count(minimum: int, maximum: int) -> BeforeValidator:
             raise wrong(f"{value!r} is not a whole number", "Write a number such as `4`.")
         return _bounded(value, minimum, maximum, str)
 
-    return BeforeValidator(validate)
+    return Form(validate, schema={"type": "integer", "minimum": minimum, "maximum": maximum})
 
 
-def number(minimum: float, maximum: float) -> BeforeValidator:
+def number(minimum: float, maximum: float) -> Form:
     """A number, whole or not, between two others."""
 
     def validate(value: Any) -> float:
@@ -79,10 +102,10 @@ def number(minimum: float, maximum: float) -> BeforeValidator:
             raise wrong(f"{value!r} is not a number", "Write a number such as `1.5`.")
         return _bounded(float(value), minimum, maximum, "{:g}".format)
 
-    return BeforeValidator(validate)
+    return Form(validate, schema={"type": "number", "minimum": minimum, "maximum": maximum})
 
 
-def one_of(*accepted: str) -> BeforeValidator:
+def one_of(*accepted: str) -> Form:
     """One of some words."""
 
     def validate(value: Any) -> str:
@@ -90,10 +113,10 @@ def one_of(*accepted: str) -> BeforeValidator:
             return value
         raise wrong(f"{value!r} is not accepted", did_you_mean(value, accepted))
 
-    return BeforeValidator(validate)
+    return Form(validate, schema={"enum": list(accepted)})
 
 
-def flag() -> BeforeValidator:
+def flag() -> Form:
     """True or false."""
 
     def validate(value: Any) -> bool:
@@ -101,10 +124,10 @@ def flag() -> BeforeValidator:
             return value
         raise wrong(f"{value!r} is not accepted", "Write `true` or `false`.")
 
-    return BeforeValidator(validate)
+    return Form(validate, schema={"type": "boolean"})
 
 
-def word(what: str) -> BeforeValidator:
+def word(what: str) -> Form:
     """A name of somebody's choice: small letters, digits, ``-``, ``_`` and ``.``."""
 
     def validate(value: Any) -> str:
@@ -112,10 +135,10 @@ def word(what: str) -> BeforeValidator:
             return value
         raise wrong(f"{value!r} is not {what}", "A name has 1 to 64 of a-z, 0-9, `-`, `_`, `.`.")
 
-    return BeforeValidator(validate)
+    return Form(validate, schema={"type": "string", "pattern": f"^{_WORD.pattern}$"})
 
 
-def items(most: int) -> BeforeValidator:
+def items(most: int) -> Form:
     """A list of parts, which may be empty, with at most so many."""
 
     def validate(value: Any) -> Any:
@@ -126,10 +149,10 @@ def items(most: int) -> BeforeValidator:
             raise wrong(f"there are {len(parts)} entries", f"Keep at most {most}.")
         return parts
 
-    return BeforeValidator(validate)
+    return Form(validate, schema={"maxItems": most}, over=True)
 
 
-def listing(*, optional: bool = False) -> BeforeValidator:
+def listing(*, optional: bool = False) -> Form:
     """A list with none twice, and at least one entry unless it is optional."""
 
     def validate(value: Any) -> tuple[Any, ...]:
@@ -141,7 +164,8 @@ def listing(*, optional: bool = False) -> BeforeValidator:
                 raise wrong(f"{entry!r} comes twice", "Keep each entry once.")
         return entries
 
-    return BeforeValidator(validate)
+    least = {} if optional else {"minItems": 1}
+    return Form(validate, schema={"uniqueItems": True, **least}, over=True)
 
 
 def _measure(
@@ -150,7 +174,8 @@ def _measure(
     minimum: int,
     maximum: int,
     remedy: str,
-) -> BeforeValidator:
+    schema: dict[str, Any],
+) -> Form:
     def validate(value: Any, info: ValidationInfo) -> int:
         if isinstance(value, str):
             try:
@@ -165,7 +190,8 @@ def _measure(
             measured = value
         return _bounded(measured, minimum, maximum, show)
 
-    return BeforeValidator(validate)
+    bounds = f"From {show(minimum)} to {show(maximum)}."
+    return Form(validate, schema={**schema, "description": bounds})
 
 
 def _bounded(

@@ -9,7 +9,11 @@ class Frozen(BaseModel):
     """A part of a policy. Files use the aliases, and only them; all else uses the names."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=False
+        frozen=True,
+        extra="forbid",
+        validate_by_name=True,
+        validate_by_alias=False,
+        use_attribute_docstrings=True,
     )
 
 

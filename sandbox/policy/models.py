@@ -175,7 +175,7 @@ class Policy(Frozen):
     mounts: Annotated[tuple[MountRule, ...], items(MAX_MOUNTS)] = ()
     network: Annotated[NetworkPolicy, BeforeValidator(none_or_rules)] = NetworkPolicy()
     secrets: Annotated[tuple[SecretRule, ...], items(MAX_SECRETS)] = ()
-    tools: Annotated[tuple[Annotated[str, one_of(EVERY_TOOL, *TOOLS)], ...], listing()] = (
+    tools: Annotated[tuple[Annotated[str, one_of(EVERY_TOOL, *sorted(TOOLS))], ...], listing()] = (
         EVERY_TOOL,
     )
     approve: ApprovePolicy = ApprovePolicy()

@@ -20,6 +20,11 @@ _DURATION = re.compile(
 )
 
 
+SIZE_PATTERN = f"^{_SIZE.pattern}$"
+DURATION_PATTERN = f"^{_DURATION.pattern}$"
+"""The forms of both, for JSON Schema."""
+
+
 def parse_size(text: str) -> int:
     """Return the bytes of a size such as ``1.5GiB``.
 
