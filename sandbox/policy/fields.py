@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
@@ -28,9 +29,15 @@ _WORD = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _Number = TypeVar("_Number", int, float)
 
 
+of_files: ContextVar[bool] = ContextVar("of_files", default=False)
+"""Whether a schema that is being made is that of files."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)  # compared, and hashed, by identity
 class Form(BeforeValidator):
-    """A validator that also says, as JSON Schema, what an editor may accept.
+    """A validator that also says, as JSON Schema, what may stand in a file.
+
+    Elsewhere, as in the results of tools, the schema is that of the value in its own units.
 
     Args:
         func: The validator.
@@ -45,6 +52,8 @@ class Form(BeforeValidator):
         self, core: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
         """The schema of the annotated value."""
+        if not of_files.get():
+            return handler(core)
         return {**handler(core), **self.schema} if self.over else dict(self.schema)
 
 

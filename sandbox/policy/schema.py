@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+from sandbox.policy.fields import of_files
 from sandbox.policy.models import Policy, describe
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -15,7 +16,11 @@ def json_schema() -> dict[str, Any]:
     It accepts every good file. Some that it accepts are refused all the same: what only several
     keys together make wrong, a schema does not say.
     """
-    schema = _plain(Policy.model_json_schema(by_alias=True, mode="validation"))
+    token = of_files.set(True)
+    try:
+        schema = _plain(Policy.model_json_schema(by_alias=True, mode="validation"))
+    finally:
+        of_files.reset(token)
     properties = schema["properties"]
     del properties["name"]  # a policy has the name of its file
     schema["required"] = ["version"]

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from sandbox import resources
-from sandbox.policy import json_schema
+from sandbox.policy import Limits, json_schema
 
 SCHEMA = json_schema()
 
@@ -52,3 +52,9 @@ def test_every_key_is_described_and_no_title_is_left() -> None:
     assert {"image", "limits", "network", "mounts", "secrets", "tools"} <= set(described) | {
         key for key, value in SCHEMA["properties"].items() if "$ref" in value or "items" in value
     } | {"image"}
+
+
+def test_outside_of_files_values_have_their_own_units() -> None:
+    limits = Limits.model_json_schema(by_alias=False)["properties"]
+    assert limits["memory_bytes"]["type"] == "integer"
+    jsonschema.validate(Limits().model_dump(mode="json"), Limits.model_json_schema(by_alias=False))
