@@ -26,6 +26,7 @@ from pydantic import (
 )
 
 from sandbox.errors import ConfigError
+from sandbox.policy.units import DAY, MIB, TIB, parse_duration, parse_size
 
 PREFIX = "SANDBOX_"
 CONFIG_VARIABLE = "SANDBOX_CONFIG"
@@ -46,8 +47,20 @@ def _folder(value: object) -> object:
     return value
 
 
+def _size(value: object) -> object:
+    """A size with its unit as bytes; a number of bytes stays one."""
+    return parse_size(value) if isinstance(value, str) and not value.isdecimal() else value
+
+
+def _duration(value: object) -> object:
+    """A duration with its units as seconds; a number of seconds stays one."""
+    return parse_duration(value) if isinstance(value, str) and not value.isdecimal() else value
+
+
 Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
 Folder = Annotated[Path, BeforeValidator(_folder)]
+Bytes = Annotated[int, BeforeValidator(_size)]
+Seconds = Annotated[int, BeforeValidator(_duration)]
 
 
 class Settings(BaseModel):
@@ -92,6 +105,12 @@ class Settings(BaseModel):
 
     token: SecretStr = SecretStr("")
     """The bearer token of `sandbox serve`; empty: one is made and kept in the state folder."""
+
+    audit_max_bytes: Bytes = Field(256 * MIB, ge=MIB, le=TIB)
+    """The size of the audit log past which its oldest lines are removed: bytes, or `256MiB`."""
+
+    audit_max_age_s: Seconds = Field(90 * DAY, ge=3600, le=36_500 * DAY)
+    """The age past which lines of the audit log are removed: seconds, or `90d`."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """How much is logged to standard error."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -39,6 +40,12 @@ class PolicySet:
     def names(self) -> list[str]:
         """The names, sorted."""
         return sorted(self._policies)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the names, what they stand for, and which one is the default."""
+        told = [self.default, *(f"{name} {self._policies[name].digest}" for name in self.names())]
+        return hashlib.sha256("\n".join(told).encode()).hexdigest()
 
     def get(self, name: str = "") -> Policy:
         """The policy of that name; an empty name is the default's.

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from sandbox.server.auth import GUARDED, Gate, TokenVerifier
 from sandbox.server.desk import Desk
+from sandbox.server.endpoints import Astray
 from sandbox.server.health import Check, Health
-from sandbox.server.problems import problem
 from sandbox.server.protocol import mcp_server
 from sandbox.server.rest import Rest
 
@@ -36,18 +34,10 @@ def make_app(
         # The gate has looked at Host and Origin, for REST too.
         transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
     )
+    astray = Astray(desk.manager.audit)
     app = Starlette(
         routes=[*mcp_app.routes, *Rest(desk).routes(), *Health(check).routes()],
         lifespan=lambda _: server.session_manager.run(),
-        exception_handlers={404: _absent, 405: _wrong_method},
+        exception_handlers={404: astray.absent, 405: astray.wrong_method},
     )
-    return Gate(app, verifier, security)
-
-
-async def _absent(request: Request, exc: Exception) -> Response:
-    return problem(404, "There is nothing here.", f"MCP is served at {GUARDED}.")
-
-
-async def _wrong_method(request: Request, exc: Exception) -> Response:
-    headers: dict[str, str] | None = getattr(exc, "headers", None)
-    return problem(405, f"{request.method} means nothing here.", headers=headers)
+    return Gate(app, verifier, security, desk.manager.audit.deny)

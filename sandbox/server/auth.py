@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
 from mcp.server.transport_security import TransportSecurityMiddleware, TransportSecuritySettings
@@ -27,12 +29,19 @@ class Gate:
         app: What stands behind it.
         verifier: Knows the tokens.
         security: The hosts and origins that are served.
+        denied: Told of each request that is turned away: the check it failed, and where it came
+            from.
     """
 
     def __init__(
-        self, app: ASGIApp, verifier: TokenVerifier, security: TransportSecuritySettings
+        self,
+        app: ASGIApp,
+        verifier: TokenVerifier,
+        security: TransportSecuritySettings,
+        denied: Callable[[str, str], None],
     ) -> None:
         self._app = app
+        self._denied = denied
         self._verifier = verifier
         self._security = TransportSecurityMiddleware(security)
 
@@ -53,6 +62,7 @@ class Gate:
         wrong = await self._security.validate_request(request)
         if wrong is not None:
             header = "Origin" if wrong.status_code == 403 else "Host"
+            self._denied(header.lower(), _client(scope))
             return problem(
                 wrong.status_code,
                 f"The {header} header is not one this server serves.",
@@ -61,6 +71,7 @@ class Gate:
             )
         principal = self._principal(request.headers.get("authorization", ""))
         if principal is None:
+            self._denied("token", _client(scope))
             return problem(
                 401,
                 "A valid bearer token is needed.",
@@ -91,6 +102,11 @@ def security_settings(settings: Settings) -> TransportSecuritySettings:
         f"{scheme}://{host}" for host in hosts for scheme in ("http", "https")
     )
     return TransportSecuritySettings(allowed_hosts=list(hosts), allowed_origins=list(origins))
+
+
+def _client(scope: Scope) -> str:
+    client: tuple[str, int] | None = scope.get("client")
+    return client[0] if client else ""
 
 
 def _is_guarded(path: str) -> bool:

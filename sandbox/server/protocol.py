@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver import Context, MCPServer
+from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
+from mcp_types import CallToolResult, InputRequiredResult
 
 from sandbox import __version__
-from sandbox.server.desk import Desk
+from sandbox.audit import Call, recorded
+from sandbox.errors import InvalidRequest, SandboxError
+from sandbox.server.desk import Desk, principal_of
+from sandbox.server.tool import ERROR_META_KEY, failure
 from sandbox.server.tools import all_tools
 
 INSTRUCTIONS = """\
@@ -18,10 +23,68 @@ status is `running`, ask again with get_execution. All times are in seconds, all
 all points in time Unix time. Sessions expire; close_session frees them earlier."""
 
 
+ALWAYS_SERVED = frozenset({"list_sessions", "close_session"})
+"""The tools that work when nothing can be put on record: they only take away."""
+
+
+class RecordingServer(MCPServer[Any]):
+    """An MCP server that puts every call of a tool on record, those that are refused among them.
+
+    Args:
+        desk: The sessions.
+        settings: Those of an ``MCPServer``.
+    """
+
+    def __init__(self, desk: Desk, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._audit = desk.manager.audit
+
+    async def call_tool(
+        self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None
+    ) -> CallToolResult | InputRequiredResult:
+        """Call a tool, and record the call at its end.
+
+        Raises:
+            ToolError: There is no such tool, or its arguments are wrong.
+        """
+        principal, transport = principal_of(context)
+        with recorded(
+            self._audit, principal=principal, tool=name, arguments=arguments, transport=transport
+        ) as call:
+            named = arguments.get("session_id")
+            call.session_id = named if isinstance(named, str) else ""
+            try:
+                if name not in ALWAYS_SERVED:
+                    self._audit.require()
+                result = await super().call_tool(name, arguments, context)
+            except SandboxError as exc:
+                result = failure(exc)
+            except UnexpectedToolError:
+                raise
+            except ToolError:  # it is unknown, or its arguments are wrong
+                call.failed(InvalidRequest.code)
+                raise
+            _note(call, result)
+            return result
+
+
+def _note(call: Call, result: CallToolResult | InputRequiredResult) -> None:
+    """Note how a call ended from what it answers."""
+    if not isinstance(result, CallToolResult):
+        return
+    error: dict[str, str] = (result.meta or {}).get(ERROR_META_KEY) or {}
+    told: dict[str, Any] = result.structured_content or {}
+    if error:
+        call.failed(error["code"], error.get("reason", ""))
+    else:
+        call.ended("failed" if result.is_error else "ok", str(told.get("status", "")))
+
+
 def mcp_server(desk: Desk) -> MCPServer[Any]:
     """The MCP server over a desk's sessions, for any transport."""
-    return MCPServer(
-        "sandbox",
+    return RecordingServer(
+        desk,
+        name="sandbox",
         title="Sandbox",
         description="Runs code in a container of your own.",
         instructions=INSTRUCTIONS,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
+import hashlib
 import mimetypes
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from urllib.parse import quote
 
@@ -15,19 +15,17 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from sandbox.errors import InvalidRequest, SandboxError
+from sandbox.errors import InvalidRequest
 from sandbox.files import FileStat, Reading
 from sandbox.server.auth import GUARDED
 from sandbox.server.desk import Desk, caller_of_request, permit
-from sandbox.server.problems import problem, problem_of
+from sandbox.server.endpoints import Endpoint, Endpoints
+from sandbox.server.problems import problem
 from sandbox.sessions import Session
 
 MAX_JSON_BODY = 64 * 1024
 CHUNK_BYTES = 256 * 1024
 
-Endpoint = Callable[[Request], Awaitable[Response]]
-
-logger = logging.getLogger(__name__)
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
@@ -50,6 +48,7 @@ class Rest:
 
     def __init__(self, desk: Desk) -> None:
         self._manager = desk.manager
+        self._audit = desk.manager.audit
 
     def routes(self) -> list[Route]:
         """The endpoints, all behind the gate."""
@@ -68,7 +67,7 @@ class Rest:
         for path, method, endpoint in endpoints:
             by_path.setdefault(path, {})[method] = endpoint
         return [
-            Route(path, _dispatch(methods), methods=list(methods))
+            Route(path, Endpoints(path, methods, self._audit), methods=list(methods))
             for path, methods in by_path.items()
         ]
 
@@ -215,28 +214,13 @@ class Download(Response):
             await send({"type": "http.response.body", "body": bytes(chunk), "more_body": True})
 
 
-def _dispatch(methods: dict[str, Endpoint]) -> Endpoint:
-    """One endpoint for the methods of a path, which answers errors as problems."""
-
-    async def answer(request: Request) -> Response:
-        method = "GET" if request.method == "HEAD" else request.method
-        try:
-            return await methods[method](request)
-        except SandboxError as exc:
-            return problem_of(exc)
-        except Exception:  # the outermost edge of a request
-            logger.exception("%s %s", request.method, request.url.path)
-            return problem(500, "A defect of the server; its log has the details.")
-
-    return answer
-
-
 async def _body(request: Request) -> OpenRequest:
     data = bytearray()
     async for piece in request.stream():
         data += piece
         if len(data) > MAX_JSON_BODY:
             raise InvalidRequest(f"The body is longer than {MAX_JSON_BODY} bytes.")
+    request.state.body_digest = hashlib.sha256(data).hexdigest()
     try:
         return OpenRequest.model_validate_json(bytes(data) or b"{}")
     except ValidationError as exc:

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Literal
 
 import anyio
 
+from sandbox.audit import SessionEntry
 from sandbox.errors import EngineUnavailable, InfrastructureError, PolicyNotEnforced, SandboxError
 from sandbox.kernels.models import ExecutionRecord, ExecutionResult
 from sandbox.runtimes.base import ContainerInfo, EngineInfo
@@ -127,6 +129,11 @@ class Adoption:
                 await self._runtime.remove(container.id)
                 if row is not None:
                     self._gone(row, state, exc.message)
+                else:
+                    removed = SessionEntry(
+                        event="removed", container_id=container.id, reason=exc.message
+                    )
+                    self._around.audit.record(removed)
                 return
             if row is None:
                 self._around.journal.adopted(
@@ -168,9 +175,25 @@ class Adoption:
     def _gone(self, row: SessionRow, state: SessionState, reason: str) -> None:
         if row.state == "opening":
             self._around.journal.not_opened(row.session_id)
+            self._record(row, "not_opened", "", reason)
             return
         note_lost_executions(self._around.journal, row.session_id, reason)
         self._around.journal.ended(row.session_id, state, reason, None, self._around.clock())
+        self._record(row, "ended", state, reason)
+
+    def _record(
+        self, row: SessionRow, event: Literal["ended", "not_opened"], state: str, reason: str
+    ) -> None:
+        self._around.audit.record(
+            SessionEntry(
+                event=event,
+                session_id=row.session_id,
+                principal=row.principal,
+                name=row.name,
+                state=state,
+                reason=reason,
+            )
+        )
 
 
 class _Expired(SandboxError):

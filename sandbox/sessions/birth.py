@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import anyio
 
+from sandbox.audit import AuditLog
 from sandbox.policy import Policy
 from sandbox.runtimes.base import ContainerRuntime
 from sandbox.sessions.engine import KnownEngine
@@ -22,6 +23,7 @@ class Surroundings:
         runtime: Where the containers are.
         engine: What is known of the engine.
         journal: Where executions and ends are noted.
+        audit: Where openings and ends are on record.
         opening: How many containers are made at once.
         connecting: How many links are made at once.
         clock: Unix time, seconds.
@@ -30,6 +32,7 @@ class Surroundings:
     runtime: ContainerRuntime
     engine: KnownEngine
     journal: Journal
+    audit: AuditLog
     opening: anyio.CapacityLimiter
     connecting: anyio.CapacityLimiter
     clock: Callable[[], float]

@@ -18,6 +18,7 @@ from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskGroup, TaskStatus
 
 from sandbox import images
+from sandbox.audit import about
 from sandbox.config import Settings
 from sandbox.errors import (
     InfrastructureError,
@@ -36,6 +37,7 @@ from sandbox.sessions.journal import Journal, SessionRow
 from sandbox.sessions.locks import KeyedLocks
 from sandbox.sessions.models import Caller, SessionInfo
 from sandbox.sessions.opener import Opener
+from sandbox.sessions.record import controller_log
 from sandbox.sessions.session import Session
 from sandbox.sessions.state import Slot
 from sandbox.sessions.sweeper import Sweeper
@@ -52,7 +54,7 @@ class SessionManager:
     Args:
         runtime: Where the containers are.
         policies: What callers may ask for.
-        settings: ``runtime`` and ``max_sessions`` are read here.
+        settings: ``runtime``, ``max_sessions`` and those of the audit log are read here.
         slot: The controller's place in the state directory; released by whoever took it.
         image_for: The engine's reference of an image that a policy names.
         seccomp: The seccomp profile as JSON; empty for the built-in one.
@@ -92,12 +94,16 @@ class SessionManager:
 
     async def __aenter__(self) -> SessionManager:
         async with AsyncExitStack() as undo:
+            self.audit = undo.enter_context(
+                controller_log(self._slot, self._settings, self.policies, self._clock)
+            )
             self._journal = Journal(self._slot.journal)
             undo.callback(self._journal.close)
             around = Surroundings(
                 self.runtime,
                 self._engine,
                 self._journal,
+                self.audit,
                 anyio.CapacityLimiter(OPEN_AT_ONCE),
                 anyio.CapacityLimiter(OPEN_AT_ONCE),
                 self._clock,
@@ -204,16 +210,16 @@ class SessionManager:
             raise InfrastructureError("The controller is stopping; it opens no more sessions.")
         await self._adoption.wait_done(START_WAIT_S)
         if not reuse:
-            return await self._open(caller, wanted, name, as_default=False)
+            return _noted(await self._open(caller, wanted, name, as_default=False))
         key = ("name", caller.principal, name) if name else _default_lock(caller)
         async with self._locks.hold(key):
             if found := self._reusable(caller, wanted, name):
                 await found.ready()
                 found.touch()
-                return found
+                return _noted(found)
             default = self._default(caller)
             as_default = not name and (default is None or default.is_ending)
-            return await self._open(caller, wanted, name, as_default=as_default)
+            return _noted(await self._open(caller, wanted, name, as_default=as_default))
 
     async def get(self, caller: Caller, session_id: str = "") -> Session:
         """The session of that id, or the caller's default one, opened on first use.
@@ -228,6 +234,9 @@ class SessionManager:
             SandboxError: The default session could not be opened.
         """
         await self._adoption.wait_done(START_WAIT_S)
+        return _noted(await self._get(caller, session_id))
+
+    async def _get(self, caller: Caller, session_id: str) -> Session:
         if session_id:
             session = self._find(caller, session_id)
             await session.ready()
@@ -268,7 +277,7 @@ class SessionManager:
             session = self._default(caller)
             if session is None:
                 raise NotFound("You have no default session open; nothing was closed.")
-        await session.end("closed", "it was closed by its caller")
+        await _noted(session).end("closed", "it was closed by its caller")
         return session.info()
 
     async def execution(self, caller: Caller, execution_id: str) -> Execution | ExecutionResult:
@@ -364,6 +373,7 @@ class SessionManager:
     async def _open(
         self, caller: Caller, policy: Policy, name: str, *, as_default: bool
     ) -> Session:
+        self.audit.require()
         engine = await self._engine.get()
         # No await from the count to the entry: opens that come at once see each other.
         session = self._opener.session(
@@ -380,6 +390,12 @@ class SessionManager:
             ) from exc
         session.hand_over()
         return session
+
+
+def _noted(session: Session) -> Session:
+    """A session that a call is about; its record will say so."""
+    about(session.session_id, session.policy.name, session.policy.digest)
+    return session
 
 
 def _default_lock(caller: Caller) -> tuple[str, str, str]:

@@ -33,6 +33,7 @@ from sandbox.sessions.endings import Ending, cause_of_end, ended_error
 from sandbox.sessions.groups import one_error
 from sandbox.sessions.journal import SessionState
 from sandbox.sessions.models import SessionInfo
+from sandbox.sessions.record import SessionRecord
 from sandbox.spec import mismatches
 from sandbox.terminals import Terminals
 
@@ -81,6 +82,7 @@ class Session:
         self._proof: Proof | None = None
         self._runtime = around.runtime
         self._journal = around.journal
+        self._record = SessionRecord(around.audit, birth)
         self._opening = around.opening
         self._connecting = around.connecting
         self._clock = around.clock
@@ -89,6 +91,7 @@ class Session:
         self._leases = 0
         self._last_activity = self._noted_activity = birth.last_activity
         self._ending: tuple[Ending, str] | None = None
+        self._given_up = "it was given up"
         self._settled = anyio.Event()
         self._stop = anyio.Event()
         self._over = anyio.Event()
@@ -251,6 +254,7 @@ class Session:
                 raise SessionLost("The session was ended while it was opened.")
         except SandboxError as exc:
             if not self._was_opened:
+                self._given_up = exc.message
                 raise
             self.begin_end("lost", await self._cause(exc))
         except Exception:
@@ -268,6 +272,7 @@ class Session:
             await self._bring_up(tasks)
             self.state = "open"
             self._was_opened = True
+            self._record.opened(self.container_id or "", self._proof, is_adopted=self.is_adopted)
             self._settled.set()
             task_status.started()
 
@@ -359,7 +364,7 @@ class Session:
 
     async def _tear_down(self) -> None:
         is_kept = self._keep and self._is_handed_over  # when the manager itself is cancelled
-        fallback: tuple[Ending, str] = ("kept", "") if is_kept else ("closed", "it was given up")
+        fallback: tuple[Ending, str] = ("kept", "") if is_kept else ("closed", self._given_up)
         ending, reason = self._ending = self._ending or fallback
         self._settled.set()
         if ending == "kept":
@@ -372,6 +377,7 @@ class Session:
             await self.kernels.aclose(lost=f"The session is {ending}: {reason}.")
             await self._remove()
             self._note_end(ending, reason, info)
+        self._record.ended(self.container_id or "", ending, reason, was_opened=self._was_opened)
         self._over.set()
 
     def _note_end(self, state: SessionState, reason: str, info: SessionInfo | None) -> None:

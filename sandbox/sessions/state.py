@@ -1,9 +1,10 @@
 """Where a controller keeps what must survive it: one *slot* of the state directory.
 
-The state directory holds ``controllers/<name>/`` with three files: ``lock`` (held with flock(2) as
-long as the controller lives, so a killed one lets go at once), ``owner`` (a random id, made once,
-which labels every container the slot's controllers create) and ``state.db`` (the journal). Whoever
-takes a slot takes over its owner id, and with it the containers its predecessor left behind.
+The state directory holds ``controllers/<name>/`` with ``lock`` (held with flock(2) as long as the
+controller lives, so a killed one lets go at once), ``owner`` (a random id, made once, which labels
+every container the slot's controllers create), ``state.db`` (the journal) and ``audit/`` (the audit
+log). Whoever takes a slot takes over its owner id, and with it the containers its predecessor left
+behind.
 """
 
 from __future__ import annotations
@@ -71,6 +72,11 @@ class Slot:
         """The path of the slot's journal."""
         return self.directory / "state.db"
 
+    @property
+    def audit(self) -> Path:
+        """The folder of the slot's audit log."""
+        return audit_folder(self.root, self.name)
+
     def release(self) -> None:
         """Let the next controller take the slot; harmless when done already."""
         self._lock.close()  # and with the file its lock
@@ -136,6 +142,11 @@ def try_slot(root: Path, name: str) -> Slot | None:
             return slot
     except OSError as exc:
         raise _unusable(directory, exc) from exc
+
+
+def audit_folder(root: Path, name: str) -> Path:
+    """The folder of a slot's audit log."""
+    return root / "controllers" / name / "audit"
 
 
 def holder(root: Path, name: str) -> str:

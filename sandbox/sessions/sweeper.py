@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 import anyio
 import anyio.lowlevel
 
+from sandbox.audit import SessionEntry
 from sandbox.errors import SandboxError
 from sandbox.runtimes.base import ContainerInfo
 from sandbox.sessions.birth import Surroundings
@@ -67,6 +68,7 @@ class Sweeper:
         Raises:
             SandboxError: The engine or the journal cannot be used; the rest has been done.
         """
+        self._around.audit.tidy()
         async with anyio.create_task_group() as endings:
             for session in tuple(self._sessions()):
                 if session.is_usable and (reason := session.expiry()):
@@ -82,7 +84,8 @@ class Sweeper:
             await self._around.engine.ask()
             while journal.prune(self._around.clock()):
                 await anyio.lowlevel.checkpoint()
-            await tidy_neighbours(self._around.runtime, self._slot, self._around.clock())
+            around = self._around
+            await tidy_neighbours(around.runtime, self._slot, around.audit, around.clock())
 
     async def _compare(self) -> None:
         """End sessions whose containers are gone, and remove containers that are no session's."""
@@ -100,3 +103,7 @@ class Sweeper:
             if container.labels.get(LABEL_SESSION) not in known:
                 logger.warning("container %.12s is no session's: removed", container.id)
                 await runtime.remove(container.id)
+                reason = "it was no session's"
+                self._around.audit.record(
+                    SessionEntry(event="removed", container_id=container.id, reason=reason)
+                )

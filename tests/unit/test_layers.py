@@ -27,6 +27,7 @@ LAYERS = {
     "sandbox.link": 0,
     "sandbox.resources": 0,
     "sandbox.config": 1,
+    "sandbox.audit": 1,
     "sandbox.policy": 1,
     "sandbox.images": 1,
     "sandbox.spec": 2,

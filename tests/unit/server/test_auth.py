@@ -26,7 +26,7 @@ async def behind(scope: Scope, receive: Receive, send: Send) -> None:
 
 def make_client(tmp_path: Path, **settings: Any) -> TestClient:
     known = Settings(state_dir=tmp_path, **settings)
-    gate = Gate(behind, LocalToken(TOKEN), security_settings(known))
+    gate = Gate(behind, LocalToken(TOKEN), security_settings(known), lambda *_: None)
     return TestClient(gate, base_url="http://127.0.0.1:8000")
 
 

@@ -1,0 +1,277 @@
+"""What is recorded: one frozen value for each kind of entry.
+
+Values are taken as they come, from callers and containers too: texts are cut and escaped when they
+are written (``sandbox.audit.chain``), and nothing here can fail. What is empty or None is left out
+of the line. No entry holds what a caller sent or got, only digests of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal
+
+Outcome = Literal["ok", "failed", "refused", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """What all entries have: a kind."""
+
+    kind: ClassVar[str]
+
+    def values(self) -> dict[str, Any]:
+        """The fields that say something, in order."""
+        return {
+            field.name: value
+            for field in fields(self)
+            if (value := getattr(self, field.name)) not in ("", None)
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallEntry(Entry):
+    """One call of a tool, or one request, at its end.
+
+    Args:
+        principal: Who called.
+        tool: The tool's name; over REST the method and the route.
+        arguments: SHA-256 of the arguments (:func:`digest_of`).
+        outcome: ``refused`` when nothing was done, ``failed`` when it was tried in vain.
+        code: The code of the error, or the status of the execution.
+        session_id: The session it was about, as far as it is known; of a call that was refused,
+            the one that the caller named.
+        policy: The name of the session's policy.
+        policy_digest: Its digest.
+        duration_s: How long it took.
+        transport: How it came.
+    """
+
+    kind: ClassVar[str] = "call"
+
+    principal: str
+    tool: str
+    arguments: str
+    outcome: Outcome
+    code: str = ""
+    session_id: str = ""
+    policy: str = ""
+    policy_digest: str = ""
+    duration_s: float = 0.0
+    transport: Literal["http", "rest", "stdio", "cli"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionEntry(Entry):
+    """Something in the life of a session.
+
+    Args:
+        event: ``opened``, ``not_opened`` (its container is removed), ``adopted`` (taken back from
+            an earlier controller), ``ended``, ``removed`` (a container that was no session's).
+        session_id: Which one.
+        principal: Whose.
+        state: How it ended: ``closed``, ``expired``, ``lost``, or ``kept`` for the next controller.
+        reason: Why, in words.
+        name: As its opener named it.
+        policy: The name of its policy.
+        policy_digest: Its digest.
+        runtime: The OCI runtime of its container.
+        image: Its image.
+        container_id: Its container.
+        checks: How many facts about its isolation were measured inside and found right.
+        proof: SHA-256 of those checks.
+    """
+
+    kind: ClassVar[str] = "session"
+
+    event: Literal["opened", "not_opened", "adopted", "ended", "removed"]
+    session_id: str = ""
+    principal: str = ""
+    state: str = ""
+    reason: str = ""
+    name: str = ""
+    policy: str = ""
+    policy_digest: str = ""
+    runtime: str = ""
+    image: str = ""
+    container_id: str = ""
+    checks: int | None = None
+    proof: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EgressEntry(Entry):
+    """A decision about a connection out of a session.
+
+    Args:
+        verdict: What was decided.
+        principal: Whose session.
+        session_id: Which one.
+        host: The name or address that was asked for.
+        port: The port.
+        rule: The rule that decided.
+        reason: Why, in words.
+        policy: The name of the session's policy.
+        policy_digest: Its digest.
+    """
+
+    kind: ClassVar[str] = "egress"
+
+    verdict: Literal["allow", "deny"]
+    principal: str
+    session_id: str
+    host: str
+    port: int
+    rule: str = ""
+    reason: str = ""
+    policy: str = ""
+    policy_digest: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalEntry(Entry):
+    """What became of asking a person.
+
+    Args:
+        decision: Such as ``asked``, ``approved``, ``denied``, ``timeout``.
+        principal: Whose session.
+        session_id: Which one.
+        subject: What was asked for.
+        decided_by: The principal that answered.
+        reason: Why, in words.
+    """
+
+    kind: ClassVar[str] = "approval"
+
+    decision: str
+    principal: str
+    session_id: str
+    subject: str
+    decided_by: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenEntry(Entry):
+    """A token was made or taken away.
+
+    Args:
+        event: Such as ``created`` or ``revoked``.
+        principal: Whom it stands for.
+        token_id: Its public id; never the token.
+        by: The principal that did it.
+        reason: Why, in words.
+    """
+
+    kind: ClassVar[str] = "token"
+
+    event: str
+    principal: str
+    token_id: str = ""
+    by: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyEntry(Entry):
+    """The set of policies was read.
+
+    Args:
+        event: ``loaded``, ``reloaded``, or ``refused`` when the files were wrong.
+        policies: How many there are.
+        digest: SHA-256 of their names and digests.
+        reason: What was wrong.
+    """
+
+    kind: ClassVar[str] = "policy"
+
+    event: Literal["loaded", "reloaded", "refused"]
+    policies: int | None = None
+    digest: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControllerEntry(Entry):
+    """The controller itself.
+
+    Args:
+        event: What it did.
+        version: Of the program.
+        pid: Its process.
+        reason: More, in words.
+    """
+
+    kind: ClassVar[str] = "controller"
+
+    event: Literal["started", "stopped"]
+    version: str = ""
+    pid: int | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DenialEntry(Entry):
+    """Requests that were turned away at the gate, summed up.
+
+    Args:
+        reason: Which check they failed.
+        requests: How many.
+        client: The address that the last one came from.
+    """
+
+    kind: ClassVar[str] = "denial"
+
+    reason: str
+    requests: int
+    client: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionEntry(Entry):
+    """The oldest lines were removed because of their age or the log's size.
+
+    Args:
+        through: The number of the last line removed.
+        last_hash: Its hash; empty when that could not be read.
+        reason: Which bound was passed.
+    """
+
+    kind: ClassVar[str] = "retention"
+
+    through: int
+    last_hash: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepairEntry(Entry):
+    """The log was not as the last writer must have left it.
+
+    Args:
+        reason: What was found.
+        torn_file: Where a line that was cut off is kept.
+        torn_bytes: Its length.
+        torn_sha256: Its digest.
+    """
+
+    kind: ClassVar[str] = "repair"
+
+    reason: str
+    torn_file: str = ""
+    torn_bytes: int | None = None
+    torn_sha256: str = ""
+
+
+def digest_of(value: object) -> str:
+    """SHA-256 of a JSON value in one form: keys sorted, no spaces, ASCII.
+
+    Returns:
+        64 hexadecimal digits; empty when the value has no such form.
+    """
+    try:
+        text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    except (TypeError, ValueError, RecursionError):
+        return ""
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,95 @@
+"""What of the life of a controller and of its sessions is on record."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any
+
+from sandbox import __version__
+from sandbox.audit import AuditLog, ControllerEntry, PolicyEntry, SessionEntry, digest_of
+from sandbox.config import Settings
+from sandbox.policy import PolicySet
+from sandbox.proof import Proof
+from sandbox.sessions.birth import Birth
+from sandbox.sessions.state import Slot
+
+
+@contextmanager
+def controller_log(
+    slot: Slot, settings: Settings, policies: PolicySet, clock: Callable[[], float]
+) -> Generator[AuditLog]:
+    """The audit log of a controller, with its beginning and its end.
+
+    Args:
+        slot: The controller's slot.
+        settings: How much is kept, and for how long.
+        policies: Those it begins with.
+        clock: Unix time, seconds.
+
+    Raises:
+        ConfigError: The log cannot be used.
+    """
+    log = AuditLog(
+        slot.audit,
+        slot.name,
+        max_bytes=settings.audit_max_bytes,
+        max_age_s=settings.audit_max_age_s,
+        clock=clock,
+    )
+    pid = os.getpid()
+    log.record(ControllerEntry(event="started", version=__version__, pid=pid))
+    count = len(policies.names())
+    log.record(PolicyEntry(event="loaded", policies=count, digest=policies.digest))
+    try:
+        yield log
+    finally:
+        log.record(ControllerEntry(event="stopped", pid=pid))
+        log.close()
+
+
+class SessionRecord:
+    """Puts the life of one session on record.
+
+    Args:
+        log: The audit log.
+        birth: What the session is born with.
+    """
+
+    def __init__(self, log: AuditLog, birth: Birth) -> None:
+        self._log = log
+        self._facts: dict[str, Any] = {
+            "session_id": birth.identity.session_id,
+            "principal": birth.identity.principal,
+            "name": birth.name,
+            "policy": birth.policy.name,
+            "policy_digest": birth.policy.digest,
+            "runtime": birth.spec.runtime,
+            "image": birth.spec.image,
+        }
+
+    def opened(self, container_id: str, proof: Proof | None, *, is_adopted: bool) -> None:
+        """Its caller may use it, or use it again after a restart of the controller."""
+        checks = [check.model_dump(mode="json") for check in proof.checks] if proof else []
+        self._log.record(
+            SessionEntry(
+                event="adopted" if is_adopted else "opened",
+                container_id=container_id,
+                checks=len(checks) if checks else None,
+                proof=digest_of(checks) if checks else "",
+                **self._facts,
+            )
+        )
+
+    def ended(self, container_id: str, state: str, reason: str, *, was_opened: bool) -> None:
+        """It is over, or never came to be used."""
+        self._log.record(
+            SessionEntry(
+                event="ended" if was_opened else "not_opened",
+                container_id=container_id,
+                state=state if was_opened else "",
+                reason=reason,
+                **self._facts,
+            )
+        )
