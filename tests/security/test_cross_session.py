@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
+import time
+
 import anyio
 import pytest
 
@@ -226,3 +229,81 @@ async def test_a_spinning_session_leaves_its_neighbour_responsive(
                 result = await neighbour.cell(f"print({number})")
                 assert result.status == "ok"
         tasks.cancel_scope.cancel()
+
+
+async def test_a_foreign_session_is_answered_as_fast_as_an_absent_one(
+    sandbox: Attacked, neighbour: Attacked
+) -> None:
+    """Invariant 6: not even the time of an answer tells whether somebody has such a session."""
+    manager, stranger = sandbox.manager, sandbox.caller
+    took: dict[str, list[float]] = {neighbour.session.session_id: [], ABSENT: []}
+    for _ in range(400):
+        for session_id, times in took.items():  # in turns: the machine's noise falls on both
+            start = time.perf_counter()
+            with pytest.raises(SandboxError):
+                await manager.get(stranger, session_id)
+            times.append(time.perf_counter() - start)
+    foreign, absent = (statistics.median(times) for times in took.values())
+    assert 0.5 < foreign / absent < 2
+
+
+async def test_shared_memory_of_one_session_is_not_in_another(
+    sandbox: Attacked, neighbour: Attacked
+) -> None:
+    """Invariant 7: System V segments, POSIX objects and their names are each session's own."""
+
+    def put(text: str) -> object:
+        import ctypes
+        import os
+
+        with open("/dev/shm/meeting-point", "w") as place:
+            place.write(text)
+        libc = ctypes.CDLL(None, use_errno=True)
+        return [libc.shmget(0x5A4E, 4096, 0o1666), os.listdir("/dev/shm")]
+
+    def look() -> object:
+        import ctypes
+        import os
+
+        libc = ctypes.CDLL(None, use_errno=True)
+        queues = os.listdir("/dev/mqueue") if os.path.exists("/dev/mqueue") else []
+        return [libc.shmget(0x5A4E, 0, 0), os.listdir("/dev/shm"), queues]
+
+    _, names = await neighbour.attack(put, "a secret")
+    assert "meeting-point" in names
+    segment, shared, queues = await sandbox.attack(look)
+    assert (segment, shared, queues) == (-1, [], [])
+    await neighbour.shell("rm /dev/shm/meeting-point")
+
+
+async def test_pipes_used_up_in_one_session_are_not_missed_in_another(
+    victim: Attacked, neighbour: Attacked
+) -> None:
+    """Policy rule limits: the pipe memory that Linux counts by uid is each session's own."""
+
+    def hoard() -> object:
+        import fcntl
+        import os
+
+        held, biggest = [], 0
+        try:
+            while len(held) < 400:
+                ends = os.pipe()
+                held.append(ends)
+                biggest = max(biggest, fcntl.fcntl(ends[1], 1031, 1024 * 1024))  # F_SETPIPE_SZ
+        except OSError:
+            pass
+        refused = attempt(lambda: fcntl.fcntl(held[-1][1], 1031, 1024 * 1024))
+        return {"pipes": len(held), "biggest": biggest, "more": refused}
+
+    def one_big_pipe() -> object:
+        import fcntl
+        import os
+
+        return attempt(lambda: fcntl.fcntl(os.pipe()[1], 1031, 1024 * 1024))
+
+    answer = await victim.attack(hoard)
+    assert answer["pipes"] > 10
+    if not victim.gvisor:
+        assert answer["more"] == "EPERM", "the hoard reached the limit of its uid"
+    assert await neighbour.attack(one_big_pipe) == 1024 * 1024

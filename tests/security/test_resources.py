@@ -435,3 +435,27 @@ async def test_orphans_are_reaped(sandbox: Attacked) -> None:
             time.sleep(0.05)
 
     assert await sandbox.attack(abandon) == 0
+
+
+async def test_the_page_cache_counts_and_gives_way(victim: Attacked) -> None:
+    """Policy rule limits.memory: what reading files puts into memory is the session's, and goes
+    before its processes do."""
+
+    def read_everything() -> object:
+        import os
+
+        read = 0
+        for folder, _, names in os.walk("/usr"):
+            for name in names:
+                try:
+                    with open(os.path.join(folder, name), "rb") as file:
+                        read += len(file.read())
+                except OSError:
+                    continue
+        return read
+
+    assert await victim.attack(read_everything) > 100 * MIB
+    hoard = await victim.cell("held = bytearray(500 * 1024 * 1024); print(len(held))")
+    assert hoard.status == "ok"
+    stats = await victim.manager.runtime.stats(victim.session.container_id or "")
+    assert stats.memory_bytes <= victim.session.policy.limits.memory_bytes
