@@ -76,6 +76,7 @@ class Line:
         prev: The hash of the line before.
         hash: Its own.
         values: All of its members.
+        text: The line as it is stored: printable ASCII.
     """
 
     seq: int
@@ -85,6 +86,7 @@ class Line:
     prev: str
     hash: str
     values: dict[str, Any]
+    text: str
 
     @property
     def head(self) -> Head:
@@ -140,14 +142,17 @@ def read_line(data: bytes) -> Line:
     digest = hashlib.sha256(data[: seal.start()] + b"}").hexdigest()
     if digest != seal[1].decode():
         raise BadLine("changed", "its hash is not that of its content")
+    text = data[:-1].decode("ascii", "replace")
+    if not text.isascii() or not text.isprintable():
+        raise BadLine("damaged", "it has characters that are never written")
     try:
         values: object = json.loads(data)
     except (ValueError, RecursionError) as exc:
         raise BadLine("damaged", "it is not JSON") from exc
-    return _line(values, digest)
+    return _line(values, digest, text)
 
 
-def _line(values: object, digest: str) -> Line:
+def _line(values: object, digest: str, text: str) -> Line:
     members = cast(dict[str, Any], values) if isinstance(values, dict) else {}
     seq, time, prev = members.get("seq"), members.get("time"), members.get("prev")
     slot, kind = members.get("slot"), members.get("kind")
@@ -161,4 +166,4 @@ def _line(values: object, digest: str) -> Line:
         or not isinstance(kind, str)
     ):
         raise BadLine("damaged", "it is not a line of an audit log")
-    return Line(seq, time, slot, kind, prev, digest, members)
+    return Line(seq, time, slot, kind, prev, digest, members, text)

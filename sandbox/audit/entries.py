@@ -264,6 +264,21 @@ class RepairEntry(Entry):
     torn_sha256: str = ""
 
 
+KINDS: tuple[type[Entry], ...] = (
+    CallEntry,
+    SessionEntry,
+    EgressEntry,
+    ApprovalEntry,
+    TokenEntry,
+    PolicyEntry,
+    ControllerEntry,
+    DenialEntry,
+    RetentionEntry,
+    RepairEntry,
+)
+"""All kinds there are."""
+
+
 def digest_of(value: object) -> str:
     """SHA-256 of a JSON value in one form: keys sorted, no spaces, ASCII.
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from sandbox.cli import exits, options
+from sandbox.cli.audit import audit_app
 from sandbox.cli.policy_commands import policy_app
 from sandbox.errors import SandboxError
 
@@ -38,6 +39,8 @@ app.add_typer(policy_app, name="policy")
 app.add_typer(image_app, name="image")
 app.add_typer(config_app, name="config")
 app.add_typer(token_app, name="token")
+
+app.add_typer(audit_app, name="audit")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 

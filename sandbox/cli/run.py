@@ -9,6 +9,7 @@ from pathlib import Path
 
 import anyio
 
+from sandbox.audit import recorded
 from sandbox.cli import exits, logs
 from sandbox.cli.printing import Printer
 from sandbox.cli.wiring import controller
@@ -77,6 +78,15 @@ class Work:
             raise InvalidRequest("--timeout is a number of seconds, 0 or more.")
         return cls(code, policy, kernel, timeout_s, images or folder, stem)
 
+    def arguments(self) -> dict[str, object]:
+        """What the audit log keeps the digest of."""
+        return {
+            "code": self.code,
+            "policy": self.policy,
+            "kernel": self.kernel,
+            "timeout": self.timeout_s,
+        }
+
 
 def _read(file: str) -> str:
     try:
@@ -104,9 +114,18 @@ def run_work(settings: Settings, work: Work, *, as_json: bool) -> int:
 async def _run(settings: Settings, work: Work, as_json: bool) -> ExecutionResult:
     printer = Printer(work.images, work.stem, quiet=as_json)
     async with controller(settings, "run") as manager:
-        session = await manager.open(Caller(LOCAL), policy=work.policy, reuse=False)
-        async with session.use():
-            result = await _execute(session, work, printer)
+        with recorded(
+            manager.audit,
+            principal=LOCAL,
+            tool="sandbox run",
+            arguments=work.arguments(),
+            transport="cli",
+        ) as call:
+            manager.audit.require()
+            session = await manager.open(Caller(LOCAL), policy=work.policy, reuse=False)
+            async with session.use():
+                result = await _execute(session, work, printer)
+            call.ended("ok" if result.status == "ok" else "failed", result.status)
     printer.close(result)
     return result
 

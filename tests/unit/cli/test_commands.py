@@ -38,6 +38,9 @@ COMMANDS = [
     "policy check",
     "image build",
     "image list",
+    "audit tail",
+    "audit verify",
+    "audit export",
     "config show",
     "token show",
 ]
