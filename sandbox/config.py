@@ -11,6 +11,7 @@ import difflib
 import ipaddress
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -57,10 +58,20 @@ def _duration(value: object) -> object:
     return parse_duration(value) if isinstance(value, str) and not value.isdecimal() else value
 
 
+def _pairs(value: object) -> object:
+    """``name=value`` words as a mapping, so that one fits into an environment variable."""
+    if isinstance(value, str):
+        pairs = (word.partition("=") for word in cast("list[str]", _words(value)))
+        return {name.strip(): rest.strip() for name, _, rest in pairs}
+    return value
+
+
 Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
 Folder = Annotated[Path, BeforeValidator(_folder)]
 Bytes = Annotated[int, BeforeValidator(_size)]
 Seconds = Annotated[int, BeforeValidator(_duration)]
+Name = Annotated[str, Field(pattern=r"\A[a-z0-9][a-z0-9._-]{0,63}\z")]
+Addresses = Annotated[dict[Name, IPv4Address | IPv6Address], BeforeValidator(_pairs)]
 
 
 class Settings(BaseModel):
@@ -111,6 +122,14 @@ class Settings(BaseModel):
 
     audit_max_age_s: Seconds = Field(90 * DAY, ge=3600, le=36_500 * DAY)
     """The age past which lines of the audit log are removed: seconds, or `90d`."""
+
+    addresses: Addresses = Field(default_factory=dict[str, IPv4Address | IPv6Address])
+    """Named addresses, `name=address`, that a policy's `address` rule may open: the only way past
+    the built-in list of what no session may reach, such as a model server on this host."""
+
+    ca_bundle: Folder | None = None
+    """A file of certificates in PEM that sessions with a network trust besides the public ones;
+    empty: the one that SSL_CERT_FILE or PIP_CERT names here."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """How much is logged to standard error."""
@@ -308,6 +327,8 @@ def _explained(exc: ValidationError, origins: Mapping[str, str]) -> ConfigError:
 def _shown(value: object) -> str:
     if isinstance(value, SecretStr):
         return "(set)" if value.get_secret_value() else ""
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={each}" for key, each in cast("dict[str, object]", value).items())
     if isinstance(value, tuple):
         return ", ".join(cast(tuple[str, ...], value))
     return "" if value is None else str(value)

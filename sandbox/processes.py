@@ -11,6 +11,7 @@ from anyio import create_task_group
 from pydantic import BaseModel, ConfigDict
 
 from sandbox import wire
+from sandbox.denials import Denial, DenialLog
 from sandbox.errors import (
     InfrastructureError,
     InvalidRequest,
@@ -48,6 +49,9 @@ class CommandResult(BaseModel):
     duration_s: float
     truncated_bytes: int
     """The bytes of output that are not in ``stdout`` and ``stderr``."""
+    denials: tuple[Denial, ...] = ()
+    """What the session's network policy refused meanwhile; what runs at the same time in the
+    session shares it."""
 
 
 class Processes:
@@ -55,10 +59,12 @@ class Processes:
 
     Args:
         limits: The policy's; how many may run at once, how long, and how much output is kept.
+        denials: What the session's network policy refuses.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, denials: DenialLog | None = None) -> None:
         self._limits = limits
+        self._denials = denials or DenialLog()
         self._link: Link | None = None
         self._running = 0
 
@@ -106,11 +112,13 @@ class Processes:
         fields = {"command": command, "cwd": cwd or None, "env": dict(env) if env else None}
         request = {name: value for name, value in fields.items() if value is not None}
         self._running += 1
+        denied_before = self._denials.mark()
         try:
             stream = self._link.open("process.run", timeout_s=timeout_s, **request)
             try:
                 async with asyncio.timeout(timeout_s + OVERTIME_S):
-                    return await _run(stream, stdin, kept)
+                    result = await _run(stream, stdin, kept)
+                return result.model_copy(update={"denials": self._denials.since(denied_before)})
             except TimeoutError as exc:
                 raise InfrastructureError(
                     f"The supervisor did not end the command after {timeout_s:g} s."

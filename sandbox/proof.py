@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, Valida
 
 from sandbox.errors import PolicyNotEnforced
 from sandbox.link import Link
-from sandbox.spec import SHM, ContainerSpec, Tmpfs
+from sandbox.spec import NETWORK_VARIABLES, SHM, ContainerSpec, Tmpfs
 
 TIMEOUT_S = 10.0
 
@@ -189,7 +189,8 @@ def _identity(spec: ContainerSpec, facts: Facts) -> Iterator[Check]:
     yield _equal("gid", spec.gid, facts.gid)
     yield _none_but("groups", {str(spec.gid)}, map(str, facts.groups))
     yield _equal("hostname", spec.hostname, facts.hostname)
-    yield _none_but("environment", {*IMAGE_VARIABLES, *spec.environment}, facts.environment)
+    accepted = {*IMAGE_VARIABLES, *NETWORK_VARIABLES, *spec.environment}
+    yield _none_but("environment", accepted, facts.environment)
 
 
 def _kernel(facts: Facts, *, gvisor: bool) -> Iterator[Check]:

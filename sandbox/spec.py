@@ -37,6 +37,24 @@ SHM = "/dev/shm"  # noqa: S108  # likewise
 HOSTNAME = "sandbox"
 NETWORK_MODE = "none"
 """Whatever a policy opens goes through the link; a container has no network of its own."""
+PROXY = "http://127.0.0.1:3128"
+"""Where the supervisor takes what goes out; also SOCKS5."""
+PROXY_VARIABLES = {
+    **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), PROXY),
+    **dict.fromkeys(("NO_PROXY", "no_proxy"), "localhost,127.0.0.1,::1"),
+}
+"""Also in a session that may reach nothing: there it is told which rule says so. Not ALL_PROXY,
+for which programs need SOCKS that many do not have."""
+CA_FILE = "/tmp/.sandbox/ca.pem"  # noqa: S108  # the container's own
+CA_VARIABLES = (
+    *("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO"),
+    "NODE_EXTRA_CA_CERTS",
+)
+"""What programs read to find the certificates they trust."""
+NETWORK_VARIABLES = frozenset(
+    {*PROXY_VARIABLES, *CA_VARIABLES, "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST"}
+)
+"""The variables by which programs find the way out that a policy opens."""
 SUPERVISOR = ("/usr/bin/python3", "-I", "/opt/sandbox")
 
 MIN_UID = 200_000
@@ -180,6 +198,7 @@ def compile_spec(
     seccomp: str,
     runtime_override: str | None = None,
     cpus_available: int | None = None,
+    variables: Mapping[str, str] | None = None,
 ) -> ContainerSpec:
     """Decide every property of a session's container.
 
@@ -192,6 +211,7 @@ def compile_spec(
         runtime_override: A runtime to take if the policy permits it; None or empty for the
             policy's preference.
         cpus_available: The processors of the engine, which refuses more; None when not known.
+        variables: Those of ``NETWORK_VARIABLES`` by which programs find the way out.
 
     Raises:
         NotPermitted: The policy does not permit the override.
@@ -204,8 +224,12 @@ def compile_spec(
         image=image,
         command=SUPERVISOR,
         labels=_labels(policy, identity),
-        # Libraries count the host's processors and would start a thread for each.
-        environment={"OMP_NUM_THREADS": str(math.ceil(cpus))},
+        environment={
+            # Libraries count the host's processors and would start a thread for each.
+            "OMP_NUM_THREADS": str(math.ceil(cpus)),
+            **PROXY_VARIABLES,
+            **(variables or {}),
+        },
         hostname=HOSTNAME,
         working_dir=WORKSPACE,
         runtime=_runtime(policy, runtimes, runtime_override),

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any, cast
 
+from sandbox.denials import Denial, DenialLog, joined
 from sandbox.kernels.messages import KernelMessage
 from sandbox.kernels.models import (
     ExecutionError,
@@ -37,9 +38,17 @@ class Execution:
         record: What is known of it.
         output_bytes: What is kept of its output.
         cancel: Called to cancel it.
+        denials: What the session's network policy refuses; those from its start to its end are
+            its own.
     """
 
-    def __init__(self, record: ExecutionRecord, output_bytes: int, cancel: Cancel) -> None:
+    def __init__(
+        self,
+        record: ExecutionRecord,
+        output_bytes: int,
+        cancel: Cancel,
+        denials: DenialLog,
+    ) -> None:
         self.record = record
         self.is_adopted = record.state == "running"
         """Whether another controller has sent it to the kernel, or was about to."""
@@ -56,6 +65,8 @@ class Execution:
         self.executing = asyncio.Event()
         """Set when the cell itself runs, so that an interrupt will reach it."""
         self._cancel = cancel
+        self._denials = denials
+        self._denied_before = denials.mark()
         self._collector = OutputCollector(output_bytes)
         self._count: int | None = None
         self._reply: Mapping[str, Any] | None = None
@@ -85,7 +96,7 @@ class Execution:
             code="",
             state="running",
         )
-        execution = cls(record, 0, _do_nothing)
+        execution = cls(record, 0, _do_nothing, DenialLog())
         execution._result, execution._result_version = result, 0
         return execution
 
@@ -173,6 +184,7 @@ class Execution:
     def begin(self, epoch: int, seq: int) -> None:
         """It is about to be sent to the kernel."""
         self._started = time.monotonic()
+        self._denied_before = self._denials.mark()
         update = {"state": "running", "started_at": time.time(), "epoch": epoch, "seq": seq}
         self.record = self.record.model_copy(update=update)
         self._bump()
@@ -297,6 +309,16 @@ class Execution:
             duration_s=0.0 if self._started is None else time.monotonic() - self._started,
             truncated_bytes=self._collector.truncated_bytes,
             reason=reason,
+            denials=self._all_denials(),
+        )
+
+    def _all_denials(self) -> tuple[Denial, ...]:
+        """Those that an earlier controller saw and those since its start."""
+        if self._started is None:
+            return ()
+        snapshot = self.record.snapshot
+        return joined(
+            (*(snapshot.denials if snapshot else ()), *self._denials.since(self._denied_before))
         )
 
     def _time_over(self) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import anyio
 from anyio.abc import TaskGroup
 
+from sandbox.denials import DenialLog
 from sandbox.errors import (
     Conflict,
     InfrastructureError,
@@ -64,6 +65,7 @@ class Kernels:
         session_id: The session's.
         limits: The policy's.
         journal: Where executions outlive the controller.
+        denials: What the session's network policy refuses, for the results of executions.
         oom_probe: Asked when a kernel dies for no stated reason: whether the container ran out of
             memory, None when that is not known.
         grace_s: How long a cell may take to heed an interrupt before its kernel is restarted.
@@ -75,6 +77,7 @@ class Kernels:
         limits: Limits,
         journal: ExecutionJournal,
         *,
+        denials: DenialLog | None = None,
         oom_probe: OomProbe | None = None,
         grace_s: float = GRACE_S,
     ) -> None:
@@ -82,6 +85,7 @@ class Kernels:
         self._limits = limits
         self._journal = journal
         self._recent = Recent()
+        self._denials = denials or DenialLog()
         self._around = Surroundings(
             session_id, limits, journal, Messages(), self._recent, grace_s, oom_probe
         )
@@ -254,7 +258,7 @@ class Kernels:
             code=code,
             state="queued",
         )
-        execution = Execution(record, self._limits.output_bytes, self._cancel)
+        execution = self._execution(record)
         kernel.submit(execution)
         return execution
 
@@ -392,9 +396,7 @@ class Kernels:
             elif record.epoch != entry.epoch or record.kernel_id in resumed:
                 self._end(record, "restarted", "The kernel was restarted under the cell.")
             else:
-                resumed[record.kernel_id] = Execution(
-                    record, self._limits.output_bytes, self._cancel
-                )
+                resumed[record.kernel_id] = self._execution(record)
         return resumed
 
     def _abandon(self, reason: str) -> None:
@@ -403,10 +405,13 @@ class Kernels:
             self._end(record, "lost", reason)
 
     def _end(self, record: ExecutionRecord, state: KernelState, reason: str) -> None:
-        execution = Execution(record, self._limits.output_bytes, self._cancel)
+        execution = self._execution(record)
         execution.end("lost", state, reason)
         self._journal.finished(record.execution_id, execution.snapshot(), record.seq)
         self._recent.add(execution)
+
+    def _execution(self, record: ExecutionRecord) -> Execution:
+        return Execution(record, self._limits.output_bytes, self._cancel, self._denials)
 
     async def _cancel(self, execution: Execution) -> None:
         kernel = self._kernels.get(execution.record.kernel_id)

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from sandbox.denials import Denial
+
 ExecutionStatus = Literal["ok", "error", "interrupted", "timeout", "died", "lost", "running"]
 KernelState = Literal["kept", "restarted", "lost"]
 
@@ -46,6 +48,9 @@ class ExecutionResult(_Frozen):
     """The bytes of output that were made but are not in ``outputs``."""
     reason: str | None = None
     """Why it ended so, or what it waits for, in words; None when there is nothing to say."""
+    denials: tuple[Denial, ...] = ()
+    """What the session's network policy refused from its start to its end; what runs at the same
+    time in the session shares it."""
 
 
 class ExecutionRecord(_Frozen):

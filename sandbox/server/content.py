@@ -9,10 +9,12 @@ says so.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from mcp_types import ContentBlock, ImageContent, TextContent
 
+from sandbox.denials import Denial, denial_line
 from sandbox.kernels import ExecutionResult
 
 MAX_TEXT = 32 * 1024
@@ -47,8 +49,15 @@ def execution_content(result: ExecutionResult) -> list[ContentBlock]:
     ):
         texts.append(result.error.traceback or f"{result.error.name}: {result.error.value}\n")
     _flush(texts, blocks)
+    blocks += denial_content(result.denials)
     blocks.append(TextContent(type="text", text=f"[{execution_line(result)}]"))
     return blocks
+
+
+def denial_content(denials: Sequence[Denial]) -> list[ContentBlock]:
+    """What the network policy refused, a line for each; nothing when it refused nothing."""
+    lines = [f"[{denial_line(denial)}]" for denial in denials]
+    return [TextContent(type="text", text="\n".join(lines))] if lines else []
 
 
 def execution_line(result: ExecutionResult) -> str:

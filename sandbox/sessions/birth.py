@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import anyio
 
 from sandbox.audit import AuditLog
+from sandbox.egress import Egress, Tightening
 from sandbox.policy import Policy
 from sandbox.runtimes.base import ContainerRuntime
 from sandbox.sessions.engine import KnownEngine
@@ -26,6 +27,7 @@ class Surroundings:
         audit: Where openings and ends are on record.
         opening: How many containers are made at once.
         connecting: How many links are made at once.
+        egress: The way out that policies may open.
         clock: Unix time, seconds.
     """
 
@@ -35,6 +37,7 @@ class Surroundings:
     audit: AuditLog
     opening: anyio.CapacityLimiter
     connecting: anyio.CapacityLimiter
+    egress: Egress
     clock: Callable[[], float]
 
 
@@ -51,6 +54,8 @@ class Birth:
         default_key: The key of the caller whose default it is; None for nobody's.
         last_activity: Unix time, seconds.
         container_id: Of the container it is adopted from; None when one is to be made.
+        certificates: What it is given to trust, in PEM; empty for what its image does.
+        tightened: What was taken from its network since it was opened.
         is_proved: Whether an earlier controller proved that its policy is enforced.
     """
 
@@ -62,4 +67,6 @@ class Birth:
     default_key: str | None
     last_activity: float
     container_id: str | None = None
+    certificates: bytes = b""
+    tightened: Tightening = field(default_factory=Tightening)
     is_proved: bool = False

@@ -10,7 +10,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from sandbox.errors import EngineUnavailable, LinkLost, SandboxError, SessionLost
-from sandbox.link import Link
+from sandbox.link import Link, OnOpen
 from sandbox.runtimes.base import ContainerRuntime
 from sandbox.sessions.groups import one_error
 
@@ -31,6 +31,7 @@ class Connection:
         runtime: Where the container is.
         container_id: The engine's id of it.
         attach: Called with each new link before it counts as up; an error it raises ends the link.
+        on_open: Serves the streams that the supervisor opens.
         gate: How many links are made at once.
         is_new: Whether the container is new: then a first link that fails is not tried again.
     """
@@ -41,12 +42,14 @@ class Connection:
         container_id: str,
         attach: Callable[[Link], Awaitable[None]],
         *,
+        on_open: OnOpen,
         gate: anyio.CapacityLimiter,
         is_new: bool,
     ) -> None:
         self._runtime = runtime
         self._container_id = container_id
         self._attach = attach
+        self._on_open = on_open
         self._gate = gate
         self._is_new = is_new
         self._link: Link | None = None
@@ -117,7 +120,7 @@ class Connection:
     async def _one_link(self, task_status: TaskStatus[None]) -> None:
         async with self._gate:
             io = await self._runtime.connect(self._container_id)
-        link = Link(io, initiator=True, hello={})
+        link = Link(io, initiator=True, hello={}, on_open=self._on_open)
         async with one_error() as tasks:
             tasks.start_soon(link.run)
             try:

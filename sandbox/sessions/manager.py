@@ -8,6 +8,7 @@ sweeper (``sandbox.sessions.sweeper``).
 from __future__ import annotations
 
 import builtins
+import os
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
@@ -20,6 +21,7 @@ from anyio.abc import TaskGroup, TaskStatus
 from sandbox import images
 from sandbox.audit import about
 from sandbox.config import Settings
+from sandbox.egress import Egress, machine_egress, outfit
 from sandbox.errors import (
     InfrastructureError,
     InvalidRequest,
@@ -58,6 +60,7 @@ class SessionManager:
         slot: The controller's place in the state directory; released by whoever took it.
         image_for: The engine's reference of an image that a policy names.
         seccomp: The seccomp profile as JSON; empty for the built-in one.
+        egress: The way out that policies may open; None for that of this machine.
         keep_sessions: Whether sessions outlive the manager, for the next controller of the slot;
             otherwise leaving the context closes them. None: those of the served slot do.
         clock: Unix time, seconds.
@@ -72,6 +75,7 @@ class SessionManager:
         *,
         image_for: Callable[[str], str] = images.reference,
         seccomp: str = "",
+        egress: Egress | None = None,
         keep_sessions: bool | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -81,6 +85,7 @@ class SessionManager:
         self._image_for = image_for
         self._slot = slot
         self._seccomp = seccomp or seccomp_profile()
+        self._egress = egress or machine_egress(settings, os.environ)
         self._keep_sessions = slot.name == "serve" if keep_sessions is None else keep_sessions
         self._clock = clock
         self._sessions: dict[tuple[str, str], Session] = {}
@@ -106,6 +111,7 @@ class SessionManager:
                 self.audit,
                 anyio.CapacityLimiter(OPEN_AT_ONCE),
                 anyio.CapacityLimiter(OPEN_AT_ONCE),
+                self._egress,
                 self._clock,
             )
             self._adoption = Adoption(
@@ -375,9 +381,10 @@ class SessionManager:
     ) -> Session:
         self.audit.require()
         engine = await self._engine.get()
+        given = await outfit(self._egress, policy)
         # No await from the count to the entry: opens that come at once see each other.
         session = self._opener.session(
-            caller, policy, name, engine, self._sessions.values(), as_default=as_default
+            caller, policy, name, engine, given, self._sessions.values(), as_default=as_default
         )
         self._sessions[session.key] = session
         try:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
 
+from sandbox.egress import NetworkInfo
 from sandbox.kernels import KernelInfo
 from sandbox.policy import Limits
 from sandbox.sessions.journal import SessionState
@@ -51,3 +52,5 @@ class SessionInfo(BaseModel):
     kernels: tuple[KernelInfo, ...] = ()
     checks_passed: int = 0
     """How many facts about its isolation were measured inside and found as the policy says."""
+    network: NetworkInfo = NetworkInfo(mode="none")
+    """What it may reach, what went there, and what was refused."""

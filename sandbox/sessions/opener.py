@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from sandbox.config import Settings
+from sandbox.egress import Outfit
 from sandbox.errors import QuotaExceeded
 from sandbox.policy import Policy
 from sandbox.runtimes.base import EngineInfo
@@ -49,6 +50,7 @@ class Opener:
         policy: Policy,
         name: str,
         engine: EngineInfo,
+        given: Outfit,
         others: Collection[Session],
         *,
         as_default: bool,
@@ -60,6 +62,7 @@ class Opener:
             policy: What it may.
             name: As the caller names it; empty for none.
             engine: Where its container will be.
+            given: What it is given to find its way out.
             others: The sessions there are, those that are being opened or closed among them.
             as_default: Whether it becomes the caller's default session.
 
@@ -86,6 +89,7 @@ class Opener:
             seccomp=self._seccomp,
             runtime_override=self._settings.runtime or None,
             cpus_available=engine.cpus,
+            variables=given.variables,
         )
         birth = Birth(
             identity=identity,
@@ -95,6 +99,7 @@ class Opener:
             opener_key=caller.default_key,
             default_key=caller.default_key if as_default else None,
             last_activity=now,
+            certificates=given.certificates,
         )
         return Session(birth, self._around, keep=self._keep)
 

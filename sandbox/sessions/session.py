@@ -14,6 +14,7 @@ import anyio
 from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskGroup, TaskStatus
 
+from sandbox.egress import Gateway
 from sandbox.errors import (
     Conflict,
     InfrastructureError,
@@ -34,7 +35,7 @@ from sandbox.sessions.groups import one_error
 from sandbox.sessions.journal import SessionState
 from sandbox.sessions.models import SessionInfo
 from sandbox.sessions.record import SessionRecord
-from sandbox.spec import mismatches
+from sandbox.spec import CA_FILE, mismatches
 from sandbox.terminals import Terminals
 
 RECONNECT_WAIT_S = 20.0
@@ -69,14 +70,23 @@ class Session:
         self.container_id = birth.container_id
         self.is_adopted = birth.container_id is not None
         self.state: SessionState = "opening"
-        self.kernels = Kernels(
-            self.session_id, limits, around.journal, oom_probe=self._ran_out_of_memory
+        self.network = Gateway(
+            self.session_id, self.principal, birth.policy, around.egress, birth.tightened
         )
-        self.processes = Processes(limits)
-        self.terminals = Terminals(limits)
+        denials = self.network.denials
+        self.kernels = Kernels(
+            self.session_id,
+            limits,
+            around.journal,
+            denials=denials,
+            oom_probe=self._ran_out_of_memory,
+        )
+        self.processes = Processes(limits, denials)
+        self.terminals = Terminals(limits, denials)
         self.files = Files(limits)
         self._identity = birth.identity
         self._spec = birth.spec
+        self._certificates = birth.certificates
         self._was_opened = self._is_handed_over = self.is_adopted
         self._is_proved = birth.is_proved
         self._proof: Proof | None = None
@@ -129,6 +139,7 @@ class Session:
             limits=self.policy.limits,
             kernels=self.kernels.infos,
             checks_passed=len(self._proof.checks) if self._proof else 0,
+            network=self.network.info(),
         )
 
     @property
@@ -309,6 +320,7 @@ class Session:
             self._runtime,
             container_id,
             attach,
+            on_open=self.network.serve,
             gate=self._connecting,
             is_new=not self.is_adopted,
         )
@@ -331,6 +343,8 @@ class Session:
                 attaching.start_soon(self._prove, link)
             for part in (self.terminals, self.processes, self.files):
                 attaching.start_soon(part.attach, link)
+            if self._certificates:
+                attaching.start_soon(self._give_certificates)
             await self.kernels.attach(link)
             if not self.is_adopted and self.state == "opening":
                 # While the proof is made: most callers want a kernel, and want it at once.
@@ -346,6 +360,11 @@ class Session:
     async def _prove(self, link: Link) -> None:
         self._proof = await prove(link, self._spec)
         self._is_proved = True
+
+    async def _give_certificates(self) -> None:
+        """Put them where the variables of its environment say; once, for they may be changed."""
+        await self.files.write(CA_FILE, self._certificates, create_parents=True)
+        self._certificates = b""
 
     async def _start_first_kernel(self) -> None:
         try:

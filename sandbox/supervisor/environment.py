@@ -10,7 +10,7 @@ _DEFAULTS = {
     "USER": "sandbox",
     "LOGNAME": "sandbox",
 }
-_OURS = ("SANDBOX_SUPERVISOR", "SANDBOX_STATE", "SANDBOX_WORKSPACE")
+_OURS = ("SANDBOX_SUPERVISOR", "SANDBOX_STATE", "SANDBOX_WORKSPACE", "SANDBOX_EGRESS_PORT")
 
 
 def base_environment(workspace: str, state_dir: str) -> dict[str, str]:

@@ -9,6 +9,7 @@ import platform
 import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from sandbox import __version__
@@ -16,6 +17,7 @@ from sandbox.errors import InvalidRequest
 from sandbox.link import Link
 from sandbox.stream import Stream
 from sandbox.supervisor.children import Children
+from sandbox.supervisor.egress import Egress
 from sandbox.supervisor.files import Files
 from sandbox.supervisor.ipython import KernelStart
 from sandbox.supervisor.kernel import Launcher
@@ -30,6 +32,8 @@ INTRODUCTION_S = 2.0
 MAX_STRANGERS = 16
 """Connections that have not handed over a link yet; any process in the container can make some."""
 ACCEPT_AGAIN_S = 0.05
+LINK_WAIT_S = 5.0
+"""For a connection from inside, while the link is being made again."""
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +68,7 @@ class Supervisor:
         self._started_at = time.time()
         self._children = Children()
         self._link: Link | None = None
+        self._linked = asyncio.Event()
         self._strangers = asyncio.Semaphore(MAX_STRANGERS)
         self._operations: dict[str, Operation] = {}
 
@@ -75,6 +80,7 @@ class Supervisor:
             async with asyncio.TaskGroup() as group:
                 tasks = Background(group)
                 self._operations = self._assemble(tasks)
+                tasks.start(Egress(self._current_link, tasks).run())
                 while True:
                     await self._strangers.acquire()
                     try:
@@ -98,9 +104,19 @@ class Supervisor:
         previous, self._link = self._link, link
         if previous is not None:
             await previous.aclose()
+        self._linked.set()
         await link.run()
+        if self._link is link:
+            self._linked.clear()
         if link.error is not None:
             logger.warning("a link ended: %s", link.error)
+
+    async def _current_link(self) -> Link | None:
+        """The link, waited for within a bound while it is being made again."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINK_WAIT_S):
+                await self._linked.wait()
+        return self._link if self._linked.is_set() else None
 
     def _assemble(self, tasks: Background) -> dict[str, Operation]:
         env = self._env

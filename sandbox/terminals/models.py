@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
+from sandbox.denials import Denial
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True)
@@ -45,3 +47,5 @@ class TerminalView(_Frozen):
     exit_code: int | None
     dropped_bytes: int
     """The bytes written since the last read that are not in ``new_text``: they were too many."""
+    denials: tuple[Denial, ...] = ()
+    """What the session's network policy refused since the last read."""

@@ -14,6 +14,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from sandbox import wire
+from sandbox.denials import DenialLog
 from sandbox.errors import Conflict, LinkLost, ProtocolError, SandboxError
 from sandbox.link import Link, Stream
 from sandbox.plaintext import PlainText
@@ -50,10 +51,18 @@ class Terminal:
         pid: Of its program.
         answer_from: The offset from which on questions of the program are answered; those before
             were answered by an earlier controller.
+        denials: What the session's network policy refuses.
     """
 
     def __init__(
-        self, terminal_id: str, rows: int, cols: int, pid: int, answer_from: int = 0
+        self,
+        terminal_id: str,
+        rows: int,
+        cols: int,
+        pid: int,
+        answer_from: int = 0,
+        *,
+        denials: DenialLog,
     ) -> None:
         self.terminal_id = terminal_id
         self.last_activity_at = time.time()
@@ -61,6 +70,8 @@ class Terminal:
         self._cols = cols
         self._pid = pid
         self._answer_from = answer_from
+        self._denials = denials
+        self._denied_before = denials.mark()
         self._display = Display(rows, cols)
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._plain = PlainText()
@@ -145,6 +156,8 @@ class Terminal:
         self._unread.clear()
         self._echo = 0
         row, col = self._display.cursor
+        denied = self._denials.since(self._denied_before)
+        self._denied_before = self._denials.mark()
         return TerminalView(
             terminal_id=self.terminal_id,
             new_text=text,
@@ -153,6 +166,7 @@ class Terminal:
             alive=self._is_alive,
             exit_code=self._exit_code,
             dropped_bytes=dropped,
+            denials=denied,
         )
 
     def resize(self, rows: int, cols: int) -> None:

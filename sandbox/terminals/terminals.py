@@ -13,6 +13,7 @@ import anyio
 from anyio.abc import TaskGroup
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from sandbox.denials import DenialLog
 from sandbox.errors import (
     InfrastructureError,
     InvalidRequest,
@@ -65,10 +66,12 @@ class Terminals:
 
     Args:
         limits: The policy's.
+        denials: What the session's network policy refuses.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, denials: DenialLog | None = None) -> None:
         self._limits = limits
+        self._denials = denials or DenialLog()
         self._terminals: dict[str, Terminal] = {}
         self._opening = 0
         self._link: Link | None = None
@@ -110,7 +113,12 @@ class Terminals:
                     continue  # made up, by a supervisor that lists other ones over each link
                 self._serve(
                     Terminal(
-                        entry.terminal_id, entry.rows, entry.cols, entry.pid, entry.last_offset
+                        entry.terminal_id,
+                        entry.rows,
+                        entry.cols,
+                        entry.pid,
+                        entry.last_offset,
+                        denials=self._denials,
                     )
                 )
             self._pump(self._terminals[entry.terminal_id], link)
@@ -147,7 +155,9 @@ class Terminals:
             )
         finally:
             self._opening -= 1
-        terminal = Terminal(terminal_id, rows, cols, _parse(_Opened, answer).pid)
+        terminal = Terminal(
+            terminal_id, rows, cols, _parse(_Opened, answer).pid, denials=self._denials
+        )
         self._serve(terminal)
         self._pump(terminal, link)
         await terminal.wait_attached()

@@ -26,6 +26,8 @@ LAYERS = {
     "sandbox.stream": 0,
     "sandbox.link": 0,
     "sandbox.resources": 0,
+    "sandbox.denials": 0,
+    "sandbox.pipindex": 0,
     "sandbox.config": 1,
     "sandbox.audit": 1,
     "sandbox.policy": 1,
@@ -37,16 +39,19 @@ LAYERS = {
     "sandbox.processes": 4,
     "sandbox.files": 4,
     "sandbox.proof": 4,
+    "sandbox.egress": 4,
     "sandbox.sessions": 5,
     "sandbox.server": 6,
     "sandbox.cli": 7,
     "sandbox.__main__": 7,
 }
 # Modules of one layer that must not know each other.
-APART = ("kernels", "terminals", "processes", "files", "proof")
+APART = ("kernels", "terminals", "processes", "files", "proof", "egress")
 
 # Where a foreign package may be imported.
 FOREIGN = {
+    "h11": ("sandbox.egress",),
+    "idna": ("sandbox.egress",),
     "docker": ("sandbox.runtimes.docker",),
     "requests": ("sandbox.runtimes.docker",),
     "urllib3": ("sandbox.runtimes.docker",),

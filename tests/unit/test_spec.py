@@ -18,7 +18,13 @@ from sandbox.policy import (
     seccomp_profile,
 )
 from sandbox.policy.units import MIB
-from sandbox.spec import ContainerSpec, SessionIdentity, compile_spec, mismatches
+from sandbox.spec import (
+    PROXY_VARIABLES,
+    ContainerSpec,
+    SessionIdentity,
+    compile_spec,
+    mismatches,
+)
 
 IDENTITY = SessionIdentity(
     session_id="s-abcdefghijklmnopqrstuvwxyz",
@@ -112,7 +118,7 @@ def test_every_limit_of_a_policy_reaches_the_spec() -> None:
 def test_no_variable_of_the_controller_reaches_the_spec(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET_TOKEN", "hunter2")
     monkeypatch.setenv("OMP_NUM_THREADS", "64")
-    assert compiled().environment == {"OMP_NUM_THREADS": "1"}
+    assert compiled().environment == {"OMP_NUM_THREADS": "1", **PROXY_VARIABLES}
     assert "hunter2" not in compiled().model_dump_json()
 
 
@@ -139,7 +145,7 @@ def test_the_container_has_a_part_of_the_sessions_id_as_its_name() -> None:
 def test_the_engines_processors_bound_the_policys() -> None:
     policy = load().get("datascience")
     assert compiled(policy, cpus_available=1).nano_cpus == 1_000_000_000
-    assert compiled(policy, cpus_available=1).environment == {"OMP_NUM_THREADS": "1"}
+    assert compiled(policy, cpus_available=1).environment["OMP_NUM_THREADS"] == "1"
     assert compiled(policy, cpus_available=64).nano_cpus == 2_000_000_000
 
 

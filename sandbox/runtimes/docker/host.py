@@ -6,22 +6,18 @@ written down in the project: it is what apt and pip are configured with where th
 
 from __future__ import annotations
 
-import ast
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import certifi
 
+from sandbox import pipindex
 from sandbox.errors import ConfigError
 
-_PIP_KEYS = ("index-url", "extra-index-url", "trusted-host")
-# The weakest first.
-_PIP_SECTIONS = ("global", "install", ":env:")
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy")
 _TIMEOUT_S = 30
 
@@ -83,24 +79,14 @@ def apt_sources(suite: str = "bookworm") -> tuple[str, ...]:
 
 
 def _pip_index() -> dict[str, str]:
-    """Where pip takes packages from, as its environment variables; folders here are left out."""
-    found: dict[tuple[str, str], str] = {}
-    for line in _output([sys.executable, "-m", "pip", "config", "list"]).splitlines():
-        name, _, value = line.partition("=")
-        section, _, key = name.rpartition(".")
-        found[section, key] = str(ast.literal_eval(value))
-    settings = {
-        key: found[section, key]
-        for section in _PIP_SECTIONS
-        for key in _PIP_KEYS
-        if (section, key) in found
+    """Where pip takes packages from, as its environment variables."""
+    index = pipindex.configured()
+    variables = {
+        "PIP_INDEX_URL": index.index_url,
+        "PIP_EXTRA_INDEX_URL": " ".join(index.extra_index_urls),
+        "PIP_TRUSTED_HOST": " ".join(index.trusted_hosts),
     }
-    arguments: dict[str, str] = {}
-    for key, value in settings.items():
-        words = [word for word in value.split() if key == "trusted-host" or word.startswith("http")]
-        if words:
-            arguments[f"PIP_{key.upper().replace('-', '_')}"] = " ".join(words)
-    return arguments
+    return {name: value for name, value in variables.items() if value}
 
 
 def _proxies() -> dict[str, str]:

@@ -10,7 +10,7 @@ from mcp_types import CallToolResult, ContentBlock
 
 from sandbox.processes import CommandResult
 from sandbox.server import arguments as arg
-from sandbox.server.content import shortened
+from sandbox.server.content import denial_content, shortened
 from sandbox.server.desk import Desk
 from sandbox.server.tool import reply, strict, text
 
@@ -62,6 +62,7 @@ def _content(result: CommandResult) -> list[ContentBlock]:
         blocks.append(text(shortened(result.stdout)))
     if result.stderr:
         blocks.append(text(f"stderr:\n{shortened(result.stderr)}"))
+    blocks += denial_content(result.denials)
     if result.timed_out:
         end = "timed out and was killed with everything it started"
     elif result.signal is not None:

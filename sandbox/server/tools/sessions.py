@@ -14,6 +14,9 @@ from sandbox.server.desk import Desk, caller_of
 from sandbox.server.tool import reply, strict, text
 from sandbox.sessions import SessionInfo
 
+MAX_RULES = 8
+"""Of a session's network, for a reader; the structured result has all."""
+
 
 class SessionList(BaseModel):
     """The caller's sessions."""
@@ -80,9 +83,18 @@ def _described(info: SessionInfo) -> CallToolResult:
     return reply(info, text(_line(info)))
 
 
+def _network(info: SessionInfo) -> str:
+    allow = info.network.allow
+    if not allow:
+        return "No network."
+    shown = "; ".join(allow[:MAX_RULES])
+    return f"Network: {shown}{' and more' if len(allow) > MAX_RULES else ''}; all else is denied."
+
+
 def _line(info: SessionInfo) -> str:
     name = f" {info.name!r}" if info.name else ""
     return (
         f"Session {info.session_id}{name}: policy {info.policy}, image {info.image}, runtime "
-        f"{info.runtime}, workspace {info.workspace}, {len(info.kernels)} kernels."
+        f"{info.runtime}, workspace {info.workspace}, {len(info.kernels)} kernels. "
+        f"{_network(info)}"
     )

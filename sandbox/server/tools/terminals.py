@@ -10,6 +10,7 @@ from mcp_types import CallToolResult
 from pydantic import BaseModel
 
 from sandbox.server import arguments as arg
+from sandbox.server.content import denial_content
 from sandbox.server.desk import Desk
 from sandbox.server.tool import reply, strict, text
 from sandbox.terminals import TerminalInfo, TerminalView
@@ -134,4 +135,4 @@ def _shown(view: TerminalView) -> CallToolResult:
     while lines and not lines[-1]:
         lines.pop()
     state = "" if view.alive else f"\n[the program ended with exit code {view.exit_code}]"
-    return reply(view, text("\n".join(lines) + state))
+    return reply(view, text("\n".join(lines) + state), *denial_content(view.denials))

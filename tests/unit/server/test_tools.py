@@ -143,6 +143,7 @@ async def test_a_result_has_exactly_the_published_fields(client: Client) -> None
         "duration_s",
         "truncated_bytes",
         "reason",
+        "denials",
     }
 
 

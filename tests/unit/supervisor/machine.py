@@ -36,11 +36,14 @@ class Machine:
         self.workspace = folder / "workspace"
         self.workspace.mkdir()
         self.address = f"@sandbox-test-{uuid.uuid4().hex}"
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.egress_port: int = free.getsockname()[1]
         env = {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "SANDBOX_SUPERVISOR": self.address,
             "SANDBOX_STATE": str(folder / "state"),
             "SANDBOX_WORKSPACE": str(self.workspace),
+            "SANDBOX_EGRESS_PORT": str(self.egress_port),
         }
         self.process = subprocess.Popen([sys.executable, "-I", "-c", _START], env=env)
 

@@ -1,0 +1,304 @@
+"""One session's gateway: takes its outgoing connections, and says what became of them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import cast
+
+from sandbox.denials import UNREACHABLE, Denial, DenialLog
+from sandbox.egress.addresses import Address
+from sandbox.egress.asking import read_asked
+from sandbox.egress.heads import BadHead
+from sandbox.egress.hosts import MAX_HOST
+from sandbox.egress.inbound import Inbound
+from sandbox.egress.meter import Meter, OverLimit
+from sandbox.egress.models import MAX_ADDED_RULES, NetworkInfo, Tightening
+from sandbox.egress.outward import Unreachable
+from sandbox.egress.passage import Passage
+from sandbox.egress.rules import Request, Rules, Verdict, in_words
+from sandbox.egress.surroundings import Egress, Seen
+from sandbox.egress.tunnel import Refused
+from sandbox.errors import InvalidRequest, QuotaExceeded, SandboxError
+from sandbox.link import Stream, printable
+from sandbox.policy import Policy
+
+OP = "egress"
+HEAD_TIMEOUT_S = 10.0
+"""For a client to say what it wants."""
+LINGER_S = 2.0
+"""For a client to take a refusal."""
+MAX_TOLD = 16
+"""Connections over the limit that are still told why; those beyond are cut at once."""
+
+logger = logging.getLogger(__name__)
+
+
+class Gateway:
+    """The way out of one session.
+
+    Args:
+        session_id: The session.
+        principal: Whose it is.
+        policy: What it may reach.
+        egress: What all gateways of a controller share.
+        tightened: What was taken away since it was opened.
+    """
+
+    def __init__(
+        self,
+        session_id: str,
+        principal: str,
+        policy: Policy,
+        egress: Egress,
+        tightened: Tightening,
+    ) -> None:
+        self.denials = DenialLog()
+        self._session_id = session_id
+        self._principal = principal
+        self._egress = egress
+        self._limits = policy.network.limits
+        self._rules = Rules(policy.name, policy.network, addresses=egress.addresses)
+        self._meter = Meter(self._limits, lambda size: egress.charge(principal, size))
+        self._passing: dict[Passage, asyncio.Task[None]] = {}
+        self._cut: dict[Passage, Verdict] = {}
+        self._set(tightened)
+
+    # --- for the session
+
+    def info(self) -> NetworkInfo:
+        """The session's network as it is now."""
+        allow = in_words(self._rules)
+        return NetworkInfo(
+            mode="gateway" if allow else "none",
+            allow=allow,
+            deny=tuple(str(rule) for _, rule in self._rules.denials()),
+            is_tightened=self.tightened != Tightening(),
+            connections=self._meter.connections,
+            open_connections=len(self._passing),
+            sent_bytes=self._meter.sent_bytes,
+            received_bytes=self._meter.received_bytes,
+            denials=self.denials.since(),
+        )
+
+    @property
+    def tightened(self) -> Tightening:
+        """What was taken away since the session was opened."""
+        return Tightening(is_off=self._rules.is_off, deny=self._rules.added)
+
+    def tightening(self, more: Tightening) -> Tightening:
+        """What :meth:`tighten` would come to.
+
+        Raises:
+            QuotaExceeded: Those are too many rules.
+        """
+        wanted = self.tightened.joined(more)
+        if len(wanted.deny) > MAX_ADDED_RULES:
+            raise QuotaExceeded(
+                f"A session's network can be tightened by {MAX_ADDED_RULES} rules at most.",
+                remedy="Take all of it away with network='none', or open another session.",
+            )
+        return wanted
+
+    def tighten(self, more: Tightening) -> None:
+        """Take something away, for good; connections that are no longer allowed are cut.
+
+        Raises:
+            QuotaExceeded: Those are too many rules.
+        """
+        self._set(self.tightening(more))
+        for passage, task in tuple(self._passing.items()):
+            if passage not in self._cut and (refused := passage.denied_now()) is not None:
+                self._cut[passage] = refused
+                task.cancel()
+
+    def _set(self, tightened: Tightening) -> None:
+        self._rules = replace(self._rules, is_off=tightened.is_off, added=tightened.deny)
+
+    # --- for the link
+
+    async def serve(self, stream: Stream) -> None:
+        """Carry one connection from its first byte to its end.
+
+        Raises:
+            InvalidRequest: The stream is for something else.
+        """
+        if stream.request.get("op") != OP:
+            raise InvalidRequest(f"A stream from inside can only be for {OP!r}.")
+        try:
+            with self._counted() as over:
+                if over is None or self._meter.open <= self._limits.connections + MAX_TOLD:
+                    is_over = await self._serve(Inbound(stream), over)
+                else:
+                    self._note(None, over)
+                    is_over = False
+        except SandboxError:  # given up inside: nobody is left to be told
+            is_over = False
+        except OSError as exc:
+            logger.debug("session %s: a connection broke off: %s", self._session_id, exc)
+            is_over = False
+        if not is_over:
+            stream.reset()
+
+    @contextmanager
+    def _counted(self) -> Generator[Verdict | None]:
+        """Count a connection while the block runs; yields why it is one too many."""
+        try:
+            try:
+                self._meter.begin()
+            except OverLimit as exc:
+                yield _of_limit(exc)
+            else:
+                yield None
+        finally:
+            self._meter.end()
+
+    async def _serve(self, inbound: Inbound, over: Verdict | None) -> bool:
+        """Serve one connection; whether it came to its end, so that nothing is left to reset."""
+        try:
+            async with asyncio.timeout(HEAD_TIMEOUT_S):
+                asked = await read_asked(inbound)
+        except TimeoutError:
+            why = f"no request was complete within {HEAD_TIMEOUT_S:g} s"
+            self._note(None, Verdict(False, "built-in: time", why))
+            return False
+        except BadHead as exc:
+            self._note_bad(exc)
+            return await _lingered(inbound)
+        if asked is None:
+            return False
+        passage = Passage(
+            inbound,
+            asked,
+            rules=lambda: self._rules,
+            egress=self._egress,
+            meter=self._meter,
+            session_id=self._session_id,
+            principal=self._principal,
+        )
+        if over is not None:
+            await self._refuse(passage, over)
+            return await _lingered(inbound)
+        return await self._follow(inbound, passage)
+
+    async def _follow(self, inbound: Inbound, passage: Passage) -> bool:
+        """Let a connection pass within its time, and as long as the rules do not change."""
+        task = cast("asyncio.Task[None]", asyncio.current_task())
+        self._passing[passage] = task
+        try:
+            async with asyncio.timeout(self._limits.duration_s):
+                return await self._pass(inbound, passage)
+        except TimeoutError:
+            over = OverLimit("duration", f"its {self._limits.duration_s} s were over")
+            self._note(passage.request, _of_limit(over))
+        except asyncio.CancelledError:
+            if (refused := self._cut.get(passage)) is None:
+                raise
+            task.uncancel()
+            self._note(passage.request, refused)
+        finally:
+            del self._passing[passage]
+            self._cut.pop(passage, None)
+        return False
+
+    async def _pass(self, inbound: Inbound, passage: Passage) -> bool:
+        try:
+            given, rule = await passage.admit()
+            with await passage.connect(rule) as outside:
+                self._meter.connections += 1
+                self._see(passage.request, given, passage.pins)
+                await passage.carry(rule, outside)
+        except Refused as exc:
+            await self._refuse(passage, exc.verdict)
+        except Unreachable as exc:
+            verdict = Verdict(False, UNREACHABLE, str(exc))
+            self._note(passage.request, verdict)
+            await passage.tell(verdict, is_denied=False)
+        except BadHead as exc:
+            self._note_bad(exc)
+        except OverLimit as exc:
+            self._note(passage.request, _of_limit(exc))
+            return False
+        else:
+            return await inbound.drained()
+        return await _lingered(inbound)
+
+    async def _refuse(self, passage: Passage, verdict: Verdict) -> None:
+        self._note(passage.request, verdict, passage.pins)
+        await passage.tell(verdict, is_denied=True)
+
+    # --- what is told
+
+    def _note_bad(self, exc: BadHead) -> None:
+        verdict = Verdict(False, "built-in: malformed request", exc.reason)
+        self._keep(None, verdict, printable(exc.host, MAX_HOST), exc.port, ())
+
+    def _note(
+        self, request: Request | None, verdict: Verdict, pins: tuple[Address, ...] = ()
+    ) -> None:
+        """Keep that something did not pass, for the results of calls and for the record."""
+        host, port = ("?", 0) if request is None else (request.host.text, request.port)
+        self._keep(request, verdict, host, port, pins)
+
+    def _keep(
+        self,
+        request: Request | None,
+        verdict: Verdict,
+        host: str,
+        port: int,
+        pins: tuple[Address, ...],
+    ) -> None:
+        self.denials.add(
+            Denial(
+                host=host,
+                port=port,
+                rule=verdict.rule,
+                reason=verdict.reason,
+                remedy=verdict.remedy,
+            )
+        )
+        self._egress.saw(self._seen(request, verdict, host, port, pins))
+
+    def _see(self, request: Request, verdict: Verdict, pins: tuple[Address, ...]) -> None:
+        self._egress.saw(self._seen(request, verdict, request.host.text, request.port, pins))
+
+    def _seen(
+        self,
+        request: Request | None,
+        verdict: Verdict,
+        host: str,
+        port: int,
+        pins: tuple[Address, ...],
+    ) -> Seen:
+        return Seen(
+            session_id=self._session_id,
+            principal=self._principal,
+            request=request,
+            host=host,
+            port=port,
+            allowed=verdict.allowed,
+            rule=verdict.rule,
+            reason=verdict.reason,
+            addresses=pins,
+        )
+
+
+def _of_limit(exc: OverLimit) -> Verdict:
+    return Verdict(
+        False,
+        f"limits.{exc.limit}",
+        exc.reason,
+        "Use fewer or smaller connections, or wait" if exc.limit != "bytes" else "",
+    )
+
+
+async def _lingered(inbound: Inbound) -> bool:
+    """Let a client take what it was told; whether it has left since."""
+    inbound.end()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_S):
+            return await inbound.drained()
+    return False

@@ -1,0 +1,183 @@
+"""Heads of HTTP requests, read strictly; pure.
+
+A gateway and a server that read one request in two ways are a hole in every rule about methods and
+paths. So what is unusual is refused: line ends other than CRLF, folded headers, two lengths, two
+hosts. What goes on is written anew by h11.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import h11
+
+from sandbox.egress.hosts import BadHost, Host, parse_authority
+from sandbox.egress.rules import Request
+
+MAX_HEAD = 16 * 1024
+"""Of a request's line and headers."""
+END_OF_HEAD = b"\r\n\r\n"
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+_STRAY = re.compile(rb"\r(?!\n)|(?<!\r)\n|\0|\n[ \t]")
+_PATH = re.compile(r"/[!-~]*")
+_HOP_BY_HOP = frozenset(
+    (
+        *(b"connection", b"proxy-connection", b"keep-alive", b"proxy-authorization"),
+        *(b"proxy-authenticate", b"te", b"upgrade", b"http2-settings", b"host"),
+    )
+)
+_METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
+
+
+class BadHead(Exception):
+    """What came is no request that is understood.
+
+    Args:
+        reason: Why, in words.
+        host: The host as far as it could be told, unchecked.
+        port: Its port; 0 when unknown.
+    """
+
+    def __init__(self, reason: str, host: str = "?", port: int = 0) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.host = host
+        self.port = port
+
+
+def parse_head(raw: bytes) -> tuple[h11.Request, h11.Connection]:
+    """Read the head of a request.
+
+    Args:
+        raw: Its line and headers, with the empty line at the end.
+
+    Returns:
+        The head, and the parser that goes on with the body.
+
+    Raises:
+        BadHead: It is not one, or could be read in more than one way.
+    """
+    if _STRAY.search(raw):
+        raise BadHead("the request has stray line ends, NUL or folded headers")
+    parser = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
+    try:
+        parser.receive_data(raw)
+        head = parser.next_event()
+    except h11.RemoteProtocolError as exc:
+        raise BadHead(f"the request is malformed: {exc}") from exc
+    if not isinstance(head, h11.Request):
+        raise BadHead("the request is not HTTP/1.1")
+    names = [name for name, _ in head.headers]
+    if names.count(b"host") > 1:
+        raise BadHead("the request has more than one Host")
+    lengths = names.count(b"content-length") + names.count(b"transfer-encoding")
+    if lengths > 1 or (lengths and head.method == b"CONNECT"):
+        raise BadHead("the request says its length more than once")
+    return head, parser
+
+
+def connect_target(head: h11.Request) -> Request:
+    """Where a CONNECT wants to go.
+
+    Raises:
+        BadHead: It names no host and port, or Host another one.
+    """
+    return Request(*_authority(head.target, None, head))
+
+
+def plain_target(head: h11.Request, tunnel: Request | None) -> tuple[Request, h11.Request]:
+    """Where a plain HTTP request wants to go, and the head to send there.
+
+    Args:
+        head: As it came.
+        tunnel: The tunnel it came in, which names the host then; None for a proxy's request.
+
+    Raises:
+        BadHead: It is not of the form that belongs there, or names two hosts.
+    """
+    if head.method not in _METHODS:
+        raise BadHead("the request has another method than those of plain HTTP")
+    if tunnel is not None:
+        host, port, has_port, target = tunnel.host, tunnel.port, True, head.target
+        _check_host(head, host, port, 80)
+    elif head.target.lower().startswith(b"http://"):
+        rest = head.target[7:]
+        end = next((i for i, c in enumerate(rest) if c in b"/?#"), len(rest))
+        host, port = _authority(rest[:end], 80, head)
+        has_port = b":" in rest[:end].rpartition(b"]")[2]
+        target = rest[end:]
+    else:
+        raise BadHead("a proxy is asked for http://HOST/PATH, or with CONNECT HOST:PORT")
+    text = target.decode("latin-1")
+    if not text.startswith("/"):
+        text = f"/{text}"
+    if not _PATH.fullmatch(text) or "#" in text:
+        raise BadHead("the request's path is malformed", host.text, port)
+    request = Request(host, port, head.method.decode(), text.partition("?")[0], has_port)
+    said = f"{host}" if port == 80 else f"{request}"
+    headers = [(b"Host", said.encode()), *_end_to_end(head.headers.raw_items())]
+    return request, h11.Request(
+        method=head.method, target=text, headers=[*headers, (b"Connection", b"close")]
+    )
+
+
+def answer_head(head: h11.Response | h11.InformationalResponse) -> list[tuple[bytes, bytes]]:
+    """The headers of a server's answer as they are passed back."""
+    return list(_end_to_end(head.headers.raw_items()))
+
+
+def with_header(head: h11.Request, name: str, value: str) -> h11.Request:
+    """A head in which a header has this value, whatever it had before."""
+    wanted = name.lower().encode()
+    kept = [pair for pair in head.headers.raw_items() if pair[0].lower() != wanted]
+    return h11.Request(
+        method=head.method, target=head.target, headers=[*kept, (name.encode(), value.encode())]
+    )
+
+
+def _end_to_end(headers: Headers) -> Headers:
+    """The headers that are not of one connection alone."""
+    named = {
+        token.strip().lower()
+        for name, value in headers
+        if name.lower() == b"connection"
+        for token in value.split(b",")
+    }
+    # What Connection names must not take away what says where the message ends.
+    dropped = _HOP_BY_HOP | (named - {b"content-length", b"transfer-encoding"})
+    return [(name, value) for name, value in headers if name.lower() not in dropped]
+
+
+def _authority(raw: bytes, default_port: int | None, head: h11.Request) -> tuple[Host, int]:
+    text = raw.decode("latin-1")
+    try:
+        host, port = parse_authority(_utf8(raw), default_port)
+    except BadHost as exc:
+        shown, _, port_text = text.rpartition(":")
+        known = int(port_text) if port_text.isdecimal() and len(port_text) < 6 else 0
+        raise BadHead(f"the host cannot be used: {exc}", shown or text, known) from exc
+    _check_host(head, host, port, default_port)
+    return host, port
+
+
+def _check_host(head: h11.Request, host: Host, port: int, default_port: int | None) -> None:
+    """Refuse a request whose Host header names another host than the request does."""
+    said = next((value for name, value in head.headers if name == b"host"), None)
+    if said is None:
+        return
+    try:
+        found, found_port = parse_authority(_utf8(said), default_port or port)
+    except BadHost as exc:
+        raise BadHead(f"the Host header cannot be used: {exc}", host.text, port) from exc
+    if found.text != host.text or found_port != port:
+        raise BadHead(f"the Host header names another host than {host}", host.text, port)
+
+
+def _utf8(raw: bytes) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as exc:
+        raise BadHost("it is not UTF-8") from exc

@@ -1,0 +1,66 @@
+"""The way out of this machine, as its operator has configured it."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+
+from sandbox.config import Settings
+from sandbox.egress.certificates import bundle
+from sandbox.egress.outward import SystemDialer, SystemResolver
+from sandbox.egress.packageindex import PackageIndex, fetcher
+from sandbox.egress.surroundings import Egress
+from sandbox.policy import Policy
+from sandbox.spec import CA_FILE, CA_VARIABLES
+
+
+def machine_egress(settings: Settings, env: Mapping[str, str]) -> Egress:
+    """What the gateways of a controller on this machine share.
+
+    Args:
+        settings: ``addresses`` and ``ca_bundle`` are read here.
+        env: The controller's environment.
+
+    Raises:
+        ConfigError: The certificates cannot be read.
+    """
+    certificates = bundle(settings.ca_bundle, env)
+
+    @cache
+    def tls() -> ssl.SSLContext:
+        return ssl.create_default_context(cadata=certificates.decode() or None)
+
+    return Egress(
+        resolver=SystemResolver(),
+        dialer=SystemDialer(),
+        services=PackageIndex(fetcher(tls)),
+        addresses=settings.addresses,
+        certificates=certificates,
+        tls=tls,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Outfit:
+    """What a session with a way out is given, so that programs find and trust it.
+
+    Args:
+        variables: Environment variables.
+        certificates: The content of ``spec.CA_FILE``; empty for no such file.
+    """
+
+    variables: Mapping[str, str] = field(default_factory=dict[str, str])
+    certificates: bytes = b""
+
+
+async def outfit(egress: Egress, policy: Policy) -> Outfit:
+    """What a session of a policy is given; nothing when it may reach nothing."""
+    if policy.network.is_none:
+        return Outfit()
+    services = frozenset(rule.service for rule in policy.network.allow if rule.service)
+    variables = dict(await egress.services.variables(services))
+    if egress.certificates:
+        variables |= dict.fromkeys(CA_VARIABLES, CA_FILE)
+    return Outfit(variables, egress.certificates)

@@ -1,0 +1,170 @@
+"""What the gateways of a controller share, and what other parts of it may put there."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from sandbox.egress.addresses import Address
+from sandbox.egress.outward import Dialer, Resolver
+from sandbox.egress.rules import Request, Service
+
+logger = logging.getLogger(__name__)
+
+
+class Services(Protocol):
+    """Knows the hosts of named services."""
+
+    async def known(self, names: frozenset[str]) -> Mapping[str, Service]:
+        """The services of these names, asked anew when what is known is old."""
+        ...
+
+    async def variables(self, names: frozenset[str]) -> Mapping[str, str]:
+        """The environment variables by which programs inside find these services."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a person is asked before a connection is made.
+
+    Args:
+        session_id: The session that asks.
+        principal: Whose it is.
+        destination: Host and port.
+        request: The method and path of plain HTTP; empty for a tunnel.
+        rule: The rule that wants it asked.
+    """
+
+    session_id: str
+    principal: str
+    destination: str
+    request: str
+    rule: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a person answered.
+
+    Args:
+        allowed: Whether it may go on.
+        reason: Why not, in words: a no, no answer in time, nobody to ask.
+        remedy: What to do about that; empty when nothing can be done.
+    """
+
+    allowed: bool
+    reason: str = ""
+    remedy: str = ""
+
+
+class Approver(Protocol):
+    """Asks a person."""
+
+    async def ask(self, question: Question) -> Answer:
+        """Ask, and wait for the answer within a bound of its own."""
+        ...
+
+
+class Nobody:
+    """An approver where nobody can be asked."""
+
+    async def ask(self, question: Question) -> Answer:
+        """See :class:`Approver`: the answer is no."""
+        return Answer(
+            False,
+            "the rule wants a person asked, and nobody can be asked here",
+            "Use a client that can ask, or a policy without `ask`",
+        )
+
+
+class SecretSource(Protocol):
+    """Holds the secrets that rules name."""
+
+    async def get(self, session_id: str, name: str) -> str | None:
+        """The secret's value; None when there is none of that name for that session."""
+        ...
+
+
+class NoSecrets:
+    """A source without secrets."""
+
+    async def get(self, session_id: str, name: str) -> str | None:
+        """See :class:`SecretSource`: there is none."""
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One verdict, for the record.
+
+    Args:
+        session_id: The session.
+        principal: Whose it is.
+        request: What was asked for; None when it was too malformed to tell.
+        host: The host as text, made safe to show.
+        port: 0 when unknown.
+        allowed: Whether it may go on.
+        rule: What decided.
+        reason: Why, in words; empty when it was allowed.
+        addresses: Where the host is, as resolved and pinned.
+    """
+
+    session_id: str
+    principal: str
+    request: Request | None
+    host: str
+    port: int
+    allowed: bool
+    rule: str
+    reason: str
+    addresses: tuple[Address, ...] = ()
+
+
+def _log(seen: Seen) -> None:
+    logger.info(
+        "session %s: %s:%d %s by %s%s",
+        seen.session_id,
+        seen.host,
+        seen.port,
+        "allowed" if seen.allowed else "denied",
+        seen.rule,
+        f": {seen.reason}" if seen.reason else "",
+    )
+
+
+def _no_charge(_principal: str, _size_bytes: int) -> str:
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Egress:
+    """What the gateways of a controller share.
+
+    Args:
+        resolver: Resolves names.
+        dialer: Makes connections.
+        services: Knows the hosts of named services.
+        addresses: The operator's named addresses, the only way past the built-in deny list.
+        certificates: What sessions with a way out trust, in PEM; empty for what their images do.
+        tls: For the requests of which the gateway makes TLS: verifies certificates and names.
+        approver: Asks a person, for rules that want it.
+        secrets: Holds what rules add to requests.
+        charge: Called with a principal and the bytes that are about to pass; says why they may
+            not, or nothing.
+        saw: Called with every verdict.
+    """
+
+    resolver: Resolver
+    dialer: Dialer
+    services: Services
+    addresses: Mapping[str, Address] = field(default_factory=dict[str, Address])
+    certificates: bytes = b""
+    tls: Callable[[], ssl.SSLContext] = ssl.create_default_context
+    approver: Approver = field(default_factory=Nobody)
+    secrets: SecretSource = field(default_factory=NoSecrets)
+    charge: Callable[[str, int], str] = _no_charge
+    saw: Callable[[Seen], None] = _log

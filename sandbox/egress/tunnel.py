@@ -1,0 +1,189 @@
+"""A tunnel: bytes both ways, of which only the first are looked at."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable
+from contextlib import suppress
+
+from sandbox.egress.hosts import BadHost, Host, parse_host
+from sandbox.egress.inbound import Inbound
+from sandbox.egress.meter import Meter
+from sandbox.egress.rules import Request, Rules, Verdict, shadowed_by
+from sandbox.egress.tls import (
+    ALERT_ACCESS_DENIED,
+    HANDSHAKE,
+    MAX_HELLO,
+    BadHello,
+    ClientHello,
+    read_client_hello,
+)
+from sandbox.policy.network import AllowRule
+
+PIECE_BYTES = 65_472  # what one frame of the link carries
+
+SERVER_NAME = "built-in: server name"
+ENCRYPTED_NAME = "built-in: encrypted server name"
+NOT_TLS = "built-in: TLS only"
+
+
+class Refused(Exception):
+    """What a connection carries is not what its rule allows.
+
+    Args:
+        verdict: By which rule, and why.
+    """
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(verdict.reason)
+        self.verdict = verdict
+
+
+async def starts_with_tls(inbound: Inbound) -> bool:
+    """Wait for a tunnel's first byte: whether TLS begins with it."""
+    return (bool(inbound.kept) or await inbound.more()) and inbound.kept[0] == HANDSHAKE
+
+
+async def first_bytes(inbound: Inbound, rules: Rules, request: Request, rule: AllowRule) -> bytes:
+    """Wait for what a tunnel begins with, and let it pass if it may.
+
+    A tunnel to a name carries TLS for that name. One to an address may carry anything; if that is
+    TLS, it must not name what a deny rule does.
+
+    Raises:
+        Refused: It may not; if it is TLS, the client has been sent an alert.
+    """
+    by_name = request.host.address is None and rule.address is None
+    if not await starts_with_tls(inbound):
+        if by_name and inbound.kept:
+            raise Refused(
+                Verdict(
+                    False,
+                    NOT_TLS,
+                    "the tunnel does not begin with TLS",
+                    f"Use https://{request.host}/; plain HTTP needs a rule with `http: true`",
+                )
+            )
+        return await inbound.read()
+    try:
+        if rule.methods or rule.paths:
+            raise Refused(
+                Verdict(
+                    False,
+                    f"the methods and paths of {rule}",
+                    "they cannot be seen within TLS",
+                    f"Use http://{request.host}/",
+                )
+            )
+        hello = await _hello(inbound)
+        if hello is not None:
+            _check_hello(hello, rules, request, by_name=by_name)
+    except Refused:
+        await inbound.write(ALERT_ACCESS_DENIED)
+        raise
+    return await inbound.read()
+
+
+async def relay(
+    inbound: Inbound, outside: socket.socket, meter: Meter, first: Awaitable[bytes]
+) -> None:
+    """Move bytes both ways until both sides have ended.
+
+    Args:
+        inbound: The sandbox's side.
+        outside: The connected socket; stays open.
+        meter: Counts them.
+        first: What goes out first, once it is known.
+
+    Raises:
+        SandboxError: The sandbox's side was given up.
+        OSError: The other side was.
+        OverLimit: The bytes are used up.
+        Refused: What goes out first may not.
+    """
+    loop = asyncio.get_running_loop()
+
+    async def send() -> None:
+        data = await first
+        while data:
+            meter.sent(len(data))
+            await loop.sock_sendall(outside, data)
+            data = await inbound.read()
+        with suppress(OSError):
+            outside.shutdown(socket.SHUT_WR)
+
+    async def receive() -> None:
+        while data := await loop.sock_recv(outside, PIECE_BYTES):
+            meter.received(len(data))
+            await inbound.write(data)
+        inbound.end()
+
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(send())
+            tasks.create_task(receive())
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+
+
+async def _hello(inbound: Inbound) -> ClientHello | None:
+    """The tunnel's ClientHello; None when it ended before that was complete."""
+    while True:
+        try:
+            hello = read_client_hello(inbound.kept)
+        except BadHello as exc:
+            raise Refused(Verdict(False, NOT_TLS, str(exc))) from exc
+        if hello is not None:
+            return hello
+        if len(inbound.kept) > 2 * MAX_HELLO:
+            raise Refused(Verdict(False, NOT_TLS, "the ClientHello is too large"))
+        if not await inbound.more():
+            inbound.take(len(inbound.kept))  # half a greeting is sent to nobody
+            return None
+
+
+def _check_hello(hello: ClientHello, rules: Rules, request: Request, *, by_name: bool) -> None:
+    if hello.is_encrypted:
+        raise Refused(
+            Verdict(
+                False,
+                ENCRYPTED_NAME,
+                "the TLS handshake hides the server's name (ECH), so it cannot be checked",
+                "Turn Encrypted Client Hello off in the client",
+            )
+        )
+    if hello.server_name is None:
+        if by_name:
+            raise Refused(
+                Verdict(
+                    False,
+                    SERVER_NAME,
+                    f"the TLS handshake names no server; it must name {request.host}",
+                    "Use a client that sends SNI",
+                )
+            )
+        return
+    name = _named(hello.server_name)
+    if by_name and name != request.host.text:
+        shown = name or "something that is no host name"
+        raise Refused(
+            Verdict(
+                False,
+                SERVER_NAME,
+                f"the TLS handshake names {shown}, the connection is for {request.host}",
+                "Ask for the host that is meant",
+            )
+        )
+    if title := shadowed_by(rules, name, request.port):
+        raise Refused(Verdict(False, title, f"the TLS handshake names {name}"))
+
+
+def _named(server_name: str) -> str:
+    """A server name in the one form of hosts; empty when it is none."""
+    try:
+        host: Host = parse_host(server_name)
+    except BadHost:
+        return ""
+    # RFC 6066 has no dot at the end; what has one is another name to some servers.
+    return host.text if host.address is None and not server_name.endswith(".") else ""
