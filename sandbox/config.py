@@ -83,8 +83,8 @@ class Settings(BaseModel):
     """The folder of the token, the journal and the owner ids; private to its user."""
 
     engine: str = Field("", max_length=1024)
-    """The container engine's address (`unix://`, `tcp://`, `ssh://`); empty: DOCKER_HOST, the
-    current Docker context, or the local socket."""
+    """The container engine's address (`unix://`, `tcp://`, `ssh://`) or a broker's (`broker://`);
+    empty: DOCKER_HOST, the current Docker context, or the local socket."""
 
     engine_context: str = Field("", max_length=256)
     """The Docker context that names the engine; empty: as `engine` says."""

@@ -30,6 +30,8 @@ LABEL_POLICY_JSON = LABEL_PREFIX + "policy-json"
 LABEL_CREATED_AT = LABEL_PREFIX + "created-at"
 LABEL_EXPIRES_AT = LABEL_PREFIX + "expires-at"
 LABEL_UID = LABEL_PREFIX + "uid"
+LABEL_BROKER = LABEL_PREFIX + "broker"
+"""Which broker made the container; given by it alone, never part of a spec."""
 
 WORKSPACE = "/workspace"
 TMP = "/tmp"  # noqa: S108  # the container's own

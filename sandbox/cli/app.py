@@ -131,6 +131,47 @@ def mcp(
     )
 
 
+@app.command()
+def broker(
+    socket: Annotated[
+        Path, typer.Option(metavar="PATH", help="The Unix socket to listen at.")
+    ] = Path("/run/sandbox/broker.sock"),
+    allow_uid: Annotated[
+        list[int] | None,
+        typer.Option(min=0, help="A user who may connect, besides this one; may be repeated."),
+    ] = None,
+    config: options.ConfigFile = None,
+    state_dir: options.StateDir = None,
+    engine: options.Engine = None,
+    runtime: options.Runtime = None,
+    policies: options.Policies = None,
+    log_level: options.LogLevel = None,
+) -> None:
+    """Hold the engine's socket for a controller that shall have neither it nor root.
+
+    It makes the containers that its policies compile to, and starts, connects to, inspects and
+    removes those alone. The controller needs the same policies and version.
+
+    [bold]sandbox broker --socket /run/sandbox/broker.sock --allow-uid 10001[/bold]
+
+    [bold]sandbox serve --engine broker:///run/sandbox/broker.sock[/bold] · as that user
+    """
+    from sandbox.cli.broker import run_broker
+
+    run_broker(
+        options.settings(
+            config,
+            state_dir=state_dir,
+            engine=engine,
+            runtime=runtime,
+            policies=policies,
+            log_level=log_level,
+        ).settings,
+        socket,
+        allow_uid or [],
+    )
+
+
 @app.command(name="run")
 def run_code(
     file: Annotated[

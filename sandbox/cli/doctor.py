@@ -14,12 +14,11 @@ from rich.text import Text
 
 from sandbox import images
 from sandbox.cli import exits
-from sandbox.cli.wiring import docker_runtime, image_client, policy_set, state_dir
+from sandbox.cli.wiring import container_runtime, policy_set, state_dir
 from sandbox.config import Settings
 from sandbox.errors import SandboxError
 from sandbox.policy import PolicySet, seccomp_profile
-from sandbox.runtimes.base import EngineInfo
-from sandbox.runtimes.docker import build as builder
+from sandbox.runtimes.base import ContainerRuntime, EngineInfo
 
 OLDEST_ENGINE = (20, 10)
 LEAST_DISK_BYTES = 2 * 1024**3
@@ -87,20 +86,18 @@ async def _findings(settings: Settings) -> AsyncIterator[Finding]:
         yield Finding("policies", "ok", f"{', '.join(policies.names())}; all valid")
     except SandboxError as exc:
         yield Finding("policies", "fail", exc.message, exc.remedy or "`sandbox policy check FILE`")
-    engine = None
+    found: list[Finding] = []
     try:
-        runtime = docker_runtime(settings)
+        runtime = container_runtime(settings)
         try:
             engine = await runtime.engine()
+            found = [*_engine(engine, settings, policies), *await _images(runtime, policies)]
         finally:
             await runtime.aclose()
     except SandboxError as exc:
         yield Finding("engine", "fail", exc.message, exc.remedy or START_ENGINE)
-    if engine is not None:
-        for finding in _engine(engine, settings, policies):
-            yield finding
-        for finding in await anyio.to_thread.run_sync(_images, settings, policies):
-            yield finding
+    for finding in found:
+        yield finding
     yield _disk(settings)
 
 
@@ -182,26 +179,22 @@ def _memory(engine: EngineInfo, policies: PolicySet | None) -> Finding:
     return Finding("memory", "ok", detail)
 
 
-def _images(settings: Settings, policies: PolicySet | None) -> list[Finding]:
+async def _images(runtime: ContainerRuntime, policies: PolicySet | None) -> list[Finding]:
     wanted = {policies.get(name).image for name in policies.names()} if policies else set[str]()
     found: list[Finding] = []
-    try:
-        client = image_client(settings)
-        for name in sorted(wanted):
-            reference = images.reference(name)
-            if builder.is_current(client, name):
-                found.append(Finding("image", "ok", f"{reference} is current"))
-            else:
-                found.append(
-                    Finding(
-                        "image",
-                        "fail",
-                        f"{reference} is missing or out of date",
-                        f"`sandbox image build {name}`",
-                    )
+    for name in sorted(wanted):
+        reference = images.reference(name)
+        if await runtime.has_image(reference):
+            found.append(Finding("image", "ok", f"{reference} is current"))
+        else:
+            found.append(
+                Finding(
+                    "image",
+                    "fail",
+                    f"{reference} is missing or out of date",
+                    f"`sandbox image build {name}`",
                 )
-    except SandboxError as exc:
-        found.append(Finding("image", "fail", exc.message, exc.remedy))
+            )
     return found
 
 

@@ -33,7 +33,7 @@ Engine = Annotated[
     typer.Option(
         "--engine",
         metavar="URL",
-        help="The engine: unix://, tcp:// or ssh://.",
+        help="The engine: unix://, tcp:// or ssh://; or broker:// and a broker's socket.",
         rich_help_panel=SETTINGS,
     ),
 ]

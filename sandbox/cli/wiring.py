@@ -9,8 +9,11 @@ from pathlib import Path
 
 from sandbox import images, resources
 from sandbox.config import Settings
-from sandbox.errors import NotFound
+from sandbox.errors import ConfigError, NotFound
 from sandbox.policy import DEFAULT_POLICY, LivePolicies, PolicySet, load
+from sandbox.runtimes.base import ContainerRuntime
+from sandbox.runtimes.broker import SCHEME as BROKER
+from sandbox.runtimes.broker import BrokerRuntime
 from sandbox.runtimes.docker import DockerRuntime
 from sandbox.runtimes.docker import build as builder
 from sandbox.runtimes.docker.endpoint import find_endpoint
@@ -58,8 +61,19 @@ def _policy_folders(settings: Settings) -> list[Path]:
     return [resources.policies(), *own]
 
 
+def container_runtime(settings: Settings) -> ContainerRuntime:
+    """The engine of the settings, or the broker before one; nothing is sent to it yet.
+
+    Raises:
+        ConfigError: Its address cannot be used.
+    """
+    if settings.engine.startswith(BROKER):
+        return BrokerRuntime(settings.engine)
+    return docker_runtime(settings)
+
+
 def docker_runtime(settings: Settings) -> DockerRuntime:
-    """The engine of the settings; nothing is sent to it yet.
+    """The engine of the settings itself; nothing is sent to it yet.
 
     Raises:
         ConfigError: Its address cannot be used.
@@ -74,6 +88,10 @@ def image_client(settings: Settings) -> builder.ImageClient:
         ConfigError: The engine's address cannot be used.
         EngineUnavailable: The engine does not answer.
     """
+    if settings.engine.startswith(BROKER):
+        raise ConfigError(
+            "A broker builds no images.", remedy="Build them where the engine itself can be used."
+        )
     return builder.connect(find_endpoint(settings.engine, settings.engine_context, os.environ))
 
 
@@ -89,7 +107,7 @@ async def controller(settings: Settings, kind: SlotKind) -> AsyncGenerator[Sessi
         SandboxError: It cannot start.
     """
     policies = live_policies(settings)
-    runtime = docker_runtime(settings)
+    runtime = container_runtime(settings)
     images.recipes()  # read now, not while the first caller waits for a session
     try:
         with take_slot(state_dir(settings), kind) as slot:

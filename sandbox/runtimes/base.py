@@ -1,7 +1,8 @@
 """What a runtime must offer: containers by spec, and a byte stream into each.
 
 The boundary between sessions and engines. ``sandbox.runtimes.docker`` talks to a Docker Engine,
-``sandbox.runtimes.fake`` keeps everything in memory; both pass ``tests/contract``.
+``sandbox.runtimes.broker`` to a broker before one, ``sandbox.runtimes.fake`` keeps everything in
+memory; all pass ``tests/contract``.
 """
 
 from __future__ import annotations
@@ -70,6 +71,10 @@ class ContainerRuntime(Protocol):
 
     async def engine(self) -> EngineInfo:
         """What the engine is."""
+        ...
+
+    async def has_image(self, reference: str) -> bool:
+        """Whether the engine has an image of that reference."""
         ...
 
     async def create(self, spec: ContainerSpec) -> str:

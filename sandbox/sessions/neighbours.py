@@ -14,7 +14,7 @@ from sandbox.errors import SandboxError
 from sandbox.runtimes.base import ContainerInfo, ContainerRuntime
 from sandbox.sessions.journal import Journal
 from sandbox.sessions.labels import read_labels
-from sandbox.sessions.state import Slot, slot_names, try_slot
+from sandbox.sessions.state import LASTING, Slot, slot_names, try_slot
 from sandbox.spec import LABEL_OWNER, LABEL_SESSION
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ async def tidy_neighbours(
         now: Unix time, seconds.
     """
     for name in slot_names(own.root):
-        if name in (own.name, "serve"):
+        if name in (own.name, *LASTING):
             continue
         try:
             slot = try_slot(own.root, name)

@@ -22,7 +22,10 @@ from typing import IO, Literal
 
 from sandbox.errors import ConfigError
 
-SlotKind = Literal["serve", "stdio", "run"]
+SlotKind = Literal["serve", "broker", "stdio", "run"]
+
+LASTING = ("serve", "broker")
+"""Slots whose holder comes back: one of each, and nobody else touches what they own."""
 
 MAX_SLOTS = 256
 _OWNER = re.compile(r"[0-9a-f]{32}\n?")
@@ -98,21 +101,22 @@ def take_slot(root: Path, kind: SlotKind) -> Slot:
 
     Args:
         root: The state directory.
-        kind: ``serve`` is one slot, for one controller at a time; of the others the first free
-            one is taken.
+        kind: ``serve`` and ``broker`` are one slot each, for one process at a time; of the others
+            the first free one is taken.
 
     Raises:
-        ConfigError: The served slot is held by a running controller, or the directory is unusable.
+        ConfigError: A running process holds the one slot, or the directory is unusable.
     """
     prepare_state_directory(root)
-    names = ["serve"] if kind == "serve" else [f"{kind}-{n}" for n in range(1, MAX_SLOTS + 1)]
+    names = [kind] if kind in LASTING else [f"{kind}-{n}" for n in range(1, MAX_SLOTS + 1)]
     for name in names:
         slot = try_slot(root, name)
         if slot is not None:
             return slot
-    if kind == "serve":
+    if kind in LASTING:
+        what = "A controller serves from" if kind == "serve" else "A broker uses"
         raise ConfigError(
-            f"A controller serves from this state directory already ({holder(root, 'serve')}).",
+            f"{what} this state directory already ({holder(root, kind)}).",
             remedy="Stop it first, or set SANDBOX_STATE_DIR to another directory.",
         )
     raise ConfigError(f"All {MAX_SLOTS} places for {kind} controllers are taken.")

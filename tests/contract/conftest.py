@@ -1,4 +1,4 @@
-"""One suite for every runtime: in memory, and Docker by each way to an engine."""
+"""One suite for every runtime: in memory, Docker by each way to an engine, and a broker."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from sandbox.runtimes.docker import DockerRuntime
 from sandbox.runtimes.fake import FakeEngine, FakeRuntime
 from sandbox.spec import ContainerSpec
 
+from .brokers import brokered
 from .engines import make_certificates, proxied, put_ssh, server_context
 from .specs import specs_of
 
-WAYS = ("fake", "socket", "tcp", "tls", "ssh")
+WAYS = ("fake", "socket", "tcp", "tls", "ssh", "broker")
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +41,12 @@ async def runtime(
         yield made
         await made.aclose()
         return
+    if way == "broker":
+        engine = DockerRuntime.connect_engine(environ={})
+        async with brokered(engine, tmp_path) as made:
+            yield made
+        await engine.aclose()
+        return
     environ: dict[str, str] = {}
     context = server_context(certificates) if way == "tls" else None
     async with proxied(context) as proxy:
@@ -61,7 +68,7 @@ async def runtime(
 
 
 @pytest.fixture
-async def make_spec(runtime: ContainerRuntime) -> AsyncIterator[Callable[[], ContainerSpec]]:
+async def make_spec(runtime: ContainerRuntime) -> AsyncIterator[Callable[..., ContainerSpec]]:
     """Makes specs as a session does; what was created by them is removed at the end."""
     async with specs_of(runtime) as make:
         yield make

@@ -13,20 +13,28 @@ from sandbox import images, resources
 from sandbox.link import ByteStream, Link
 from sandbox.policy import load, seccomp_profile
 from sandbox.runtimes.base import ContainerRuntime
-from sandbox.spec import ContainerSpec, SessionIdentity, compile_spec, new_session_id, new_uid
+from sandbox.spec import (
+    LABEL_OWNER,
+    ContainerSpec,
+    SessionIdentity,
+    compile_spec,
+    new_session_id,
+    new_uid,
+)
 
-LABEL = "io.sandbox.contract-test"
+LABEL = LABEL_OWNER
+"""By which the containers of a test are found: each test owns its own."""
 
 
 @asynccontextmanager
-async def specs_of(runtime: ContainerRuntime) -> AsyncIterator[Callable[[], ContainerSpec]]:
-    """A maker of specs by the default policy; at the end their containers are removed."""
+async def specs_of(runtime: ContainerRuntime) -> AsyncIterator[Callable[..., ContainerSpec]]:
+    """A maker of specs by a policy and with its image; at the end their containers are removed."""
     run = uuid.uuid4().hex
     policies = load(resources.policies())
-    policy = policies.get(policies.default)
     engine = await runtime.engine()
 
-    def make() -> ContainerSpec:
+    def make(policy_name: str = "", image: str = "") -> ContainerSpec:
+        policy = policies.get(policy_name)
         identity = SessionIdentity(
             session_id=new_session_id(),
             principal="contract",
@@ -35,15 +43,14 @@ async def specs_of(runtime: ContainerRuntime) -> AsyncIterator[Callable[[], Cont
             created_at=time.time(),
             expires_at=time.time() + 600,
         )
-        spec = compile_spec(
+        return compile_spec(
             policy,
             identity,
-            image=images.reference(policy.image),
+            image=image or images.reference(policy.image),
             runtimes=engine.runtimes,
             seccomp=seccomp_profile(),
             cpus_available=engine.cpus,
         )
-        return spec.model_copy(update={"labels": {**spec.labels, LABEL: run}})
 
     yield make
     for left in await runtime.list({LABEL: run}):

@@ -10,11 +10,12 @@ from sandbox.errors import Conflict, ImageMissing, SessionLost
 from sandbox.runtimes.base import ContainerRuntime
 from sandbox.spec import ContainerSpec, mismatches
 
+from .brokers import ABSENT_IMAGE
 from .specs import LABEL, linked, running
 
 pytestmark = pytest.mark.anyio
 
-Specs = Callable[[], ContainerSpec]
+Specs = Callable[..., ContainerSpec]
 
 
 async def test_the_engine_says_what_it_is(runtime: ContainerRuntime) -> None:
@@ -26,6 +27,10 @@ async def test_the_engine_says_what_it_is(runtime: ContainerRuntime) -> None:
     assert engine.memory_bytes > 0
     assert engine.version
     assert engine.architecture
+
+
+async def test_an_image_that_is_there_is_found(runtime: ContainerRuntime, make_spec: Specs) -> None:
+    assert await runtime.has_image(make_spec().image)
 
 
 async def test_a_container_keeps_its_labels_through_its_states(
@@ -159,8 +164,9 @@ async def test_a_name_is_taken_only_once(runtime: ContainerRuntime, make_spec: S
 async def test_an_absent_image_is_named_in_the_error(
     runtime: ContainerRuntime, make_spec: Specs
 ) -> None:
-    spec = make_spec().model_copy(update={"image": "sandbox/nothing:none"})
-    with pytest.raises(ImageMissing, match="sandbox/nothing:none"):
+    spec = make_spec("datascience", ABSENT_IMAGE)
+    assert not await runtime.has_image(ABSENT_IMAGE)
+    with pytest.raises(ImageMissing, match=ABSENT_IMAGE):
         await runtime.create(spec)
     assert await runtime.list({LABEL: spec.labels[LABEL]}) == []
 

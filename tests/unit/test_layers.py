@@ -41,6 +41,7 @@ LAYERS = {
     "sandbox.proof": 4,
     "sandbox.egress": 4,
     "sandbox.sessions": 5,
+    "sandbox.broker": 6,
     "sandbox.server": 6,
     "sandbox.cli": 7,
     "sandbox.__main__": 7,

@@ -96,6 +96,18 @@ class DockerRuntime:
 
         return await self._call("say what it is", ask, idempotent=True)
 
+    async def has_image(self, reference: str) -> bool:
+        """Whether the engine has an image of that reference."""
+
+        def ask(client: Client) -> bool:
+            try:
+                client.inspect_image(reference)
+            except docker.errors.ImageNotFound:
+                return False
+            return True
+
+        return await self._call(f"look for the image {reference}", ask, idempotent=True)
+
     async def create(self, spec: ContainerSpec) -> str:
         """Create a container exactly as the spec says and return its id; nothing runs yet."""
         request = create_request(spec)

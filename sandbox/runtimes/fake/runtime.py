@@ -113,6 +113,11 @@ class FakeRuntime:
             cpus=2,
         )
 
+    async def has_image(self, reference: str) -> bool:
+        """Whether it was given an image of that reference."""
+        self._reach()
+        return self.fake.images is None or reference in self.fake.images
+
     async def create(self, spec: ContainerSpec) -> str:
         """Keep a container of this spec and return its id."""
         self._reach()

@@ -1,0 +1,42 @@
+"""Brokers before the local engine, in the test's own process."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from sandbox import images, resources
+from sandbox.broker import Broker, Ledger, Rules, serving
+from sandbox.policy import load, seccomp_profile
+from sandbox.runtimes.base import ContainerRuntime
+from sandbox.runtimes.broker import BrokerRuntime
+
+ABSENT_IMAGE = "sandbox/nothing:none"
+"""What the policy ``datascience`` names to a broker of these tests."""
+
+
+def image_for(name: str) -> str:
+    return ABSENT_IMAGE if name == "datascience" else images.reference(name)
+
+
+@asynccontextmanager
+async def brokered(
+    engine: ContainerRuntime,
+    folder: Path,
+    *,
+    image_for: Callable[[str], str] = image_for,
+    mark: str = "",
+    limit: int = 20,
+) -> AsyncIterator[BrokerRuntime]:
+    """A broker before an engine, and a runtime that asks it."""
+    path = folder / "broker.sock"
+    rules = Rules(load(resources.policies()), seccomp_profile(), image_for)
+    broker = Broker(engine, rules, Ledger(engine, mark or uuid.uuid4().hex, limit))
+    uids = frozenset({os.geteuid()})
+    async with serving(broker, path, uids=uids, max_connections=2 * limit):
+        runtime = BrokerRuntime(f"broker://{path}")
+        yield runtime
+        await runtime.aclose()

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from sandbox.errors import NotPermitted
+from sandbox.policy import load
+from sandbox.spec import (
+    LABEL_BROKER,
+    LABEL_POLICY_DIGEST,
+    LABEL_POLICY_JSON,
+    LABEL_UID,
+    ContainerSpec,
+    Tmpfs,
+)
+
+from .brokers import ENGINE, rules, spec
+
+
+def with_labels(made: ContainerSpec, **labels: str) -> ContainerSpec:
+    return made.model_copy(update={"labels": made.labels | labels})
+
+
+@pytest.mark.parametrize("policy", load().names())
+@pytest.mark.parametrize("runtime", ["runc", "runsc"])
+def test_what_an_honest_controller_compiles_is_what_the_broker_compiles(
+    policy: str, runtime: str
+) -> None:
+    if runtime not in load().get(policy).runtimes:
+        pytest.skip("the policy does not permit it")
+    asked = spec(policy=policy, runtime=runtime)
+    assert rules().compiled(asked, ENGINE) == asked
+
+
+CHANGES: dict[str, Any] = {
+    "name": "sandbox-other",
+    "image": "debian:latest",
+    "command": ("/bin/sh", "-c", "true"),
+    "environment": {"LD_PRELOAD": "/workspace/x.so"},
+    "hostname": "other",
+    "working_dir": "/",
+    "uid": 0,
+    "gid": 0,
+    "network_mode": "host",
+    "dns": ("192.0.2.1",),
+    "read_only_root": False,
+    "init": False,
+    "privileged": True,
+    "cap_add": ("SYS_ADMIN",),
+    "cap_drop": (),
+    "security_opt": (),
+    "seccomp": '{"defaultAction":"SCMP_ACT_ALLOW"}',
+    "memory_bytes": 1 << 40,
+    "memory_swap_bytes": -1,
+    "nano_cpus": 64_000_000_000,
+    "pids_limit": -1,
+    "oom_score_adj": -1000,
+    "shm_bytes": 1 << 40,
+    "ipc_mode": "host",
+    "cgroupns_mode": "host",
+    "ulimits": (),
+    "tmpfs": (Tmpfs(target="/etc", size_bytes=1, inodes=1, mode=0o777, uid=0, gid=0),),
+    "masked_paths": (),
+    "readonly_paths": (),
+    "log_driver": "json-file",
+    "labels": {},
+}
+
+
+@pytest.mark.parametrize("field", CHANGES)
+def test_a_spec_that_differs_in_anything_is_refused(field: str) -> None:
+    made = spec()
+    asked = made.model_copy(update={field: CHANGES[field]})
+    assert getattr(made, field) != CHANGES[field]
+    with pytest.raises(NotPermitted):
+        rules().compiled(asked, ENGINE)
+
+
+def test_every_field_of_a_spec_is_tried_above() -> None:
+    # The runtime is the controller's choice, among those that the policy permits.
+    assert ContainerSpec.model_fields.keys() - {"runtime"} <= CHANGES.keys()
+
+
+def test_a_runtime_that_the_policy_does_not_permit_is_refused() -> None:
+    asked = spec().model_copy(update={"runtime": "sysbox"})
+    with pytest.raises(NotPermitted):
+        rules().compiled(asked, ENGINE)
+
+
+def test_a_runtime_that_the_broker_forces_is_the_only_one() -> None:
+    assert rules(runtime="runsc").compiled(spec(runtime="runsc"), ENGINE)
+    with pytest.raises(NotPermitted):
+        rules(runtime="runsc").compiled(spec(runtime="runc"), ENGINE)
+
+
+def test_a_runtime_that_the_engine_lacks_is_said_to_be_lacking() -> None:
+    with pytest.raises(NotPermitted, match="none of the runtimes"):
+        rules().compiled(spec(runtime="runsc"), replace(ENGINE, runtimes=("runc",)))
+
+
+def test_a_policy_that_the_broker_does_not_have_is_refused_with_a_remedy() -> None:
+    policy = load().get("offline").model_copy(update={"name": "loose"})
+    asked = with_labels(
+        spec(),
+        **{LABEL_POLICY_JSON: policy.to_json(), LABEL_POLICY_DIGEST: policy.digest},
+    )
+    with pytest.raises(NotPermitted, match="does not know the policy 'loose'") as caught:
+        rules().compiled(asked, ENGINE)
+    assert "same version and policy files" in caught.value.remedy
+
+
+def test_another_policy_of_a_known_name_is_refused() -> None:
+    offline = load().get("offline")
+    loose = offline.model_copy(update={"limits": offline.limits.model_copy(update={"pids": 9999})})
+    asked = with_labels(
+        spec(), **{LABEL_POLICY_JSON: loose.to_json(), LABEL_POLICY_DIGEST: loose.digest}
+    )
+    with pytest.raises(NotPermitted, match="another policy"):
+        rules().compiled(asked, ENGINE)
+
+
+def test_a_digest_that_is_not_the_policys_is_refused() -> None:
+    datascience = load().get("datascience")
+    asked = with_labels(spec(), **{LABEL_POLICY_DIGEST: datascience.digest})
+    with pytest.raises(NotPermitted):
+        rules().compiled(asked, ENGINE)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"session_id": "s-short"},
+        {"session_id": "s-../../../../../../etc/pas"},
+        {"owner": "me"},
+        {"principal": ""},
+        {"principal": "x" * 10_000},
+        {"uid": 0},
+        {"uid": 1000},
+        {"uid": 2**31},
+        {"uid": -1},
+        {"created_at": time.time() - 3600, "expires_at": time.time()},
+        {"created_at": time.time() + 3600, "expires_at": time.time() + 3700},
+    ],
+)
+def test_an_identity_that_no_new_session_has_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(NotPermitted):
+        rules().compiled(spec(**wrong), ENGINE)
+
+
+@pytest.mark.parametrize("text", ["", "nan", "0x10", "1e9", " ", "٣"])
+def test_labels_that_are_no_numbers_are_refused(text: str) -> None:
+    with pytest.raises(NotPermitted):
+        rules().compiled(with_labels(spec(), **{LABEL_UID: text}), ENGINE)
+
+
+@pytest.mark.parametrize("label", [LABEL_BROKER, "com.docker.compose.project"])
+def test_no_label_can_be_added(label: str) -> None:
+    with pytest.raises(NotPermitted):
+        rules().compiled(with_labels(spec(), **{label: "x"}), ENGINE)
+
+
+def test_a_session_that_would_outlive_its_policy_is_refused() -> None:
+    with pytest.raises(NotPermitted):
+        rules().compiled(spec(expires_at=time.time() + 10**9), ENGINE)
+
+
+def test_only_the_images_of_policies_are_known() -> None:
+    assert rules().images == {f"sandbox/{name}:test" for name in ("python", "datascience")}
