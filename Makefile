@@ -13,8 +13,8 @@ setup: venv  ## make .venv, find or start Docker Engine, build the images
 venv:  ## make .venv only
 	@scripts/venv
 
-demo: setup  ## run a real analysis in a sandbox, step by step
-	@$(PYTHON) -m scripts.demo
+demo: $(if $(URL),venv,setup)  ## run a real analysis in a sandbox; URL=… TOKEN=… uses a running controller
+	@$(if $(URL),SANDBOX_URL='$(URL)' SANDBOX_TOKEN='$(TOKEN)') $(PYTHON) -m scripts.demo
 
 serve: setup  ## serve MCP at http://127.0.0.1:8000/mcp/v1
 	@.venv/bin/sandbox serve

@@ -29,11 +29,11 @@ class ControllerFailed(Exception):
 
 @dataclass(frozen=True)
 class Controller:
-    """A running controller: its address, token and process id."""
+    """A running controller: its address, token and process id; 0 when it was started elsewhere."""
 
     base: str
     token: str
-    pid: int
+    pid: int = 0
 
     @property
     def url(self) -> str:

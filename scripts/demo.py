@@ -1,14 +1,18 @@
 """``make demo``: start a controller and run a real analysis in a sandbox, over MCP, step by step.
 
 Everything goes through the front door: the official MCP client talks HTTP to ``sandbox serve``,
-which runs on a free port with a state directory of its own and is stopped at the end.
+which runs on a free port with a state directory of its own and is stopped at the end. Where
+``SANDBOX_URL`` names a controller that runs already, that one is used, with ``SANDBOX_TOKEN``.
 """
 
 from __future__ import annotations
 
 import base64
+import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -107,8 +111,29 @@ def show_outputs(outputs: list[dict[str, Any]], image: Path) -> bool:
     return saved
 
 
+@contextmanager
+def served() -> Iterator[Controller]:
+    """The controller that the environment names, or one of our own for the time of the block.
+
+    Raises:
+        DemoFailed: One is named without its token.
+        ControllerFailed: Our own did not start.
+    """
+    url = os.environ.get("SANDBOX_URL", "")
+    if not url:
+        step("Start the controller: sandbox serve")
+        with controller() as own:
+            yield own
+        return
+    token = os.environ.get("SANDBOX_TOKEN", "")
+    if not token:
+        raise DemoFailed("SANDBOX_URL names a controller, and SANDBOX_TOKEN must hold its token.")
+    step(f"Connect to the controller at {url}")
+    yield Controller(url.rstrip("/").removesuffix("/mcp/v1"), token)
+
+
 async def analyse(server: Controller) -> None:
-    """Walk through the steps."""
+    """Walk through the steps; the session is closed however they end."""
     async with server.client() as client:
         tools = await client.list_tools()
         console.print(f"  {len(tools.tools)} tools at {server.url}")
@@ -121,56 +146,60 @@ async def analyse(server: Controller) -> None:
             f"in {time.perf_counter() - started:.2f} s"
         )
         here = {"session_id": session["session_id"]}
+        try:
+            await work(client, here)
+        finally:
+            step("Close the session: container, files and processes are gone")
+            await call(client, "close_session", **here)
 
-        step("Write a file into it: 150 irises")
-        content = (ROOT / "examples" / "iris.csv").read_text()
-        written = await call(client, "write_file", path="iris.csv", content=content, **here)
-        console.print(f"  {written['path']}, {written['size']} bytes")
 
-        step("Analyse it with pandas in a Jupyter kernel")
-        show_code(ANALYSIS)
-        result = await call(client, "execute_code", code=ANALYSIS, **here)
-        expect(result["status"] == "ok", f"the analysis ended as {result['status']}: {result}")
-        expect(show_outputs(result["outputs"], OUTPUT / "iris.png"), "no picture came back")
+async def work(client: Client, here: dict[str, str]) -> None:
+    """What is done in the session."""
+    step("Write a file into it: 150 irises")
+    content = (ROOT / "examples" / "iris.csv").read_text()
+    written = await call(client, "write_file", path="iris.csv", content=content, **here)
+    console.print(f"  {written['path']}, {written['size']} bytes")
 
-        step("Go on in the same kernel: its variables are kept")
-        show_code(SCORE)
-        result = await call(client, "execute_code", code=SCORE, **here)
-        expect(result["status"] == "ok", f"the model ended as {result['status']}: {result}")
-        show_outputs(result["outputs"], OUTPUT / "score.png")
+    step("Analyse it with pandas in a Jupyter kernel")
+    show_code(ANALYSIS)
+    result = await call(client, "execute_code", code=ANALYSIS, **here)
+    expect(result["status"] == "ok", f"the analysis ended as {result['status']}: {result}")
+    expect(show_outputs(result["outputs"], OUTPUT / "iris.png"), "no picture came back")
 
-        step("Run a shell command: ls -l; id; wc -l *.csv")
-        ran = await call(client, "run_command", command="ls -l; id; wc -l *.csv", **here)
-        expect(ran["exit_code"] == 0, f"the command failed: {ran}")
-        console.print(ran["stdout"].rstrip())
+    step("Go on in the same kernel: its variables are kept")
+    show_code(SCORE)
+    result = await call(client, "execute_code", code=SCORE, **here)
+    expect(result["status"] == "ok", f"the model ended as {result['status']}: {result}")
+    show_outputs(result["outputs"], OUTPUT / "score.png")
 
-        step("Read back the file that the analysis wrote")
-        read = await call(client, "read_file", path="means.csv", **here)
-        console.print(read["content"].rstrip())
-        (OUTPUT / "means.csv").write_text(read["content"])
+    step("Run a shell command: ls -l; id; wc -l *.csv")
+    ran = await call(client, "run_command", command="ls -l; id; wc -l *.csv", **here)
+    expect(ran["exit_code"] == 0, f"the command failed: {ran}")
+    console.print(ran["stdout"].rstrip())
 
-        step("Try to reach the network: the policy says none")
-        show_code(NETWORK)
-        denied = await call(client, "execute_code", code=NETWORK, **here)
-        expect(denied["status"] == "error", f"the network was reachable: {denied}")
-        console.print(f"  [green]denied:[/] {denied['error']['name']}: {denied['error']['value']}")
+    step("Read back the file that the analysis wrote")
+    read = await call(client, "read_file", path="means.csv", **here)
+    console.print(read["content"].rstrip())
+    (OUTPUT / "means.csv").write_text(read["content"])
 
-        step("Close the session: container, files and processes are gone")
-        await call(client, "close_session", **here)
+    step("Try to reach the network: the policy says none")
+    show_code(NETWORK)
+    denied = await call(client, "execute_code", code=NETWORK, **here)
+    expect(denied["status"] == "error", f"the network was reachable: {denied}")
+    console.print(f"  [green]denied:[/] {denied['error']['name']}: {denied['error']['value']}")
 
 
 def main() -> int:
     """Run the demo; the exit code says whether every step showed what it must."""
     console.print("[bold]A sandboxed executor: one container per session, over MCP[/]")
     try:
-        step("Start the controller: sandbox serve")
-        with controller() as server:
+        with served() as server:
             anyio.run(analyse, server)
     except (DemoFailed, ControllerFailed) as failure:
         console.print(f"[bold red]The demo failed:[/] {failure}")
         return 1
     except KeyboardInterrupt:
-        console.print("Interrupted; the controller and its sandboxes are stopped.")
+        console.print("Interrupted; its sandbox is gone.")
         return 130
     console.print(
         "\n[bold green]Done.[/] The picture and the table are in demo-output/. "

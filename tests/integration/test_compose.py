@@ -1,42 +1,28 @@
-"""The controller as a container, as compose.yaml describes it; needs no compose program."""
+"""The controller and its broker as containers, as compose.yaml describes them."""
 
 from __future__ import annotations
 
 import os
-import re
-import socket
-import time
-import uuid
-from collections.abc import Iterator
-from contextlib import closing
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
+import anyio
 import docker
 import httpx2
 import pytest
-import yaml
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
-from sandbox import resources
-from sandbox.runtimes.docker import build as builder
-from sandbox.runtimes.docker.endpoint import find_endpoint
+from .composed import Composed, compose_file, composed, described, program
 
-READY_TIMEOUT_S = 120
 KNOWN_KEYS = {
-    "image", "pull_policy", "environment", "ports", "volumes", "restart", "cap_drop",
+    "image", "pull_policy", "command", "environment", "user", "volumes", "restart", "cap_drop",
     "security_opt", "read_only", "tmpfs", "healthcheck",
 }  # fmt: skip
-
-
-def described(port: int) -> dict[str, Any]:
-    """The controller's service in compose.yaml, with its variables filled in."""
-    root = resources.checkout()
-    assert root is not None
-    text = re.sub(
-        r"\$\{SANDBOX_PUBLISHED_PORT:-\d+\}", str(port), (root / "compose.yaml").read_text()
-    )
-    return yaml.safe_load(text)["services"]["controller"]
+ENGINE_SOCKET = "/var/run/docker.sock"
 
 
 @pytest.fixture(scope="module")
@@ -47,86 +33,131 @@ def engine() -> Iterator[docker.DockerClient]:
 
 
 @pytest.fixture(scope="module")
-def controller(engine: docker.DockerClient) -> Iterator[tuple[str, Any]]:
-    """A running controller in a container: its address and the container."""
-    with closing(builder.connect(find_endpoint("", "", os.environ))) as client:
-        reference = builder.build(client, "controller", progress=lambda line: None)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    service = described(port)
-    state = engine.volumes.create(f"test-compose-{uuid.uuid4().hex[:8]}")
-    container = engine.containers.create(
-        reference,
-        environment=service["environment"],
-        ports={"8000/tcp": ("127.0.0.1", port)},
-        volumes=[volume.replace("state:", f"{state.name}:") for volume in service["volumes"]],
-        cap_drop=service["cap_drop"],
-        security_opt=service["security_opt"],
-        read_only=service["read_only"],
-        tmpfs=dict.fromkeys(service["tmpfs"], ""),
-        healthcheck={"test": service["healthcheck"]["test"]},
-    )
-    try:
-        container.start()
-        base = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + READY_TIMEOUT_S
-        while not answers(f"{base}/readyz"):
-            assert time.monotonic() < deadline, container.logs().decode()
-            time.sleep(0.1)
-        yield base, container
-    finally:
-        container.remove(force=True)
-        state.remove()
+def running(
+    engine: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Composed]:
+    print("compose program:", " ".join(program()) or "none, by hand")
+    with composed(engine, tmp_path_factory.mktemp("composed")) as services:
+        yield services
 
 
-def answers(url: str) -> bool:
-    try:
-        return httpx2.get(url, timeout=10).status_code == 200
-    except httpx2.TransportError:
-        return False
+@asynccontextmanager
+async def connected(services: Composed) -> AsyncIterator[Client]:
+    headers = {"Authorization": f"Bearer {services.token}"}
+    async with (
+        httpx2.AsyncClient(headers=headers, timeout=120) as http,
+        Client(streamable_http_client(f"{services.base}/mcp/v1", http_client=http)) as client,
+    ):
+        yield client
 
 
-def test_it_is_published_on_this_machine_only_and_has_little_of_roots_power() -> None:
-    service = described(8000)
-    assert set(service) == KNOWN_KEYS
-    assert service["ports"] == ["127.0.0.1:8000:8000"]
-    assert service["image"] == "sandbox/controller:latest"
-    assert service["cap_drop"] == ["ALL"]
-    assert service["security_opt"] == ["no-new-privileges:true"]
-    assert service["read_only"] is True
+async def printed(client: Client, code: str, session_id: str = "") -> tuple[str, str]:
+    """What code prints, and in which session."""
+    result = await client.call_tool("execute_code", {"code": code, "session_id": session_id})
+    told = result.structured_content
+    assert told is not None, result.content
+    return "".join(each["text"] for each in told["outputs"]), told["session_id"]
+
+
+def applied(container: Any) -> dict[str, Any]:
+    container.reload()
+    return container.attrs
+
+
+def test_each_service_has_little_of_roots_power_and_one_of_them_the_engines_socket() -> None:
+    services = described()["services"]
+    assert set(services["broker"]) == KNOWN_KEYS | {"network_mode"}
+    assert set(services["controller"]) == KNOWN_KEYS | {"ports", "depends_on"}
+    for service in services.values():
+        assert service["image"] == "sandbox/controller:latest"
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert service["read_only"] is True
+    assert services["broker"]["network_mode"] == "none"
+    assert services["controller"]["ports"] == ["127.0.0.1:8000:8000"]
+    assert "docker.sock" not in str(services["controller"])
 
 
 @pytest.mark.anyio
-async def test_a_client_runs_code_through_it_and_nothing_is_left(
-    controller: tuple[str, Any], engine: docker.DockerClient
+async def test_a_client_runs_code_through_them_and_nothing_is_left(
+    running: Composed, engine: docker.DockerClient
 ) -> None:
-    base, container = controller
-    # As people find it, whatever the log around it looks like.
-    shown = container.exec_run(["python3", "-m", "sandbox", "token", "show"])
-    headers = {"Authorization": f"Bearer {shown.output.decode().split()[-1]}"}
-    async with (
-        httpx2.AsyncClient(headers=headers, timeout=120) as http,
-        Client(streamable_http_client(f"{base}/mcp/v1", http_client=http)) as client,
-    ):
-        result = await client.call_tool("execute_code", {"code": "print(6 * 7)"})
-        assert result.structured_content is not None
-        assert result.structured_content["outputs"][0]["text"] == "42\n"
-        session = result.structured_content["session_id"]
-        running = engine.containers.list(filters={"label": f"io.sandbox.session={session}"})
-        assert len(running) == 1
+    async with connected(running) as client:
+        text, session = await printed(client, "print(6 * 7)")
+        assert text == "42\n"
+        label = {"label": f"io.sandbox.session={session}"}
+        assert len(engine.containers.list(filters=label)) == 1
         await client.call_tool("close_session", {"session_id": session})
-    label = {"label": f"io.sandbox.session={session}"}
     assert engine.containers.list(all=True, filters=label) == []
 
 
-def test_without_its_token_nobody_gets_in(controller: tuple[str, Any]) -> None:
-    base, _ = controller
-    assert httpx2.get(f"{base}/mcp/v1/sessions", timeout=30).status_code == 401
+def test_the_controller_has_neither_root_nor_the_engines_socket(running: Composed) -> None:
+    container = running.containers["controller"]
+    host = applied(container)["HostConfig"]
+    assert (host["Privileged"], host["ReadonlyRootfs"], host["CapDrop"]) == (False, True, ["ALL"])
+    mounts = applied(container)["Mounts"]
+    assert {each["Type"] for each in mounts} == {"volume"}
+    assert {each["Destination"] for each in mounts} == {"/var/lib/sandbox", "/run/sandbox"}
+    status = container.exec_run(["cat", "/proc/1/status"]).output.decode()
+    assert "Uid:\t10001\t10001\t10001\t10001" in status
+    assert "CapEff:\t0000000000000000" in status
+    assert "CapBnd:\t0000000000000000" in status
+    assert "NoNewPrivs:\t1" in status
+    for attempt in (f"test -S {ENGINE_SOCKET}", "echo > /run/sandbox/x", "rm /run/sandbox/*.sock"):
+        assert container.exec_run(["sh", "-c", attempt]).exit_code != 0, attempt
 
 
-def test_its_health_is_reported_to_the_engine(controller: tuple[str, Any]) -> None:
-    _, container = controller
-    healthcheck = container.attrs["Config"]["Healthcheck"]["Test"]
+def test_the_broker_has_no_network_and_no_capability(running: Composed) -> None:
+    container = running.containers["broker"]
+    assert applied(container)["HostConfig"]["NetworkMode"] == "none"
+    assert not applied(container)["NetworkSettings"]["Ports"]
+    assert (
+        "CapEff:\t0000000000000000" in container.exec_run(["cat", "/proc/1/status"]).output.decode()
+    )
+    networks = container.exec_run(["cat", "/proc/net/dev"]).output.decode().splitlines()[2:]
+    assert [line.split(":")[0].strip() for line in networks] == ["lo"]
+
+
+@pytest.mark.anyio
+async def test_a_broker_that_is_killed_and_comes_back_costs_no_state(running: Composed) -> None:
+    broker = running.containers["broker"]
+    async with connected(running) as client:
+        _, session = await printed(client, "kept = 41")
+        broker.kill()
+        broker.start()
+        text = ""
+        with anyio.fail_after(60):
+            while text != "42\n":
+                result = await client.call_tool(
+                    "execute_code", {"code": "print(kept + 1)", "session_id": session}
+                )
+                told = result.structured_content or {}
+                text = "".join(each["text"] for each in told.get("outputs", ()))
+        await client.call_tool("close_session", {"session_id": session})
+
+
+def test_the_demo_passes_against_them(running: Composed) -> None:
+    root = compose_file().parent
+    done = subprocess.run(
+        [sys.executable, "-m", "scripts.demo"],
+        cwd=root,
+        env=os.environ | {"SANDBOX_URL": running.base, "SANDBOX_TOKEN": running.token},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr + running.logs()
+    assert running.base in done.stdout
+
+
+def test_without_its_token_nobody_gets_in(running: Composed) -> None:
+    assert httpx2.get(f"{running.base}/mcp/v1/sessions", timeout=30).status_code == 401
+
+
+@pytest.mark.parametrize("service", ["broker", "controller"])
+def test_health_is_reported_to_the_engine(running: Composed, service: str) -> None:
+    container = running.containers[service]
+    healthcheck = applied(container)["Config"]["Healthcheck"]["Test"]
     result = container.exec_run(healthcheck[1:])
     assert result.exit_code == 0, result.output.decode()
