@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from sandbox.cli import exits, options
+from sandbox.cli import exits, options, token
 from sandbox.cli.audit import audit_app
 from sandbox.cli.policy_commands import policy_app
 from sandbox.errors import SandboxError
@@ -33,16 +33,12 @@ sessions_app = typer.Typer(
 )
 image_app = typer.Typer(help="Build and list the images.", no_args_is_help=True)
 config_app = typer.Typer(help="Look at the settings.", no_args_is_help=True)
-token_app = typer.Typer(help="The bearer token of `sandbox serve`.", no_args_is_help=True)
 app.add_typer(sessions_app, name="sessions")
 app.add_typer(policy_app, name="policy")
 app.add_typer(image_app, name="image")
 app.add_typer(config_app, name="config")
-app.add_typer(token_app, name="token")
-
+app.add_typer(token.app, name="token")
 app.add_typer(audit_app, name="audit")
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 def run() -> None:
@@ -184,7 +180,7 @@ def run_code(
     images: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where to save pictures; else beside FILE.")
     ] = None,
-    as_json: Json = False,
+    as_json: options.Json = False,
     config: options.ConfigFile = None,
     state_dir: options.StateDir = None,
     engine: options.Engine = None,
@@ -221,7 +217,7 @@ def run_code(
 
 @app.command()
 def doctor(
-    as_json: Json = False,
+    as_json: options.Json = False,
     config: options.ConfigFile = None,
     state_dir: options.StateDir = None,
     engine: options.Engine = None,
@@ -254,7 +250,9 @@ def version() -> None:
 
 @sessions_app.command("list")
 def sessions_list(
-    as_json: Json = False, config: options.ConfigFile = None, state_dir: options.StateDir = None
+    as_json: options.Json = False,
+    config: options.ConfigFile = None,
+    state_dir: options.StateDir = None,
 ) -> None:
     """List the open sessions of the running server."""
     from sandbox.cli import remote
@@ -330,7 +328,9 @@ def image_list(config: options.ConfigFile = None, engine: options.Engine = None)
 
 @config_app.command("show")
 def config_show(
-    as_json: Json = False, config: options.ConfigFile = None, state_dir: options.StateDir = None
+    as_json: options.Json = False,
+    config: options.ConfigFile = None,
+    state_dir: options.StateDir = None,
 ) -> None:
     """Show every setting with its value and where that came from.
 
@@ -339,11 +339,3 @@ def config_show(
     from sandbox.cli.configuration import show_config
 
     show_config(options.settings(config, state_dir=state_dir), as_json=as_json)
-
-
-@token_app.command("show")
-def token_show(config: options.ConfigFile = None, state_dir: options.StateDir = None) -> None:
-    """Print the bearer token, and nothing else."""
-    from sandbox.cli.configuration import show_token
-
-    show_token(options.settings(config, state_dir=state_dir).settings)

@@ -1,4 +1,4 @@
-"""`sandbox config` and `sandbox token`."""
+"""`sandbox config`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.table import Table
 
-from sandbox.cli.wiring import state_dir
-from sandbox.config import Loaded, Settings
-from sandbox.server.tokens import server_token
+from sandbox.config import Loaded
 
 
 def show_config(loaded: Loaded, *, as_json: bool) -> None:
@@ -23,8 +21,3 @@ def show_config(loaded: Loaded, *, as_json: bool) -> None:
     for row in rows:
         table.add_row(row.key, row.value, row.origin, row.meaning)
     Console(soft_wrap=False).print(table)
-
-
-def show_token(settings: Settings) -> None:
-    """Print the token, which is made if there is none yet."""
-    print(server_token(settings, state_dir(settings)))

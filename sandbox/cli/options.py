@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 SETTINGS = "Settings"
 
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
 ConfigFile = Annotated[
     Path | None,
     typer.Option(

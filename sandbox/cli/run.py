@@ -17,7 +17,7 @@ from sandbox.config import Settings
 from sandbox.errors import InvalidRequest
 from sandbox.kernels import Execution, ExecutionResult
 from sandbox.server.arguments import MAX_CODE
-from sandbox.server.tokens import LOCAL
+from sandbox.server.grants import LOCAL
 from sandbox.sessions import Caller, Session
 
 EXIT_CODES = {

@@ -17,13 +17,14 @@ import uvicorn
 
 from sandbox.cli import logs
 from sandbox.cli.address import announced
-from sandbox.cli.wiring import controller, state_dir
+from sandbox.cli.wiring import controller, state_dir, token_verifier
 from sandbox.config import Settings, is_loopback
 from sandbox.errors import ConfigError, EngineUnavailable
 from sandbox.server.app import make_app
 from sandbox.server.auth import security_settings
 from sandbox.server.desk import Desk
-from sandbox.server.tokens import LOCAL, LocalToken, server_token
+from sandbox.server.grants import LOCAL
+from sandbox.server.tokens import server_token
 from sandbox.sessions import Caller, SessionManager
 
 BACKLOG = 1024
@@ -48,11 +49,14 @@ async def _serve(settings: Settings) -> None:
     token = server_token(settings, folder)
     with _listening(settings) as listener:
         url = _url(settings, listener)
-        async with controller(settings, "serve") as manager:
+        async with (
+            controller(settings, "serve") as manager,
+            token_verifier(settings, folder) as verifier,
+        ):
             desk = Desk(manager)
             app = make_app(
                 desk,
-                verifier=LocalToken(token),
+                verifier=verifier,
                 security=security_settings(settings),
                 check=lambda: _ready(manager),
             )

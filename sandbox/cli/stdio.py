@@ -12,8 +12,8 @@ from sandbox.cli import exits, logs
 from sandbox.cli.wiring import controller
 from sandbox.config import Settings
 from sandbox.server.desk import Desk
+from sandbox.server.grants import LOCAL
 from sandbox.server.protocol import mcp_server
-from sandbox.server.tokens import LOCAL
 from sandbox.sessions import Caller, SessionManager
 
 CLOSE_TIMEOUT_S = 20.0

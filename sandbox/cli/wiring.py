@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 from sandbox import images, resources
@@ -17,6 +17,9 @@ from sandbox.runtimes.broker import BrokerRuntime
 from sandbox.runtimes.docker import DockerRuntime
 from sandbox.runtimes.docker import build as builder
 from sandbox.runtimes.docker.endpoint import find_endpoint
+from sandbox.server.grants import TokenVerifier, Verifiers
+from sandbox.server.tokens import local_verifier
+from sandbox.server.tokenstore import TokenStore
 from sandbox.sessions import SessionManager
 from sandbox.sessions.state import SlotKind, prepare_state_directory, take_slot
 
@@ -93,6 +96,21 @@ def image_client(settings: Settings) -> builder.ImageClient:
             "A broker builds no images.", remedy="Build them where the engine itself can be used."
         )
     return builder.connect(find_endpoint(settings.engine, settings.engine_context, os.environ))
+
+
+@asynccontextmanager
+async def token_verifier(settings: Settings, folder: Path) -> AsyncGenerator[TokenVerifier]:
+    """Knows the tokens that a server takes: the local one and those that were given out.
+
+    Args:
+        settings: What the controller is told.
+        folder: The state folder.
+
+    Raises:
+        ConfigError: The file of the tokens cannot be used.
+    """
+    with closing(TokenStore(folder)) as store:
+        yield Verifiers([store, local_verifier(settings, folder)])
 
 
 @asynccontextmanager

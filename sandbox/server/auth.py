@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import anyio
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
 from mcp.server.transport_security import TransportSecurityMiddleware, TransportSecuritySettings
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sandbox.config import Settings, is_loopback
-from sandbox.server.problems import problem
-from sandbox.server.tokens import TokenVerifier
+from sandbox.errors import SandboxError
+from sandbox.server.grants import Grant, TokenVerifier
+from sandbox.server.problems import problem, problem_of
+from sandbox.sessions.groups import one_error
 
 GUARDED = "/mcp/v1"
-MAX_HEADER = 4096
+MAX_HEADER = 16 * 1024
+RECHECK_S = 2.0
+"""How often the token of a request that lasts is looked at again."""
 
 
 class Gate:
@@ -48,46 +53,99 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request or the lifespan."""
         if scope["type"] == "http" and _is_guarded(scope["path"]):
-            refused = await self._refusal(scope)
-            if refused is not None:
-                await refused(scope, receive, send)
-                return
+            await self._serve(scope, receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
-            return
-        await self._app(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
 
-    async def _refusal(self, scope: Scope) -> Response | None:
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope)
-        wrong = await self._security.validate_request(request)
-        if wrong is not None:
-            header = "Origin" if wrong.status_code == 403 else "Host"
-            self._denied(header.lower(), _client(scope))
-            return problem(
-                wrong.status_code,
-                f"The {header} header is not one this server serves.",
-                "Add it to the setting "
-                + ("allowed_origins." if header == "Origin" else "allowed_hosts."),
-            )
-        principal = self._principal(request.headers.get("authorization", ""))
-        if principal is None:
+        answer = await self._misdirected(request)
+        if answer is None:
+            token = _bearer(request.headers.get("authorization", ""))
+            grant: Grant | None = None
+            try:
+                grant = await self._verifier.grant(token) if token else None
+            except SandboxError as exc:  # a token that cannot be checked is not accepted
+                answer = problem_of(exc)
+            if grant is not None:
+                await self._serve_as(grant, token, scope, receive, send)
+                return
             self._denied("token", _client(scope))
-            return problem(
-                401,
-                "A valid bearer token is needed.",
-                "Send `Authorization: Bearer TOKEN`; `sandbox token show` prints it.",
-                headers={"WWW-Authenticate": 'Bearer realm="sandbox"'},
-            )
-        scope["sandbox.principal"] = principal
-        # The SDK binds the sessions of handshaking clients to this user.
-        scope["user"] = AuthenticatedUser(AccessToken(token="", client_id=principal, scopes=[]))
-        return None
+        await (answer or _unauthorized())(scope, receive, send)
 
-    def _principal(self, header: str) -> str | None:
-        scheme, _, token = header[:MAX_HEADER].partition(" ")
-        if scheme.lower() != "bearer" or not token.strip():
+    async def _misdirected(self, request: Request) -> Response | None:
+        wrong = await self._security.validate_request(request)
+        if wrong is None:
             return None
-        return self._verifier.principal(token.strip())
+        header = "Origin" if wrong.status_code == 403 else "Host"
+        self._denied(header.lower(), _client(request.scope))
+        return problem(
+            wrong.status_code,
+            f"The {header} header is not one this server serves.",
+            "Add it to the setting "
+            + ("allowed_origins." if header == "Origin" else "allowed_hosts."),
+        )
+
+    async def _serve_as(
+        self, grant: Grant, token: str, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Serve a request as long as its token counts: one that lasts is cut off with it."""
+        scope["sandbox.grant"] = grant
+        # The SDK binds the sessions of handshaking clients to this user.
+        user = AccessToken(
+            token="",
+            client_id=grant.token_id,
+            subject=grant.principal,
+            scopes=sorted(grant.scopes),
+        )
+        scope["user"] = AuthenticatedUser(user)
+        answer = _Answer(send)
+        async with one_error() as tasks:
+            tasks.start_soon(self._watch, token, tasks.cancel_scope)
+            await self._app(scope, receive, answer.send)
+            answer.is_complete = True
+            tasks.cancel_scope.cancel()
+        if not answer.is_complete:
+            await answer.break_off(scope, receive)
+
+    async def _watch(self, token: str, serving: anyio.CancelScope) -> None:
+        counts = True
+        while counts:
+            await anyio.sleep(RECHECK_S)
+            try:
+                counts = await self._verifier.grant(token) is not None
+            except SandboxError:
+                counts = False
+        serving.cancel()
+
+
+class _Answer:
+    """A response on its way out, which may have to end early.
+
+    Args:
+        send: Where it goes.
+    """
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._start: Message | None = None
+        self.is_complete = False
+
+    async def send(self, message: Message) -> None:
+        """Pass a part of it on."""
+        if message["type"] == "http.response.start":
+            self._start = message
+        await self._send(message)
+
+    async def break_off(self, scope: Scope, receive: Receive) -> None:
+        """End it now, so that whoever reads it sees that it has ended."""
+        if self._start is None:
+            await _unauthorized()(scope, receive, self._send)
+        elif not any(name.lower() == b"content-length" for name, _ in self._start["headers"]):
+            await self._send({"type": "http.response.body", "body": b""})
+        # Else bytes that were announced are missing, and the server closes the connection.
 
 
 def security_settings(settings: Settings) -> TransportSecuritySettings:
@@ -107,6 +165,22 @@ def security_settings(settings: Settings) -> TransportSecuritySettings:
 def _client(scope: Scope) -> str:
     client: tuple[str, int] | None = scope.get("client")
     return client[0] if client else ""
+
+
+def _bearer(header: str) -> str:
+    """The token of an Authorization header; empty when it has none."""
+    scheme, _, token = header.partition(" ")
+    return token.strip() if scheme.lower() == "bearer" and len(header) <= MAX_HEADER else ""
+
+
+def _unauthorized() -> Response:
+    return problem(
+        401,
+        "A valid bearer token is needed.",
+        "Send `Authorization: Bearer TOKEN`; `sandbox token show` prints the local one, "
+        "`sandbox token create` makes others.",
+        headers={"WWW-Authenticate": 'Bearer realm="sandbox"'},
+    )
 
 
 def _is_guarded(path: str) -> bool:

@@ -11,7 +11,7 @@ from mcp.server.mcpserver import Context
 from starlette.requests import Request
 
 from sandbox.errors import InvalidRequest, NotPermitted
-from sandbox.server.tokens import LOCAL
+from sandbox.server.grants import LOCAL_GRANT, Grant
 from sandbox.sessions import Caller, Session, SessionManager
 
 SESSION_HEADER = "sandbox-session"
@@ -84,6 +84,11 @@ def permit(session: Session, tool: str) -> None:
         )
 
 
+def grant_of(ctx: Context[Any, Any]) -> Grant:
+    """What the token of an MCP call grants; over stdio that is everything."""
+    return grant_of_request(cast(Request | None, ctx.request_context.request))
+
+
 def caller_of(ctx: Context[Any, Any]) -> Caller:
     """Who makes an MCP call; over stdio there is one caller.
 
@@ -91,13 +96,13 @@ def caller_of(ctx: Context[Any, Any]) -> Caller:
         InvalidRequest: The header that names the default session is malformed.
     """
     request = cast(Request | None, ctx.request_context.request)
-    return Caller(principal=LOCAL) if request is None else caller_of_request(request)
+    return LOCAL_GRANT.caller() if request is None else caller_of_request(request)
 
 
 def principal_of(ctx: Context[Any, Any] | None) -> tuple[str, Literal["http", "stdio"]]:
     """Whose an MCP call is, and how it came."""
     request = cast(Request | None, ctx.request_context.request) if ctx else None
-    return (LOCAL, "stdio") if request is None else (request.scope["sandbox.principal"], "http")
+    return grant_of_request(request).principal, "stdio" if request is None else "http"
 
 
 def caller_of_request(request: Request) -> Caller:
@@ -106,8 +111,15 @@ def caller_of_request(request: Request) -> Caller:
     Raises:
         InvalidRequest: The header that names the default session is malformed.
     """
-    principal: str = request.scope["sandbox.principal"]
-    return Caller(principal=principal, default_key=_default_key(request.headers))
+    return grant_of_request(request).caller(_default_key(request.headers))
+
+
+def grant_of_request(request: Request | None) -> Grant:
+    """What the token of an HTTP request that has passed the gate grants; None is stdio's."""
+    if request is None:
+        return LOCAL_GRANT
+    grant: Grant = request.scope["sandbox.grant"]
+    return grant
 
 
 def _default_key(headers: Mapping[str, str]) -> str:

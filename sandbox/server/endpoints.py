@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 from sandbox.audit import DEFECT, AuditLog, Call, recorded
 from sandbox.errors import SandboxError
 from sandbox.server.auth import GUARDED
+from sandbox.server.grants import Grant
 from sandbox.server.problems import problem, problem_of
 
 ALWAYS_SERVED = frozenset(
@@ -47,7 +48,7 @@ class Endpoints:
         arguments = _arguments(request)
         with recorded(
             self._audit,
-            principal=scope["sandbox.principal"],
+            principal=scope["sandbox.grant"].principal,
             tool=tool,
             arguments=arguments,
             transport="rest",
@@ -96,12 +97,12 @@ class Astray:
         return problem(405, f"{request.method} means nothing here.", headers=headers)
 
     def _record(self, request: Request, code: str) -> None:
-        principal: str | None = request.scope.get("sandbox.principal")
-        if principal is None:
+        grant: Grant | None = request.scope.get("sandbox.grant")
+        if grant is None:
             return  # beside what is guarded, where nothing is done for anybody
         with recorded(
             self._audit,
-            principal=principal,
+            principal=grant.principal,
             tool=f"{request.method} {request.url.path}",
             arguments=_arguments(request),
             transport="rest",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
 from mcp_types import CallToolResult, InputRequiredResult
@@ -11,7 +12,8 @@ from mcp_types import CallToolResult, InputRequiredResult
 from sandbox import __version__
 from sandbox.audit import Call, recorded
 from sandbox.errors import InvalidRequest, SandboxError
-from sandbox.server.desk import Desk, principal_of
+from sandbox.server.desk import Desk, grant_of_request, principal_of
+from sandbox.server.scopes import TOOL_SCOPES
 from sandbox.server.tool import ERROR_META_KEY, failure
 from sandbox.server.tools import all_tools
 
@@ -82,6 +84,9 @@ def _note(call: Call, result: CallToolResult | InputRequiredResult) -> None:
 
 def mcp_server(desk: Desk) -> MCPServer[Any]:
     """The MCP server over a desk's sessions, for any transport."""
+    tools = all_tools(desk)
+    if unscoped := [tool.name for tool in tools if tool.name not in TOOL_SCOPES]:
+        raise AssertionError(f"tools without a scope: {unscoped}")
     return RecordingServer(
         desk,
         name="sandbox",
@@ -89,7 +94,20 @@ def mcp_server(desk: Desk) -> MCPServer[Any]:
         description="Runs code in a container of your own.",
         instructions=INSTRUCTIONS,
         version=__version__,
-        tools=all_tools(desk),
+        tools=tools,
+        middleware=[_show_what_may_be_called],
         log_level="WARNING",
         subscriptions=False,
     )
+
+
+async def _show_what_may_be_called(
+    ctx: ServerRequestContext[Any, Any], call_next: CallNext
+) -> HandlerResult:
+    """Leave out of ``tools/list`` what the caller's token has no scope for."""
+    result = await call_next(ctx)
+    if ctx.method != "tools/list" or not isinstance(result, dict):
+        return result
+    grant = grant_of_request(ctx.request)
+    tools = cast(list[dict[str, Any]], result["tools"])
+    return {**result, "tools": [tool for tool in tools if grant.allows(tool["name"])]}

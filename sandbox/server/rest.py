@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from sandbox.errors import InvalidRequest
 from sandbox.files import FileStat, Reading
 from sandbox.server.auth import GUARDED
-from sandbox.server.desk import Desk, caller_of_request, permit
+from sandbox.server.desk import Desk, caller_of_request, grant_of_request, permit
 from sandbox.server.endpoints import Endpoint, Endpoints
 from sandbox.server.problems import problem
 from sandbox.sessions import Session
@@ -54,18 +54,19 @@ class Rest:
         """The endpoints, all behind the gate."""
         sessions = f"{GUARDED}/sessions"
         one, file = f"{sessions}/{{session_id}}", f"{sessions}/{{session_id}}/files/{{path:path}}"
-        endpoints: tuple[tuple[str, str, Endpoint], ...] = (
-            (sessions, "GET", self._list),
-            (sessions, "POST", self._open),
-            (one, "GET", self._show),
-            (one, "DELETE", self._close),
-            (file, "GET", self._download),
-            (file, "PUT", self._upload),
-            (file, "DELETE", self._delete),
+        # Each is the same as a tool, and needs the same scope.
+        endpoints: tuple[tuple[str, str, str, Endpoint], ...] = (
+            (sessions, "GET", "list_sessions", self._list),
+            (sessions, "POST", "open_session", self._open),
+            (one, "GET", "get_session", self._show),
+            (one, "DELETE", "close_session", self._close),
+            (file, "GET", "read_file", self._download),
+            (file, "PUT", "write_file", self._upload),
+            (file, "DELETE", "delete_file", self._delete),
         )
         by_path: dict[str, dict[str, Endpoint]] = {}
-        for path, method, endpoint in endpoints:
-            by_path.setdefault(path, {})[method] = endpoint
+        for path, method, tool, endpoint in endpoints:
+            by_path.setdefault(path, {})[method] = _scoped(tool, endpoint)
         return [
             Route(path, Endpoints(path, methods, self._audit), methods=list(methods))
             for path, methods in by_path.items()
@@ -212,6 +213,16 @@ class Download(Response):
                 return
         if chunk:
             await send({"type": "http.response.body", "body": bytes(chunk), "more_body": True})
+
+
+def _scoped(tool: str, endpoint: Endpoint) -> Endpoint:
+    """An endpoint for callers whose token has the scope of that tool."""
+
+    async def answer(request: Request) -> Response:
+        grant_of_request(request).require(tool)
+        return await endpoint(request)
+
+    return answer
 
 
 async def _body(request: Request) -> OpenRequest:

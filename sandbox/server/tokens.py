@@ -1,4 +1,4 @@
-"""Tokens: whom one stands for, and where the one of `sandbox serve` is kept."""
+"""The local token, which `sandbox serve` makes at its first start: where it is kept."""
 
 from __future__ import annotations
 
@@ -8,23 +8,13 @@ import os
 import secrets
 import stat
 from pathlib import Path
-from typing import Protocol
 
 from sandbox.config import Settings
 from sandbox.errors import ConfigError
+from sandbox.server.grants import LOCAL_GRANT, Grant, TokenVerifier
 
-LOCAL = "local"
-"""The principal of the one token, and of whoever started a stdio server."""
 TOKEN_FILE = "token"  # noqa: S105  # the name of its file
 TOKEN_BYTES = 32
-
-
-class TokenVerifier(Protocol):
-    """Knows whose token it is."""
-
-    def principal(self, token: str) -> str | None:
-        """The principal that a token stands for; None when it stands for nobody."""
-        ...
 
 
 class LocalToken:
@@ -37,9 +27,40 @@ class LocalToken:
     def __init__(self, token: str) -> None:
         self._digest = _digest(token)
 
-    def principal(self, token: str) -> str | None:
-        """``local`` for the token, compared in constant time; None for any other."""
-        return LOCAL if hmac.compare_digest(_digest(token), self._digest) else None
+    async def grant(self, token: str) -> Grant | None:
+        """Everything for the token, compared in constant time; None for any other."""
+        return LOCAL_GRANT if hmac.compare_digest(_digest(token), self._digest) else None
+
+
+class LocalTokenFile:
+    """The same with the token in a file, so that a new one counts at once.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen: object = None
+        self._known: LocalToken | None = None
+
+    async def grant(self, token: str) -> Grant | None:
+        """Everything for the token in the file now; None for any other, or when there is none.
+
+        Raises:
+            ConfigError: The file cannot be used, or others may read it.
+        """
+        seen = _version(self._path)
+        if seen is None or seen != self._seen:
+            kept = read_token(self._path)
+            self._known, self._seen = LocalToken(kept) if kept else None, seen
+        return await self._known.grant(token) if self._known else None
+
+
+def local_verifier(settings: Settings, state_dir: Path) -> TokenVerifier:
+    """Knows the local token: that of the settings, else the one in the state folder."""
+    named = settings.token.get_secret_value()
+    return LocalToken(named) if named else LocalTokenFile(state_dir / TOKEN_FILE)
 
 
 def server_token(settings: Settings, state_dir: Path) -> str:
@@ -53,6 +74,19 @@ def server_token(settings: Settings, state_dir: Path) -> str:
         return named
     path = state_dir / TOKEN_FILE
     return read_token(path) or _make_token(path)
+
+
+def rotate_token(settings: Settings, state_dir: Path) -> str:
+    """Put a new token into the state folder; the old one is refused from now on.
+
+    Raises:
+        ConfigError: The settings say what the token is, or its file cannot be written.
+    """
+    if settings.token.get_secret_value():
+        raise ConfigError(
+            "The setting `token` says what the token is.", remedy="Change it there, and restart."
+        )
+    return _make_token(state_dir / TOKEN_FILE)
 
 
 def read_token(path: Path) -> str | None:
@@ -92,6 +126,15 @@ def _make_token(path: Path) -> str:
     except OSError as exc:
         raise ConfigError(f"The token cannot be kept in {path}: {exc.strerror}.") from exc
     return token
+
+
+def _version(path: Path) -> object:
+    """Changes whenever the file is another one or was written; None when it is not there."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
 
 
 def _digest(token: str) -> bytes:

@@ -20,6 +20,7 @@ from mcp_types import CallToolResult, ContentBlock, TextContent, ToolAnnotations
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sandbox.errors import FileError, SandboxError
+from sandbox.server.desk import grant_of
 
 ERROR_META_KEY = "io.sandbox/error"
 MAX_PROBLEMS = 8
@@ -34,12 +35,16 @@ class StrictTool(Tool):
         context: Context[Any, Any],
         convert_result: bool = False,
     ) -> CallToolResult:
-        """Validate the arguments, call the tool and answer its result or its failure.
+        """Check the token's scopes and the arguments, call the tool, answer what came of it.
 
         Raises:
             ToolError: An argument is unknown, missing or wrong; nothing has run.
             UnexpectedToolError: A defect of ours; the details stay in the log.
         """
+        try:
+            grant_of(context).require(self.name)
+        except SandboxError as exc:
+            return failure(exc)
         try:
             validated = self.fn_metadata.validate_arguments(arguments)
         except ValidationError as exc:

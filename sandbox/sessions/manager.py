@@ -10,7 +10,7 @@ from __future__ import annotations
 import builtins
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 
@@ -26,6 +26,7 @@ from sandbox.errors import (
     InfrastructureError,
     InvalidRequest,
     NotFound,
+    NotPermitted,
 )
 from sandbox.kernels import Execution, ExecutionResult
 from sandbox.link import printable
@@ -207,10 +208,11 @@ class SessionManager:
 
         Raises:
             NotFound: There is no such policy.
+            NotPermitted: The caller may not name that policy.
             QuotaExceeded: The caller, or the controller, has as many sessions as may be.
             SandboxError: It could not be opened; nothing is left of it.
         """
-        wanted = self.policies.get(policy)
+        wanted = self._policy(caller, policy)
         _check_name(name)
         if self._closing:
             raise InfrastructureError("The controller is stopping; it opens no more sessions.")
@@ -258,12 +260,15 @@ class SessionManager:
             if session is not None:
                 await session.wait_over()
             self._tell_end(caller)
-            return await self._open(caller, self.policies.get(""), "", as_default=True)
+            return await self._open(caller, self._policy(caller, ""), "", as_default=True)
 
     def list(self, caller: Caller) -> builtins.list[SessionInfo]:
         """The caller's open sessions, oldest first."""
-        mine = (s for s in self._sessions.values() if s.principal == caller.principal)
-        infos = [s.info() for s in mine if s.is_usable or (s.is_adopted and not s.is_ending)]
+        infos = [
+            s.info()
+            for s in self._mine(caller)
+            if s.is_usable or (s.is_adopted and not s.is_ending)
+        ]
         return sorted(infos, key=lambda info: info.created_at)
 
     async def close(self, caller: Caller, session_id: str = "") -> SessionInfo:
@@ -276,7 +281,7 @@ class SessionManager:
         """
         await self._adoption.wait_done(START_WAIT_S)
         if session_id:
-            session = self._sessions.get((caller.principal, session_id))
+            session = self._of(caller, session_id)
             if session is None:
                 return _ended_info(self._ended_row(caller, session_id))
         else:
@@ -297,13 +302,13 @@ class SessionManager:
             NotFound: The caller has no such execution, or it ended too long ago.
         """
         await self._adoption.wait_done(START_WAIT_S)
-        for session in tuple(self._sessions.values()):
-            if session.principal == caller.principal and session.is_usable:
+        for session in tuple(self._mine(caller)):
+            if session.is_usable:
                 with suppress(NotFound):
                     return session.kernels.execution(execution_id)
         row = self._journal.session_of(caller.principal, execution_id)
-        if row is not None:
-            session = self._sessions.get((caller.principal, row.session_id))
+        if row is not None and _may_see(caller, row):
+            session = self._of(caller, row.session_id)
             if session is not None and not session.is_ending:  # it is being taken back
                 await session.ready()
                 return session.kernels.execution(execution_id)
@@ -326,22 +331,46 @@ class SessionManager:
 
     # --- inside
 
-    def _default(self, caller: Caller) -> Session | None:
-        """The caller's default session; one that is ending only if there is no other."""
-        mine = (
+    def _policy(self, caller: Caller, name: str) -> Policy:
+        """The policy that a caller asks for; an empty name is the caller's default.
+
+        Raises:
+            NotFound: There is no such policy.
+            NotPermitted: The caller may not name it, whether there is one or not.
+        """
+        if caller.policies is not None and not name and not caller.may_use(self.policies.default):
+            name = caller.policies[0] if caller.policies else name
+        if not caller.may_use(name or self.policies.default):
+            raise NotPermitted(
+                f"Your token may not name the policy {printable(name, 80)!r}.",
+                remedy=f"It may name: {', '.join(caller.policies or ()) or 'none'}.",
+            )
+        return self.policies.get(name)
+
+    def _mine(self, caller: Caller) -> Iterator[Session]:
+        """The caller's sessions, whatever their state."""
+        return (
             session
             for session in self._sessions.values()
-            if session.principal == caller.principal and session.default_key == caller.default_key
+            if session.principal == caller.principal and caller.may_use(session.policy.name)
         )
+
+    def _of(self, caller: Caller, session_id: str) -> Session | None:
+        """The caller's session of that id; None for a foreign one as for an absent one."""
+        session = self._sessions.get((caller.principal, session_id))
+        return session if session is not None and caller.may_use(session.policy.name) else None
+
+    def _default(self, caller: Caller) -> Session | None:
+        """The caller's default session; one that is ending only if there is no other."""
+        mine = (s for s in self._mine(caller) if s.default_key == caller.default_key)
         return min(mine, key=lambda session: session.is_ending, default=None)
 
     def _reusable(self, caller: Caller, policy: Policy, name: str) -> Session | None:
         """The best open session that an ``open`` of this policy may return."""
         fitting = [
             session
-            for session in self._sessions.values()
-            if session.principal == caller.principal
-            and session.is_usable
+            for session in self._mine(caller)
+            if session.is_usable
             and session.name == name
             and (name or session.opener_key == caller.default_key)
             and session.policy.digest == policy.digest
@@ -351,7 +380,7 @@ class SessionManager:
         )
 
     def _find(self, caller: Caller, session_id: str) -> Session:
-        session = self._sessions.get((caller.principal, session_id))
+        session = self._of(caller, session_id)
         if session is not None:
             return session
         row = self._ended_row(caller, session_id)
@@ -360,7 +389,7 @@ class SessionManager:
     def _ended_row(self, caller: Caller, session_id: str) -> SessionRow:
         """The caller's session that has ended; a foreign id and an absent one look the same."""
         row = self._journal.session(caller.principal, session_id)
-        if row is None or row.ended_at is None:
+        if row is None or row.ended_at is None or not _may_see(caller, row):
             raise NotFound(
                 f"You have no session {printable(session_id, 80)!r}.",
                 remedy="list_sessions shows those you have; an empty session_id means your "
@@ -372,6 +401,8 @@ class SessionManager:
         """Say once that the caller's default session has ended, unless the caller closed it."""
         row = self._journal.latest_default(caller.principal, caller.default_key)
         if row is None or row.told or row.state not in ("expired", "lost"):
+            return
+        if not _may_see(caller, row):
             return
         self._journal.told(row.session_id)
         raise ended_error(row.session_id, row.state, row.reason, is_default=True)
@@ -407,6 +438,16 @@ def _noted(session: Session) -> Session:
 
 def _default_lock(caller: Caller) -> tuple[str, str, str]:
     return ("default", caller.principal, caller.default_key)
+
+
+def _may_see(caller: Caller, row: SessionRow) -> bool:
+    """Whether a session of the caller's principal was under a policy that the caller may use."""
+    if caller.policies is None:
+        return True
+    try:
+        return caller.may_use(SessionInfo.model_validate_json(row.info).policy)
+    except ValueError:  # it never opened, or its labels were all there was
+        return False
 
 
 def _ended_info(row: SessionRow) -> SessionInfo:

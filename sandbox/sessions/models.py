@@ -21,10 +21,17 @@ class Caller:
     Args:
         principal: Whose sessions these are; everything is looked up by principal and id.
         default_key: Tells apart the conversations of one principal, each with a default session.
+        policies: The policies it may name, the default one first; None for all. Sessions under
+            others are not there for this caller.
     """
 
     principal: str
     default_key: str = ""
+    policies: tuple[str, ...] | None = None
+
+    def may_use(self, policy: str) -> bool:
+        """Whether it may have sessions under a policy."""
+        return self.policies is None or policy in self.policies
 
 
 class SessionInfo(BaseModel):

@@ -26,7 +26,8 @@ from mcp_types import CallToolResult
 from sandbox.config import Settings
 from sandbox.server.app import make_app
 from sandbox.server.auth import security_settings
-from sandbox.server.desk import LOCAL, Desk
+from sandbox.server.desk import Desk
+from sandbox.server.grants import LOCAL
 from sandbox.server.tokens import LocalToken, read_token, server_token
 from sandbox.sessions import Caller, SessionManager
 

@@ -28,6 +28,7 @@ LAYERS = {
     "sandbox.resources": 0,
     "sandbox.denials": 0,
     "sandbox.pipindex": 0,
+    "sandbox.database": 0,
     "sandbox.config": 1,
     "sandbox.audit": 1,
     "sandbox.policy": 1,

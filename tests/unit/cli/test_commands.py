@@ -43,6 +43,10 @@ COMMANDS = [
     "audit export",
     "config show",
     "token show",
+    "token rotate",
+    "token create",
+    "token list",
+    "token revoke",
 ]
 
 
@@ -211,3 +215,51 @@ def test_a_port_that_is_taken_is_a_clear_error(tmp_path: Path) -> None:
 )
 def test_each_kind_of_error_has_its_exit_code(error: SandboxError, code: int) -> None:
     assert exits.exit_code(error) == code
+
+
+def make_token(state: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return sandbox(state, "token", "create", "--principal", "alice", *words)
+
+
+def test_a_token_is_shown_once_listed_without_its_secret_and_revoked(tmp_path: Path) -> None:
+    made = make_token(tmp_path, "--scopes", "execute,files:read", "--application", "an agent")
+    token = made.stdout.strip()
+    token_id, secret = token.split("_", 2)[1:]
+    assert made.returncode == exits.OK
+    assert token in made.stderr, "the configuration to paste"
+    listed = sandbox(tmp_path, "token", "list", COLUMNS="200")
+    assert secret not in listed.stdout
+    for shown in (token_id, "alice", "an agent", "execute, files:read", "offline"):
+        assert shown in listed.stdout
+    (told,) = json.loads(sandbox(tmp_path, "token", "list", "--json").stdout)
+    assert told["expires_at"] - told["created_at"] == 90 * 24 * 3600
+    revoked = sandbox(tmp_path, "token", "revoke", token_id)
+    assert (revoked.returncode, token_id in revoked.stdout) == (exits.OK, True)
+    assert json.loads(sandbox(tmp_path, "token", "list", "--json").stdout) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--scopes", "file:read"], "Did you mean files:read?"),
+        (["--scopes", ""], "may do nothing"),
+        (["--scopes", "execute", "--expires", "30"], "Write 30d"),
+        (["--scopes", "execute", "--expires", "0s"], "Write 30d"),
+        (["--scopes", "execute", "--policies", "../x"], "cannot be the name"),
+        (["--scopes", "execute", "--principal", "a b"], "cannot be a principal"),
+    ],
+)
+def test_a_wrong_token_is_refused_with_a_remedy_and_nothing_is_made(
+    tmp_path: Path, words: list[str], told: str
+) -> None:
+    done = make_token(tmp_path, *words)
+    assert done.returncode == exits.USAGE
+    assert told in done.stderr
+    assert json.loads(sandbox(tmp_path, "token", "list", "--json").stdout) == []
+
+
+def test_a_rotated_local_token_is_another(tmp_path: Path) -> None:
+    first = sandbox(tmp_path, "token", "show").stdout
+    second = sandbox(tmp_path, "token", "rotate").stdout
+    assert first != second == sandbox(tmp_path, "token", "show").stdout
+    assert sandbox(tmp_path, "token", "revoke", "local").returncode == exits.USAGE

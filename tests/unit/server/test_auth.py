@@ -14,14 +14,14 @@ from starlette.websockets import WebSocketDisconnect
 from sandbox.config import Settings
 from sandbox.errors import ConfigError
 from sandbox.server.auth import Gate, security_settings
-from sandbox.server.tokens import LocalToken, read_token, server_token
+from sandbox.server.tokens import LocalToken, local_verifier, read_token, rotate_token, server_token
 
 TOKEN = "0123456789abcdef0123"
 
 
 async def behind(scope: Scope, receive: Receive, send: Send) -> None:
-    principal = scope.get("sandbox.principal", "nobody")
-    await PlainTextResponse(principal)(scope, receive, send)
+    grant = scope.get("sandbox.grant")
+    await PlainTextResponse(grant.principal if grant else "nobody")(scope, receive, send)
 
 
 def make_client(tmp_path: Path, **settings: Any) -> TestClient:
@@ -133,3 +133,27 @@ def test_a_file_that_holds_no_token_is_refused(tmp_path: Path, content: bytes) -
     path.write_bytes(content)
     with pytest.raises(ConfigError):
         read_token(path)
+
+
+@pytest.mark.anyio
+async def test_a_new_local_token_counts_at_once_and_the_old_one_no_more(tmp_path: Path) -> None:
+    settings = Settings(state_dir=tmp_path)
+    old = server_token(settings, tmp_path)
+    verifier = local_verifier(settings, tmp_path)
+    assert await verifier.grant(old)
+    new = rotate_token(settings, tmp_path)
+    assert await verifier.grant(old) is None
+    assert await verifier.grant(new)
+    (tmp_path / "token").unlink()
+    assert await verifier.grant(new) is None
+
+
+def test_a_token_that_cannot_be_checked_is_not_accepted(tmp_path: Path) -> None:
+    settings = Settings(state_dir=tmp_path)
+    token = server_token(settings, tmp_path)
+    (tmp_path / "token").chmod(0o644)
+    gate = Gate(
+        behind, local_verifier(settings, tmp_path), security_settings(settings), lambda *_: None
+    )
+    client = TestClient(gate, base_url="http://127.0.0.1:8000")
+    assert client.get("/mcp/v1", headers={"Authorization": f"Bearer {token}"}).status_code == 500

@@ -1,0 +1,94 @@
+"""A grant: what a token lets its bearer do, and in whose name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from sandbox.errors import NotPermitted
+from sandbox.server.scopes import SCOPES, TOOL_SCOPES
+from sandbox.sessions import Caller
+
+LOCAL = "local"
+"""The principal of the first token, and of whoever started a stdio server."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What one application may do for one principal.
+
+    Args:
+        principal: Whose sessions these are.
+        application: What uses it, in the words of whoever granted it.
+        token_id: Names the grant where its secret must not be shown; for OAuth, the application's.
+        scopes: What it may be used for.
+        policies: The policies that it may name, the default one first; None for all.
+        expires_at: Unix time, seconds; None for never.
+    """
+
+    principal: str
+    application: str
+    token_id: str
+    scopes: frozenset[str]
+    policies: tuple[str, ...] | None = None
+    expires_at: float | None = None
+
+    def allows(self, tool: str) -> bool:
+        """Whether it may be used for a tool."""
+        return TOOL_SCOPES.get(tool) in self.scopes
+
+    def require(self, tool: str) -> None:
+        """Refuse a tool that it may not be used for.
+
+        Raises:
+            NotPermitted: It may not.
+        """
+        if not self.allows(tool):
+            raise NotPermitted(
+                f"Your token does not have the scope {TOOL_SCOPES.get(tool)} that {tool} needs.",
+                remedy=f"It has: {', '.join(sorted(self.scopes)) or 'none'}. Ask for another.",
+            )
+
+    def caller(self, default_key: str = "") -> Caller:
+        """Who calls with it.
+
+        Args:
+            default_key: Tells apart the conversations of one principal.
+        """
+        return Caller(self.principal, default_key, self.policies)
+
+
+LOCAL_GRANT = Grant(LOCAL, LOCAL, LOCAL, frozenset(SCOPES))
+"""Everything, for the person whose machine it is."""
+
+
+class TokenVerifier(Protocol):
+    """Knows what a token grants."""
+
+    async def grant(self, token: str) -> Grant | None:
+        """What a token grants now; None for one that is unknown, revoked or expired.
+
+        Raises:
+            InfrastructureError: It cannot be told; the token must not be accepted.
+        """
+        ...
+
+
+class Verifiers:
+    """Several verifiers, of which the first that knows a token decides.
+
+    Args:
+        verifiers: Those to ask, in order.
+    """
+
+    def __init__(self, verifiers: Sequence[TokenVerifier]) -> None:
+        self._verifiers = tuple(verifiers)
+
+    async def grant(self, token: str) -> Grant | None:
+        """What a token grants now; None when nobody knows it."""
+        for verifier in self._verifiers:
+            found = await verifier.grant(token)
+            if found is not None:
+                return found
+        return None

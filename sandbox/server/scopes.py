@@ -1,0 +1,67 @@
+"""Scopes: what a token may be used for, and the one table of which tool needs which."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from sandbox.errors import InvalidRequest
+
+SCOPES = {
+    "session": "open sessions under a policy of one's choice, look at, list and close them",
+    "execute": "run code in kernels",
+    "terminal": "run commands and use terminals",
+    "files:read": "list and read files",
+    "files:write": "write, move and delete files",
+    "notebooks": "edit and run notebooks",
+    "admin": "see and close the sessions of all principals",
+}
+"""Every scope and what it lets an application do."""
+
+_TOOLS = {
+    "session": ("open_session", "list_sessions", "get_session", "close_session"),
+    "execute": (
+        "execute_code",
+        "get_execution",
+        "list_kernels",
+        "start_kernel",
+        "interrupt_kernel",
+        "restart_kernel",
+        "stop_kernel",
+        "complete_code",
+        "inspect_code",
+    ),
+    "terminal": (
+        "run_command",
+        "open_terminal",
+        "write_terminal",
+        "read_terminal",
+        "resize_terminal",
+        "close_terminal",
+        "list_terminals",
+    ),
+    "files:read": ("list_files", "read_file", "stat_file"),
+    "files:write": ("write_file", "edit_file", "delete_file", "move_file", "make_directory"),
+}
+TOOL_SCOPES = {tool: scope for scope, tools in _TOOLS.items() for tool in tools}
+"""The scope that each tool needs. The server does not start with a tool that is not here."""
+
+
+def check_scopes(wanted: Iterable[str]) -> frozenset[str]:
+    """These scopes, when there are such.
+
+    Raises:
+        InvalidRequest: There is no such scope, or none is named.
+    """
+    scopes = frozenset(wanted)
+    for scope in sorted(scopes - SCOPES.keys()):
+        close = difflib.get_close_matches(scope, SCOPES, n=1)
+        raise InvalidRequest(
+            f"There is no scope {scope[:80]!r}.",
+            remedy=(f"Did you mean {close[0]}? " if close else "") + f"Known: {', '.join(SCOPES)}.",
+        )
+    if not scopes:
+        raise InvalidRequest(
+            "A token without a scope may do nothing.", remedy=f"Name some of {', '.join(SCOPES)}."
+        )
+    return scopes

@@ -1,0 +1,269 @@
+"""The tokens that were given out, in a file that the commands write and the server reads.
+
+A token is ``sbx_<id>_<secret>``. Of the secret, which has 256 random bits, only the SHA-256 is
+kept: there is nothing to guess, so a slow hash would cost every request and protect nothing. The
+server looks the token up for each request, so one that is revoked is refused from then on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import logging
+import re
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sandbox.database import Database
+from sandbox.errors import InfrastructureError, InvalidRequest, NotFound
+from sandbox.server.grants import Grant
+from sandbox.server.scopes import SCOPES, check_scopes
+
+STORE_FILE = "tokens.db"
+PREFIX = "sbx_"
+SECRET_BYTES = 32
+USED_EVERY_S = 60.0
+"""How coarse ``last_used_at`` is, so that requests need not write."""
+
+_TOKEN = re.compile(rf"{PREFIX}([a-z0-9]{{12}})_([A-Za-z0-9_-]{{43}})")
+_PRINCIPAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
+_SCHEMA = """
+CREATE TABLE tokens (
+    token_id TEXT PRIMARY KEY,
+    principal TEXT NOT NULL,
+    application TEXT NOT NULL,
+    scopes TEXT NOT NULL,       -- JSON, a list
+    policies TEXT NOT NULL,     -- JSON, a list; null for all of them
+    secret_sha256 BLOB NOT NULL,
+    created_at REAL NOT NULL,   -- unix time, seconds, as are all
+    expires_at REAL,
+    revoked_at REAL,
+    last_used_at REAL
+) STRICT
+"""
+
+_COLUMNS = (
+    "token_id, principal, application, scopes, policies, created_at, expires_at, revoked_at,"
+    " last_used_at"
+)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenInfo:
+    """What is known of a token; never its secret.
+
+    Args:
+        token_id: Its id, a part of its text.
+        principal: In whose name it acts.
+        application: What uses it.
+        scopes: What it may be used for.
+        policies: The policies it may name, the default one first; None for all.
+        created_at: Unix time, seconds.
+        expires_at: Unix time, seconds; None for never.
+        revoked_at: Unix time, seconds; None when it is not revoked.
+        last_used_at: Unix time, to the minute; None when it was never used.
+    """
+
+    token_id: str
+    principal: str
+    application: str
+    scopes: tuple[str, ...]
+    policies: tuple[str, ...] | None
+    created_at: float
+    expires_at: float | None
+    revoked_at: float | None
+    last_used_at: float | None
+
+    def is_valid(self, now: float) -> bool:
+        """Whether it counts at a point in time."""
+        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
+
+
+class TokenStore:
+    """The tokens of a state folder; also their verifier.
+
+    Args:
+        folder: The state folder.
+        clock: Unix time, seconds.
+
+    Raises:
+        ConfigError: The file cannot be used.
+    """
+
+    def __init__(self, folder: Path, *, clock: Callable[[], float] = time.time) -> None:
+        self._path = folder / STORE_FILE
+        self._clock = clock
+        self._db = self._open()
+
+    def close(self) -> None:
+        """Close the file; harmless when done already."""
+        self._db.close()
+
+    def create(
+        self,
+        principal: str,
+        scopes: Sequence[str],
+        *,
+        application: str = "",
+        policies: Sequence[str] | None,
+        lifetime_s: float | None,
+    ) -> tuple[str, TokenInfo]:
+        """Make a token.
+
+        Args:
+            principal: In whose name it acts.
+            scopes: What it may be used for.
+            application: What is going to use it.
+            policies: The policies it may name, the default one first; None for all.
+            lifetime_s: Seconds until it expires; None for never.
+
+        Returns:
+            The token, which is not kept and cannot be shown again, and what is known of it.
+
+        Raises:
+            InvalidRequest: One of these is not acceptable; nothing was changed.
+        """
+        if not _PRINCIPAL.fullmatch(principal):
+            raise InvalidRequest(
+                f"{principal[:80]!r} cannot be a principal.",
+                remedy="Use up to 100 letters, digits and `._@+-`, a letter or digit first.",
+            )
+        if len(application) > 100 or not application.isprintable():
+            raise InvalidRequest("An application's name has up to 100 printable characters.")
+        known = check_scopes(scopes)
+        if policies is not None and not policies:
+            raise InvalidRequest("A token must name a policy.", remedy="Name some, or `*` for all.")
+        token_id, secret = secrets.token_hex(6), secrets.token_urlsafe(SECRET_BYTES)
+        now = self._clock()
+        self._fresh().write(
+            "INSERT INTO tokens VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL)",
+            token_id,
+            principal,
+            application,
+            json.dumps([scope for scope in SCOPES if scope in known]),
+            json.dumps(None if policies is None else list(policies)),
+            _digest(secret),
+            now,
+            None if lifetime_s is None else now + lifetime_s,
+        )
+        return f"{PREFIX}{token_id}_{secret}", self.get(token_id)
+
+    def get(self, token_id: str) -> TokenInfo:
+        """A token by its id.
+
+        Raises:
+            NotFound: There is none.
+        """
+        found = self._select("token_id = ?", token_id)
+        if not found:
+            raise NotFound(
+                f"There is no token {token_id[:80]!r}.", remedy="`sandbox token list` shows them."
+            )
+        return found[0]
+
+    def list(self) -> list[TokenInfo]:
+        """Every token that was given out, oldest first."""
+        return self._select("true ORDER BY created_at")
+
+    def revoke(self, *, token_id: str = "", principal: str = "") -> list[TokenInfo]:
+        """Revoke a token, or all of a principal; from now on they are refused.
+
+        Returns:
+            Those that were valid until now.
+
+        Raises:
+            NotFound: There is no such token, or the principal has none.
+        """
+        now = self._clock()
+        if token_id:
+            wanted = [self.get(token_id)]
+        elif not (wanted := self._select("principal = ?", principal)):
+            raise NotFound(f"The principal {principal[:80]!r} has no token.")
+        valid = [info for info in wanted if info.is_valid(now)]
+        for info in wanted:
+            self._fresh().write(
+                "UPDATE tokens SET revoked_at = ? WHERE token_id = ? AND revoked_at IS NULL",
+                now,
+                info.token_id,
+            )
+        return valid
+
+    async def grant(self, token: str) -> Grant | None:
+        """What a token grants now; None for one that is not of here, revoked or expired."""
+        match = _TOKEN.fullmatch(token)
+        if match is None:
+            return None
+        token_id, secret = match.groups()
+        rows = self._fresh().read("SELECT secret_sha256 FROM tokens WHERE token_id = ?", token_id)
+        if not rows or not hmac.compare_digest(rows[0][0], _digest(secret)):
+            return None
+        info, now = self.get(token_id), self._clock()
+        if not info.is_valid(now):
+            return None
+        if info.last_used_at is None or now - info.last_used_at >= USED_EVERY_S:
+            self._note_use(token_id, now)
+        return Grant(
+            principal=info.principal,
+            application=info.application,
+            token_id=token_id,
+            scopes=frozenset(info.scopes) & SCOPES.keys(),
+            policies=info.policies,
+            expires_at=info.expires_at,
+        )
+
+    def _note_use(self, token_id: str, now: float) -> None:
+        try:
+            self._db.write("UPDATE tokens SET last_used_at = ? WHERE token_id = ?", now, token_id)
+        except InfrastructureError as exc:  # a full disk is no reason to lock people out
+            logger.warning("%s", exc)
+
+    def _select(self, where: str, *values: str) -> list[TokenInfo]:
+        rows = self._fresh().read(
+            f"SELECT {_COLUMNS} FROM tokens WHERE {where}",  # noqa: S608  # both are constants
+            *values,
+        )
+        return [_info(*row) for row in rows]
+
+    def _fresh(self) -> Database:
+        """The file that is there now: one that was put aside grants nothing any more."""
+        if self._db.is_replaced:
+            self._db.close()
+            self._db = self._open()
+        return self._db
+
+    def _open(self) -> Database:
+        return Database(
+            self._path,
+            application_id=0x5A4E444B,
+            version=1,
+            schema=(_SCHEMA,),
+            remedy="Move it away to start a new one; the tokens in it are then worth nothing.",
+        )
+
+
+def _info(
+    token_id: str, principal: str, application: str, scopes: str, policies: str, *times: float
+) -> TokenInfo:
+    created_at, expires_at, revoked_at, last_used_at = times
+    named = json.loads(policies)
+    return TokenInfo(
+        token_id=token_id,
+        principal=principal,
+        application=application,
+        scopes=tuple(json.loads(scopes)),
+        policies=None if named is None else tuple(named),
+        created_at=created_at,
+        expires_at=expires_at,
+        revoked_at=revoked_at,
+        last_used_at=last_used_at,
+    )
+
+
+def _digest(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()
