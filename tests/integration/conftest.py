@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from mcp import Client
 
+from sandbox.audit import verify
 from sandbox.runtimes.docker import DockerRuntime
 from sandbox.sessions import SessionManager
 
@@ -46,13 +47,15 @@ async def manager(controllers: Controllers) -> AsyncIterator[SessionManager]:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """One served controller for the tests of a module."""
+    """One served controller for the tests of a module; its record is whole at the end."""
     with serve(tmp_path_factory.mktemp("served")) as running:
         try:
             yield running
         finally:
             if running.process.poll() is None:
                 close_all(running)
+    verdict = verify(running.state / "controllers/serve/audit", "serve")
+    assert verdict.is_intact, verdict.fault
 
 
 @pytest.fixture

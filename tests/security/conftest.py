@@ -26,6 +26,7 @@ import pytest
 from docker.models.containers import Container
 
 from sandbox import images
+from sandbox.audit import verify
 from sandbox.cli.wiring import controller
 from sandbox.config import Settings
 from sandbox.errors import SandboxError
@@ -193,6 +194,8 @@ async def manager(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ses
     )
     async with controller(settings, "run") as opened:
         yield opened
+    verdict = verify(settings.state_dir / "controllers/run-1/audit", "run-1")
+    assert verdict.is_intact, verdict.fault  # no attack has left a mark on the record
 
 
 @pytest.fixture(scope="session")
