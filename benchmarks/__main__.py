@@ -22,6 +22,7 @@ async def measure(server: Controller, console: Console) -> list[report.Figure]:
         for title, work in (
             ("cold start", lambda: measures.cold_start(client, session["image"])),
             ("round trip", lambda: measures.round_trip(client, here)),
+            ("audit", measures.audit),
             ("restart", lambda: measures.restart(client, here)),
             ("transfer", lambda: measures.transfer(server, here)),
             ("flood", lambda: measures.flood(client, server, here)),

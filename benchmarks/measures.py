@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import closing
 from http.client import HTTPConnection
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import anyio
@@ -18,6 +19,7 @@ from jupyter_client.manager import start_new_kernel
 from mcp import Client
 
 from benchmarks.report import Figure, spread
+from sandbox.audit import AuditLog, recorded, verify
 from scripts.controller import Controller
 
 FLOOD_BYTES = 1_000_000_000
@@ -111,6 +113,30 @@ async def restart(client: Client, session: str, runs: int = 15) -> Figure:
     ]
     value = 1000 * statistics.median(durations)
     return Figure("kernel restart", value, "ms", 150, True, spread(durations))
+
+
+async def audit(runs: int = 5000) -> Figure:
+    """Put a call on record as the server does: digest, line, hash, write, head."""
+    durations: list[float] = []
+    arguments = {"code": "print(1 + 1)\n" * 20, "session_id": "s-" + "x" * 26}
+    with TemporaryDirectory(dir=Path.cwd()) as folder:
+        log = AuditLog(Path(folder) / "audit", "bench")
+        for _ in range(runs):
+            start = time.perf_counter()
+            with recorded(
+                log, principal="local", tool="execute_code", arguments=arguments, transport="http"
+            ) as call:
+                log.require()
+                call.session_id = arguments["session_id"]
+                call.policy, call.policy_digest = "offline", "0" * 64
+                call.ended("ok", "ok")
+            durations.append(time.perf_counter() - start)
+        log.close()
+        verdict = verify(Path(folder) / "audit", "bench")
+    check(verdict.is_intact and verdict.lines == runs, verdict)
+    middle, most = statistics.median(durations), statistics.quantiles(durations, n=100)[98]
+    detail = f"median {1e6 * middle:.0f} µs, 99th percentile {1e6 * most:.0f} µs, n={runs}"
+    return Figure("audit record of a call", 1000 * middle, "ms", 0.2, True, detail)
 
 
 def upload(server: Controller, path: str, payload: bytes) -> None:

@@ -60,7 +60,7 @@ class AuditLog:
         max_age_s: float = MAX_AGE_S,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._folder = folder
+        self.folder = folder
         self._clock = clock
         try:
             self._writer = Writer(
@@ -89,7 +89,7 @@ class AuditLog:
         """Record what has happened; never raises."""
         if len(self._waiting) >= MAX_WAITING:
             self._lost += 1
-            logger.error("audit log %s: not recorded: %s", self._folder, entry)
+            logger.error("audit log %s: not recorded: %s", self.folder, entry)
             return
         self._waiting.append((self._clock(), entry))
         self._flush()
@@ -141,11 +141,11 @@ class AuditLog:
         self._flush()
         self._is_closed = True
         for _, entry in self._waiting:
-            logger.error("audit log %s: not recorded: %s", self._folder, entry)
+            logger.error("audit log %s: not recorded: %s", self.folder, entry)
         try:
             self._writer.close()
         except OSError as exc:
-            logger.error("audit log %s: %s", self._folder, exc)
+            logger.error("audit log %s: %s", self.folder, exc)
 
     def _sum_up(self) -> None:
         self._summed_up_at = self._clock()
@@ -168,11 +168,11 @@ class AuditLog:
                 self._lost = 0
         except OSError as exc:
             if self._error is None:
-                logger.error("audit log %s cannot be written: %s", self._folder, exc)
+                logger.error("audit log %s cannot be written: %s", self.folder, exc)
             self._error = exc
         else:
             if self._error is not None:
-                logger.warning("audit log %s can be written again", self._folder)
+                logger.warning("audit log %s can be written again", self.folder)
             self._error = None
 
     def _retain(self) -> None:
@@ -184,4 +184,4 @@ class AuditLog:
                 self._writer.append(entry, self._clock())
                 self._writer.remove(entry)
         except OSError as exc:
-            logger.error("audit log %s: old lines are not removed: %s", self._folder, exc)
+            logger.error("audit log %s: old lines are not removed: %s", self.folder, exc)
