@@ -102,7 +102,7 @@ class SessionEntry(Entry):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EgressEntry(Entry):
-    """A decision about a connection out of a session.
+    """A decision about a connection out of a session; those that are alike are summed up.
 
     Args:
         verdict: What was decided.
@@ -114,6 +114,7 @@ class EgressEntry(Entry):
         reason: Why, in words.
         policy: The name of the session's policy.
         policy_digest: Its digest.
+        repeated: How many more like it there were; None for one that stands for itself.
     """
 
     kind: ClassVar[str] = "egress"
@@ -127,6 +128,7 @@ class EgressEntry(Entry):
     reason: str = ""
     policy: str = ""
     policy_digest: str = ""
+    repeated: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,19 +215,19 @@ class ControllerEntry(Entry):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DenialEntry(Entry):
-    """Requests that were turned away at the gate, summed up.
+    """A request that was turned away at the gate; those that are alike are summed up.
 
     Args:
-        reason: Which check they failed.
-        requests: How many.
-        client: The address that the last one came from.
+        reason: Which check it failed.
+        client: The address that it, or the last of them, came from.
+        repeated: How many more like it there were; None for one that stands for itself.
     """
 
     kind: ClassVar[str] = "denial"
 
     reason: str
-    requests: int
     client: str = ""
+    repeated: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

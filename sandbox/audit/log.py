@@ -11,11 +11,11 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from sandbox.audit.chain import Head
-from sandbox.audit.entries import DenialEntry, Entry, RepairEntry
+from sandbox.audit.entries import DenialEntry, EgressEntry, Entry, RepairEntry
+from sandbox.audit.floods import Floods
 from sandbox.audit.writer import Writer
 from sandbox.errors import ConfigError, InfrastructureError
 
@@ -23,18 +23,10 @@ MAX_BYTES = 256 * 1024 * 1024
 MAX_AGE_S = 90 * 24 * 3600.0
 MAX_WAITING = 10_000
 """Entries that are kept in memory while the log cannot be written."""
-SUM_UP_EVERY_S = 60.0
-"""The least time between two entries about strangers who are turned away."""
 LOOK_EVERY_S = 30.0
 """The least time between two looks at what is too old or too much."""
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class _Denials:
-    requests: int = 0
-    client: str = ""
 
 
 class AuditLog:
@@ -76,8 +68,8 @@ class AuditLog:
         self._waiting: deque[tuple[float, Entry]] = deque()
         self._lost = 0
         self._error: OSError | None = None
-        self._denials: dict[str, _Denials] = {}
-        self._summed_up_at = self._looked_at = float("-inf")
+        self._floods = Floods(clock, self._add)
+        self._looked_at = float("-inf")
         self._is_closed = False
 
     @property
@@ -86,7 +78,16 @@ class AuditLog:
         return self._writer.head
 
     def record(self, entry: Entry) -> None:
-        """Record what has happened; never raises."""
+        """Record what has happened; never raises.
+
+        What untrusted code can repeat at will is summed up (``sandbox.audit.floods``).
+        """
+        if isinstance(entry, EgressEntry):
+            self._floods.take(entry)
+        else:
+            self._add(entry)
+
+    def _add(self, entry: Entry) -> None:
         if len(self._waiting) >= MAX_WAITING:
             self._lost += 1
             logger.error("audit log %s: not recorded: %s", self.folder, entry)
@@ -117,17 +118,12 @@ class AuditLog:
             reason: Which check it failed; one of a few words of ours.
             client: The address it came from.
         """
-        denials = self._denials.setdefault(reason, _Denials())
-        denials.requests += 1
-        denials.client = client
-        if self._clock() - self._summed_up_at >= SUM_UP_EVERY_S:
-            self._sum_up()
+        self._floods.take(DenialEntry(reason=reason, client=client))
 
     def tidy(self) -> None:
-        """Do what is due: sum up who was turned away, remove what is too old; never raises."""
+        """Do what is due: sum up what came again, remove what is too old; never raises."""
         now = self._clock()
-        if self._denials and now - self._summed_up_at >= SUM_UP_EVERY_S:
-            self._sum_up()
+        self._floods.sum_up()
         if now - self._looked_at >= LOOK_EVERY_S:
             self._looked_at = now
             self._flush()
@@ -137,7 +133,7 @@ class AuditLog:
         """Write what is left and close the files; harmless when done already."""
         if self._is_closed:
             return
-        self._sum_up()
+        self._floods.sum_up(at_once=True)
         self._flush()
         self._is_closed = True
         for _, entry in self._waiting:
@@ -146,12 +142,6 @@ class AuditLog:
             self._writer.close()
         except OSError as exc:
             logger.error("audit log %s: %s", self.folder, exc)
-
-    def _sum_up(self) -> None:
-        self._summed_up_at = self._clock()
-        denials, self._denials = self._denials, {}
-        for reason, found in denials.items():
-            self.record(DenialEntry(reason=reason, requests=found.requests, client=found.client))
 
     def _flush(self) -> None:
         """Write what is waiting."""

@@ -72,7 +72,7 @@ def record(manager: SessionManager) -> Record:
 async def test_no_text_of_a_caller_can_forge_a_line(
     front: Front, record: Record, text: str
 ) -> None:
-    """Invariant 10: names, ids, arguments and tools of a caller stay within their field."""
+    """Invariant 11: names, ids, arguments and tools of a caller stay within their field."""
     calls: list[tuple[str, dict[str, Any]]] = [
         (text[:1000], {}),  # the client sends it in a header too
         ("execute_code", {"code": text, "session_id": text}),
@@ -90,7 +90,7 @@ async def test_no_text_of_a_caller_can_forge_a_line(
 
 
 async def test_no_path_or_body_of_a_request_can_forge_a_line(front: Front, record: Record) -> None:
-    """Invariant 10: whatever the router decodes is escaped again."""
+    """Invariant 11: whatever the router decodes is escaped again."""
     async with front.authorized() as http:
         for path in ("sessions/%0A%7B%22seq%22%3A1%7D", "%1B%5B2J%0D%0Ax", "sessions/x/files/%0A"):
             assert (await http.get(f"/mcp/v1/{path}")).status_code == 404
@@ -103,7 +103,7 @@ async def test_no_path_or_body_of_a_request_can_forge_a_line(front: Front, recor
 async def test_what_runs_in_a_sandbox_writes_nothing_into_the_log(
     victim: Attacked, front: Front, record: Record
 ) -> None:
-    """Invariant 10: outputs, errors and forged lines with a right hash stay where they are."""
+    """Invariant 11: outputs, errors and forged lines with a right hash stay where they are."""
     head = victim.manager.audit.head
     line = write_line(head, 0.0, "run-1", "call", {"principal": "forged", "outcome": "ok"})
     text = line.decode()
@@ -117,7 +117,7 @@ async def test_what_runs_in_a_sandbox_writes_nothing_into_the_log(
 async def test_the_log_is_out_of_reach_of_callers_and_their_code(
     victim: Attacked, front: Front, record: Record
 ) -> None:
-    """Invariant 10: no path of a caller, inside or over REST, leads to the controller's files."""
+    """Invariant 11: no path of a caller, inside or over REST, leads to the controller's files."""
     places = [record.folder / "head", *segments(record.folder)]
     before = [hashlib.sha256(path.read_bytes()).hexdigest() for path in places]
     for path in places:
@@ -134,7 +134,7 @@ async def test_the_log_is_out_of_reach_of_callers_and_their_code(
 
 
 async def test_the_log_holds_no_secret_of_a_caller(front: Front, record: Record) -> None:
-    """Invariant 10: of arguments, contents and tokens there is a digest at most."""
+    """Invariant 11: of arguments, contents and tokens there is a digest at most."""
     secret = "correct-battery-of-a-caller"
     async with front.mcp() as client:
         await client.call_tool("execute_code", {"code": f"x = {secret!r}; print(x)"})
@@ -150,7 +150,7 @@ async def test_the_log_holds_no_secret_of_a_caller(front: Front, record: Record)
 
 
 async def test_strangers_cannot_fill_the_log(front: Front, record: Record) -> None:
-    """Invariant 10: a flood without a token costs a line a minute, whatever it asks for."""
+    """Invariant 11: a flood without a token costs a line a minute, whatever it asks for."""
     async with front.http(authorization="Bearer " + "x" * 1000) as http:
         for number in range(400):
             answer = await http.get(f"/mcp/v1/{'y' * 1000}{number}", headers={"X": "z" * 1000})
@@ -162,7 +162,7 @@ async def test_strangers_cannot_fill_the_log(front: Front, record: Record) -> No
 async def test_a_caller_that_breaks_off_is_on_record_all_the_same(
     front: Front, record: Record
 ) -> None:
-    """Invariant 10: nobody stays out of the log by not waiting for the answer."""
+    """Invariant 11: nobody stays out of the log by not waiting for the answer."""
     async with front.mcp() as client:
         opened = await client.call_tool("open_session", {"reuse": False})
         assert opened.structured_content is not None

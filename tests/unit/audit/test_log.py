@@ -13,13 +13,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from sandbox.audit import AuditLog, DenialEntry
+from sandbox.audit import AuditLog, DenialEntry, EgressEntry
 from sandbox.audit import log as log_module
 from sandbox.audit.chain import MAX_LINE_BYTES, Head
 from sandbox.audit.files import HEAD, read_head, segments
+from sandbox.audit.floods import MAX_KINDS, OTHERS
 from sandbox.errors import ConfigError, InfrastructureError
 
 from .logs import Logs, call
@@ -378,7 +380,7 @@ def test_strangers_are_counted_and_summed_up_once_a_minute(logs: Logs) -> None:
     for _ in range(1000):
         log.deny("token", "192.0.2.7")
     log.deny("host", "192.0.2.8")
-    assert len(logs.lines()) == 1
+    assert len(logs.lines()) == 2
     logs.now += 61
     log.tidy()
     log.tidy()
@@ -386,13 +388,56 @@ def test_strangers_are_counted_and_summed_up_once_a_minute(logs: Logs) -> None:
     log.close()
     told = [line.values for line in logs.lines()]
     assert {line.kind for line in logs.lines()} == {DenialEntry.kind}
-    assert [(each["reason"], each["requests"]) for each in told] == [
-        ("token", 1),
+    assert [(each["reason"], each.get("repeated")) for each in told] == [
+        ("token", None),
+        ("host", None),
         ("token", 999),
-        ("host", 1),
-        ("token", 1),
+        ("token", None),
     ]
-    assert told[1]["client"] == "192.0.2.7"
+    assert told[2]["client"] == "192.0.2.7"
+
+
+# --- untrusted code
+
+
+def verdict(host: str, **values: Any) -> EgressEntry:
+    told: dict[str, Any] = {"verdict": "deny", "principal": "ann", "session_id": "s-1", "port": 443}
+    return EgressEntry(host=host, **{**told, **values})
+
+
+def test_verdicts_that_are_alike_are_summed_up_and_none_is_left_out(logs: Logs) -> None:
+    log = logs.open()
+    for _ in range(500):
+        log.record(verdict("a.example"))
+    log.record(verdict("a.example", verdict="allow"))
+    log.record(verdict("b.example"))
+    log.record(verdict("a.example", session_id="s-2"))
+    logs.now += 61
+    log.record(verdict("a.example"))
+    log.close()
+    told = [line.values for line in logs.lines()]
+    assert [(each["session_id"], each["host"], each.get("repeated")) for each in told] == [
+        ("s-1", "a.example", None),
+        ("s-1", "a.example", None),
+        ("s-1", "b.example", None),
+        ("s-2", "a.example", None),
+        ("s-1", "a.example", 499),
+        ("s-1", "a.example", None),
+    ]
+
+
+def test_a_session_cannot_push_the_lines_about_it_out_of_the_log(logs: Logs) -> None:
+    log = logs.open(max_bytes=SMALL)
+    log.record(call(tool="what it wants to hide"))
+    for number in range(20_000):
+        log.record(verdict(f"{number}.example"))
+        log.tidy()
+    log.close()
+    assert logs.verify().is_intact
+    told = [line.values for line in logs.lines()]
+    assert told[0]["tool"] == "what it wants to hide"
+    assert sum(1 + each.get("repeated", 0) for each in told[1:-1]) == MAX_KINDS
+    assert (told[-1]["host"], told[-1]["repeated"]) == (OTHERS, 20_000 - MAX_KINDS)
 
 
 # --- its end
