@@ -7,12 +7,14 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+import anyio
 import yaml
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from sandbox.cli import exits
+from sandbox.cli.reach import explain_reach
 from sandbox.cli.wiring import policy_set
 from sandbox.config import Settings
 from sandbox.policy import (
@@ -60,10 +62,15 @@ def check_policies(files: list[Path]) -> int:
     return exits.FAILED if wrong else exits.OK
 
 
-def explain_policy(settings: Settings, name: str, path: str, *, as_json: bool) -> None:
-    """Print what a policy allows, or what it says about one path."""
+def explain_policy(settings: Settings, name: str, *, reach: str, path: str, as_json: bool) -> None:
+    """Print what a policy allows, or what it says about one destination and one path."""
     policy = policy_set(settings).get(name)
-    _print_sentences([explain_path(policy, path)] if path else explain(policy), as_json)
+    answers: list[Sentence] = []
+    if reach:
+        answers.append(anyio.run(explain_reach, settings, policy, reach))
+    if path:
+        answers.append(explain_path(policy, path))
+    _print_sentences(answers or explain(policy), as_json)
 
 
 def diff_policies(settings: Settings, first: str, second: str, *, as_json: bool) -> int:

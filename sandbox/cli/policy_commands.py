@@ -53,6 +53,12 @@ def policy_check(files: Annotated[list[Path], typer.Argument(metavar="FILE...")]
 @policy_app.command("explain")
 def policy_explain(
     name: str,
+    reach: Annotated[
+        str,
+        typer.Option(
+            metavar="HOST:PORT", help="Is this reachable? Or http://HOST/PATH, for plain HTTP."
+        ),
+    ] = "",
     path: Annotated[
         str, typer.Option(metavar="PATH", help="What may be done with this path inside?")
     ] = "",
@@ -62,16 +68,19 @@ def policy_explain(
 ) -> None:
     """Say in sentences what a policy allows, and which key says so.
 
-    With a question it answers that alone, with the rule that decides.
+    With a question it answers that alone, with the rule that decides. Names are resolved, nothing
+    is connected to.
 
     [bold]sandbox policy explain offline[/bold]
+
+    [bold]sandbox policy explain allowlist --reach api.example.com:443[/bold]
 
     [bold]sandbox policy explain readonly-data --path /data/datasets/iris.csv[/bold]
     """
     from sandbox.cli import policies as commands
 
     settings = options.settings(config, policies=policies).settings
-    commands.explain_policy(settings, name, path, as_json=as_json)
+    commands.explain_policy(settings, name, reach=reach, path=path, as_json=as_json)
 
 
 @policy_app.command("diff")

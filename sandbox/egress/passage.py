@@ -12,17 +12,10 @@ from sandbox.egress.asking import Asked, Plain, read_plain
 from sandbox.egress.forward import forward
 from sandbox.egress.heads import with_header
 from sandbox.egress.inbound import Inbound
+from sandbox.egress.judging import judge
 from sandbox.egress.meter import Meter
 from sandbox.egress.outward import connect_any
-from sandbox.egress.rules import (
-    DEFAULT_RULE,
-    Rules,
-    Verdict,
-    denied,
-    objection,
-    verdict,
-    verdict_on_address,
-)
+from sandbox.egress.rules import DEFAULT_RULE, Rules, Verdict, denied, objection
 from sandbox.egress.surroundings import Egress, Question
 from sandbox.egress.tunnel import Refused, first_bytes, relay, starts_with_tls
 from sandbox.policy.network import AllowRule
@@ -79,25 +72,12 @@ class Passage:
             Refused: A rule says no.
             Unreachable: Its name does not resolve.
         """
-        rules, request = self._rules(), self.request
-        given = verdict(rules, request, await self._egress.services.known(rules.services))
-        rule = given.allow
-        if rule is None:
+        given, self.pins = await judge(
+            self._rules, self.request, self._egress, consider=self._considered
+        )
+        if not given.allowed or given.allow is None:
             raise Refused(given)
-        if rule.ask:
-            await self._ask(given)
-        if rule.address is not None:
-            self.pins = (rules.addresses[rule.address],)
-        elif request.host.address is not None:
-            self.pins = (request.host.address,)
-        else:
-            self.pins = await self._egress.resolver.resolve(request.host.text)
-        is_own = self._egress.dialer.is_own
-        for address in self.pins:
-            found = verdict_on_address(self._rules(), request, given, address, is_own)
-            if not found.allowed:
-                raise Refused(found)
-        return given, rule
+        return given, given.allow
 
     def denied_now(self) -> Verdict | None:
         """What denies it by the rules of now; None when nothing does."""
@@ -172,7 +152,10 @@ class Passage:
             tls = self._egress.tls()
         await forward(plain, head, outside, self._meter, tls)
 
-    async def _ask(self, given: Verdict) -> None:
+    async def _considered(self, given: Verdict) -> Verdict:
+        """The verdict as it stands after a person was asked, if its rule wants that."""
+        if given.allow is None or not given.allow.ask:
+            return given
         request = self.request
         answer = await self._egress.approver.ask(
             Question(
@@ -183,8 +166,9 @@ class Passage:
                 rule=given.rule,
             )
         )
-        if not answer.allowed:
-            raise Refused(Verdict(False, given.rule, answer.reason, answer.remedy))
+        if answer.allowed:
+            return given
+        return Verdict(False, given.rule, answer.reason, answer.remedy)
 
 
 async def _in_time(part: Awaitable[_T]) -> _T:
