@@ -11,12 +11,24 @@ from sandbox.errors import NotFound, NotPermitted, PolicyError, PolicyNotEnforce
 from sandbox.policy import Policy, PolicySet
 from sandbox.runtimes.base import ContainerInfo, EngineInfo
 from sandbox.sessions.labels import read_labels, recompile
-from sandbox.spec import MAX_UID, MIN_UID, ContainerSpec, SessionIdentity, mismatches
+from sandbox.spec import (
+    CA_FILE,
+    CA_VARIABLES,
+    MAX_UID,
+    MIN_UID,
+    NETWORK_VARIABLES,
+    PROXY_VARIABLES,
+    ContainerSpec,
+    SessionIdentity,
+    mismatches,
+)
 
 MAX_AGE_S = 120.0
 """How long ago a session may have begun when its container is made: openings wait their turn."""
 MAX_AHEAD_S = 5.0
 MAX_PRINCIPAL = 256
+MAX_VARIABLE = 4096
+INDEX_VARIABLES = NETWORK_VARIABLES - {*CA_VARIABLES, *PROXY_VARIABLES}
 SAME_POLICIES = "Give the broker the same version and policy files as the controller."
 
 _SESSION = re.compile(r"s-[a-z2-7]{26}")
@@ -77,6 +89,7 @@ class Rules:
             spec = recompile(replace(info, facts=facts), identity, policy, engine, self._seccomp)
         except PolicyNotEnforced as exc:
             raise NotPermitted(exc.message, remedy=exc.remedy) from exc
+        spec = spec.model_copy(update={"environment": spec.environment | _way_out(policy, asked)})
         if asked != spec:
             raise NotPermitted(
                 "The container is not what its policy says: "
@@ -110,6 +123,22 @@ class Rules:
         for what, is_wrong in wrong.items():
             if is_wrong:
                 raise NotPermitted(f"The container's labels hold no {what} of a new session.")
+
+
+def _way_out(policy: Policy, asked: ContainerSpec) -> dict[str, str]:
+    """The variables by which programs inside find what a policy opens, as the controller knows it.
+
+    They are the controller's to say, for it is the way out. They act inside alone, where it may run
+    whatever it likes; so only what they are is looked at.
+    """
+    if policy.network.is_none:
+        return {}
+    return {
+        name: value
+        for name, value in asked.environment.items()
+        if (name in CA_VARIABLES and value == CA_FILE)
+        or (name in INDEX_VARIABLES and len(value) <= MAX_VARIABLE and value.isprintable())
+    }
 
 
 def _differences(spec: ContainerSpec, asked: ContainerSpec) -> list[str]:

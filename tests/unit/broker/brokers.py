@@ -33,7 +33,13 @@ def rules(**options: Any) -> Rules:
     return Rules(load(), seccomp_profile(), image_for, **options)
 
 
-def spec(*, runtime: str = "runc", policy: str = "offline", **identity: Any) -> ContainerSpec:
+def spec(
+    *,
+    runtime: str = "runc",
+    policy: str = "offline",
+    variables: dict[str, str] | None = None,
+    **identity: Any,
+) -> ContainerSpec:
     """The spec of a new session, as an honest controller compiles it."""
     now = time.time()
     chosen = load().get(policy)
@@ -53,6 +59,7 @@ def spec(*, runtime: str = "runc", policy: str = "offline", **identity: Any) -> 
         seccomp=seccomp_profile(),
         runtime_override=runtime,
         cpus_available=ENGINE.cpus,
+        variables=variables,
     )
 
 

@@ -9,6 +9,8 @@ import pytest
 from sandbox.errors import NotPermitted
 from sandbox.policy import load
 from sandbox.spec import (
+    CA_FILE,
+    CA_VARIABLES,
     LABEL_BROKER,
     LABEL_POLICY_DIGEST,
     LABEL_POLICY_JSON,
@@ -33,6 +35,33 @@ def test_what_an_honest_controller_compiles_is_what_the_broker_compiles(
         pytest.skip("the policy does not permit it")
     asked = spec(policy=policy, runtime=runtime)
     assert rules().compiled(asked, ENGINE) == asked
+
+
+def test_a_policy_with_a_way_out_may_say_where_it_is() -> None:
+    for variables in (
+        {"PIP_INDEX_URL": "https://index.test/simple", "PIP_TRUSTED_HOST": "index.test"},
+        dict.fromkeys(CA_VARIABLES, CA_FILE),
+    ):
+        asked = spec(policy="package-index", variables=variables)
+        assert rules().compiled(asked, ENGINE) == asked
+        with pytest.raises(NotPermitted, match="environment"):
+            rules().compiled(spec(policy="offline", variables=variables), ENGINE)
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"LD_PRELOAD": "/workspace/evil.so"},
+        {"HTTPS_PROXY": "http://192.0.2.1"},
+        {"SSL_CERT_FILE": "/workspace/ca.pem"},
+        {"PIP_INDEX_URL": "x" * 5000},
+        {"PIP_INDEX_URL": "a\nb"},
+        {"OMP_NUM_THREADS": "999"},
+    ],
+)
+def test_no_other_variable_can_be_given(variables: dict[str, str]) -> None:
+    with pytest.raises(NotPermitted, match="environment"):
+        rules().compiled(spec(policy="package-index", variables=variables), ENGINE)
 
 
 CHANGES: dict[str, Any] = {
