@@ -23,11 +23,14 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
 from sandbox.errors import ConfigError
 from sandbox.policy.units import DAY, MIB, TIB, parse_duration, parse_size
+from sandbox.roots import Root, parse_roots, refuse_near
 
 PREFIX = "SANDBOX_"
 CONFIG_VARIABLE = "SANDBOX_CONFIG"
@@ -68,6 +71,7 @@ def _pairs(value: object) -> object:
 
 Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
 Folder = Annotated[Path, BeforeValidator(_folder)]
+Roots = Annotated[tuple[Root, ...], BeforeValidator(parse_roots)]
 Bytes = Annotated[int, BeforeValidator(_size)]
 Seconds = Annotated[int, BeforeValidator(_duration)]
 Name = Annotated[str, Field(pattern=r"\A[a-z0-9][a-z0-9._-]{0,63}\z")]
@@ -94,6 +98,10 @@ class Settings(BaseModel):
 
     policies: Folder | None = None
     """A folder of policies besides the built-in ones, which they may extend."""
+
+    roots: Roots = ()
+    """The folders of the host that policies may mount, by name: `{datasets: /srv/datasets}`, or
+    `{scratch: {path: /srv/scratch, writable: true}}`; as a variable `datasets=/srv/datasets,…`."""
 
     default_policy: str = Field("", max_length=64)
     """The policy of sessions that name none; empty: `offline`."""
@@ -133,6 +141,17 @@ class Settings(BaseModel):
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """How much is logged to standard error."""
+
+    @field_validator("roots")
+    @classmethod
+    def _roots_are_not_our_own(
+        cls, roots: tuple[Root, ...], info: ValidationInfo
+    ) -> tuple[Root, ...]:
+        package = Path(__file__).parent
+        refuse_near(roots, str(package), "the controller's own code")
+        if "state_dir" in info.data:
+            refuse_near(roots, str(info.data["state_dir"]), "the controller's state")
+        return roots
 
     @model_validator(mode="after")
     def _public_bind_names_its_hosts(self) -> Settings:
@@ -228,6 +247,11 @@ def load(
         settings = Settings.model_validate(values)
     except ValidationError as exc:
         raise _explained(exc, origins) from exc
+    if path is not None:
+        try:
+            refuse_near(settings.roots, str(path), "the controller's configuration")
+        except ValueError as exc:
+            raise ConfigError(f"{origins['roots']}: roots: {exc}.") from exc
     return Loaded(settings, origins)
 
 
@@ -330,5 +354,5 @@ def _shown(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key}={each}" for key, each in cast("dict[str, object]", value).items())
     if isinstance(value, tuple):
-        return ", ".join(cast(tuple[str, ...], value))
+        return ", ".join(map(str, cast(tuple[object, ...], value)))
     return "" if value is None else str(value)

@@ -8,14 +8,15 @@ Under ``runsc`` the kernel inside is gVisor's, and four things are its own affai
 calls by our profile unless told to, so calls that it serves itself inside the sandbox may succeed
 (``SERVED_BY_GVISOR``); it has no files to mask, since its /proc and /sys show nothing of the host;
 it shows no control groups; and of a tmpfs it does not tell the inodes, nor nosuid and nodev, which
-are moot for a process that can gain no privileges and make no devices. The engine's inspection
+are moot for a process that can gain no privileges and make no devices; and a folder of the host has
+there neither its own device and inode nor its options. The engine's inspection
 answers for those there. Everything else is the same.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 import anyio
@@ -24,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, Valida
 from sandbox.errors import PolicyNotEnforced
 from sandbox.link import Link
 from sandbox.spec import NETWORK_VARIABLES, SHM, ContainerSpec, Tmpfs
+from sandbox.spec import Mount as SpecMount
 
 TIMEOUT_S = 10.0
 
@@ -57,6 +59,13 @@ _ENGINE_MOUNTS: dict[str, tuple[frozenset[str] | None, bool]] = {
     "/usr/sbin/docker-init": (None, True),
 }
 _CGROUPS = "/sys/fs/cgroup"
+# Filesystems that show the kernel itself, which no folder of a root may be.
+_KERNELS_OWN = frozenset(
+    {
+        *("proc", "sysfs", "devtmpfs", "devpts", "mqueue", "cgroup", "cgroup2", "debugfs"),
+        *("tracefs", "securityfs", "bpf", "configfs", "efivarfs", "nsfs", "binfmt_misc"),
+    }
+)
 # Of the masked paths, those that every Linux has: the others are masked where they exist.
 _ALWAYS_MASKED = (
     *("/proc/cmdline", "/proc/loadavg", "/proc/version", "/proc/vmstat", "/sys/bus", "/sys/class"),
@@ -79,6 +88,17 @@ class Mount(_Frozen):
     target: Name
     fstype: Name
     options: Annotated[tuple[Name, ...], Field(max_length=256)]
+
+
+class Place(_Frozen):
+    """A directory that was looked at: name, mode, uid, gid, device and inode of each part of its
+    path, and what became of the try to make a file in it (an errno's name, or ``allowed``)."""
+
+    steps: Annotated[
+        tuple[tuple[Name, StrictInt, StrictInt, StrictInt, StrictInt, StrictInt], ...],
+        Field(max_length=128),
+    ]
+    write: Name
 
 
 Mask = Annotated[str, Field(pattern=r"\A[0-9a-f]{1,16}\z")]
@@ -107,6 +127,7 @@ class Facts(_Frozen):
     routes: Annotated[tuple[Name, ...], Field(max_length=1024)]
     root_read_only: StrictBool
     mounts: Annotated[tuple[Mount, ...], Field(max_length=1024)]
+    places: Annotated[dict[Name, Place], Field(max_length=64)]
     memory_limit: StrictInt | None
     pids_limit: StrictInt | None
     nofile: StrictInt
@@ -139,8 +160,16 @@ class Proof(_Frozen):
         return tuple(check for check in self.checks if not check.ok)
 
 
-async def prove(link: Link, spec: ContainerSpec) -> Proof:
+async def prove(
+    link: Link, spec: ContainerSpec, directories: Mapping[str, tuple[int, int]] | None = None
+) -> Proof:
     """Have the supervisor measure its container, and compare that with the spec.
+
+    Args:
+        link: To the supervisor.
+        spec: What its container must be.
+        directories: The device and inode that each mount must be, by its target; those that are
+            not known are not compared.
 
     Raises:
         PolicyNotEnforced: Something is weaker than the spec, or was not measured.
@@ -148,8 +177,9 @@ async def prove(link: Link, spec: ContainerSpec) -> Proof:
     """
     try:
         with anyio.fail_after(TIMEOUT_S):
-            answer = await link.call("probe")
-        proof = examine(spec, Facts.model_validate(answer))
+            places = [mount.target for mount in spec.mounts]
+            answer = await link.call("probe", **({"places": places} if places else {}))
+        proof = examine(spec, Facts.model_validate(answer), directories or {})
     except TimeoutError as exc:
         raise PolicyNotEnforced(
             f"The sandbox did not answer the probe within {TIMEOUT_S:g} s."
@@ -171,7 +201,9 @@ async def prove(link: Link, spec: ContainerSpec) -> Proof:
     return proof
 
 
-def examine(spec: ContainerSpec, facts: Facts) -> Proof:
+def examine(
+    spec: ContainerSpec, facts: Facts, directories: Mapping[str, tuple[int, int]] | None = None
+) -> Proof:
     """Compare facts with a spec, without judging: see :attr:`Proof.failed`."""
     gvisor = spec.runtime == "runsc"
     checks = (
@@ -180,6 +212,7 @@ def examine(spec: ContainerSpec, facts: Facts) -> Proof:
         *_network(facts),
         *_limits(spec, facts, gvisor=gvisor),
         *_mounts(spec, facts, gvisor=gvisor),
+        *_folders(spec, facts, directories or {}, gvisor=gvisor),
     )
     return Proof(runtime=spec.runtime, checks=checks, facts=facts)
 
@@ -233,7 +266,7 @@ def _mounts(spec: ContainerSpec, facts: Facts, *, gvisor: bool) -> Iterator[Chec
     times = Counter(mount.target for mount in facts.mounts)
     twice = sorted(target for target, number in times.items() if number > 1)
     yield _none_but("mounts.stacked", set(), twice)
-    wanted = {tmpfs.target for tmpfs in spec.tmpfs}
+    wanted = {mount.target for mount in (*spec.tmpfs, *spec.mounts)}
     unexpected = [
         f"{mount.target} ({mount.fstype})"
         for mount in facts.mounts
@@ -262,6 +295,37 @@ def _mounts(spec: ContainerSpec, facts: Facts, *, gvisor: bool) -> Iterator[Chec
         "read-only" if any(_is_proc_sys(mount) for mount in facts.mounts) else "writable",
         ok=any(_is_proc_sys(mount) for mount in facts.mounts),
     )
+
+
+def _folders(
+    spec: ContainerSpec,
+    facts: Facts,
+    directories: Mapping[str, tuple[int, int]],
+    *,
+    gvisor: bool,
+) -> Iterator[Check]:
+    """The folders of the host: mounted as they must be, and those that are meant."""
+    table = {mount.target: mount for mount in facts.mounts}
+    for folder in spec.mounts:
+        name = f"mounts.{folder.target}"
+        yield _folder_options(name, folder, table.get(folder.target), gvisor=gvisor)
+        place = facts.places.get(folder.target)
+        written = place is None or place.write == "allowed"
+        if folder.read_only:
+            said = place.write if place else "not tried"
+            yield _check(f"{name}.write", "refused", said, ok=not written)
+        if folder.target in directories and not gvisor:
+            found = place.steps[-1][4:] if place and place.steps else None
+            yield _equal(f"{name}.directory", directories[folder.target], found)
+
+
+def _folder_options(name: str, folder: SpecMount, mount: Mount | None, *, gvisor: bool) -> Check:
+    expected = [] if gvisor else ["ro" if folder.read_only else "rw", "nosuid", "nodev"]
+    if mount is None:
+        return _check(name, " ".join(expected) or "mounted", "not mounted", ok=False)
+    ok = mount.fstype not in _KERNELS_OWN and not [w for w in expected if w not in mount.options]
+    found = " ".join((mount.fstype, *mount.options))
+    return _check(name, " ".join(("a folder", *expected)), found, ok=ok)
 
 
 def _is_proc_sys(mount: Mount) -> bool:

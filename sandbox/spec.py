@@ -112,6 +112,15 @@ class Tmpfs(_Frozen):
     noexec: bool = False
 
 
+class Mount(_Frozen):
+    """A folder of the engine's host: it alone, not what is mounted within it; no devices, no
+    set-id programs."""
+
+    source: str
+    target: str
+    read_only: bool = True
+
+
 class Ulimit(_Frozen):
     """A resource limit of every process: ``name`` as in setrlimit(2), lower case."""
 
@@ -154,6 +163,7 @@ class ContainerSpec(_Frozen):
     cgroupns_mode: str
     ulimits: tuple[Ulimit, ...]
     tmpfs: tuple[Tmpfs, ...]
+    mounts: tuple[Mount, ...] = ()
     masked_paths: tuple[str, ...]
     readonly_paths: tuple[str, ...]
     log_driver: str
@@ -198,6 +208,7 @@ def compile_spec(
     image: str,
     runtimes: tuple[str, ...],
     seccomp: str,
+    mounts: tuple[Mount, ...] = (),
     runtime_override: str | None = None,
     cpus_available: int | None = None,
     variables: Mapping[str, str] | None = None,
@@ -210,6 +221,7 @@ def compile_spec(
         image: The engine's reference of the policy's image.
         runtimes: The runtimes that the engine has.
         seccomp: The profile as JSON.
+        mounts: The folders that the policy's mounts mean (``sandbox.mounts``).
         runtime_override: A runtime to take if the policy permits it; None or empty for the
             policy's preference.
         cpus_available: The processors of the engine, which refuses more; None when not known.
@@ -217,8 +229,12 @@ def compile_spec(
 
     Raises:
         NotPermitted: The policy does not permit the override.
-        PolicyNotEnforced: The engine has no runtime that the policy permits.
+        PolicyNotEnforced: The engine has no runtime that the policy permits, or the mounts are not
+            the policy's.
     """
+    wanted = [(rule.target, rule.read_only) for rule in policy.mounts]
+    if [(mount.target, mount.read_only) for mount in mounts] != wanted:
+        raise PolicyNotEnforced(f"The mounts are not those of the policy {policy.name!r}.")
     limits = policy.limits
     cpus = min(limits.cpus, cpus_available or limits.cpus)
     return ContainerSpec(
@@ -265,6 +281,7 @@ def compile_spec(
             _tmpfs(TMP, policy.tmp, identity.uid),
             _tmpfs(WORKSPACE, policy.workspace, identity.uid),
         ),
+        mounts=mounts,
         masked_paths=MASKED_PATHS,
         readonly_paths=READONLY_PATHS,
         log_driver="none",
@@ -351,7 +368,10 @@ def _tmpfs(target: str, policy: TmpfsPolicy, uid: int) -> Tmpfs:
 
 
 _UNORDERED = frozenset(
-    {"cap_add", "cap_drop", "security_opt", "ulimits", "tmpfs", "masked_paths", "readonly_paths"}
+    {
+        *("cap_add", "cap_drop", "security_opt", "ulimits", "tmpfs", "mounts", "masked_paths"),
+        "readonly_paths",
+    }
 )
 
 

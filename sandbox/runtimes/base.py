@@ -64,6 +64,8 @@ class EngineInfo:
     architecture: str
     memory_bytes: int
     cpus: int
+    data_root: str = ""
+    """The directory that is the engine's own; empty when it does not say."""
 
 
 class ContainerRuntime(Protocol):

@@ -157,7 +157,7 @@ class Adoption:
             raise PolicyNotEnforced("its container is labelled with another principal")
         if self._around.clock() >= identity.expires_at:
             raise _Expired(f"its lifetime of {policy.limits.lifetime_s:g} s was over")
-        spec = recompile(info, identity, policy, engine, self._seccomp)
+        spec = recompile(info, identity, policy, engine, self._seccomp, self._around.roots)
         if wrong := mismatches(spec, info.facts):
             raise PolicyNotEnforced("its container does not match its policy: " + "; ".join(wrong))
         return Birth(

@@ -10,6 +10,7 @@ import anyio
 from sandbox.audit import AuditLog
 from sandbox.egress import Egress, Tightening
 from sandbox.policy import Policy
+from sandbox.roots import Root
 from sandbox.runtimes.base import ContainerRuntime
 from sandbox.sessions.engine import KnownEngine
 from sandbox.sessions.journal import Journal
@@ -29,6 +30,7 @@ class Surroundings:
         connecting: How many links are made at once.
         egress: The way out that policies may open.
         clock: Unix time, seconds.
+        roots: The folders of the host that policies may mount.
     """
 
     runtime: ContainerRuntime
@@ -39,6 +41,7 @@ class Surroundings:
     connecting: anyio.CapacityLimiter
     egress: Egress
     clock: Callable[[], float]
+    roots: tuple[Root, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

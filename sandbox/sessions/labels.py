@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 
 from sandbox.errors import PolicyNotEnforced, SandboxError
+from sandbox.mounts import sources
 from sandbox.policy import Policy
+from sandbox.roots import Root
 from sandbox.runtimes.base import ContainerInfo, EngineInfo
 from sandbox.spec import (
     LABEL_CREATED_AT,
@@ -59,11 +61,13 @@ def recompile(
     policy: Policy,
     engine: EngineInfo,
     seccomp: str,
+    roots: tuple[Root, ...],
 ) -> ContainerSpec:
     """The spec that a container of these labels must match.
 
     Its image and its runtime are taken from the container: a newer image, or another preference
-    since, is no reason to end a live session.
+    since, is no reason to end a live session. What its roots are now counts: a session must not go
+    on with a folder that the operator no longer lends.
 
     Raises:
         SandboxError: The policy does not permit this container.
@@ -75,6 +79,7 @@ def recompile(
         image=str(facts.get("image")),
         runtimes=engine.runtimes,
         seccomp=seccomp,
+        mounts=sources(policy, roots, engine.data_root),
         runtime_override=str(facts.get("runtime")),
         cpus_available=engine.cpus,
     )

@@ -57,7 +57,7 @@ class SessionManager:
     Args:
         runtime: Where the containers are.
         policies: What callers may ask for.
-        settings: ``runtime``, ``max_sessions`` and those of the audit log are read here.
+        settings: ``runtime``, ``max_sessions``, ``roots`` and those of the audit log are read here.
         slot: The controller's place in the state directory; released by whoever took it.
         image_for: The engine's reference of an image that a policy names.
         seccomp: The seccomp profile as JSON; empty for the built-in one.
@@ -114,6 +114,7 @@ class SessionManager:
                 anyio.CapacityLimiter(OPEN_AT_ONCE),
                 self._egress,
                 self._clock,
+                self._settings.roots,
             )
             self._adoption = Adoption(
                 around,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 from sandbox.config import Settings
 from sandbox.egress import Outfit
 from sandbox.errors import QuotaExceeded
+from sandbox.mounts import sources
 from sandbox.policy import Policy
 from sandbox.runtimes.base import EngineInfo
 from sandbox.sessions.birth import Birth, Surroundings
@@ -68,7 +69,9 @@ class Opener:
 
         Raises:
             QuotaExceeded: The caller, or the controller, has as many sessions as may be.
-            NotPermitted: The policy does not permit the runtime that the settings force.
+            NotPermitted: The policy does not permit the runtime that the settings force, or it
+                mounts what may not be mounted so.
+            ConfigError: The policy mounts a root that the operator does not have.
             PolicyNotEnforced: The engine has no runtime that the policy permits.
         """
         self._check_quota(caller, policy, others)
@@ -87,6 +90,7 @@ class Opener:
             image=self._image_for(policy.image),
             runtimes=engine.runtimes,
             seccomp=self._seccomp,
+            mounts=sources(policy, self._around.roots, engine.data_root),
             runtime_override=self._settings.runtime or None,
             cpus_available=engine.cpus,
             variables=given.variables,

@@ -26,6 +26,7 @@ from sandbox.errors import (
 from sandbox.files import Files
 from sandbox.kernels import DEFAULT_KERNEL_ID, Kernels
 from sandbox.link import Link
+from sandbox.mounts import Identity, look
 from sandbox.processes import Processes
 from sandbox.proof import Proof, prove
 from sandbox.sessions.birth import Birth, Surroundings
@@ -90,6 +91,8 @@ class Session:
         self._was_opened = self._is_handed_over = self.is_adopted
         self._is_proved = birth.is_proved
         self._proof: Proof | None = None
+        self._roots = around.roots
+        self._directories: dict[str, Identity] | None = None
         self._runtime = around.runtime
         self._journal = around.journal
         self._record = SessionRecord(around.audit, birth)
@@ -303,6 +306,7 @@ class Session:
             return
         async with self._opening:
             container_id = ""
+            await self._look()
             # Shielded, so that the id of a container that was made is always known here.
             with anyio.CancelScope(shield=True):
                 self.container_id = container_id = await self._runtime.create(self._spec)
@@ -357,8 +361,14 @@ class Session:
                 return True
         return None
 
+    async def _look(self) -> dict[str, Identity]:
+        """The directories that are to be mounted, as they were before the container was made."""
+        if self._directories is None:
+            self._directories = await look(self._spec.mounts, self._roots)
+        return self._directories
+
     async def _prove(self, link: Link) -> None:
-        self._proof = await prove(link, self._spec)
+        self._proof = await prove(link, self._spec, await self._look())
         self._is_proved = True
 
     async def _give_certificates(self) -> None:

@@ -11,12 +11,16 @@ import platform
 import resource
 import signal
 import socket
+from collections.abc import Sequence
+from dataclasses import astuple
 from typing import Any
 
 from sandbox.errors import InfrastructureError
+from sandbox.places import walk
 from sandbox.stream import Stream
 from sandbox.supervisor.children import Children
 from sandbox.supervisor.pipes import Descriptor
+from sandbox.supervisor.requests import strings
 
 LIMIT_S = 5.0
 
@@ -42,10 +46,11 @@ class Probe:
 
     async def run(self, stream: Stream) -> None:
         """``probe``"""
+        places = strings(stream.request, "places") or []
         reading, writing = os.pipe()
         output = Descriptor(reading)
         try:
-            pid = _fork(writing)
+            pid = _fork(writing, places)
         except OSError as exc:
             output.close()
             raise InfrastructureError(f"No process for the probe: {exc.strerror}.") from exc
@@ -67,7 +72,7 @@ class Probe:
         stream.end()
 
 
-def _fork(writing: int) -> int:
+def _fork(writing: int, places: list[str]) -> int:
     old = signal.pthread_sigmask(signal.SIG_BLOCK, set(signal.valid_signals()))
     try:
         pid = os.fork()
@@ -80,7 +85,7 @@ def _fork(writing: int) -> int:
             signal.set_wakeup_fd(-1)
             os.dup2(writing, 1)
             os.closerange(2, os.sysconf("SC_OPEN_MAX"))
-            raw = json.dumps(measure()).encode()
+            raw = json.dumps(measure(places)).encode()
             while raw:
                 raw = raw[os.write(1, raw) :]
         finally:
@@ -89,8 +94,12 @@ def _fork(writing: int) -> int:
     return pid
 
 
-def measure() -> dict[str, Any]:
-    """All facts of ``docs/link.md``; call it in a process that can be thrown away."""
+def measure(places: Sequence[str] = ()) -> dict[str, Any]:
+    """All facts of ``docs/link.md``; call it in a process that can be thrown away.
+
+    Args:
+        places: Directories to look at besides.
+    """
     status = _status()
     return {
         "uid": os.getuid(),
@@ -109,6 +118,7 @@ def measure() -> dict[str, Any]:
         "routes": _routes(),
         "root_read_only": _root_read_only(),
         "mounts": _mounts(),
+        "places": {path: _place(path) for path in places},
         "memory_limit": _limit("memory_limit"),
         "pids_limit": _limit("pids_limit"),
         "nofile": resource.getrlimit(resource.RLIMIT_NOFILE)[1],
@@ -171,6 +181,21 @@ def _mounts() -> list[dict[str, Any]]:
             both = [*options.split(","), *(rest[0].split(",") if rest else ())]
             found.append({"target": target, "fstype": fstype, "options": list(dict.fromkeys(both))})
     return found
+
+
+def _place(path: str) -> dict[str, Any]:
+    """What the parts of a path are, and what became of the try to make a file there."""
+    try:
+        steps = [astuple(step) for step in walk(path)]
+    except OSError as exc:
+        return {"steps": [], "write": errno.errorcode.get(exc.errno or 0, "refused")}
+    attempt = f"{path}/.sandbox-probe-{os.urandom(8).hex()}"
+    try:
+        os.close(os.open(attempt, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    except OSError as exc:
+        return {"steps": steps, "write": errno.errorcode.get(exc.errno or 0, "refused")}
+    os.unlink(attempt)
+    return {"steps": steps, "write": "allowed"}
 
 
 def _limit(name: str) -> int | None:

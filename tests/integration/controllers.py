@@ -10,6 +10,7 @@ from typing import Any
 
 import anyio
 
+from sandbox import resources
 from sandbox.config import Settings
 from sandbox.kernels import Execution, ExecutionResult
 from sandbox.policy import load
@@ -34,6 +35,10 @@ class Controllers:
         self.engine = engine
         self.state = state
         self.runtime = runtime
+        self.settings: dict[str, Any] = {}
+        """Further settings of the controllers that are started from now on."""
+        self.policies: list[Path] = []
+        """Folders of policies besides the built-in ones."""
         self.ahead_s = 0.0
         """How much later it is than it seems."""
 
@@ -42,11 +47,11 @@ class Controllers:
         self, kind: SlotKind = "serve", *, keep: bool = False
     ) -> AsyncIterator[SessionManager]:
         """A controller for the time of a block."""
-        settings: dict[str, Any] = {"state_dir": self.state, "runtime": self.runtime}
+        settings = {"state_dir": self.state, "runtime": self.runtime, **self.settings}
         with take_slot(self.state, kind) as slot:
             async with SessionManager(
                 self.engine,
-                load(),
+                load(resources.policies(), *self.policies),
                 Settings(**settings),
                 slot,
                 keep_sessions=keep,

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -15,9 +16,11 @@ import sandbox.runtimes.docker.runtime as adapter
 from sandbox import images
 from sandbox.errors import PolicyNotEnforced
 from sandbox.link import Link
+from sandbox.mounts import sources
 from sandbox.policy import Limits, load, seccomp_profile
 from sandbox.processes import Processes
 from sandbox.proof import Proof, prove
+from sandbox.roots import Root
 from sandbox.runtimes.docker import DockerRuntime
 from sandbox.sessions import Caller, SessionManager
 from sandbox.spec import (
@@ -39,7 +42,9 @@ Body = dict[str, Any]
 pytestmark = pytest.mark.anyio
 
 
-async def spec_of(engine: DockerRuntime, policy_name: str) -> ContainerSpec:
+async def spec_of(
+    engine: DockerRuntime, policy_name: str, roots: tuple[Root, ...] = ()
+) -> ContainerSpec:
     found = await engine.engine()
     policy = load().get(policy_name)
     identity = SessionIdentity(
@@ -56,6 +61,7 @@ async def spec_of(engine: DockerRuntime, policy_name: str) -> ContainerSpec:
         image=images.reference(policy.image),
         runtimes=found.runtimes,
         seccomp=seccomp_profile(),
+        mounts=sources(policy, roots),
         runtime_override=RUNTIME,
         cpus_available=found.cpus,
     )
@@ -93,9 +99,9 @@ async def verdict_of(link: Link, spec: ContainerSpec) -> Proof | PolicyNotEnforc
 
 @pytest.mark.parametrize("policy", load().names())
 async def test_what_a_policy_says_is_what_the_engine_applies_and_what_is_true_inside(
-    engine: DockerRuntime, policy: str
+    engine: DockerRuntime, policy: str, tmp_path: Path
 ) -> None:
-    spec = await spec_of(engine, policy)
+    spec = await spec_of(engine, policy, (Root("datasets", str(tmp_path)),))
     with anyio.fail_after(120):
         async with running(engine, spec) as (different, link):
             assert different == []

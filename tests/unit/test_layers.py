@@ -25,15 +25,18 @@ LAYERS = {
     "sandbox.mux": 0,
     "sandbox.stream": 0,
     "sandbox.link": 0,
+    "sandbox.places": 0,
     "sandbox.resources": 0,
     "sandbox.denials": 0,
     "sandbox.pipindex": 0,
     "sandbox.database": 0,
+    "sandbox.roots": 1,
     "sandbox.config": 1,
     "sandbox.audit": 1,
     "sandbox.policy": 1,
     "sandbox.images": 1,
     "sandbox.spec": 2,
+    "sandbox.mounts": 2,
     "sandbox.runtimes": 3,
     "sandbox.kernels": 4,
     "sandbox.terminals": 4,
@@ -72,6 +75,7 @@ FOREIGN = {
 }
 # Copied into the images: these modules and what the supervisor imports.
 INSIDE = ("sandbox.errors", "sandbox.wire", "sandbox.mux", "sandbox.stream", "sandbox.link")
+INSIDE += ("sandbox.places",)
 INSIDE_FOREIGN = {"zmq", "ipykernel", "IPython", "traitlets"}
 
 

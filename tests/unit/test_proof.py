@@ -13,7 +13,7 @@ from sandbox import resources
 from sandbox.errors import PolicyNotEnforced
 from sandbox.policy import load, seccomp_profile
 from sandbox.proof import IMAGE_VARIABLES, Facts, examine, prove
-from sandbox.spec import ContainerSpec, SessionIdentity, compile_spec
+from sandbox.spec import ContainerSpec, Mount, SessionIdentity, compile_spec
 
 Raw = dict[str, Any]
 
@@ -62,6 +62,7 @@ def as_measured(spec: ContainerSpec) -> Raw:
         "interfaces": ["lo"],
         "routes": [],
         "root_read_only": True,
+        "places": {},
         "mounts": [
             mount("/", "overlay", "ro relatime rw lowerdir=/a upperdir=/b workdir=/c"),
             mount("/proc", "proc", f"{RW} rw"),
@@ -313,6 +314,77 @@ GVISOR_WEAKENINGS = [
     (remount("/workspace", "tmpfs", "9p"), "mounts./workspace"),
     (unmount("/tmp"), "mounts./tmp"),
 ]
+
+
+FOLDERS = (
+    Mount(source="/srv/a", target="/data/a"),
+    Mount(source="/srv/b", target="/mnt/b", read_only=False),
+)
+
+
+def with_folders(runtime: str = "runc") -> tuple[ContainerSpec, Raw]:
+    """A container with two folders of the host, and what it measures."""
+    spec = spec_for(runtime).model_copy(update={"mounts": FOLDERS})
+    is_gvisor = runtime == "runsc"
+    facts = as_measured_by_gvisor(spec) if is_gvisor else as_measured(spec)
+    for folder, access in zip(FOLDERS, ("ro", "rw"), strict=True):
+        options = "rw" if is_gvisor else f"{access} nosuid nodev relatime rw"
+        facts["mounts"].append(mount(folder.target, "9p" if is_gvisor else "ext4", options))
+        steps = [["/", 0o40755, 0, 0, 9, 9], ["x", 0o40755, 0, 0, 7, 8]]
+        facts["places"][folder.target] = {
+            "steps": steps,
+            "write": "EROFS" if folder.read_only else "allowed",
+        }
+    return spec, facts
+
+
+@pytest.mark.parametrize("runtime", ["runc", "runsc"])
+def test_folders_that_are_mounted_as_they_must_be_are_proved(runtime: str) -> None:
+    spec, facts = with_folders(runtime)
+    directories = {"/data/a": (7, 8), "/mnt/b": (7, 8)}
+    proof = examine(spec, Facts.model_validate(facts), directories)
+    assert proof.failed == ()
+
+
+def write_of(value: str) -> Callable[[Raw], None]:
+    return lambda facts: facts["places"]["/data/a"].update(write=value)
+
+
+@pytest.mark.parametrize(
+    ("weaken", "name"),
+    [
+        (remount("/data/a", "ro", "rw"), "mounts./data/a"),
+        (remount("/data/a", "nosuid", ""), "mounts./data/a"),
+        (remount("/data/a", "nodev", ""), "mounts./data/a"),
+        (remount("/data/a", "ext4", "proc"), "mounts./data/a"),
+        (remount("/mnt/b", "nosuid", ""), "mounts./mnt/b"),
+        (unmount("/data/a"), "mounts./data/a"),
+        (add_mount("/data/a/sub", "ext4", "ro"), "mounts.unexpected"),
+        (add_mount("/data/a", "ext4", "ro"), "mounts.stacked"),
+        (write_of("allowed"), "mounts./data/a.write"),
+        (put("places", {}), "mounts./data/a.write"),
+        (put("places", {}), "mounts./data/a.directory"),
+        (lambda facts: facts["places"]["/data/a"].update(steps=[]), "mounts./data/a.directory"),
+    ],
+)
+def test_each_weakening_of_a_folder_is_caught(weaken: Callable[[Raw], None], name: str) -> None:
+    spec, facts = with_folders()
+    weaken(facts)
+    proof = examine(spec, Facts.model_validate(facts), {"/data/a": (7, 8)})
+    assert name in {check.name for check in proof.failed}
+
+
+def test_another_directory_than_the_one_that_was_looked_at_is_caught() -> None:
+    spec, facts = with_folders()
+    proof = examine(spec, Facts.model_validate(facts), {"/data/a": (7, 80)})
+    assert [check.name for check in proof.failed] == ["mounts./data/a.directory"]
+
+
+def test_a_folder_of_the_kernel_or_a_write_is_caught_under_gvisor_too() -> None:
+    spec, facts = with_folders("runsc")
+    write_of("allowed")(facts)
+    remount("/mnt/b", "9p", "sysfs")(facts)
+    assert failed(spec, facts) == {"mounts./data/a.write", "mounts./mnt/b"}
 
 
 @pytest.mark.parametrize(("weaken", "name"), GVISOR_WEAKENINGS)

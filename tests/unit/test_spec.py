@@ -87,6 +87,7 @@ def test_the_isolation_of_the_default_policy_is_exactly_this() -> None:
                 **{"mode": 0o700, "uid": 234567, "gid": 234567, "noexec": False},
             },
         ),
+        "mounts": (),
         "readonly_paths": ("/proc/sys", "/proc/sysrq-trigger"),
         "log_driver": "none",
     }
@@ -230,6 +231,7 @@ WEAKER: dict[str, Any] = {
     "ulimits": (),
     "tmpfs": (),
     "masked_paths": (),
+    "mounts": ({"source": "/", "target": "/data/x", "read_only": False},),
     "readonly_paths": (),
     "log_driver": "json-file",
 }

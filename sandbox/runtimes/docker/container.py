@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from sandbox.runtimes.base import ContainerInfo, ContainerState, ContainerStats
-from sandbox.spec import ContainerSpec, Tmpfs, Ulimit
+from sandbox.spec import ContainerSpec, Mount, Tmpfs, Ulimit
 
 _SECCOMP = "seccomp="
+# Bound alone, without what is mounted within it, now or later.
+_MOUNT_OPTIONS = "bind,private,nosuid,nodev"
 _RUNNING = frozenset({"running", "paused", "restarting"})
 # What a container of ours never has; reported when the engine says otherwise.
 _NEVER = (
-    *("Binds", "Mounts", "VolumesFrom", "Devices", "DeviceRequests", "DeviceCgroupRules"),
+    *("Binds", "VolumesFrom", "Devices", "DeviceRequests", "DeviceCgroupRules"),
     *("GroupAdd", "ExtraHosts", "Links", "PortBindings", "PidMode", "UTSMode", "UsernsMode"),
     *("Sysctls", "CgroupParent", "DnsSearch", "DnsOptions"),
 )
@@ -51,6 +53,7 @@ def create_request(spec: ContainerSpec) -> dict[str, Any]:
                 for limit in spec.ulimits
             ],
             "Tmpfs": {mount.target: _tmpfs_options(mount) for mount in spec.tmpfs},
+            "Mounts": [_volume(mount) for mount in spec.mounts],
             "MaskedPaths": list(spec.masked_paths),
             "ReadonlyPaths": list(spec.readonly_paths),
             "LogConfig": {"Type": spec.log_driver},
@@ -98,6 +101,7 @@ def facts_of(inspection: Mapping[str, Any]) -> dict[str, Any]:
     config, host = inspection["Config"], inspection["HostConfig"]
     options: list[str] = host.get("SecurityOpt") or []
     seccomp = [option for option in options if option.startswith(_SECCOMP)]
+    volumes = cast("list[Mapping[str, Any]]", host.get("Mounts") or [])
     uid, _, gid = str(config.get("User", "")).partition(":")
     found = ContainerSpec(
         name="",
@@ -132,14 +136,22 @@ def facts_of(inspection: Mapping[str, Any]) -> dict[str, Any]:
             for limit in host.get("Ulimits") or ()
         ),
         tmpfs=tuple(_tmpfs(target, text) for target, text in _object(host, "Tmpfs").items()),
+        mounts=tuple(mount for entry in volumes if (mount := _mount(entry)) is not None),
         masked_paths=_texts(host, "MaskedPaths"),
         readonly_paths=_texts(host, "ReadonlyPaths"),
         log_driver=str(_object(host, "LogConfig").get("Type", "")),
     )
     facts = found.facts()
     unexpected = {name: host[name] for name in _NEVER if host.get(name)}
-    if inspection.get("Mounts"):
-        unexpected["Mounts"] = inspection["Mounts"]
+    ours = {mount.target for mount in found.mounts}
+    strange = [entry for entry in volumes if _mount(entry) is None] + [
+        entry
+        for entry in cast("list[Mapping[str, Any]]", inspection.get("Mounts") or [])
+        if (entry.get("Type"), entry.get("Driver")) != ("volume", "local")
+        or entry.get("Destination") not in ours
+    ]
+    if strange:
+        unexpected["Mounts"] = strange
     if unexpected:
         facts["unexpected"] = unexpected
     return facts
@@ -184,6 +196,29 @@ def _tmpfs(target: str, text: str) -> Tmpfs:
         gid=int(options.get("gid", 0)),
         noexec="exec" not in options,
     )
+
+
+def _volume(mount: Mount) -> dict[str, Any]:
+    """A mount as an anonymous volume, which is removed with its container: docs/adr/0009."""
+    access = "ro" if mount.read_only else "rw"
+    options = {"type": "none", "o": f"{_MOUNT_OPTIONS},{access}", "device": mount.source}
+    return {
+        "Type": "volume",
+        "Target": mount.target,
+        "VolumeOptions": {"NoCopy": True, "DriverConfig": {"Name": "local", "Options": options}},
+    }
+
+
+def _mount(entry: Mapping[str, Any]) -> Mount | None:
+    """The mount that an entry of ``HostConfig.Mounts`` is; None when it is not one of ours."""
+    driver = _object(_object(entry, "VolumeOptions"), "DriverConfig")
+    options = _object(driver, "Options")
+    mount = Mount(
+        source=str(options.get("device", "")),
+        target=str(entry.get("Target", "")),
+        read_only=str(options.get("o", "")).endswith(",ro"),
+    )
+    return mount if _volume(mount) == entry else None
 
 
 def _object(answer: Mapping[str, Any], key: str) -> Mapping[str, Any]:

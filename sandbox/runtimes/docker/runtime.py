@@ -92,6 +92,7 @@ class DockerRuntime:
                 architecture=str(told.get("Architecture", "")),
                 memory_bytes=int(told.get("MemTotal") or 0),
                 cpus=int(told.get("NCPU") or 0),
+                data_root=str(told.get("DockerRootDir") or ""),
             )
 
         return await self._call("say what it is", ask, idempotent=True)

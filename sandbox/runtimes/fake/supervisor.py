@@ -7,11 +7,13 @@ import itertools
 import shlex
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import astuple
 from typing import Any
 
 from sandbox import wire
 from sandbox.errors import Conflict, InvalidRequest, NotFound
 from sandbox.link import Link, Stream
+from sandbox.places import Step, walk
 from sandbox.runtimes.fake.files import FakeFiles
 from sandbox.runtimes.fake.kernel import FakeKernel
 from sandbox.runtimes.fake.pipe import MemoryStream
@@ -238,9 +240,20 @@ def probe_facts(spec: ContainerSpec) -> dict[str, Any]:
                 )
                 for tmpfs in spec.tmpfs
             ),
+            *(
+                _mount(each.target, "ext4", "ro" if each.read_only else "rw", "nosuid", "nodev")
+                for each in spec.mounts
+            ),
             *(_mount(path, "tmpfs", "ro") for path in spec.masked_paths),
             *(_mount(path, "proc", "ro") for path in spec.readonly_paths),
         ],
+        "places": {
+            each.target: {
+                "steps": [astuple(step) for step in _steps(each.source)],
+                "write": "EROFS" if each.read_only else "allowed",
+            }
+            for each in spec.mounts
+        },
         "memory_limit": spec.memory_bytes,
         "pids_limit": spec.pids_limit,
         **{name: limits[name].hard for name in ("nofile", "core", "fsize") if name in limits},
@@ -248,6 +261,13 @@ def probe_facts(spec: ContainerSpec) -> dict[str, Any]:
         "hostname": spec.hostname,
         "environment": sorted(spec.environment),
     }
+
+
+def _steps(source: str) -> list[Step]:
+    try:
+        return walk(source)
+    except OSError:
+        return []
 
 
 def _mount(target: str, fstype: str, *options: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from sandbox.runtimes.docker.container import create_request, facts_of, info_of, state_of, stats_of
-from sandbox.spec import ContainerSpec, Tmpfs, Ulimit, mismatches
+from sandbox.spec import ContainerSpec, Mount, Tmpfs, Ulimit, mismatches
 
 SPEC = ContainerSpec(
     name="sandbox-x",
@@ -40,6 +40,10 @@ SPEC = ContainerSpec(
         Tmpfs(target="/tmp", size_bytes=5, inodes=6, mode=0o1700, uid=1, gid=2, noexec=True),
         Tmpfs(target="/workspace", size_bytes=7, inodes=8, mode=0o700, uid=3, gid=4),
     ),
+    mounts=(
+        Mount(source="/srv/data, all", target="/data/x"),
+        Mount(source="/srv/scratch", target="/mnt/y", read_only=False),
+    ),
     masked_paths=("/proc/kcore",),
     readonly_paths=("/proc/sys",),
     log_driver="none",
@@ -55,8 +59,19 @@ def inspected(**host: Any) -> dict[str, Any]:
         "State": {"Status": "running", "ExitCode": 0, "OOMKilled": False},
         "Config": {key: value for key, value in request.items() if key != "HostConfig"},
         "HostConfig": {**request["HostConfig"], **host},
-        "Mounts": [],
+        "Mounts": [
+            {"Type": "volume", "Driver": "local", "Destination": mount.target, "RW": True}
+            for mount in SPEC.mounts
+        ],
     }
+
+
+def volume(**changes: Any) -> list[dict[str, Any]]:
+    """The mounts as they are asked for, one option of the first one changed."""
+    first, *others = create_request(SPEC)["HostConfig"]["Mounts"]
+    options = {**first["VolumeOptions"]["DriverConfig"]["Options"], **changes}
+    driver = {"Name": "local", "Options": options}
+    return [{**first, "VolumeOptions": {"NoCopy": True, "DriverConfig": driver}}, *others]
 
 
 def test_a_spec_comes_back_from_the_engines_words_as_it_went() -> None:
@@ -70,6 +85,13 @@ def test_a_spec_comes_back_from_the_engines_words_as_it_went() -> None:
     [
         {"Binds": ["/:/host"]},
         {"Mounts": [{"Type": "bind", "Source": "/", "Target": "/host"}]},
+        {"Mounts": None},
+        {"Mounts": volume(o="bind,private,nosuid,nodev,rw")},
+        {"Mounts": volume(o="bind,ro")},
+        {"Mounts": volume(o="rbind,private,nosuid,nodev,ro")},
+        {"Mounts": volume(device="/")},
+        {"Mounts": [*volume(), {"Type": "bind", "Source": "/", "Target": "/host"}]},
+        {"Mounts": [*volume(), *volume()]},
         {"Devices": [{"PathOnHost": "/dev/kvm"}]},
         {"DeviceRequests": [{"Count": -1}]},
         {"VolumesFrom": ["other"]},
@@ -106,7 +128,8 @@ def test_whatever_an_engine_adds_or_leaves_out_is_a_difference(host: dict[str, A
 
 
 def test_a_volume_that_an_image_declares_is_a_difference() -> None:
-    told = {**inspected(), "Mounts": [{"Type": "volume", "Destination": "/data"}]}
+    there = inspected()["Mounts"]
+    told = {**inspected(), "Mounts": [*there, {"Type": "volume", "Destination": "/data"}]}
     assert len(mismatches(SPEC, facts_of(told))) == 1
 
 
