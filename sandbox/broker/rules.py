@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from sandbox.errors import NotFound, NotPermitted, PolicyError, PolicyNotEnforced
+from sandbox.errors import ConfigError, NotFound, NotPermitted, PolicyError, PolicyNotEnforced
 from sandbox.policy import Policy, PolicySet
+from sandbox.roots import Root
 from sandbox.runtimes.base import ContainerInfo, EngineInfo
 from sandbox.sessions.labels import read_labels, recompile
 from sandbox.spec import (
@@ -43,6 +44,7 @@ class Rules:
         seccomp: The seccomp profile as JSON.
         image_for: The engine's reference of an image that a policy names.
         runtime: The runtime to force on every container; empty for any that its policy permits.
+        roots: The folders of the host that policies may mount, as the broker's operator names them.
         clock: Unix time, seconds.
     """
 
@@ -53,12 +55,14 @@ class Rules:
         image_for: Callable[[str], str],
         *,
         runtime: str = "",
+        roots: tuple[Root, ...] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._policies = policies
         self._seccomp = seccomp
         self._image_for = image_for
         self._runtime = runtime
+        self._roots = roots
         self._clock = clock
 
     @property
@@ -86,8 +90,10 @@ class Rules:
         policy = self._known(told)
         facts = {"image": self._image_for(policy.image), "runtime": self._runtime or asked.runtime}
         try:
-            spec = recompile(replace(info, facts=facts), identity, policy, engine, self._seccomp)
-        except PolicyNotEnforced as exc:
+            spec = recompile(
+                replace(info, facts=facts), identity, policy, engine, self._seccomp, self._roots
+            )
+        except (PolicyNotEnforced, ConfigError) as exc:
             raise NotPermitted(exc.message, remedy=exc.remedy) from exc
         spec = spec.model_copy(update={"environment": spec.environment | _way_out(policy, asked)})
         if asked != spec:

@@ -44,7 +44,13 @@ def run_broker(settings: Settings, path: Path, uids: Collection[int]) -> None:
 
 async def _run(settings: Settings, path: Path, uids: frozenset[int]) -> None:
     policies = live_policies(settings)
-    rules = Rules(policies, seccomp_profile(), images.reference, runtime=settings.runtime)
+    rules = Rules(
+        policies,
+        seccomp_profile(),
+        images.reference,
+        runtime=settings.runtime,
+        roots=settings.roots,
+    )
     runtime = docker_runtime(settings)
     connections = 2 * settings.max_sessions + SPARE_CONNECTIONS
     with take_slot(state_dir(settings), "broker") as slot:

@@ -16,13 +16,16 @@ import anyio
 
 from sandbox.broker import Broker, Ledger, Rules, serving
 from sandbox.broker.server import Server
+from sandbox.mounts import sources
 from sandbox.policy import load, seccomp_profile
+from sandbox.roots import Root
 from sandbox.runtimes.base import ContainerRuntime, EngineInfo
 from sandbox.runtimes.broker import BrokerRuntime
 from sandbox.spec import ContainerSpec, SessionIdentity, compile_spec, new_session_id, new_uid
 
 ENGINE = EngineInfo("fake", "0", "0", 2, ("runc", "runsc"), True, "x86_64", 8 * 1024**3, 2)
 MARK = "f" * 32
+ROOTS = (Root("datasets", "/srv/datasets"),)
 
 
 def image_for(name: str) -> str:
@@ -30,7 +33,7 @@ def image_for(name: str) -> str:
 
 
 def rules(**options: Any) -> Rules:
-    return Rules(load(), seccomp_profile(), image_for, **options)
+    return Rules(load(), seccomp_profile(), image_for, **{"roots": ROOTS, **options})
 
 
 def spec(
@@ -57,6 +60,7 @@ def spec(
         image=image_for(chosen.image),
         runtimes=ENGINE.runtimes,
         seccomp=seccomp_profile(),
+        mounts=sources(chosen, ROOTS),
         runtime_override=runtime,
         cpus_available=ENGINE.cpus,
         variables=variables,

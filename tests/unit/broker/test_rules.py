@@ -8,6 +8,7 @@ import pytest
 
 from sandbox.errors import NotPermitted
 from sandbox.policy import load
+from sandbox.roots import Root
 from sandbox.spec import (
     CA_FILE,
     CA_VARIABLES,
@@ -16,6 +17,7 @@ from sandbox.spec import (
     LABEL_POLICY_JSON,
     LABEL_UID,
     ContainerSpec,
+    Mount,
     Tmpfs,
 )
 
@@ -92,6 +94,7 @@ CHANGES: dict[str, Any] = {
     "cgroupns_mode": "host",
     "ulimits": (),
     "tmpfs": (Tmpfs(target="/etc", size_bytes=1, inodes=1, mode=0o777, uid=0, gid=0),),
+    "mounts": (Mount(source="/", target="/data/host"),),
     "masked_paths": (),
     "readonly_paths": (),
     "log_driver": "json-file",
@@ -106,6 +109,12 @@ def test_a_spec_that_differs_in_anything_is_refused(field: str) -> None:
     assert getattr(made, field) != CHANGES[field]
     with pytest.raises(NotPermitted):
         rules().compiled(asked, ENGINE)
+
+
+@pytest.mark.parametrize("roots", [(), (Root("datasets", "/srv/others"),)])
+def test_the_brokers_own_roots_are_those_that_count(roots: tuple[Root, ...]) -> None:
+    with pytest.raises(NotPermitted, match=r"root|mounts"):
+        rules(roots=roots).compiled(spec(policy="readonly-data"), ENGINE)
 
 
 def test_every_field_of_a_spec_is_tried_above() -> None:
