@@ -109,6 +109,19 @@ class Settings(BaseModel):
     max_sessions: int = Field(100, ge=1, le=10_000)
     """The open sessions of this controller, of all callers together."""
 
+    max_sessions_per_principal: int = Field(0, ge=0, le=10_000)
+    """The open sessions of one principal under all policies together; 0: as the policies say."""
+
+    executions_per_minute: int = Field(0, ge=0, le=100_000)
+    """The cells and commands that one principal may run within a minute; 0: no quota."""
+
+    cpu_seconds_per_day: int = Field(0, ge=0, le=10**9)
+    """The processor time of one principal's sessions in a day (UTC), in seconds; 0: no quota."""
+
+    egress_bytes_per_day: Bytes = Field(0, ge=0, le=1024 * TIB)
+    """What one principal's sessions may exchange with the network in a day (UTC), bytes or `1GiB`;
+    0: no quota."""
+
     host: str = Field("127.0.0.1", min_length=1, max_length=255)
     """The address that `sandbox serve` binds."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from anyio import create_task_group
@@ -60,9 +60,17 @@ class Processes:
     Args:
         limits: The policy's; how many may run at once, how long, and how much output is kept.
         denials: What the session's network policy refuses.
+        admit: Called before a command is run; raises when its caller has run enough.
     """
 
-    def __init__(self, limits: Limits, denials: DenialLog | None = None) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        denials: DenialLog | None = None,
+        *,
+        admit: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._admit = admit
         self._limits = limits
         self._denials = denials or DenialLog()
         self._link: Link | None = None
@@ -95,7 +103,8 @@ class Processes:
 
         Raises:
             InvalidRequest: The command is empty, too long or not a text for a shell.
-            QuotaExceeded: The policy lets no more commands run at once.
+            QuotaExceeded: The policy lets no more commands run at once, or a quota of the caller's
+                is used up.
             LinkLost: The link ended, and the command with it.
         """
         limits = self._limits
@@ -109,6 +118,7 @@ class Processes:
                 f"{self._running} commands are running, which is as many as the policy allows.",
                 remedy="Wait until one has ended.",
             )
+        self._admit()
         fields = {"command": command, "cwd": cwd or None, "env": dict(env) if env else None}
         request = {name: value for name, value in fields.items() if value is not None}
         self._running += 1

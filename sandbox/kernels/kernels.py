@@ -7,7 +7,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import anyio
 from anyio.abc import TaskGroup
@@ -66,6 +66,7 @@ class Kernels:
         limits: The policy's.
         journal: Where executions outlive the controller.
         denials: What the session's network policy refuses, for the results of executions.
+        admit: Called before a cell is queued; raises when its caller has run enough.
         oom_probe: Asked when a kernel dies for no stated reason: whether the container ran out of
             memory, None when that is not known.
         grace_s: How long a cell may take to heed an interrupt before its kernel is restarted.
@@ -78,6 +79,7 @@ class Kernels:
         journal: ExecutionJournal,
         *,
         denials: DenialLog | None = None,
+        admit: Callable[[], None] = lambda: None,
         oom_probe: OomProbe | None = None,
         grace_s: float = GRACE_S,
     ) -> None:
@@ -86,6 +88,7 @@ class Kernels:
         self._journal = journal
         self._recent = Recent()
         self._denials = denials or DenialLog()
+        self._admit = admit
         self._around = Surroundings(
             session_id, limits, journal, Messages(), self._recent, grace_s, oom_probe
         )
@@ -238,7 +241,7 @@ class Kernels:
             InvalidRequest: The code is too long or not a text.
             NotFound: There is no such kernel.
             Conflict: The kernel is dead; it is never replaced silently.
-            QuotaExceeded: Too many cells wait already.
+            QuotaExceeded: Too many cells wait already, or a quota of the caller's is used up.
         """
         _check_code(code)
         limit_s = self._limits.execution_s
@@ -247,6 +250,7 @@ class Kernels:
         execution_id = execution_id or new_id()
         if not _EXECUTION_ID.fullmatch(execution_id) or self._find(execution_id) is not None:
             raise InvalidRequest(f"{execution_id!r:.80} cannot be the id of a new execution.")
+        self._admit()
         kernel = await self._ready(kernel_id)
         record = ExecutionRecord(
             execution_id=execution_id,

@@ -14,6 +14,7 @@ from sandbox.roots import Root
 from sandbox.runtimes.base import ContainerRuntime
 from sandbox.sessions.engine import KnownEngine
 from sandbox.sessions.journal import Journal
+from sandbox.sessions.quotas import Quotas
 from sandbox.spec import ContainerSpec, SessionIdentity
 
 
@@ -29,6 +30,7 @@ class Surroundings:
         opening: How many containers are made at once.
         connecting: How many links are made at once.
         egress: The way out that policies may open.
+        quotas: What each principal may use.
         clock: Unix time, seconds.
         roots: The folders of the host that policies may mount.
     """
@@ -40,6 +42,7 @@ class Surroundings:
     opening: anyio.CapacityLimiter
     connecting: anyio.CapacityLimiter
     egress: Egress
+    quotas: Quotas
     clock: Callable[[], float]
     roots: tuple[Root, ...] = ()
 

@@ -11,7 +11,8 @@ import builtins
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, closing, suppress
+from dataclasses import replace
 from types import TracebackType
 
 import anyio
@@ -37,9 +38,11 @@ from sandbox.sessions.birth import Surroundings
 from sandbox.sessions.endings import ended_error
 from sandbox.sessions.engine import KnownEngine
 from sandbox.sessions.journal import Journal, SessionRow
+from sandbox.sessions.ledger import Ledger
 from sandbox.sessions.locks import KeyedLocks
 from sandbox.sessions.models import Caller, SessionInfo
 from sandbox.sessions.opener import Opener
+from sandbox.sessions.quotas import Quotas
 from sandbox.sessions.record import controller_log
 from sandbox.sessions.session import Session
 from sandbox.sessions.state import Slot
@@ -105,6 +108,8 @@ class SessionManager:
             )
             self._journal = Journal(self._slot.journal)
             undo.callback(self._journal.close)
+            ledger = undo.enter_context(closing(Ledger(self._slot.usage, self._clock)))
+            quotas = Quotas(self._settings, ledger, self._clock)
             around = Surroundings(
                 self.runtime,
                 self._engine,
@@ -112,7 +117,8 @@ class SessionManager:
                 self.audit,
                 anyio.CapacityLimiter(OPEN_AT_ONCE),
                 anyio.CapacityLimiter(OPEN_AT_ONCE),
-                self._egress,
+                replace(self._egress, charge=quotas.charge_egress),
+                quotas,
                 self._clock,
                 self._settings.roots,
             )

@@ -108,11 +108,9 @@ class Opener:
         return Session(birth, self._around, keep=self._keep)
 
     def _check_quota(self, caller: Caller, policy: Policy, others: Collection[Session]) -> None:
-        count = sum(
-            1
-            for session in others
-            if session.principal == caller.principal and session.policy.name == policy.name
-        )
+        mine = [session for session in others if session.principal == caller.principal]
+        self._around.quotas.admit_session(caller.principal, len(mine))
+        count = sum(1 for session in mine if session.policy.name == policy.name)
         limit = policy.limits.sessions_per_principal
         if count >= limit:
             raise QuotaExceeded(

@@ -42,6 +42,7 @@ from sandbox.terminals import Terminals
 RECONNECT_WAIT_S = 20.0
 VERDICT_WAIT_S = 5.0
 REMOVE_TIMEOUT_S = 30.0
+METER_TIMEOUT_S = 3.0
 END_TIMEOUT_S = 40.0
 
 logger = logging.getLogger(__name__)
@@ -74,16 +75,18 @@ class Session:
         self.network = Gateway(
             self.session_id, self.principal, birth.policy, around.egress, birth.tightened
         )
+        self._quotas = around.quotas
         denials = self.network.denials
         self.kernels = Kernels(
             self.session_id,
             limits,
             around.journal,
             denials=denials,
+            admit=self._admit_execution,
             oom_probe=self._ran_out_of_memory,
         )
-        self.processes = Processes(limits, denials)
-        self.terminals = Terminals(limits, denials)
+        self.processes = Processes(limits, denials, admit=self._admit_execution)
+        self.terminals = Terminals(limits, denials, admit=self._admit_work)
         self.files = Files(limits)
         self._identity = birth.identity
         self._spec = birth.spec
@@ -182,6 +185,22 @@ class Session:
         if latest > self._noted_activity:
             self._journal.used(self.session_id, latest)
             self._noted_activity = latest
+
+    async def meter(self) -> None:
+        """Count the processor time that it has used.
+
+        Raises:
+            SandboxError: It cannot be measured or written down.
+        """
+        if self.container_id is not None and self._quotas.meters_cpu:
+            stats = await self._runtime.stats(self.container_id)
+            self._quotas.note_cpu(self.principal, self.session_id, stats.cpu_s)
+
+    def _admit_execution(self) -> None:
+        self._quotas.admit_execution(self.principal)
+
+    def _admit_work(self) -> None:
+        self._quotas.admit_work(self.principal)
 
     @asynccontextmanager
     async def use(self) -> AsyncGenerator[None]:
@@ -404,6 +423,9 @@ class Session:
             info = self.info() if self._was_opened else None
             self.state = ending
             await self.kernels.aclose(lost=f"The session is {ending}: {reason}.")
+            with anyio.move_on_after(METER_TIMEOUT_S), suppress(SandboxError):
+                await self.meter()
+            self._quotas.forget(self.session_id)
             await self._remove()
             self._note_end(ending, reason, info)
         self._record.ended(self.container_id or "", ending, reason, was_opened=self._was_opened)

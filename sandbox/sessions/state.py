@@ -80,6 +80,11 @@ class Slot:
         """The folder of the slot's audit log."""
         return audit_folder(self.root, self.name)
 
+    @property
+    def usage(self) -> Path:
+        """The path of what the slot's principals have used up."""
+        return self.directory / "usage.db"
+
     def release(self) -> None:
         """Let the next controller take the slot; harmless when done already."""
         self._lock.close()  # and with the file its lock

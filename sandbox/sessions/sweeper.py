@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 import anyio
 import anyio.lowlevel
@@ -75,6 +76,7 @@ class Sweeper:
                     logger.info("session %s is closed: %s", session.session_id, reason)
                     endings.start_soon(session.end, "expired", reason)
         if compare:
+            await self._meter()
             await self._compare()
         journal = self._around.journal
         for session in tuple(self._sessions()):
@@ -86,6 +88,21 @@ class Sweeper:
                 await anyio.lowlevel.checkpoint()
             around = self._around
             await tidy_neighbours(around.runtime, self._slot, around.audit, around.clock())
+
+    async def _meter(self) -> None:
+        """Count the processor time of every session, and write down what was counted."""
+
+        async def meter(session: Session) -> None:
+            with suppress(SandboxError):  # its end is noticed elsewhere
+                await session.meter()
+
+        quotas = self._around.quotas
+        if quotas.meters_cpu:
+            async with anyio.create_task_group() as measuring:
+                for session in tuple(self._sessions()):
+                    if session.is_usable:
+                        measuring.start_soon(meter, session)
+        quotas.tidy()
 
     async def _compare(self) -> None:
         """End sessions whose containers are gone, and remove containers that are no session's."""

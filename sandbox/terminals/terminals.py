@@ -67,9 +67,18 @@ class Terminals:
     Args:
         limits: The policy's.
         denials: What the session's network policy refuses.
+        admit: Called before a shell is started or text typed; raises when its caller has no
+            processor time left.
     """
 
-    def __init__(self, limits: Limits, denials: DenialLog | None = None) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        denials: DenialLog | None = None,
+        *,
+        admit: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._admit = admit
         self._limits = limits
         self._denials = denials or DenialLog()
         self._terminals: dict[str, Terminal] = {}
@@ -146,6 +155,7 @@ class Terminals:
                 f"({self._limits.terminals}).",
                 remedy="Close one first.",
             )
+        self._admit()
         terminal_id = f"t-{secrets.token_hex(4)}"
         where = {"cwd": cwd} if cwd else {}
         self._opening += 1
@@ -179,7 +189,10 @@ class Terminals:
                 f"At most {MAX_TEXT_BYTES:,} bytes and {MAX_KEYS} keys are typed at once.",
                 remedy="Write long text into a file.",
             )
-        await self._get(terminal_id).type(text, keys)
+        terminal = self._get(terminal_id)
+        if text:  # keys alone may be the ctrl-c that ends what uses it up
+            self._admit()
+        await terminal.type(text, keys)
 
     async def read(self, terminal_id: str, wait_s: float = 0.0) -> TerminalView:
         """What is new since the last read, and the screen as it looks now.
