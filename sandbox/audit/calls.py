@@ -85,6 +85,7 @@ def recorded(
     log: AuditLog,
     *,
     principal: str,
+    token_id: str = "",
     tool: str,
     arguments: Any,
     transport: Literal["http", "rest", "stdio", "cli"],
@@ -96,6 +97,7 @@ def recorded(
     Args:
         log: The log.
         principal: Who calls.
+        token_id: The public id of the token that the call came with; empty without one.
         tool: What is called.
         arguments: Its arguments, a JSON value; only their digest is kept.
         transport: How the call came.
@@ -120,6 +122,7 @@ def recorded(
         log.record(
             CallEntry(
                 principal=principal,
+                token_id=token_id,
                 tool=tool,
                 arguments=digest_of(call.arguments),
                 outcome=call.outcome,

@@ -36,6 +36,7 @@ class CallEntry(Entry):
 
     Args:
         principal: Who called.
+        token_id: The public id of the token it was called with; empty without one.
         tool: The tool's name; over REST the method and the route.
         arguments: SHA-256 of the arguments (:func:`digest_of`).
         outcome: ``refused`` when nothing was done, ``failed`` when it was tried in vain.
@@ -51,6 +52,7 @@ class CallEntry(Entry):
     kind: ClassVar[str] = "call"
 
     principal: str
+    token_id: str = ""
     tool: str
     arguments: str
     outcome: Outcome

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from contextlib import closing
@@ -11,8 +12,9 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.table import Table
 
+from sandbox.audit import TokenEntry
 from sandbox.cli.address import read_address
-from sandbox.cli.wiring import policy_set, state_dir
+from sandbox.cli.wiring import administration, policy_set, state_dir
 from sandbox.config import Settings
 from sandbox.errors import InvalidRequest
 from sandbox.policy.units import parse_duration
@@ -31,7 +33,10 @@ def show(settings: Settings) -> None:
 
 def rotate(settings: Settings) -> None:
     """Replace the local token and print the new one."""
-    print(rotate_token(settings, state_dir(settings)))
+    with administration(settings) as log:
+        token = rotate_token(settings, state_dir(settings))
+        log.record(TokenEntry(event="rotated", principal=LOCAL, token_id=LOCAL, by=_operator()))
+    print(token)
 
 
 def create(
@@ -53,7 +58,7 @@ def create(
     lifetime_s = _lifetime_s(expires)
     named = _policies(settings, policies)
     folder = state_dir(settings)
-    with closing(TokenStore(folder)) as store:
+    with administration(settings) as log, closing(TokenStore(folder)) as store:
         token, info = store.create(
             principal,
             _words(scopes),
@@ -61,6 +66,7 @@ def create(
             policies=named,
             lifetime_s=lifetime_s,
         )
+        log.record(_entry("created", info))
     if as_json:
         print(json.dumps({"token": token, **asdict(info)}, indent=2))
         return
@@ -125,12 +131,31 @@ def revoke(settings: Settings, *, token_id: str, principal: str) -> None:
         raise InvalidRequest(
             "The local token cannot be revoked, only replaced.", remedy="`sandbox token rotate`."
         )
-    with closing(TokenStore(state_dir(settings))) as store:
+    with administration(settings) as log, closing(TokenStore(state_dir(settings))) as store:
         revoked = store.revoke(token_id=token_id, principal=principal)
+        for info in revoked:
+            log.record(_entry("revoked", info))
     for info in revoked:
         print(f"revoked {info.token_id} ({info.application or 'no name'}) of {info.principal}")
     if not revoked:
         print("It did not count any more." if token_id else "None of its tokens counted any more.")
+
+
+def _entry(event: str, info: TokenInfo) -> TokenEntry:
+    """What is on record of a token."""
+    told = f"{info.application or 'no name'}; {', '.join(info.scopes)}; policies: {_named(info)}"
+    return TokenEntry(
+        event=event,
+        principal=info.principal,
+        token_id=info.token_id,
+        by=_operator(),
+        reason=f"{told}; {_until(info)}" if event == "created" else told,
+    )
+
+
+def _operator() -> str:
+    """Who runs the command."""
+    return f"uid {os.geteuid()}"
 
 
 def _words(text: str) -> list[str]:

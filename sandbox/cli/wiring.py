@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 
 from sandbox import images, resources
+from sandbox.audit import AuditLog
 from sandbox.config import Settings
 from sandbox.errors import ConfigError, NotFound
 from sandbox.policy import DEFAULT_POLICY, LivePolicies, PolicySet, load
@@ -21,6 +22,7 @@ from sandbox.server.grants import TokenVerifier, Verifiers
 from sandbox.server.tokens import local_verifier
 from sandbox.server.tokenstore import TokenStore
 from sandbox.sessions import SessionManager
+from sandbox.sessions.record import open_log
 from sandbox.sessions.state import SlotKind, prepare_state_directory, take_slot
 
 
@@ -111,6 +113,18 @@ async def token_verifier(settings: Settings, folder: Path) -> AsyncGenerator[Tok
     """
     with closing(TokenStore(folder)) as store:
         yield Verifiers([store, local_verifier(settings, folder)])
+
+
+@contextmanager
+def administration(settings: Settings) -> Generator[AuditLog]:
+    """The record of a command that changes something without a controller.
+
+    Raises:
+        SandboxError: It cannot be written, so nothing may be changed.
+    """
+    with take_slot(state_dir(settings), "admin") as slot, closing(open_log(slot, settings)) as log:
+        log.require()
+        yield log
 
 
 @asynccontextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import anyio
 from mcp.server.mcpserver import Context
@@ -97,12 +97,6 @@ def caller_of(ctx: Context[Any, Any]) -> Caller:
     """
     request = cast(Request | None, ctx.request_context.request)
     return LOCAL_GRANT.caller() if request is None else caller_of_request(request)
-
-
-def principal_of(ctx: Context[Any, Any] | None) -> tuple[str, Literal["http", "stdio"]]:
-    """Whose an MCP call is, and how it came."""
-    request = cast(Request | None, ctx.request_context.request) if ctx else None
-    return grant_of_request(request).principal, "stdio" if request is None else "http"
 
 
 def caller_of_request(request: Request) -> Caller:

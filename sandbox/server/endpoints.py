@@ -46,9 +46,11 @@ class Endpoints:
         method = "GET" if request.method == "HEAD" else request.method
         tool = f"{method} {self._path}"
         arguments = _arguments(request)
+        grant: Grant = scope["sandbox.grant"]
         with recorded(
             self._audit,
-            principal=scope["sandbox.grant"].principal,
+            principal=grant.principal,
+            token_id=grant.token_id,
             tool=tool,
             arguments=arguments,
             transport="rest",
@@ -103,6 +105,7 @@ class Astray:
         with recorded(
             self._audit,
             principal=grant.principal,
+            token_id=grant.token_id,
             tool=f"{request.method} {request.url.path}",
             arguments=_arguments(request),
             transport="rest",

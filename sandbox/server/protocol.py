@@ -8,11 +8,12 @@ from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
 from mcp_types import CallToolResult, InputRequiredResult
+from starlette.requests import Request
 
 from sandbox import __version__
 from sandbox.audit import Call, recorded
 from sandbox.errors import InvalidRequest, SandboxError
-from sandbox.server.desk import Desk, grant_of_request, principal_of
+from sandbox.server.desk import Desk, grant_of_request
 from sandbox.server.scopes import TOOL_SCOPES
 from sandbox.server.tool import ERROR_META_KEY, failure
 from sandbox.server.tools import all_tools
@@ -49,9 +50,15 @@ class RecordingServer(MCPServer[Any]):
         Raises:
             ToolError: There is no such tool, or its arguments are wrong.
         """
-        principal, transport = principal_of(context)
+        request = cast(Request | None, context.request_context.request) if context else None
+        grant = grant_of_request(request)
         with recorded(
-            self._audit, principal=principal, tool=name, arguments=arguments, transport=transport
+            self._audit,
+            principal=grant.principal,
+            token_id="" if request is None else grant.token_id,
+            tool=name,
+            arguments=arguments,
+            transport="stdio" if request is None else "http",
         ) as call:
             named = arguments.get("session_id")
             call.session_id = named if isinstance(named, str) else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
@@ -10,10 +11,26 @@ from typing import Any
 from sandbox import __version__
 from sandbox.audit import AuditLog, ControllerEntry, PolicyEntry, SessionEntry, digest_of
 from sandbox.config import Settings
-from sandbox.policy import PolicySet
+from sandbox.errors import SandboxError
+from sandbox.policy import LivePolicies, PolicySet
 from sandbox.proof import Proof
 from sandbox.sessions.birth import Birth
 from sandbox.sessions.state import Slot
+
+
+def open_log(slot: Slot, settings: Settings, clock: Callable[[], float] = time.time) -> AuditLog:
+    """The audit log of a slot.
+
+    Raises:
+        ConfigError: The log cannot be used.
+    """
+    return AuditLog(
+        slot.audit,
+        slot.name,
+        max_bytes=settings.audit_max_bytes,
+        max_age_s=settings.audit_max_age_s,
+        clock=clock,
+    )
 
 
 @contextmanager
@@ -31,17 +48,21 @@ def controller_log(
     Raises:
         ConfigError: The log cannot be used.
     """
-    log = AuditLog(
-        slot.audit,
-        slot.name,
-        max_bytes=settings.audit_max_bytes,
-        max_age_s=settings.audit_max_age_s,
-        clock=clock,
-    )
+    log = open_log(slot, settings, clock)
     pid = os.getpid()
     log.record(ControllerEntry(event="started", version=__version__, pid=pid))
     count = len(policies.names())
     log.record(PolicyEntry(event="loaded", policies=count, digest=policies.digest))
+
+    def read_again(problem: SandboxError | None) -> None:
+        if problem is not None:
+            log.record(PolicyEntry(event="refused", reason=problem.message))
+            return
+        count = len(policies.names())
+        log.record(PolicyEntry(event="reloaded", policies=count, digest=policies.digest))
+
+    if isinstance(policies, LivePolicies):
+        policies.changed = read_again
     try:
         yield log
     finally:

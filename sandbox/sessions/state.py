@@ -22,7 +22,7 @@ from typing import IO, Literal
 
 from sandbox.errors import ConfigError
 
-SlotKind = Literal["serve", "broker", "stdio", "run"]
+SlotKind = Literal["serve", "broker", "stdio", "run", "admin"]
 
 LASTING = ("serve", "broker")
 """Slots whose holder comes back: one of each, and nobody else touches what they own."""
@@ -107,7 +107,8 @@ def take_slot(root: Path, kind: SlotKind) -> Slot:
     Args:
         root: The state directory.
         kind: ``serve`` and ``broker`` are one slot each, for one process at a time; of the others
-            the first free one is taken.
+            the first free one is taken. ``admin`` is for commands that change something without a
+            controller, and put that on record.
 
     Raises:
         ConfigError: A running process holds the one slot, or the directory is unusable.

@@ -123,3 +123,35 @@ def test_a_token_is_never_shown(home: dict[str, str]) -> None:
 
 def test_every_setting_says_what_it_means(home: dict[str, str]) -> None:
     assert all(row.meaning for row in config.load(env=home).explain())
+
+
+@pytest.mark.parametrize(
+    ("size", "size_bytes", "age", "age_s"),
+    [
+        ("1GiB", 2**30, "7d", 604_800),
+        ("1048576", 2**20, "3600", 3600),
+        ("1.5GiB", 3 * 2**29, "1h30m", 5400),
+    ],
+)
+def test_how_much_is_on_record_is_said_with_or_without_units(
+    home: dict[str, str], size: str, size_bytes: int, age: str, age_s: int
+) -> None:
+    env = {**home, "SANDBOX_AUDIT_MAX_BYTES": size, "SANDBOX_AUDIT_MAX_AGE_S": age}
+    settings = config.load(env=env).settings
+    assert (settings.audit_max_bytes, settings.audit_max_age_s) == (size_bytes, age_s)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("AUDIT_MAX_BYTES", "10KiB"),
+        ("AUDIT_MAX_BYTES", "lots"),
+        ("AUDIT_MAX_AGE_S", "1m"),
+        ("AUDIT_MAX_AGE_S", "-1"),
+    ],
+)
+def test_a_record_that_would_hold_next_to_nothing_is_refused(
+    home: dict[str, str], name: str, value: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"SANDBOX_{name}"):
+        config.load(env={**home, f"SANDBOX_{name}": value})

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ import pytest
 
 from sandbox.audit import AuditLog, CallEntry, SessionEntry
 from sandbox.audit.files import segments
-from sandbox.cli import auditing, exits
+from sandbox.cli import auditing, exits, tokens
 from sandbox.config import Settings
-from sandbox.errors import InvalidRequest
+from sandbox.errors import ConfigError, InvalidRequest
+from sandbox.server.tokenstore import TokenStore
 
 EVIL = '=cmd|\x1b[2J\n{"seq":1}\u202e'
 
@@ -221,3 +223,59 @@ def test_a_wrong_slot_or_head_is_refused(state: State, slot: str, expect: str) -
     state.write("serve", "one")
     with pytest.raises(InvalidRequest):
         auditing.verify_logs(state.settings, slot, expect)
+
+
+def test_tokens_that_are_given_out_and_taken_back_are_on_record(
+    state: State, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokens.create(
+        state.settings,
+        "ann",
+        "execute",
+        application=EVIL.splitlines()[0].replace("\x1b", ""),
+        policies="",
+        expires="7d",
+        as_json=True,
+    )
+    made = json.loads(capsys.readouterr().out)
+    tokens.revoke(state.settings, token_id=made["token_id"], principal="")
+    tokens.rotate(state.settings)
+    capsys.readouterr()
+    assert auditing.export(state.settings, "", auditing.Filter(), "jsonl") == exits.OK
+    out = capsys.readouterr().out
+    told = [json.loads(line) for line in out.splitlines()]
+    assert [(each["event"], each["principal"], each["token_id"]) for each in told] == [
+        ("created", "ann", made["token_id"]),
+        ("revoked", "ann", made["token_id"]),
+        ("rotated", "local", "local"),
+    ]
+    assert {each["by"] for each in told} == {f"uid {os.geteuid()}"}
+    assert {each["slot"] for each in told} == {"admin-1"}
+    assert made["token"] not in out
+    assert auditing.verify_logs(state.settings, "", "") == exits.OK
+
+
+def test_no_token_is_given_out_that_cannot_be_put_on_record(state: State) -> None:
+    state.folder("admin-1").parent.mkdir(parents=True)
+    state.folder("admin-1").write_text("not a folder")
+    with pytest.raises(ConfigError):
+        tokens.create(
+            state.settings,
+            "ann",
+            "execute",
+            application="",
+            policies="",
+            expires="7d",
+            as_json=True,
+        )
+    with closing(TokenStore(state.settings.state_dir)) as store:
+        assert store.list() == []
+
+
+def test_a_broker_which_has_no_callers_has_no_log(
+    state: State, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state.write("serve", "one")
+    state.folder("broker").parent.mkdir(parents=True)
+    assert auditing.verify_logs(state.settings, "", "") == exits.OK
+    assert [line.partition(":")[0] for line in printed(capsys)] == ["serve"]

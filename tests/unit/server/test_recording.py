@@ -178,7 +178,7 @@ async def test_requests_over_rest_are_on_record(http: httpx.AsyncClient, folder:
         ("PATCH /mcp/v1/sessions", "refused", "method_not_allowed"),
         ("GET /mcp/v1/else\x1b[2J", "refused", "not_found"),
     ]
-    assert {each["transport"] for each in told} == {"rest"}
+    assert {(each["transport"], each["token_id"]) for each in told} == {("rest", "local")}
     assert [each.get("session_id") for each in told[1:5]] == [session_id] * 3 + ["absent"]
     assert told[0]["arguments"] != told[5]["arguments"]
 
