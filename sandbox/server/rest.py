@@ -21,6 +21,7 @@ from sandbox.server.auth import GUARDED
 from sandbox.server.desk import Desk, caller_of_request, grant_of_request, permit
 from sandbox.server.endpoints import Endpoint, Endpoints
 from sandbox.server.problems import problem
+from sandbox.server.tools.policies import policies_of
 from sandbox.sessions import Session
 
 MAX_JSON_BODY = 64 * 1024
@@ -56,6 +57,7 @@ class Rest:
         one, file = f"{sessions}/{{session_id}}", f"{sessions}/{{session_id}}/files/{{path:path}}"
         # Each is the same as a tool, and needs the same scope.
         endpoints: tuple[tuple[str, str, str, Endpoint], ...] = (
+            (f"{GUARDED}/policies", "GET", "list_policies", self._policies),
             (sessions, "GET", "list_sessions", self._list),
             (sessions, "POST", "open_session", self._open),
             (one, "GET", "get_session", self._show),
@@ -71,6 +73,10 @@ class Rest:
             Route(path, Endpoints(path, methods, self._audit), methods=list(methods))
             for path, methods in by_path.items()
         ]
+
+    async def _policies(self, request: Request) -> Response:
+        found = policies_of(self._manager, caller_of_request(request))
+        return JSONResponse(found.model_dump(mode="json"))
 
     async def _list(self, request: Request) -> Response:
         infos = self._manager.list(caller_of_request(request))

@@ -19,7 +19,7 @@ SCOPES = {
 """Every scope and what it lets an application do."""
 
 _TOOLS = {
-    "session": ("open_session", "list_sessions", "get_session", "close_session"),
+    "session": ("open_session", "list_policies", "list_sessions", "get_session", "close_session"),
     "execute": (
         "execute_code",
         "get_execution",

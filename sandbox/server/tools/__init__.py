@@ -9,10 +9,19 @@ from sandbox.server.tools.commands import CommandTools
 from sandbox.server.tools.executions import ExecutionTools
 from sandbox.server.tools.files import FileTools
 from sandbox.server.tools.kernels import KernelTools
+from sandbox.server.tools.policies import PolicyTools
 from sandbox.server.tools.sessions import SessionTools
 from sandbox.server.tools.terminals import TerminalTools
 
-GROUPS = (SessionTools, ExecutionTools, KernelTools, CommandTools, TerminalTools, FileTools)
+GROUPS = (
+    SessionTools,
+    PolicyTools,
+    ExecutionTools,
+    KernelTools,
+    CommandTools,
+    TerminalTools,
+    FileTools,
+)
 
 
 def all_tools(desk: Desk) -> list[Tool]:

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.anyio
 
 SIGNATURES = {
     "open_session": {"policy": "", "name": "", "reuse": True},
+    "list_policies": {},
     "list_sessions": {},
     "get_session": {"session_id": ""},
     "close_session": {"session_id": ""},
@@ -469,3 +470,14 @@ async def test_a_flood_of_output_fits_into_one_message_and_the_cut_is_stated(
     assert result.structured_content["truncated_bytes"] > 1_000_000
     assert len(json.dumps(result.structured_content)) < 600_000
     assert "left out" in words(result)
+
+
+async def test_policies_are_told_in_words_with_their_keys(client: Client) -> None:
+    listed = await client.call_tool("list_policies", {})
+    assert listed.structured_content is not None
+    found = {policy["name"]: policy for policy in listed.structured_content["policies"]}
+    assert found["offline"]["is_default"]
+    assert {"topic": "reaches", "text": "nothing", "rule": "network"} in found["offline"]["allows"]
+    assert {"strict", "package-index", "readonly-data"} <= set(found)
+    assert listed.structured_content["problem"] == ""
+    assert "offline (default): " in words(listed)

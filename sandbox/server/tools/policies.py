@@ -1,0 +1,89 @@
+"""The policies that a caller may name."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.tools import Tool
+from mcp_types import CallToolResult
+from pydantic import BaseModel
+
+from sandbox.policy import LivePolicies, Policy, explain
+from sandbox.server.desk import Desk, caller_of
+from sandbox.server.tool import reply, strict, text
+from sandbox.sessions import Caller, SessionManager
+
+
+class Allowance(BaseModel):
+    """What a policy allows for one thing, and which key of it says so."""
+
+    topic: str
+    text: str
+    rule: str
+
+
+class PolicyInfo(BaseModel):
+    """A policy in words."""
+
+    name: str
+    description: str
+    is_default: bool
+    """Whether it is taken when none is named."""
+    digest: str
+    """SHA-256 of all that it says."""
+    allows: list[Allowance]
+
+
+class PolicyList(BaseModel):
+    """The policies of a controller."""
+
+    policies: list[PolicyInfo]
+    problem: str = ""
+    """Why the policy files as they are now are not in force, but those of before; else empty."""
+
+
+class PolicyTools:
+    """The tool that tells of policies."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._manager = desk.manager
+
+    def tools(self) -> list[Tool]:
+        """The tools of this group."""
+        return [strict(self.list_policies, "List policies", reads=True)]
+
+    async def list_policies(self, ctx: Context[Any, Any]) -> Annotated[CallToolResult, PolicyList]:
+        """List the policies that open_session takes: what each is for, and what a session under it
+        may run, reach, read, write and spend, with the key of the policy that says so."""
+        found = policies_of(self._manager, caller_of(ctx))
+        lines = [_lines(info) for info in found.policies]
+        problem = [f"The policy files are wrong now: {found.problem}"] if found.problem else []
+        return reply(found, text("\n".join([*lines, *problem])))
+
+
+def policies_of(manager: SessionManager, caller: Caller) -> PolicyList:
+    """The policies that a caller may name, in words."""
+    policies = manager.policies
+    names = [name for name in policies.names() if caller.may_use(name)]
+    default = policies.default if caller.policies is None else next(iter(caller.policies), "")
+    problem = policies.problem if isinstance(policies, LivePolicies) else None
+    return PolicyList(
+        policies=[_info(policies.get(name), is_default=name == default) for name in names],
+        problem="" if problem is None else problem.message,
+    )
+
+
+def _info(policy: Policy, *, is_default: bool) -> PolicyInfo:
+    return PolicyInfo(
+        name=policy.name,
+        description=policy.description,
+        is_default=is_default,
+        digest=policy.digest,
+        allows=[Allowance(topic=s.topic, text=s.text, rule=s.rule) for s in explain(policy)],
+    )
+
+
+def _lines(info: PolicyInfo) -> str:
+    head = f"{info.name}{' (default)' if info.is_default else ''}: {info.description}"
+    return "\n".join([head, *(f"  {each.topic}: {each.text}" for each in info.allows)])
