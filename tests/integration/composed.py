@@ -24,6 +24,7 @@ import docker
 import httpx2
 import yaml
 from docker.models.containers import Container
+from docker.types import LogConfig
 
 from sandbox import resources
 from sandbox.runtimes.docker import build as builder
@@ -136,13 +137,15 @@ def _by_hand(
     with ExitStack() as undo:
         for name in file["volumes"]:
             undo.callback(engine.volumes.create(f"{project}-{name}").remove)
+        network = engine.networks.create(f"{project}-default")
+        undo.callback(network.remove)
         for name, service in file["services"].items():
             container = engine.containers.create(
                 image,
                 service["command"],
                 environment=service["environment"],
                 user=service["user"],
-                network_mode=service.get("network_mode"),
+                network_mode=service.get("network_mode", network.name),
                 ports={"8000/tcp": ("127.0.0.1", port)} if "ports" in service else None,
                 volumes=[
                     each if each.startswith("/") else f"{project}-{each}"
@@ -153,6 +156,9 @@ def _by_hand(
                 read_only=service["read_only"],
                 tmpfs=dict.fromkeys(service["tmpfs"], ""),
                 healthcheck={"test": service["healthcheck"]["test"]},
+                log_config=LogConfig(
+                    type=service["logging"]["driver"], config=service["logging"]["options"]
+                ),
             )
             undo.callback(container.remove, force=True)
             container.start()

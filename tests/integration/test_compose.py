@@ -20,7 +20,7 @@ from .composed import Composed, compose_file, composed, described, program
 
 KNOWN_KEYS = {
     "image", "pull_policy", "command", "environment", "user", "volumes", "restart", "cap_drop",
-    "security_opt", "read_only", "tmpfs", "healthcheck",
+    "security_opt", "read_only", "tmpfs", "healthcheck", "logging",
 }  # fmt: skip
 ENGINE_SOCKET = "/var/run/docker.sock"
 
@@ -73,6 +73,7 @@ def test_each_service_has_little_of_roots_power_and_one_of_them_the_engines_sock
         assert service["cap_drop"] == ["ALL"]
         assert service["security_opt"] == ["no-new-privileges:true"]
         assert service["read_only"] is True
+        assert service["logging"]["options"].keys() == {"max-size", "max-file"}
     assert services["broker"]["network_mode"] == "none"
     assert services["controller"]["ports"] == ["127.0.0.1:8000:8000"]
     assert "docker.sock" not in str(services["controller"])
