@@ -11,8 +11,8 @@ from sandbox.cli import options
 audit_app = typer.Typer(
     help="Read and verify the audit log: who called what, in which session, under which policy, "
     "and what came of it.\n\nEvery controller writes one, into its slot of the state directory: "
-    "[bold]serve[/bold], or [bold]stdio-1[/bold], [bold]run-1[/bold] and so on; what `sandbox token` "
-    "does is in [bold]admin-1[/bold]. Without --slot all of them are read.",
+    "[bold]serve[/bold], or [bold]stdio-1[/bold], [bold]run-1[/bold] and so on; what "
+    "`sandbox token` does is in [bold]admin-1[/bold]. Without --slot all of them are read.",
     no_args_is_help=True,
 )
 
