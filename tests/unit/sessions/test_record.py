@@ -6,10 +6,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from sandbox.audit import verify
 from sandbox.audit.chain import read_line
 from sandbox.audit.files import lines, segments
 from sandbox.config import Settings
+from sandbox.errors import ConfigError
 from sandbox.policy import LivePolicies, load
 from sandbox.sessions.record import controller_log
 from sandbox.sessions.state import take_slot
@@ -47,3 +50,13 @@ def test_policies_that_are_edited_are_on_record_also_when_they_are_refused(tmp_p
         "started",
         "stopped",
     ]
+
+
+def test_no_two_controllers_write_one_log(tmp_path: Path) -> None:
+    settings, policies = Settings(state_dir=tmp_path), load()
+    with take_slot(tmp_path, "serve") as slot:
+        with controller_log(slot, settings, policies, time.time):
+            with pytest.raises(ConfigError):
+                take_slot(tmp_path, "serve")
+            with take_slot(tmp_path, "run") as one, take_slot(tmp_path, "run") as other:
+                assert len({slot.audit, one.audit, other.audit}) == 3
