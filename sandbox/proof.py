@@ -1,12 +1,17 @@
 """The proof that a container is what its spec says, from what the supervisor measured inside.
 
+What can be tried is tried: forbidden calls are made, files are created where nothing may be
+written. Limits of memory and of processes are read from the control group instead, for trying them
+would cost the session what it is to have.
+
 The supervisor is not trusted with anything, so this is no protection from it. It catches the other
 case: an engine, a runtime or a host that silently applied less than it was asked for. Every session
 is proved before anyone gets it; a single wrong check and the container is removed.
 
 Under ``runsc`` the kernel inside is gVisor's, and four things are its own affair: it filters no
 calls by our profile unless told to, so calls that it serves itself inside the sandbox may succeed
-(``SERVED_BY_GVISOR``); it has no files to mask, since its /proc and /sys show nothing of the host;
+(``SERVED_BY_GVISOR``) and devices that it plays itself are there (``_GVISOR_DEVICES``); it has no
+files to mask, since its /proc and /sys show nothing of the host;
 it shows no control groups; and of a tmpfs it does not tell the inodes, nor nosuid and nodev, which
 are moot for a process that can gain no privileges and make no devices; and a folder of the host has
 there neither its own device and inode nor its options. The engine's inspection
@@ -15,6 +20,7 @@ answers for those there. Everything else is the same.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
@@ -24,15 +30,21 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, Valida
 
 from sandbox.errors import PolicyNotEnforced
 from sandbox.link import Link
-from sandbox.spec import NETWORK_VARIABLES, SHM, ContainerSpec, Tmpfs
+from sandbox.spec import NETWORK_VARIABLES, SHM, ContainerSpec, Tmpfs, mismatches
 from sandbox.spec import Mount as SpecMount
 
 TIMEOUT_S = 10.0
+MAX_SHOWN = 300
+"""Characters of what was expected and found."""
 
 FORBIDDEN_CALLS = (
-    *("unshare", "mount", "ptrace", "keyctl", "io_uring_setup", "socket_vsock", "socket_raw"),
+    *("bpf", "chroot", "clone3", "clone_newuser", "io_uring_setup", "keyctl", "mknod", "mount"),
+    *("perf_event_open", "ptrace", "setns", "setuid", "socket_alg", "socket_netfilter"),
+    *("socket_packet", "socket_raw", "socket_vsock", "unshare", "userfaultfd"),
 )
-SERVED_BY_GVISOR = frozenset({"unshare", "ptrace", "keyctl", "io_uring_setup"})
+SERVED_BY_GVISOR = frozenset(
+    {"clone3", "clone_newuser", "io_uring_setup", "keyctl", "mknod", "ptrace", "unshare"}
+)
 
 IMAGE_VARIABLES = frozenset(
     {
@@ -42,6 +54,12 @@ IMAGE_VARIABLES = frozenset(
     }
 )
 """What the images set, and HOSTNAME, which engines do."""
+
+_DEVICES = frozenset(
+    f"/dev/{name}"
+    for name in ("console", "full", "null", "ptmx", "random", "tty", "urandom", "zero")
+)
+_GVISOR_DEVICES = frozenset({"/dev/fuse", "/dev/net/tun"})
 
 # The mounts that an engine makes by itself: where, of which kind (None: any), whether read-only.
 _ENGINE_MOUNTS: dict[str, tuple[frozenset[str] | None, bool]] = {
@@ -125,7 +143,10 @@ class Facts(_Frozen):
     seccomp_mode: StrictInt
     interfaces: Annotated[tuple[Name, ...], Field(max_length=1024)]
     routes: Annotated[tuple[Name, ...], Field(max_length=1024)]
+    resolvers: Annotated[tuple[Name, ...], Field(max_length=1024)]
     root_read_only: StrictBool
+    writable: Annotated[tuple[Name, ...], Field(max_length=1024)]
+    devices: Annotated[tuple[Name, ...], Field(max_length=1024)]
     mounts: Annotated[tuple[Mount, ...], Field(max_length=1024)]
     places: Annotated[dict[Name, Place], Field(max_length=64)]
     memory_limit: StrictInt | None
@@ -133,6 +154,8 @@ class Facts(_Frozen):
     nofile: StrictInt
     core: StrictInt
     fsize: StrictInt
+    memlock: StrictInt
+    msgqueue: StrictInt
     forbidden: dict[Name, Name]
     hostname: Name
     environment: Annotated[tuple[Name, ...], Field(max_length=4096)]
@@ -160,6 +183,14 @@ class Proof(_Frozen):
         return tuple(check for check in self.checks if not check.ok)
 
 
+class NotProved(PolicyNotEnforced):
+    """A proof failed; ``checks`` are all that were made, those that hold too."""
+
+    def __init__(self, message: str, checks: tuple[Check, ...], *, remedy: str) -> None:
+        super().__init__(message, remedy=remedy)
+        self.checks = checks
+
+
 async def prove(
     link: Link, spec: ContainerSpec, directories: Mapping[str, tuple[int, int]] | None = None
 ) -> Proof:
@@ -172,14 +203,37 @@ async def prove(
             not known are not compared.
 
     Raises:
-        PolicyNotEnforced: Something is weaker than the spec, or was not measured.
+        PolicyNotEnforced: Something is weaker than the spec (:class:`NotProved`), or was not
+            measured.
+        LinkLost: The link ended.
+    """
+    proof = await measure(link, spec, directories)
+    if proof.failed:
+        said = "; ".join(
+            f"{check.name} must be {check.expected}, is {check.found}" for check in proof.failed
+        )
+        raise NotProved(
+            f"The engine did not apply the policy: {said}.",
+            proof.checks,
+            remedy="`sandbox doctor` says what this engine can do.",
+        )
+    return proof
+
+
+async def measure(
+    link: Link, spec: ContainerSpec, directories: Mapping[str, tuple[int, int]] | None = None
+) -> Proof:
+    """The same without judging: see :attr:`Proof.failed`.
+
+    Raises:
+        PolicyNotEnforced: It was not measured.
         LinkLost: The link ended.
     """
     try:
         with anyio.fail_after(TIMEOUT_S):
             places = [mount.target for mount in spec.mounts]
             answer = await link.call("probe", **({"places": places} if places else {}))
-        proof = examine(spec, Facts.model_validate(answer), directories or {})
+        return examine(spec, Facts.model_validate(answer), directories or {})
     except TimeoutError as exc:
         raise PolicyNotEnforced(
             f"The sandbox did not answer the probe within {TIMEOUT_S:g} s."
@@ -190,15 +244,26 @@ async def prove(
         raise PolicyNotEnforced(
             f"The sandbox's facts do not tell enough: {place}: {wrong['msg']}."
         ) from exc
-    if proof.failed:
-        said = "; ".join(
-            f"{check.name} must be {check.expected}, is {check.found}" for check in proof.failed
+
+
+def inspected(spec: ContainerSpec, facts: Mapping[str, Any] | None) -> tuple[Check, ...]:
+    """Compare what the engine says that it applied with a spec, fact by fact.
+
+    Args:
+        spec: What was asked for.
+        facts: What an inspection found, in the words of ``ContainerSpec.facts``.
+    """
+    wrong = dict(each.split(": ", 1) for each in mismatches(spec, facts))
+    asked = spec.facts()
+    return tuple(
+        _check(
+            name,
+            _shown(asked.get(name, "nothing of that kind")),
+            wrong.get(name, "the same"),
+            ok=name not in wrong,
         )
-        raise PolicyNotEnforced(
-            f"The engine did not apply the policy: {said}.",
-            remedy="`sandbox doctor` says what this engine can do.",
-        )
-    return proof
+        for name in (*asked, *(wrong.keys() - asked.keys()))
+    )
 
 
 def examine(
@@ -209,10 +274,11 @@ def examine(
     checks = (
         *_identity(spec, facts),
         *_kernel(facts, gvisor=gvisor),
-        *_network(facts),
+        *_network(spec, facts),
         *_limits(spec, facts, gvisor=gvisor),
         *_mounts(spec, facts, gvisor=gvisor),
         *_folders(spec, facts, directories or {}, gvisor=gvisor),
+        *_files(spec, facts, gvisor=gvisor),
     )
     return Proof(runtime=spec.runtime, checks=checks, facts=facts)
 
@@ -241,9 +307,10 @@ def _kernel(facts: Facts, *, gvisor: bool) -> Iterator[Check]:
             yield _check(f"forbidden.{call}", "refused", answer, ok=refused)
 
 
-def _network(facts: Facts) -> Iterator[Check]:
+def _network(spec: ContainerSpec, facts: Facts) -> Iterator[Check]:
     yield _equal("interfaces", "lo", ", ".join(facts.interfaces))
     yield _none_but("routes", set(), facts.routes)
+    yield _none_but("resolvers", set(spec.dns), facts.resolvers)
 
 
 def _limits(spec: ContainerSpec, facts: Facts, *, gvisor: bool) -> Iterator[Check]:
@@ -255,10 +322,8 @@ def _limits(spec: ContainerSpec, facts: Facts, *, gvisor: bool) -> Iterator[Chec
             continue
         ok = found is not None and limit - rounding <= found <= limit
         yield _check(name, str(limit), "not visible" if found is None else str(found), ok=ok)
-    found_limits = {"nofile": facts.nofile, "core": facts.core, "fsize": facts.fsize}
     for ulimit in spec.ulimits:
-        if ulimit.name in found_limits:
-            yield _equal(ulimit.name, ulimit.hard, found_limits[ulimit.name])
+        yield _equal(ulimit.name, ulimit.hard, getattr(facts, ulimit.name, "not measured"))
 
 
 def _mounts(spec: ContainerSpec, facts: Facts, *, gvisor: bool) -> Iterator[Check]:
@@ -328,6 +393,14 @@ def _folder_options(name: str, folder: SpecMount, mount: Mount | None, *, gvisor
     return _check(name, " ".join(("a folder", *expected)), found, ok=ok)
 
 
+def _files(spec: ContainerSpec, facts: Facts, *, gvisor: bool) -> Iterator[Check]:
+    """What could really be written, and the devices that are there."""
+    writable = {SHM, "/dev/mqueue", *(tmpfs.target for tmpfs in spec.tmpfs)}
+    yield _none_but("writable", writable, facts.writable)
+    devices = _DEVICES | _GVISOR_DEVICES if gvisor else _DEVICES
+    yield _none_but("devices", set(devices), facts.devices)
+
+
 def _is_proc_sys(mount: Mount) -> bool:
     return mount.target == "/proc/sys" and "ro" in mount.options
 
@@ -383,5 +456,12 @@ def _none_but(name: str, accepted: set[str], found: Any) -> Check:
 
 
 def _check(name: str, expected: str, found: str, *, ok: bool) -> Check:
-    shown = found if len(found) <= 300 else f"{found[:300]}…"
-    return Check(name=name, expected=expected, found=shown, ok=ok)
+    return Check(name=name, expected=_bounded(expected), found=_bounded(found), ok=ok)
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _bounded(text: str) -> str:
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"

@@ -93,7 +93,7 @@ class Rest:
 
     async def _show(self, request: Request) -> Response:
         session = await self._session(request)
-        return JSONResponse(session.info().model_dump(mode="json"))
+        return JSONResponse(session.info(with_proof=True).model_dump(mode="json"))
 
     async def _close(self, request: Request) -> Response:
         session_id: str = request.path_params["session_id"]

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Literal
 
 import anyio
+from pydantic import ValidationError
 
 from sandbox.audit import SessionEntry
 from sandbox.errors import EngineUnavailable, InfrastructureError, PolicyNotEnforced, SandboxError
@@ -23,6 +24,7 @@ from sandbox.sessions.endings import cause_of_end
 from sandbox.sessions.groups import one_error
 from sandbox.sessions.journal import Journal, SessionRow, SessionState
 from sandbox.sessions.labels import read_labels, recompile
+from sandbox.sessions.models import SessionInfo, SessionProof
 from sandbox.sessions.session import Session
 from sandbox.spec import LABEL_OWNER, LABEL_SESSION, mismatches
 
@@ -170,6 +172,7 @@ class Adoption:
             last_activity=row.last_activity if row else self._around.clock(),
             container_id=container.id,
             is_proved=row is not None,
+            proof=_proof(row),
         )
 
     def _gone(self, row: SessionRow, state: SessionState, reason: str) -> None:
@@ -194,6 +197,16 @@ class Adoption:
                 reason=reason,
             )
         )
+
+
+def _proof(row: SessionRow | None) -> SessionProof | None:
+    """What the earlier controller had proved; its own version may have noted less."""
+    if row is None or not row.info:
+        return None
+    try:
+        return SessionInfo.model_validate_json(row.info).proof
+    except ValidationError:
+        return None
 
 
 class _Expired(SandboxError):

@@ -14,6 +14,7 @@ from sandbox.roots import Root
 from sandbox.runtimes.base import ContainerRuntime
 from sandbox.sessions.engine import KnownEngine
 from sandbox.sessions.journal import Journal
+from sandbox.sessions.models import SessionProof
 from sandbox.sessions.quotas import Quotas
 from sandbox.spec import ContainerSpec, SessionIdentity
 
@@ -63,6 +64,7 @@ class Birth:
         certificates: What it is given to trust, in PEM; empty for what its image does.
         tightened: What was taken from its network since it was opened.
         is_proved: Whether an earlier controller proved that its policy is enforced.
+        proof: That proof, if it is known.
     """
 
     identity: SessionIdentity
@@ -76,3 +78,4 @@ class Birth:
     certificates: bytes = b""
     tightened: Tightening = field(default_factory=Tightening)
     is_proved: bool = False
+    proof: SessionProof | None = None

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from sandbox.egress import NetworkInfo
 from sandbox.kernels import KernelInfo
 from sandbox.policy import Limits
+from sandbox.proof import Check
 from sandbox.sessions.journal import SessionState
 
 WORKSPACE = "/workspace"
@@ -32,6 +33,24 @@ class Caller:
     def may_use(self, policy: str) -> bool:
         """Whether it may have sessions under a policy."""
         return self.policies is None or policy in self.policies
+
+
+class SessionProof(BaseModel):
+    """What was compared before the session's caller got it, or when a later controller took over.
+
+    After the session was handed over its own code may have a part in what is measured inside, so a
+    check that is not ``ok`` then is shown, and does not end the session.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    proved_at: float
+    """Unix time, seconds."""
+    runtime: str
+    checks: tuple[Check, ...]
+    """What was measured inside, mostly by trying."""
+    inspected: int
+    """How many facts of the engine's own inspection were compared with the policy, and equal."""
 
 
 class SessionInfo(BaseModel):
@@ -59,5 +78,7 @@ class SessionInfo(BaseModel):
     kernels: tuple[KernelInfo, ...] = ()
     checks_passed: int = 0
     """How many facts about its isolation were measured inside and found as the policy says."""
+    proof: SessionProof | None = None
+    """The checks one by one; None where a session is only listed, and before the proof is made."""
     network: NetworkInfo = NetworkInfo(mode="none")
     """What it may reach, what went there, and what was refused."""

@@ -19,7 +19,6 @@ from sandbox.errors import (
     Conflict,
     InfrastructureError,
     LinkLost,
-    PolicyNotEnforced,
     SandboxError,
     SessionLost,
 )
@@ -28,13 +27,13 @@ from sandbox.kernels import DEFAULT_KERNEL_ID, Kernels
 from sandbox.link import Link
 from sandbox.mounts import Identity, look
 from sandbox.processes import Processes
-from sandbox.proof import Proof, prove
+from sandbox.proof import Check, NotProved, Proof, inspected, measure, prove
 from sandbox.sessions.birth import Birth, Surroundings
 from sandbox.sessions.connection import Connection
 from sandbox.sessions.endings import Ending, cause_of_end, ended_error
 from sandbox.sessions.groups import one_error
 from sandbox.sessions.journal import SessionState
-from sandbox.sessions.models import SessionInfo
+from sandbox.sessions.models import SessionInfo, SessionProof
 from sandbox.sessions.record import SessionRecord
 from sandbox.spec import CA_FILE, mismatches
 from sandbox.terminals import Terminals
@@ -96,6 +95,8 @@ class Session:
         self._proof: Proof | None = None
         self._roots = around.roots
         self._directories: dict[str, Identity] | None = None
+        self._inspected: tuple[Check, ...] = ()
+        self._shown_proof = birth.proof
         self._runtime = around.runtime
         self._journal = around.journal
         self._record = SessionRecord(around.audit, birth)
@@ -129,8 +130,18 @@ class Session:
         """Whether a caller can be given it now."""
         return self.state == "open" and not self.is_ending
 
-    def info(self) -> SessionInfo:
-        """The session as it is now."""
+    @property
+    def inspected(self) -> tuple[Check, ...]:
+        """What the engine said of the container, against the spec; empty for an adopted one."""
+        return self._inspected
+
+    def info(self, *, with_proof: bool = False) -> SessionInfo:
+        """The session as it is now.
+
+        Args:
+            with_proof: Whether each check is to be told, too.
+        """
+        proof = self._shown_proof
         return SessionInfo(
             session_id=self.session_id,
             name=self.name,
@@ -144,7 +155,8 @@ class Session:
             idle_expires_at=self.idle_expires_at,
             limits=self.policy.limits,
             kernels=self.kernels.infos,
-            checks_passed=len(self._proof.checks) if self._proof else 0,
+            checks_passed=sum(check.ok for check in proof.checks) if proof else 0,
+            proof=proof if with_proof else None,
             network=self.network.info(),
         )
 
@@ -333,7 +345,7 @@ class Session:
             async with anyio.create_task_group() as checks:
                 checks.start_soon(self._check_container, container_id)
                 await self._connect(container_id, tasks)
-        self._journal.opened(self.session_id, self.info(), self.default_key)
+        self._journal.opened(self.session_id, self.info(with_proof=True), self.default_key)
 
     async def _connect(self, container_id: str, tasks: TaskGroup) -> None:
         async def attach(link: Link) -> None:
@@ -354,9 +366,11 @@ class Session:
         info = await self._runtime.inspect(container_id)
         if info.state == "missing":
             raise SessionLost("The session's container was removed while it was opened.")
+        self._inspected = inspected(self._spec, info.facts)
         if wrong := mismatches(self._spec, info.facts):
-            raise PolicyNotEnforced(
+            raise NotProved(
                 "The container does not match its policy and was removed: " + "; ".join(wrong),
+                self._inspected,
                 remedy="`sandbox doctor` checks the engine.",
             )
 
@@ -364,6 +378,8 @@ class Session:
         async with anyio.create_task_group() as attaching:
             if not self._is_proved:
                 attaching.start_soon(self._prove, link)
+            elif self._proof is None:
+                tasks.start_soon(self._prove_again, link)
             for part in (self.terminals, self.processes, self.files):
                 attaching.start_soon(part.attach, link)
             if self._certificates:
@@ -387,8 +403,39 @@ class Session:
         return self._directories
 
     async def _prove(self, link: Link) -> None:
-        self._proof = await prove(link, self._spec, await self._look())
+        self._keep_proof(await prove(link, self._spec, await self._look()))
         self._is_proved = True
+
+    async def _prove_again(self, link: Link) -> None:
+        """Renew the proof of a session that was taken back, and show what came of it.
+
+        The adoption has held the engine's inspection against the spec, and that decides. Inside
+        are people who may use up all processes, or stand in the supervisor's place: neither that
+        it cannot measure now nor what it says against itself is a reason to take their work away.
+        """
+        try:
+            proof = await measure(link, self._spec, await self._look())
+        except SandboxError as exc:
+            logger.warning("session %s was not proved again: %s", self.session_id, exc.message)
+            return
+        for check in proof.failed:
+            logger.warning(
+                "session %s: %s must be %s, is %s",
+                self.session_id,
+                check.name,
+                check.expected,
+                check.found,
+            )
+        self._keep_proof(proof)
+
+    def _keep_proof(self, proof: Proof) -> None:
+        self._proof = proof
+        self._shown_proof = SessionProof(
+            proved_at=self._clock(),
+            runtime=proof.runtime,
+            checks=proof.checks,
+            inspected=len(self._spec.facts()),
+        )
 
     async def _give_certificates(self) -> None:
         """Put them where the variables of its environment say; once, for they may be changed."""

@@ -7,10 +7,10 @@ import ctypes
 import errno
 import json
 import os
-import platform
 import resource
 import signal
 import socket
+import stat
 from collections.abc import Sequence
 from dataclasses import astuple
 from typing import Any
@@ -18,19 +18,20 @@ from typing import Any
 from sandbox.errors import InfrastructureError
 from sandbox.places import walk
 from sandbox.stream import Stream
+from sandbox.supervisor import tries
 from sandbox.supervisor.children import Children
 from sandbox.supervisor.pipes import Descriptor
 from sandbox.supervisor.requests import strings
 
 LIMIT_S = 5.0
 
-_AF_VSOCK = 40
-_CLONE_NEWUSER = 0x10000000
-_PTRACE_TRACEME = 0
 _PR_GET_NO_NEW_PRIVS = 39
-_SYSCALLS = {
-    "x86_64": {"unshare": 272, "mount": 165, "ptrace": 101, "keyctl": 250, "io_uring_setup": 425},
-    "aarch64": {"unshare": 97, "mount": 40, "ptrace": 117, "keyctl": 219, "io_uring_setup": 425},
+_RLIMITS = {
+    "nofile": resource.RLIMIT_NOFILE,
+    "core": resource.RLIMIT_CORE,
+    "fsize": resource.RLIMIT_FSIZE,
+    "memlock": resource.RLIMIT_MEMLOCK,
+    "msgqueue": 12,  # of Linux; the module has no name for it
 }
 _CGROUP_FILES = {
     "memory_limit": ("memory.max", "memory/memory.limit_in_bytes"),
@@ -101,6 +102,7 @@ def measure(places: Sequence[str] = ()) -> dict[str, Any]:
         places: Directories to look at besides.
     """
     status = _status()
+    mounts = _mounts()
     return {
         "uid": os.getuid(),
         "gid": os.getgid(),
@@ -116,17 +118,20 @@ def measure(places: Sequence[str] = ()) -> dict[str, Any]:
         "seccomp_mode": int(status.get("Seccomp", "0")),
         "interfaces": _interfaces(),
         "routes": _routes(),
-        "root_read_only": _root_read_only(),
-        "mounts": _mounts(),
+        "resolvers": _resolvers(),
+        "root_read_only": _root_read_only(mounts),
+        "writable": tries.writable(
+            mount["target"] for mount in mounts if mount["target"] not in places
+        ),
+        "devices": _devices(),
+        "mounts": mounts,
         "places": {path: _place(path) for path in places},
         "memory_limit": _limit("memory_limit"),
         "pids_limit": _limit("pids_limit"),
-        "nofile": resource.getrlimit(resource.RLIMIT_NOFILE)[1],
-        "core": resource.getrlimit(resource.RLIMIT_CORE)[1],
-        "fsize": resource.getrlimit(resource.RLIMIT_FSIZE)[1],
+        **{name: resource.getrlimit(limit)[1] for name, limit in _RLIMITS.items()},
         "hostname": socket.gethostname(),
         "environment": sorted(os.environ),
-        "forbidden": _forbidden(),  # last: what is allowed changes this process
+        "forbidden": tries.forbidden(),  # last: what is allowed changes this process
     }
 
 
@@ -159,16 +164,37 @@ def _routes() -> list[str]:
     return found
 
 
-def _root_read_only() -> bool:
+def _root_read_only(mounts: list[dict[str, Any]]) -> bool:
+    # gVisor looks at the permissions first and knows no flag, so there the mount table tells.
+    refused = tries.creates_in_root()
+    return refused == errno.EROFS or bool(
+        refused and any(mount["target"] == "/" and mount["options"][0] == "ro" for mount in mounts)
+    )
+
+
+def _devices() -> list[str]:
+    """Every device below /dev that a terminal is not, by its path."""
+    found: list[str] = []
+    for folder, _, names in os.walk("/dev"):
+        found += [f"{folder}/{name}" for name in names if _is_device(f"{folder}/{name}")]
+    return sorted(path for path in found if not path.startswith("/dev/pts/"))
+
+
+def _is_device(path: str) -> bool:
     try:
-        os.close(os.open("/.sandbox-probe", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-    except OSError as exc:
-        # gVisor looks at the permissions first and knows no flag, so there the mount table tells.
-        return exc.errno == errno.EROFS or any(
-            mount["target"] == "/" and mount["options"][0] == "ro" for mount in _mounts()
-        )
-    os.unlink("/.sandbox-probe")
-    return False
+        mode = os.lstat(path).st_mode
+    except OSError:
+        return True  # what cannot be looked at is told
+    return stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
+
+
+def _resolvers() -> list[str]:
+    try:
+        with open("/etc/resolv.conf", encoding="utf-8", errors="replace") as file:
+            lines = [line.split() for line in file]
+    except OSError:
+        return []
+    return [line[1] for line in lines if len(line) > 1 and line[0] == "nameserver"]
 
 
 def _mounts() -> list[dict[str, Any]]:
@@ -207,43 +233,3 @@ def _limit(name: str) -> int | None:
             continue
         return int(value) if value.isdigit() else -1  # "max"
     return None
-
-
-def _forbidden() -> dict[str, str]:
-    """What becomes of calls that a sandbox must refuse: an errno's name, or ``allowed``.
-
-    Every try is one that changes nothing outside this process even where it is allowed.
-    """
-    libc = ctypes.CDLL(None, use_errno=True)
-    numbers = _SYSCALLS.get(platform.machine(), {})
-
-    def system_call(name: str, *arguments: Any, got_through: int = 0) -> str:
-        if name not in numbers:
-            return "not tried"
-        ctypes.set_errno(0)
-        result = libc.syscall(numbers[name], *arguments)
-        return "allowed" if result >= 0 else answer(ctypes.get_errno(), got_through)
-
-    def open_socket(family: int, kind: int, protocol: int = 0) -> str:
-        try:
-            socket.socket(family, kind, protocol).close()
-        except OSError as exc:
-            return answer(exc.errno or 0)
-        return "allowed"
-
-    def answer(number: int, got_through: int = 0) -> str:
-        if number == got_through:
-            return "allowed"
-        return errno.errorcode.get(number, "refused")
-
-    parameters = ctypes.create_string_buffer(256)
-    return {
-        "keyctl": system_call("keyctl", 0, -3, 0, 0, 0, got_through=errno.ENOKEY),
-        "io_uring_setup": system_call("io_uring_setup", 1, parameters),
-        "socket_vsock": open_socket(_AF_VSOCK, socket.SOCK_STREAM),
-        "socket_raw": open_socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP),
-        # Who may mount is told that there is no such filesystem; nobody gets a mount.
-        "mount": system_call("mount", b"none", b"/", b"nosuch", 0, None, got_through=errno.ENODEV),
-        "unshare": system_call("unshare", _CLONE_NEWUSER),
-        "ptrace": system_call("ptrace", _PTRACE_TRACEME, 0, 0, 0),
-    }

@@ -61,8 +61,11 @@ def as_measured(spec: ContainerSpec) -> Raw:
         "seccomp_mode": 2,
         "interfaces": ["lo"],
         "routes": [],
+        "resolvers": ["127.0.0.1"],
         "root_read_only": True,
         "places": {},
+        "writable": ["/dev/shm", "/tmp", "/workspace"],
+        "devices": ["/dev/full", "/dev/null", "/dev/random", "/dev/tty", "/dev/urandom"],
         "mounts": [
             mount("/", "overlay", "ro relatime rw lowerdir=/a upperdir=/b workdir=/c"),
             mount("/proc", "proc", f"{RW} rw"),
@@ -97,10 +100,9 @@ def as_measured(spec: ContainerSpec) -> Raw:
         "nofile": 1024,
         "core": 0,
         "fsize": 512 * 1024**2,
-        "forbidden": {
-            **dict.fromkeys(("unshare", "mount", "ptrace", "keyctl", "io_uring_setup"), "EPERM"),
-            **dict.fromkeys(("socket_vsock", "socket_raw"), "EPERM"),
-        },
+        "memlock": 64 * 1024,
+        "msgqueue": 0,
+        "forbidden": {**dict.fromkeys(proofs.FORBIDDEN_CALLS, "EPERM"), "clone3": "ENOSYS"},
         "hostname": "sandbox",
         "environment": [*sorted(IMAGE_VARIABLES), "OMP_NUM_THREADS"],
     }
@@ -113,6 +115,8 @@ def as_measured_by_gvisor(spec: ContainerSpec) -> Raw:
     facts["memory_limit"] = facts["pids_limit"] = None
     facts["forbidden"].update(unshare="allowed", ptrace="allowed", io_uring_setup="allowed")
     facts["forbidden"].update(keyctl="EACCES", socket_vsock="EAFNOSUPPORT")
+    facts["forbidden"].update(mknod="allowed", clone_newuser="allowed", setns="ENOTSUP")
+    facts["devices"] += ["/dev/fuse", "/dev/net/tun"]
     shown = ("/proc", "/dev", "/dev/pts", "/dev/shm", "/sys")
     facts["mounts"] = [
         mount("/", "9p", "ro"),
@@ -157,7 +161,7 @@ def test_what_is_accepted_under_gvisor_is_not_accepted_under_runc() -> None:
     spec = spec_for()
     assert failed(spec, as_measured_by_gvisor(spec)) >= {
         *("seccomp_mode", "memory_limit", "pids_limit", "forbidden.unshare", "forbidden.ptrace"),
-        *("mounts.unmasked", "mounts./proc/sys"),
+        *("mounts.unmasked", "mounts./proc/sys", "devices", "forbidden.mknod"),
     }
 
 
@@ -241,6 +245,13 @@ WEAKENINGS: list[tuple[Callable[[Raw], None], str]] = [
     (put("nofile", -1), "nofile"),
     (put("core", -1), "core"),
     (put("fsize", -1), "fsize"),
+    (put("memlock", -1), "memlock"),
+    (put("msgqueue", 819200), "msgqueue"),
+    (put("resolvers", ["127.0.0.1", "192.0.2.53"]), "resolvers"),
+    (put("writable", ["/", "/tmp"]), "writable"),
+    (put("writable", ["/dev/shm", "/etc"]), "writable"),
+    (put("writable", ["/sys/fs/cgroup/pids"]), "writable"),
+    (put("devices", ["/dev/null", "/dev/kmsg"]), "devices"),
     *(
         (put_in("forbidden", call, "allowed"), f"forbidden.{call}")
         for call in proofs.FORBIDDEN_CALLS
@@ -300,6 +311,7 @@ GVISOR_WEAKENINGS = [
     in (
         *("uid", "gid", "groups", "capabilities", "no_new_privs", "interfaces", "routes"),
         *("root_read_only", "nofile", "core", "fsize", "hostname", "environment"),
+        *("memlock", "msgqueue", "resolvers", "writable", "devices"),
     )
 ] + [
     (put_in("forbidden", "mount", "allowed"), "forbidden.mount"),

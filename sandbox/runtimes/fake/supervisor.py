@@ -25,8 +25,9 @@ KERNELSPECS = {
     "bash": {"display_name": "Bash (fake)", "language": "bash"},
 }
 FORBIDDEN = (
-    *("unshare", "mount", "ptrace", "keyctl", "io_uring_setup"),
-    *("socket_vsock", "socket_raw"),
+    *("bpf", "chroot", "clone3", "clone_newuser", "io_uring_setup", "keyctl", "mknod", "mount"),
+    *("perf_event_open", "ptrace", "setns", "setuid", "socket_alg", "socket_netfilter"),
+    *("socket_packet", "socket_raw", "socket_vsock", "unshare", "userfaultfd"),
 )
 
 
@@ -215,7 +216,6 @@ class FakeSupervisor:
 def probe_facts(spec: ContainerSpec) -> dict[str, Any]:
     """What the probe measures in a container that is exactly as its spec says."""
     nothing = "0" * 16
-    limits = {limit.name: limit for limit in spec.ulimits}
     return {
         "uid": spec.uid,
         "gid": spec.gid,
@@ -227,7 +227,10 @@ def probe_facts(spec: ContainerSpec) -> dict[str, Any]:
         "seccomp_mode": 2,
         "interfaces": ["lo"],
         "routes": [],
+        "resolvers": list(spec.dns),
         "root_read_only": spec.read_only_root,
+        "writable": [SHM, *(tmpfs.target for tmpfs in spec.tmpfs)],
+        "devices": ["/dev/null", "/dev/urandom"],
         "mounts": [
             _mount("/", "overlay", "ro"),
             _mount(SHM, "tmpfs", "rw", "nosuid", "nodev", f"size={spec.shm_bytes}"),
@@ -256,7 +259,7 @@ def probe_facts(spec: ContainerSpec) -> dict[str, Any]:
         },
         "memory_limit": spec.memory_bytes,
         "pids_limit": spec.pids_limit,
-        **{name: limits[name].hard for name in ("nofile", "core", "fsize") if name in limits},
+        **{limit.name: limit.hard for limit in spec.ulimits},
         "forbidden": dict.fromkeys(FORBIDDEN, "EPERM"),
         "hostname": spec.hostname,
         "environment": sorted(spec.environment),

@@ -68,7 +68,8 @@ class SessionTools:
         """Look at one session: policy, limits, workspace, kernels, what was proved about its
         isolation, and when it expires (Unix time in seconds)."""
         session = await self._manager.get(caller_of(ctx), session_id)
-        return _described(session.info())
+        info = session.info(with_proof=True)
+        return reply(info, text(f"{_line(info)} {_proved(info)}"))
 
     async def close_session(
         self, ctx: Context[Any, Any], session_id: arg.SessionId = ""
@@ -89,6 +90,18 @@ def _network(info: SessionInfo) -> str:
         return "No network."
     shown = "; ".join(allow[:MAX_RULES])
     return f"Network: {shown}{' and more' if len(allow) > MAX_RULES else ''}; all else is denied."
+
+
+def _proved(info: SessionInfo) -> str:
+    proof = info.proof
+    if proof is None:
+        return "Its isolation is not proved yet."
+    wrong = [check.name for check in proof.checks if not check.ok]
+    failed = f"; not as they must be: {', '.join(wrong)}" if wrong else ""
+    return (
+        f"Its isolation: {proof.inspected} facts told by the engine and {info.checks_passed} "
+        f"measured inside are as the policy says{failed}."
+    )
 
 
 def _line(info: SessionInfo) -> str:
