@@ -184,11 +184,21 @@ class Proof(_Frozen):
 
 
 class NotProved(PolicyNotEnforced):
-    """A proof failed; ``checks`` are all that were made, those that hold too."""
+    """A proof failed.
 
-    def __init__(self, message: str, checks: tuple[Check, ...], *, remedy: str) -> None:
+    Args:
+        message: What is weaker than the spec.
+        checks: All that were made, those that hold too.
+        is_measured: Whether they were made inside; else they are the engine's inspection.
+        remedy: What to do about it.
+    """
+
+    def __init__(
+        self, message: str, checks: tuple[Check, ...], *, is_measured: bool, remedy: str
+    ) -> None:
         super().__init__(message, remedy=remedy)
         self.checks = checks
+        self.is_measured = is_measured
 
 
 async def prove(
@@ -215,6 +225,7 @@ async def prove(
         raise NotProved(
             f"The engine did not apply the policy: {said}.",
             proof.checks,
+            is_measured=True,
             remedy="`sandbox doctor` says what this engine can do.",
         )
     return proof

@@ -241,6 +241,37 @@ def doctor(
 
 
 @app.command()
+def verify(
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="The policy to prove; may be repeated. Else all."),
+    ] = None,
+    as_json: options.Json = False,
+    config: options.ConfigFile = None,
+    state_dir: options.StateDir = None,
+    engine: options.Engine = None,
+    runtime: options.Runtime = None,
+    policies: options.Policies = None,
+) -> None:
+    """Prove that policies are enforced on this engine, and show the proof.
+
+    For each policy a session is opened as for any caller, and closed. The table tells what the
+    engine says that it applied, and what a probe inside found, mostly by trying to break it. The
+    exit code is 0 when all is as the policies say, 1 when something is not or was not proved.
+
+    [bold]sandbox verify[/bold] · every policy
+
+    [bold]sandbox verify --policy offline --runtime runsc[/bold]
+    """
+    from sandbox.cli.verify import verify as prove
+
+    loaded = options.settings(
+        config, state_dir=state_dir, engine=engine, runtime=runtime, policies=policies
+    )
+    raise typer.Exit(prove(loaded.settings, policy or [], as_json=as_json))
+
+
+@app.command()
 def version() -> None:
     """Print the version."""
     from sandbox import __version__

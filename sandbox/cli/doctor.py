@@ -63,6 +63,7 @@ def examine(settings: Settings, *, as_json: bool) -> int:
         console.print(f"\n{len(bad)} of {len(findings)} checks failed.", style="bold red")
     else:
         console.print("\nThis machine can run sandboxes.", style="bold green")
+        console.print("`sandbox verify` proves that its engine confines them.")
     return exits.FAILED if bad else exits.OK
 
 

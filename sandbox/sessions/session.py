@@ -371,6 +371,7 @@ class Session:
             raise NotProved(
                 "The container does not match its policy and was removed: " + "; ".join(wrong),
                 self._inspected,
+                is_measured=False,
                 remedy="`sandbox doctor` checks the engine.",
             )
 

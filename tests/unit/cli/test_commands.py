@@ -29,6 +29,7 @@ COMMANDS = [
     "mcp",
     "run",
     "doctor",
+    "verify",
     "version",
     "sessions list",
     "sessions show",

@@ -1,0 +1,155 @@
+"""`sandbox verify`: prove on this machine that policies are enforced, and show the proof."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import anyio
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sandbox.audit import recorded
+from sandbox.cli import exits, logs
+from sandbox.cli.wiring import controller
+from sandbox.config import Settings
+from sandbox.errors import SandboxError
+from sandbox.proof import Check, NotProved
+from sandbox.server.grants import LOCAL
+from sandbox.sessions import Caller, SessionManager
+
+ENGINE = "the engine says"
+INSIDE = "measured inside"
+MAX_CELL = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a proof: from which of the two sides, what must be, and what is."""
+
+    source: str
+    name: str
+    expected: str
+    found: str
+    ok: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a session of a policy came to.
+
+    Args:
+        policy: The policy's name.
+        runtime: What ran the container; empty when none was made.
+        rows: Each check.
+        reason: Why it is not proved; empty when it is.
+        remedy: What to do about it; empty when there is nothing to do.
+    """
+
+    policy: str
+    runtime: str
+    rows: tuple[Row, ...]
+    reason: str = ""
+    remedy: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the policy is proved to be enforced."""
+        return not self.reason and bool(self.rows) and all(row.ok for row in self.rows)
+
+
+def verify(settings: Settings, names: Sequence[str], *, as_json: bool) -> int:
+    """Prove each policy, print the proofs, and return the exit code.
+
+    Args:
+        settings: Which engine, and where the policies are.
+        names: The policies; empty for all.
+        as_json: Print JSON at the end, and no tables.
+
+    Raises:
+        SandboxError: No controller can start here.
+    """
+    logs.configure("error")
+    verdicts: list[Verdict] = []
+    console = Console(highlight=False)
+
+    async def prove() -> None:
+        async with controller(settings, "run") as manager:
+            async for verdict in _verdicts(manager, names):
+                verdicts.append(verdict)
+                if not as_json:
+                    _print(console, verdict)
+
+    anyio.run(prove)
+    if as_json:
+        print(json.dumps([_plain(verdict) for verdict in verdicts], indent=2))
+    return exits.OK if all(verdict.ok for verdict in verdicts) else exits.FAILED
+
+
+async def _verdicts(manager: SessionManager, names: Sequence[str]) -> AsyncIterator[Verdict]:
+    for name in dict.fromkeys(names or manager.policies.names()):
+        with recorded(
+            manager.audit,
+            principal=LOCAL,
+            tool="sandbox verify",
+            arguments={"policy": name},
+            transport="cli",
+        ) as call:
+            manager.audit.require()
+            verdict = await _prove(manager, name)
+            call.ended("ok" if verdict.ok else "failed", "proved" if verdict.ok else "not proved")
+        yield verdict
+
+
+async def _prove(manager: SessionManager, name: str) -> Verdict:
+    """Open a session as any caller would; a session is open only once it is proved."""
+    caller = Caller(LOCAL)
+    try:
+        session = await manager.open(caller, policy=name, reuse=False)
+    except SandboxError as exc:
+        checks = exc.checks if isinstance(exc, NotProved) else ()
+        source = INSIDE if isinstance(exc, NotProved) and exc.is_measured else ENGINE
+        return Verdict(name, "", _rows(source, checks), exc.message, exc.remedy)
+    info = session.info(with_proof=True)
+    measured = info.proof.checks if info.proof else ()
+    rows = (*_rows(ENGINE, session.inspected), *_rows(INSIDE, measured))
+    await manager.close(caller, info.session_id)
+    return Verdict(name, info.runtime, rows)
+
+
+def _rows(source: str, checks: Sequence[Check]) -> tuple[Row, ...]:
+    return tuple(Row(source, check.name, check.expected, check.found, check.ok) for check in checks)
+
+
+def _plain(verdict: Verdict) -> dict[str, Any]:
+    return {**asdict(verdict), "ok": verdict.ok}
+
+
+def _print(console: Console, verdict: Verdict) -> None:
+    if verdict.rows:
+        table = Table("what", "must be", "is", "ok", title=verdict.policy, title_justify="left")
+        table.columns[0].no_wrap = True
+        source = ""
+        for row in verdict.rows:
+            if row.source != source:
+                source = row.source
+                table.add_section()
+                table.add_row(Text(source, "bold"))
+            cells = (Text(_cell(text)) for text in (row.name, row.expected, row.found))
+            table.add_row(*cells, Text("yes", "green") if row.ok else Text("NO", "bold red"))
+        console.print(table)
+    right = sum(row.ok for row in verdict.rows)
+    if verdict.ok:
+        said = f"{verdict.policy}: proved under {verdict.runtime}, {right} of {right} checks"
+        console.print(Text(said, "bold green"))
+        return
+    console.print(Text(f"{verdict.policy}: NOT PROVED. {verdict.reason}", "bold red"))
+    if verdict.remedy:
+        console.print(Text(f"→ {verdict.remedy}", "italic"))
+
+
+def _cell(text: str) -> str:
+    return text if len(text) <= MAX_CELL else f"{text[:MAX_CELL]}…"
