@@ -90,9 +90,15 @@ class Outside:
             resolver=self.names,
             dialer=self.roads,
             services=self.known,
-            saw=self.seen.append,
+            record=self,
             **more,
         )
+
+    def require(self) -> None:
+        """Everything can be kept."""
+
+    def saw(self, seen: Seen) -> None:
+        self.seen.append(seen)
 
     def place(self, name: str, server: int, *, port: int = 443, at: Address = PUBLIC) -> None:
         """Let a name stand for an address, and that lead to a server on loopback."""
@@ -189,7 +195,7 @@ def policy(
 ) -> Policy:
     """A policy with these rules."""
     network = NetworkPolicy(allow=allow, deny=deny, limits=limits or NetworkLimits())
-    return Policy.model_construct(name="test", network=network)
+    return Policy(name="test", network=network)
 
 
 @asynccontextmanager

@@ -70,7 +70,8 @@ class SessionEntry(Entry):
 
     Args:
         event: ``opened``, ``not_opened`` (its container is removed), ``adopted`` (taken back from
-            an earlier controller), ``ended``, ``removed`` (a container that was no session's).
+            an earlier controller), ``tightened`` (its network), ``ended``, ``removed`` (a
+            container that was no session's).
         session_id: Which one.
         principal: Whose.
         state: How it ended: ``closed``, ``expired``, ``lost``, or ``kept`` for the next controller.
@@ -87,7 +88,7 @@ class SessionEntry(Entry):
 
     kind: ClassVar[str] = "session"
 
-    event: Literal["opened", "not_opened", "adopted", "ended", "removed"]
+    event: Literal["opened", "not_opened", "adopted", "tightened", "ended", "removed"]
     session_id: str = ""
     principal: str = ""
     state: str = ""

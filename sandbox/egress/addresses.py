@@ -87,6 +87,9 @@ _TABLE: tuple[tuple[str, str], ...] = (
 _NETWORKS: tuple[tuple[Network, str], ...] = tuple(
     (ip_network(text), kind) for text, kind in _TABLE
 )
+_BY_VERSION = {
+    version: tuple(pair for pair in _NETWORKS if pair[0].version == version) for version in (4, 6)
+}
 _GLOBAL_IPV6 = IPv6Network("2000::/3")
 _ISATAP = frozenset({0x00005EFE, 0x02005EFE})
 
@@ -95,8 +98,8 @@ def kind_of(address: Address) -> str:
     """What is special about an address; empty for a plain global unicast one."""
     if isinstance(address, IPv6Address) and address.scope_id is not None:
         return _LINK_LOCAL
-    for network, kind in _NETWORKS:
-        if address.version == network.version and address in network:
+    for network, kind in _BY_VERSION[address.version]:
+        if address in network:
             return kind
     if isinstance(address, IPv6Address):
         if (int(address) >> 32) & 0xFFFFFFFF in _ISATAP:

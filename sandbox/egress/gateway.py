@@ -60,6 +60,8 @@ class Gateway:
         self._session_id = session_id
         self._principal = principal
         self._egress = egress
+        self._policy = policy.name
+        self._policy_digest = policy.digest
         self._limits = policy.network.limits
         self._rules = Rules(policy.name, policy.network, addresses=egress.addresses)
         self._meter = Meter(self._limits, lambda size: egress.charge(principal, size))
@@ -206,6 +208,7 @@ class Gateway:
 
     async def _pass(self, inbound: Inbound, passage: Passage) -> bool:
         try:
+            self._require_record()
             given, rule = await passage.admit()
             with await passage.connect(rule) as outside:
                 self._meter.connections += 1
@@ -229,6 +232,13 @@ class Gateway:
     async def _refuse(self, passage: Passage, verdict: Verdict) -> None:
         self._note(passage.request, verdict, passage.pins)
         await passage.tell(verdict, is_denied=True)
+
+    def _require_record(self) -> None:
+        """Refuse to let out what cannot be put on record."""
+        try:
+            self._egress.record.require()
+        except SandboxError as exc:
+            raise Refused(Verdict(False, "built-in: on record", exc.message, exc.remedy)) from exc
 
     # --- what is told
 
@@ -260,10 +270,10 @@ class Gateway:
                 remedy=verdict.remedy,
             )
         )
-        self._egress.saw(self._seen(request, verdict, host, port, pins))
+        self._egress.record.saw(self._seen(request, verdict, host, port, pins))
 
     def _see(self, request: Request, verdict: Verdict, pins: tuple[Address, ...]) -> None:
-        self._egress.saw(self._seen(request, verdict, request.host.text, request.port, pins))
+        self._egress.record.saw(self._seen(request, verdict, request.host.text, request.port, pins))
 
     def _seen(
         self,
@@ -283,6 +293,8 @@ class Gateway:
             rule=verdict.rule,
             reason=verdict.reason,
             addresses=pins,
+            policy=self._policy,
+            policy_digest=self._policy_digest,
         )
 
 

@@ -29,6 +29,7 @@ _HOP_BY_HOP = frozenset(
         *(b"proxy-authenticate", b"te", b"upgrade", b"http2-settings", b"host"),
     )
 )
+_LENGTHS = (b"content-length", b"transfer-encoding")
 _METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
 
 
@@ -68,14 +69,13 @@ def parse_head(raw: bytes) -> tuple[h11.Request, h11.Connection]:
         head = parser.next_event()
     except h11.RemoteProtocolError as exc:
         raise BadHead(f"the request is malformed: {exc}") from exc
-    if not isinstance(head, h11.Request):
+    if not isinstance(head, h11.Request) or head.http_version not in (b"1.0", b"1.1"):
         raise BadHead("the request is not HTTP/1.1")
-    names = [name for name, _ in head.headers]
-    if names.count(b"host") > 1:
-        raise BadHead("the request has more than one Host")
-    lengths = names.count(b"content-length") + names.count(b"transfer-encoding")
-    if lengths > 1 or (lengths and head.method == b"CONNECT"):
-        raise BadHead("the request says its length more than once")
+    # As they came, for h11 makes one of what agrees.
+    fields = [line.lower().partition(b":")[::2] for line in raw.split(b"\r\n")[1:]]
+    lengths = [value for name, value in fields if name in _LENGTHS]
+    if len(lengths) > 1 or b"," in b"".join(lengths) or (lengths and head.method == b"CONNECT"):
+        raise BadHead("the request says its length more than once, or where it has none")
     return head, parser
 
 

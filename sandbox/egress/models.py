@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from ipaddress import ip_network
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sandbox.denials import Denial
+from sandbox.errors import InvalidRequest
+from sandbox.link import printable
 from sandbox.policy.network import DenyRule
 
 MAX_ADDED_RULES = 200
@@ -23,6 +27,28 @@ class Tightening(_Frozen):
     """Whether all of it was."""
     deny: tuple[DenyRule, ...] = ()
     """Deny rules beside those of the policy."""
+
+    @classmethod
+    def of(cls, network: str, deny: Iterable[str]) -> Tightening:
+        """What a caller asks for.
+
+        Args:
+            network: ``none`` for all of it; empty for what ``deny`` names.
+            deny: Names, names behind ``*.``, addresses and networks.
+
+        Raises:
+            InvalidRequest: It asks for nothing, or for what no rule can say.
+        """
+        wanted = cls(is_off=network == "none", deny=tuple(map(_rule, deny)))
+        if wanted == cls():
+            raise InvalidRequest(
+                "There is nothing to take away.",
+                remedy='Give network="none", or names and networks in `deny`.',
+            )
+        return wanted
+
+    def __str__(self) -> str:
+        return ", ".join(["network none"] * self.is_off + [f"deny {rule}" for rule in self.deny])
 
     def joined(self, other: Tightening) -> Tightening:
         """Both together."""
@@ -50,3 +76,18 @@ class NetworkInfo(_Frozen):
     received_bytes: int = 0
     denials: tuple[Denial, ...] = ()
     """The latest that were denied or cut."""
+
+
+def _rule(word: str) -> DenyRule:
+    try:
+        return DenyRule(cidr=str(ip_network(word, strict=False)))
+    except ValueError:
+        pass
+    try:
+        return DenyRule(domain=word.lower())
+    except ValidationError as exc:
+        raise InvalidRequest(
+            f"{printable(word, 80)!r} is neither a name nor an address or network: "
+            f"{printable(exc.errors()[0]['msg'], 200)}.",
+            remedy="Write `example.com`, `*.example.com` for all below it, or `198.51.100.0/24`.",
+        ) from exc

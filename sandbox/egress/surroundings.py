@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,8 +10,6 @@ from typing import Protocol
 from sandbox.egress.addresses import Address
 from sandbox.egress.outward import Dialer, Resolver
 from sandbox.egress.rules import Request, Service
-
-logger = logging.getLogger(__name__)
 
 
 class Services(Protocol):
@@ -111,6 +108,8 @@ class Seen:
         rule: What decided.
         reason: Why, in words; empty when it was allowed.
         addresses: Where the host is, as resolved and pinned.
+        policy: The name of the session's policy.
+        policy_digest: Its digest.
     """
 
     session_id: str
@@ -122,18 +121,34 @@ class Seen:
     rule: str
     reason: str
     addresses: tuple[Address, ...] = ()
+    policy: str = ""
+    policy_digest: str = ""
 
 
-def _log(seen: Seen) -> None:
-    logger.info(
-        "session %s: %s:%d %s by %s%s",
-        seen.session_id,
-        seen.host,
-        seen.port,
-        "allowed" if seen.allowed else "denied",
-        seen.rule,
-        f": {seen.reason}" if seen.reason else "",
-    )
+class Record(Protocol):
+    """Keeps what gateways decide."""
+
+    def require(self) -> None:
+        """Make sure that a connection can be put on record.
+
+        Raises:
+            SandboxError: It cannot, so it must not be made.
+        """
+        ...
+
+    def saw(self, seen: Seen) -> None:
+        """Keep a verdict; never raises."""
+        ...
+
+
+class NoRecord:
+    """Keeps nothing."""
+
+    def require(self) -> None:
+        """See :class:`Record`."""
+
+    def saw(self, seen: Seen) -> None:
+        """See :class:`Record`."""
 
 
 def _no_charge(_principal: str, _size_bytes: int) -> str:
@@ -155,7 +170,7 @@ class Egress:
         secrets: Holds what rules add to requests.
         charge: Called with a principal and the bytes that are about to pass; says why they may
             not, or nothing.
-        saw: Called with every verdict.
+        record: Keeps every verdict; what it cannot keep is not let out.
     """
 
     resolver: Resolver
@@ -167,4 +182,4 @@ class Egress:
     approver: Approver = field(default_factory=Nobody)
     secrets: SecretSource = field(default_factory=NoSecrets)
     charge: Callable[[str, int], str] = _no_charge
-    saw: Callable[[Seen], None] = _log
+    record: Record = field(default_factory=NoRecord)

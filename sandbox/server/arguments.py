@@ -85,6 +85,18 @@ Reuse = Annotated[
         "open another."
     ),
 ]
+NetworkTaken = Annotated[
+    Literal["", "none"],
+    Field(description='"none" takes the whole network away. Empty: only what `deny` names.'),
+]
+Denied = Annotated[
+    tuple[Annotated[Text, Field(min_length=1, max_length=255)], ...],
+    Field(
+        max_length=64,
+        description="What may no longer be reached: names (`example.com`), all names below one "
+        "(`*.example.com`), addresses or networks (`198.51.100.0/24`).",
+    ),
+]
 KernelName = Annotated[
     Text,
     Field(min_length=1, max_length=64, description="The kernel's language: a kernelspec's name."),

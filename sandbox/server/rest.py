@@ -7,14 +7,16 @@ import mimetypes
 import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from typing import Annotated, Literal, TypeVar
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from sandbox.egress import Tightening
 from sandbox.errors import InvalidRequest
 from sandbox.files import FileStat, Reading
 from sandbox.server.auth import GUARDED
@@ -27,6 +29,7 @@ from sandbox.sessions import Session
 MAX_JSON_BODY = 64 * 1024
 CHUNK_BYTES = 256 * 1024
 
+_Body = TypeVar("_Body", bound=BaseModel)
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
@@ -38,6 +41,17 @@ class OpenRequest(BaseModel):
     policy: str = ""
     name: str = ""
     reuse: bool = True
+
+
+class TightenRequest(BaseModel):
+    """The body of ``POST /sessions/ID/tighten``."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    network: Literal["", "none"] = ""
+    deny: list[Annotated[str, Field(min_length=1, max_length=255)]] = Field(
+        default_factory=list, max_length=64
+    )
 
 
 class Rest:
@@ -62,6 +76,7 @@ class Rest:
             (sessions, "POST", "open_session", self._open),
             (one, "GET", "get_session", self._show),
             (one, "DELETE", "close_session", self._close),
+            (f"{one}/tighten", "POST", "tighten_session", self._tighten),
             (file, "GET", "read_file", self._download),
             (file, "PUT", "write_file", self._upload),
             (file, "DELETE", "delete_file", self._delete),
@@ -83,7 +98,7 @@ class Rest:
         return JSONResponse({"sessions": [info.model_dump(mode="json") for info in infos]})
 
     async def _open(self, request: Request) -> Response:
-        wanted = await _body(request)
+        wanted = await _body(request, OpenRequest)
         session = await self._manager.open(
             caller_of_request(request), policy=wanted.policy, name=wanted.name, reuse=wanted.reuse
         )
@@ -98,6 +113,13 @@ class Rest:
     async def _close(self, request: Request) -> Response:
         session_id: str = request.path_params["session_id"]
         info = await self._manager.close(caller_of_request(request), session_id)
+        return JSONResponse(info.model_dump(mode="json"))
+
+    async def _tighten(self, request: Request) -> Response:
+        wanted = await _body(request, TightenRequest)
+        session_id: str = request.path_params["session_id"]
+        more = Tightening.of(wanted.network, wanted.deny)
+        info = await self._manager.tighten(caller_of_request(request), session_id, more)
         return JSONResponse(info.model_dump(mode="json"))
 
     async def _download(self, request: Request) -> Response:
@@ -231,7 +253,7 @@ def _scoped(tool: str, endpoint: Endpoint) -> Endpoint:
     return answer
 
 
-async def _body(request: Request) -> OpenRequest:
+async def _body(request: Request, model: type[_Body]) -> _Body:
     data = bytearray()
     async for piece in request.stream():
         data += piece
@@ -239,13 +261,13 @@ async def _body(request: Request) -> OpenRequest:
             raise InvalidRequest(f"The body is longer than {MAX_JSON_BODY} bytes.")
     request.state.body_digest = hashlib.sha256(data).hexdigest()
     try:
-        return OpenRequest.model_validate_json(bytes(data) or b"{}")
+        return model.model_validate_json(bytes(data) or b"{}")
     except ValidationError as exc:
         first = exc.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "body"
         raise InvalidRequest(
             f"{where}: {first['msg']}.",
-            remedy="Send a JSON object with policy, name and reuse, or nothing.",
+            remedy=f"Send a JSON object with any of {', '.join(model.model_fields)}.",
         ) from exc
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from sandbox.errors import InvalidRequest
 
 SCOPES = {
-    "session": "open sessions under a policy of one's choice, look at, list and close them",
+    "session": "open sessions under a policy of one's choice, look at, tighten and close them",
     "execute": "run code in kernels",
     "terminal": "run commands and use terminals",
     "files:read": "list and read files",
@@ -19,7 +19,14 @@ SCOPES = {
 """Every scope and what it lets an application do."""
 
 _TOOLS = {
-    "session": ("open_session", "list_policies", "list_sessions", "get_session", "close_session"),
+    "session": (
+        "open_session",
+        "list_policies",
+        "list_sessions",
+        "get_session",
+        "tighten_session",
+        "close_session",
+    ),
     "execute": (
         "execute_code",
         "get_execution",

@@ -16,6 +16,7 @@ import anyio
 from pydantic import ValidationError
 
 from sandbox.audit import SessionEntry
+from sandbox.egress import Tightening
 from sandbox.errors import EngineUnavailable, InfrastructureError, PolicyNotEnforced, SandboxError
 from sandbox.kernels.models import ExecutionRecord, ExecutionResult
 from sandbox.runtimes.base import ContainerInfo, EngineInfo
@@ -138,9 +139,11 @@ class Adoption:
                     self._around.audit.record(removed)
                 return
             if row is None:
+                session_id = birth.identity.session_id
                 self._around.journal.adopted(
-                    birth.identity.session_id, birth.identity.principal, birth.last_activity
+                    session_id, birth.identity.principal, birth.last_activity
                 )
+                self._around.journal.tightened(session_id, birth.tightened)
         self._taken.add(container.id)
         self._add(Session(birth, self._around, keep=self._keep))
 
@@ -171,6 +174,11 @@ class Adoption:
             default_key=row.default_key if row else None,
             last_activity=row.last_activity if row else self._around.clock(),
             container_id=container.id,
+            # What was taken from the network of a session that the journal does not know is not
+            # known either, so all of it is.
+            tightened=self._around.journal.tightening(row.session_id)
+            if row is not None
+            else Tightening(is_off=not policy.network.is_none),
             is_proved=row is not None,
             proof=_proof(row),
         )

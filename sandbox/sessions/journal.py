@@ -20,11 +20,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from sandbox.egress import Tightening
 from sandbox.errors import ConfigError, InfrastructureError
 from sandbox.kernels.models import ExecutionRecord, ExecutionResult
 
 APPLICATION_ID = 0x5A4E4458
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BUSY_TIMEOUT_S = 2.0
 KEEP_ENDED_S = 24 * 3600.0
 KEEP_ENDED_SESSIONS = 1000
@@ -35,6 +36,12 @@ VACUUM_PAGES = 4096
 
 SessionState = Literal["opening", "open", "closed", "expired", "lost"]
 
+_TIGHTENINGS = """
+CREATE TABLE tightenings (
+    session_id TEXT PRIMARY KEY REFERENCES sessions ON DELETE CASCADE,
+    tightening TEXT NOT NULL    -- what was taken from its network, as JSON
+) STRICT;
+"""
 _SCHEMA = f"""
 PRAGMA auto_vacuum = INCREMENTAL;
 BEGIN IMMEDIATE;
@@ -62,6 +69,7 @@ CREATE TABLE executions (
     snapshot TEXT
 ) STRICT;
 CREATE INDEX executions_by_session ON executions (session_id, finished);
+{_TIGHTENINGS}
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
 COMMIT;
@@ -150,6 +158,10 @@ class Journal:
                 raise self._unreadable(str(verdict))
         if is_new:
             self._db.executescript(_SCHEMA)
+        elif version < 2:
+            self._db.executescript(
+                f"BEGIN IMMEDIATE; {_TIGHTENINGS} PRAGMA user_version = 2; COMMIT;"
+            )
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.execute("PRAGMA foreign_keys = ON")
@@ -215,6 +227,21 @@ class Journal:
     def told(self, session_id: str) -> None:
         """Note that the caller whose default session this was knows that it ended."""
         self._write("UPDATE sessions SET told = 1 WHERE session_id = ?", (session_id,))
+
+    def tightened(self, session_id: str, tightening: Tightening) -> None:
+        """Note all that was taken from a session's network since it was opened.
+
+        Raises:
+            InfrastructureError: It cannot be written, so it must not be promised.
+        """
+        self._write(
+            "INSERT OR REPLACE INTO tightenings VALUES (?, ?)", (session_id, _json(tightening))
+        )
+
+    def tightening(self, session_id: str) -> Tightening:
+        """All that was taken from a session's network since it was opened."""
+        rows = self._read("SELECT tightening FROM tightenings WHERE session_id = ?", (session_id,))
+        return Tightening.model_validate_json(rows[0][0]) if rows else Tightening()
 
     def session(self, principal: str, session_id: str) -> SessionRow | None:
         """The session of that id, if it is that principal's."""

@@ -22,7 +22,7 @@ from anyio.abc import TaskGroup, TaskStatus
 from sandbox import images
 from sandbox.audit import about
 from sandbox.config import Settings
-from sandbox.egress import Egress, machine_egress, outfit
+from sandbox.egress import Egress, Tightening, machine_egress, outfit
 from sandbox.errors import (
     InfrastructureError,
     InvalidRequest,
@@ -43,7 +43,7 @@ from sandbox.sessions.locks import KeyedLocks
 from sandbox.sessions.models import Caller, SessionInfo
 from sandbox.sessions.opener import Opener
 from sandbox.sessions.quotas import Quotas
-from sandbox.sessions.record import controller_log
+from sandbox.sessions.record import GatewayRecord, controller_log
 from sandbox.sessions.session import Session
 from sandbox.sessions.state import Slot
 from sandbox.sessions.sweeper import Sweeper
@@ -110,6 +110,9 @@ class SessionManager:
             undo.callback(self._journal.close)
             ledger = undo.enter_context(closing(Ledger(self._slot.usage, self._clock)))
             quotas = Quotas(self._settings, ledger, self._clock)
+            egress = replace(
+                self._egress, charge=quotas.charge_egress, record=GatewayRecord(self.audit)
+            )
             around = Surroundings(
                 self.runtime,
                 self._engine,
@@ -117,7 +120,7 @@ class SessionManager:
                 self.audit,
                 anyio.CapacityLimiter(OPEN_AT_ONCE),
                 anyio.CapacityLimiter(OPEN_AT_ONCE),
-                replace(self._egress, charge=quotas.charge_egress),
+                egress,
                 quotas,
                 self._clock,
                 self._settings.roots,
@@ -296,6 +299,23 @@ class SessionManager:
             if session is None:
                 raise NotFound("You have no default session open; nothing was closed.")
         await _noted(session).end("closed", "it was closed by its caller")
+        return session.info()
+
+    async def tighten(self, caller: Caller, session_id: str, more: Tightening) -> SessionInfo:
+        """Take something from a session's network, for good and at once.
+
+        Args:
+            caller: Whose session it is.
+            session_id: Which; empty for the caller's default session.
+            more: What is taken.
+
+        Raises:
+            NotFound: The caller has no such session.
+            SandboxError: It cannot be done; nothing was changed.
+        """
+        self.audit.require()
+        session = await self.get(caller, session_id)
+        session.tighten(more)
         return session.info()
 
     async def execution(self, caller: Caller, execution_id: str) -> Execution | ExecutionResult:

@@ -9,8 +9,16 @@ from contextlib import contextmanager
 from typing import Any
 
 from sandbox import __version__
-from sandbox.audit import AuditLog, ControllerEntry, PolicyEntry, SessionEntry, digest_of
+from sandbox.audit import (
+    AuditLog,
+    ControllerEntry,
+    EgressEntry,
+    PolicyEntry,
+    SessionEntry,
+    digest_of,
+)
 from sandbox.config import Settings
+from sandbox.egress import Seen
 from sandbox.errors import SandboxError
 from sandbox.policy import LivePolicies, PolicySet
 from sandbox.proof import Proof
@@ -103,6 +111,12 @@ class SessionRecord:
             )
         )
 
+    def tightened(self, container_id: str, what: str) -> None:
+        """Something was taken from its network."""
+        self._log.record(
+            SessionEntry(event="tightened", container_id=container_id, reason=what, **self._facts)
+        )
+
     def ended(self, container_id: str, state: str, reason: str, *, was_opened: bool) -> None:
         """It is over, or never came to be used."""
         self._log.record(
@@ -112,5 +126,40 @@ class SessionRecord:
                 state=state if was_opened else "",
                 reason=reason,
                 **self._facts,
+            )
+        )
+
+
+class GatewayRecord:
+    """Puts what gateways decide on record; ``Record`` of ``sandbox.egress``.
+
+    Args:
+        log: The audit log.
+    """
+
+    def __init__(self, log: AuditLog) -> None:
+        self._log = log
+
+    def require(self) -> None:
+        """Make sure that a connection can be put on record.
+
+        Raises:
+            InfrastructureError: It cannot, so it must not be made.
+        """
+        self._log.require()
+
+    def saw(self, seen: Seen) -> None:
+        """Put a verdict on record."""
+        self._log.record(
+            EgressEntry(
+                verdict="allow" if seen.allowed else "deny",
+                principal=seen.principal,
+                session_id=seen.session_id,
+                host=seen.host,
+                port=seen.port,
+                rule=seen.rule,
+                reason=seen.reason,
+                policy=seen.policy,
+                policy_digest=seen.policy_digest,
             )
         )

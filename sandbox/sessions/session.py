@@ -14,7 +14,7 @@ import anyio
 from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskGroup, TaskStatus
 
-from sandbox.egress import Gateway
+from sandbox.egress import Gateway, Tightening
 from sandbox.errors import (
     Conflict,
     InfrastructureError,
@@ -180,6 +180,17 @@ class Session:
         if now >= self.idle_expires_at:
             return f"it was not used for {self.policy.limits.idle_s:g} s"
         return ""
+
+    def tighten(self, more: Tightening) -> None:
+        """Take something from its network for good; what is no longer allowed is cut at once.
+
+        Raises:
+            QuotaExceeded: Those are too many rules.
+            InfrastructureError: It cannot be noted, so nothing was changed.
+        """
+        self._journal.tightened(self.session_id, self.network.tightening(more))
+        self.network.tighten(more)
+        self._record.tightened(self.container_id or "", str(more))
 
     # --- its use
 

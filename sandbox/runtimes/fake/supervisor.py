@@ -145,7 +145,7 @@ class FakeSupervisor:
     # --- commands and terminals
 
     async def _run(self, stream: Stream, _op: str, request: Mapping[str, Any]) -> None:
-        """A shell that knows ``echo``, ``warn``, ``cat``, ``sleep``, ``flood`` and ``exit``."""
+        """A shell that knows a few words, see ``_command``."""
         started = time.monotonic()
         told: dict[str, Any] = {"exit_code": 0, "signal": None, "timed_out": False}
         try:
@@ -167,6 +167,8 @@ class FakeSupervisor:
                     await stream.send(message.data)
             case ["pwd"]:
                 await stream.send(str(request.get("cwd") or "/workspace").encode() + b"\n")
+            case ["connect", authority]:
+                await stream.send(await self._connect(authority))
             case ["sleep", seconds]:
                 await asyncio.sleep(float(seconds))
             case ["flood", size]:
@@ -182,6 +184,15 @@ class FakeSupervisor:
                 await stream.send(f"{words[0]}: command not found\n".encode(), wire.STDERR)
                 return 127
         return 0
+
+    async def _connect(self, authority: str) -> bytes:
+        """What the gateway answers to a program that asks for a tunnel."""
+        if self._link is None:
+            return b""
+        egress = self._link.open("egress")
+        await egress.send(f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n".encode())
+        egress.end()
+        return b"".join([message.data async for message in egress])
 
     async def _serve_terminal(self, stream: Stream, op: str, request: Mapping[str, Any]) -> None:
         terminal_id = str(request.get("terminal_id", ""))

@@ -9,6 +9,7 @@ from mcp.server.mcpserver.tools import Tool
 from mcp_types import CallToolResult
 from pydantic import BaseModel
 
+from sandbox.egress import Tightening
 from sandbox.server import arguments as arg
 from sandbox.server.desk import Desk, caller_of
 from sandbox.server.tool import reply, strict, text
@@ -36,6 +37,7 @@ class SessionTools:
             strict(self.open_session, "Open a session"),
             strict(self.list_sessions, "List sessions", reads=True),
             strict(self.get_session, "Look at a session", repeatable=True),
+            strict(self.tighten_session, "Tighten a session's network", repeatable=True),
             strict(self.close_session, "Close a session", destroys=True),
         ]
 
@@ -70,6 +72,20 @@ class SessionTools:
         session = await self._manager.get(caller_of(ctx), session_id)
         info = session.info(with_proof=True)
         return reply(info, text(f"{_line(info)} {_proved(info)}"))
+
+    async def tighten_session(
+        self,
+        ctx: Context[Any, Any],
+        session_id: arg.SessionId = "",
+        network: arg.NetworkTaken = "",
+        deny: arg.Denied = (),
+    ) -> Annotated[CallToolResult, SessionInfo]:
+        """Take something from a live session's network, at once and for good: all of it, or what
+        `deny` names. Open connections that are no longer allowed are cut. Nothing gives it back:
+        for a wider network open another session."""
+        more = Tightening.of(network, deny)
+        info = await self._manager.tighten(caller_of(ctx), session_id, more)
+        return _described(info)
 
     async def close_session(
         self, ctx: Context[Any, Any], session_id: arg.SessionId = ""

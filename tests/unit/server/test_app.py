@@ -252,3 +252,12 @@ async def test_an_engine_that_is_down_is_a_503_and_comes_back(
     assert (down.status_code, down.json()["code"]) == (503, "engine_unavailable")
     engine.is_down = False
     await open_session(http)
+
+
+async def test_a_sessions_network_is_tightened_by_rest(http: httpx.AsyncClient) -> None:
+    session_id = await open_session(http)
+    url = f"/mcp/v1/sessions/{session_id}/tighten"
+    answer = await http.post(url, json={"deny": ["example.com"]})
+    assert answer.json()["network"]["deny"] == ["domain example.com"]
+    for wrong in ({}, {"deny": ["*.com"]}, {"network": "all"}, {"allow": ["x.example"]}):
+        assert (await http.post(url, json=wrong)).status_code == 400

@@ -22,6 +22,7 @@ SIGNATURES = {
     "list_policies": {},
     "list_sessions": {},
     "get_session": {"session_id": ""},
+    "tighten_session": {"session_id": "", "network": "", "deny": []},
     "close_session": {"session_id": ""},
     "execute_code": {
         "session_id": "",
@@ -481,3 +482,18 @@ async def test_policies_are_told_in_words_with_their_keys(client: Client) -> Non
     assert {"strict", "package-index", "readonly-data"} <= set(found)
     assert listed.structured_content["problem"] == ""
     assert "offline (default): " in words(listed)
+
+
+async def test_a_denied_connection_is_told_with_its_rule(client: Client) -> None:
+    result = await client.call_tool("run_command", {"command": "connect api.example.com:443"})
+    (denial,) = result.structured_content["denials"]
+    assert (denial["host"], denial["port"]) == ("api.example.com", 443)
+    assert denial["rule"] == "network: none"
+    assert "[network: api.example.com:443 denied by network: none" in words(result)
+
+
+async def test_tightening_a_session_is_told_in_its_network(client: Client) -> None:
+    result = await client.call_tool("tighten_session", {"network": "none"})
+    assert result.structured_content["network"]["is_tightened"]
+    refused = await client.call_tool("tighten_session", {})
+    assert refused.is_error

@@ -10,7 +10,7 @@ import pytest
 from sandbox.runtimes.fake import FakeEngine
 from sandbox.sessions import SessionManager
 
-from .controllers import TIGHT, Controllers
+from .controllers import OPEN, TIGHT, Controllers
 
 
 @pytest.fixture
@@ -23,6 +23,7 @@ def controllers(engine: FakeEngine, tmp_path: Path) -> Controllers:
     policies = tmp_path / "policies"
     policies.mkdir()
     (policies / "tight.yaml").write_text(TIGHT)
+    (policies / "open.yaml").write_text(OPEN)
     return Controllers(engine, tmp_path / "state", policies)
 
 

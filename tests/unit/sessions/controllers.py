@@ -25,6 +25,11 @@ limits:
   sessions: 2
 """
 
+OPEN = """\
+version: 1
+network: {allow: [{domain: "*.example.com"}]}
+"""
+
 
 class Controllers:
     """Makes controllers that share an engine and a state directory.
