@@ -186,7 +186,12 @@ async def work(client: Client, here: dict[str, str]) -> None:
     show_code(NETWORK)
     denied = await call(client, "execute_code", code=NETWORK, **here)
     expect(denied["status"] == "error", f"the network was reachable: {denied}")
-    console.print(f"  [green]denied:[/] {denied['error']['name']}: {denied['error']['value']}")
+    expect(bool(denied["denials"]), f"no rule is named: {denied}")
+    for denial in denied["denials"]:
+        console.print(
+            f"  [green]denied:[/] {denial['host']}:{denial['port']} by the rule "
+            f"“{denial['rule']}”: {denial['reason']}"
+        )
 
 
 def main() -> int:
