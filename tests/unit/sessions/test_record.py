@@ -54,9 +54,9 @@ def test_policies_that_are_edited_are_on_record_also_when_they_are_refused(tmp_p
 
 def test_no_two_controllers_write_one_log(tmp_path: Path) -> None:
     settings, policies = Settings(state_dir=tmp_path), load()
-    with take_slot(tmp_path, "serve") as slot:
-        with controller_log(slot, settings, policies, time.time):
-            with pytest.raises(ConfigError):
-                take_slot(tmp_path, "serve")
-            with take_slot(tmp_path, "run") as one, take_slot(tmp_path, "run") as other:
-                assert len({slot.audit, one.audit, other.audit}) == 3
+    slot = take_slot(tmp_path, "serve")
+    with slot, controller_log(slot, settings, policies, time.time):
+        with pytest.raises(ConfigError):
+            take_slot(tmp_path, "serve")
+        with take_slot(tmp_path, "run") as one, take_slot(tmp_path, "run") as other:
+            assert len({slot.audit, one.audit, other.audit}) == 3
