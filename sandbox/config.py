@@ -102,6 +102,8 @@ class Settings(BaseModel):
     roots: Roots = ()
     """The folders of the host that policies may mount, by name: `{datasets: /srv/datasets}`, or
     `{scratch: {path: /srv/scratch, writable: true}}`; as a variable `datasets=/srv/datasets,…`."""
+    secrets_dir: Folder | None = None
+    """The folder of secrets: a file for each, named as policies name it. None: there are none."""
 
     default_policy: str = Field("", max_length=64)
     """The policy of sessions that name none; empty: `offline`."""

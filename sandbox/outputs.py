@@ -10,6 +10,9 @@ memory is bounded however much comes. The budget is ``limit_bytes`` of text:
 * the cell's error has a quarter of its own, for a traceback must not be lost to a flood;
 * images have a budget of their own, ``IMAGE_FACTOR`` times as large.
 
+The values of secrets are taken out of everything before it is cut or kept, and once more when it is
+shown, for the plain text may hold what escape sequences had broken up.
+
 The format: https://nbformat.readthedocs.io/en/latest/format_description.html#code-cell-outputs
 """
 
@@ -22,7 +25,8 @@ from typing import Any, cast
 
 from sandbox import mime
 from sandbox.plaintext import clip, encodable, plain
-from sandbox.streamtext import Streams
+from sandbox.redaction import Redactor, TextPieces
+from sandbox.streamtext import StreamName, Streams
 
 __all__ = ["OutputCollector", "clip", "plain"]
 
@@ -71,9 +75,17 @@ class OutputCollector:
         limit_bytes: The budget for text, in bytes of UTF-8.
         image_limit_bytes: The budget for images, in bytes of base64; ``IMAGE_FACTOR`` times the
             other when None.
+        redactor: Knows the values that are taken out; none when None.
     """
 
-    def __init__(self, limit_bytes: int, image_limit_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        limit_bytes: int,
+        image_limit_bytes: int | None = None,
+        redactor: Redactor | None = None,
+    ) -> None:
+        self._redactor = redactor or Redactor()
+        self._stream_name: StreamName = "stdout"
         self._limit = limit_bytes
         self._share = limit_bytes * 3 // 4
         self._image_limit = (
@@ -83,6 +95,7 @@ class OutputCollector:
 
     def _clear(self) -> None:
         self._streams: Streams[_Rich] = Streams(self._share)
+        self._pieces = TextPieces(self._redactor)
         self._displays: dict[str, list[_Rich]] = {}
         self._text_size = 0
         self._image_size = 0
@@ -96,16 +109,17 @@ class OutputCollector:
     def outputs(self) -> list[dict[str, Any]]:
         """The outputs so far, in nbformat 4; neither the list nor what is in it may be changed."""
         if self._outputs is None:
-            self._outputs = [
+            outputs: list[dict[str, Any]] = [
                 item.output() if isinstance(item, _Rich) else item
                 for item in self._streams.render()
             ]
+            self._outputs = self._redactor.data(outputs)
         return self._outputs
 
     @property
     def error(self) -> Mapping[str, Any] | None:
         """The last error output: ``ename``, ``evalue`` and the plain lines of ``traceback``."""
-        return self._error
+        return self._redactor.data(self._error)
 
     @property
     def truncated_bytes(self) -> int:
@@ -120,7 +134,7 @@ class OutputCollector:
     @property
     def is_settled(self) -> bool:
         """Whether a collector restored from :meth:`outputs` would go on exactly as this one."""
-        return not self._clear_is_due and self._streams.is_settled
+        return not self._clear_is_due and self._pieces.is_settled and self._streams.is_settled
 
     # --- what comes
 
@@ -139,10 +153,18 @@ class OutputCollector:
             return False
         if self._clear_is_due and msg_type not in ("clear_output", "update_display_data"):
             self._clear()
+        if msg_type != "stream":
+            content = self._without_secrets(content)
         changed = take(self, content)
         if changed:
             self._outputs = None
         return changed
+
+    def finish(self) -> None:
+        """No more text of a stream is about to come: show what was held back."""
+        if held := self._pieces.last():
+            self._streams.write(self._stream_name, held)
+            self._outputs = None
 
     def lose(self, size_bytes: int) -> None:
         """Count output that was lost on its way here."""
@@ -155,7 +177,15 @@ class OutputCollector:
             self.add(
                 str(output.get("output_type")), output | {"transient": {"display_id": display_id}}
             )
+        self.finish()
         self._dropped = max(0, truncated_bytes - self._streams.cut_bytes)
+
+    def _without_secrets(self, content: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The content of a message that is no stream's, before anything of it is cut."""
+        try:
+            return self._redactor.data(content)
+        except (ValueError, RecursionError):
+            return {}
 
     # --- one kind each
 
@@ -166,7 +196,12 @@ class OutputCollector:
         if len(text) > MAX_TEXT:  # no honest supervisor sends it; do not spend seconds on it
             self._dropped += len(text) - MAX_TEXT
             text = text[-MAX_TEXT:]
-        self._streams.write("stderr" if content.get("name") == "stderr" else "stdout", text)
+        name: StreamName = "stderr" if content.get("name") == "stderr" else "stdout"
+        if name != self._stream_name:
+            self.finish()
+            self._stream_name = name
+        if text := self._pieces.feed(text):
+            self._streams.write(name, text)
         return True
 
     def _take_display(self, content: Mapping[str, Any]) -> bool:
@@ -211,6 +246,7 @@ class OutputCollector:
             self._use(rich)
         self._dropped += mime.size(text) - min(mime.size(text), mime.size(traceback))
         self._error = error
+        self.finish()
         self._streams.place(rich)
         return True
 
@@ -229,6 +265,7 @@ class OutputCollector:
         if self._room() < ITEM_COST:
             self._dropped += mime.size(content.get("data"))
             return False
+        self.finish()
         self._fill(rich, content)
         self._streams.place(rich)
         if rich.display_id:

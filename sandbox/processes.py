@@ -24,6 +24,7 @@ from sandbox.headtail import HeadTail
 from sandbox.link import Link, Stream
 from sandbox.outputs import plain
 from sandbox.policy.models import Limits
+from sandbox.redaction import Pieces, Redactor
 
 STDIN_PIECE_BYTES = 64 * 1024
 OVERTIME_S = 30.0
@@ -61,6 +62,7 @@ class Processes:
         limits: The policy's; how many may run at once, how long, and how much output is kept.
         denials: What the session's network policy refuses.
         admit: Called before a command is run; raises when its caller has run enough.
+        redactor: Knows the session's secrets, which no output shows.
     """
 
     def __init__(
@@ -69,10 +71,12 @@ class Processes:
         denials: DenialLog | None = None,
         *,
         admit: Callable[[], None] = lambda: None,
+        redactor: Redactor | None = None,
     ) -> None:
         self._admit = admit
         self._limits = limits
         self._denials = denials or DenialLog()
+        self._redactor = redactor or Redactor()
         self._link: Link | None = None
         self._running = 0
 
@@ -127,7 +131,7 @@ class Processes:
             stream = self._link.open("process.run", timeout_s=timeout_s, **request)
             try:
                 async with asyncio.timeout(timeout_s + OVERTIME_S):
-                    result = await _run(stream, stdin, kept)
+                    result = await _run(stream, stdin, kept, self._redactor)
                 return result.model_copy(update={"denials": self._denials.since(denied_before)})
             except TimeoutError as exc:
                 raise InfrastructureError(
@@ -156,9 +160,10 @@ def _check(command: str, cwd: str, env: Mapping[str, str]) -> None:
         )
 
 
-async def _run(stream: Stream, stdin: bytes, limit_bytes: int) -> CommandResult:
+async def _run(stream: Stream, stdin: bytes, limit_bytes: int, redactor: Redactor) -> CommandResult:
     started = time.monotonic()
     stdout, stderr = HeadTail(limit_bytes // 2), HeadTail(limit_bytes // 2)
+    shown, shown_stderr = Pieces(redactor), Pieces(redactor)  # before anything is cut
     ending: dict[str, Any] | None = None
     failure: SandboxError | None = None
 
@@ -175,9 +180,9 @@ async def _run(stream: Stream, stdin: bytes, limit_bytes: int) -> CommandResult:
         try:
             async for message in stream:
                 if message.tag == wire.BYTES:
-                    stdout.add(message.data)
+                    stdout.add(shown.feed(message.data))
                 elif message.tag == wire.STDERR:
-                    stderr.add(message.data)
+                    stderr.add(shown_stderr.feed(message.data))
                 else:
                     ending = message.json()
                     break
@@ -188,11 +193,13 @@ async def _run(stream: Stream, stdin: bytes, limit_bytes: int) -> CommandResult:
         raise failure
     if ending is None:
         raise ProtocolError("The supervisor did not say how the command ended.")
+    stdout.add(shown.last())
+    stderr.add(shown_stderr.last())
     return CommandResult(
         exit_code=_number(ending.get("exit_code")),
         signal=_number(ending.get("signal")),
-        stdout=plain(stdout.text()),
-        stderr=plain(stderr.text()),
+        stdout=redactor.text(plain(stdout.text())),
+        stderr=redactor.text(plain(stderr.text())),
         timed_out=ending.get("timed_out") is True,
         duration_s=_seconds(ending.get("duration_s"), time.monotonic() - started),
         truncated_bytes=stdout.cut_bytes + stderr.cut_bytes,

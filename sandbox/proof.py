@@ -440,7 +440,8 @@ def _tmpfs(tmpfs: Tmpfs, mount: Mount | None, *, gvisor: bool) -> Check:
     name = f"mounts.{tmpfs.target}"
     expected = ["tmpfs", f"size={tmpfs.size_bytes}"]
     if not gvisor:
-        expected += ["nosuid", "nodev", *([f"nr_inodes={tmpfs.inodes}"] if tmpfs.inodes else [])]
+        expected += ["nosuid", "nodev", *(["noexec"] if tmpfs.noexec else [])]
+        expected += [*([f"nr_inodes={tmpfs.inodes}"] if tmpfs.inodes else [])]
     if mount is None:
         return _check(name, " ".join(expected), "not mounted", ok=False)
     found = [mount.fstype, *map(_in_plain_bytes, mount.options)]

@@ -11,13 +11,14 @@ from __future__ import annotations
 import json
 import math
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from pydantic import BaseModel, ConfigDict
 
 from sandbox.errors import NotPermitted, PolicyNotEnforced
 from sandbox.policy import Policy, TmpfsPolicy
+from sandbox.secretstore import MAX_VALUE_BYTES
 
 LABEL_PREFIX = "io.sandbox."
 LABEL_MANAGED = LABEL_PREFIX + "managed"
@@ -36,6 +37,7 @@ LABEL_BROKER = LABEL_PREFIX + "broker"
 WORKSPACE = "/workspace"
 TMP = "/tmp"  # noqa: S108  # the container's own
 SHM = "/dev/shm"  # noqa: S108  # likewise
+SECRETS = "/run/secrets"
 HOSTNAME = "sandbox"
 NETWORK_MODE = "none"
 """Whatever a policy opens goes through the link; a container has no network of its own."""
@@ -280,6 +282,7 @@ def compile_spec(
         tmpfs=(
             _tmpfs(TMP, policy.tmp, identity.uid),
             _tmpfs(WORKSPACE, policy.workspace, identity.uid),
+            *_secrets(policy, identity.uid),
         ),
         mounts=mounts,
         masked_paths=MASKED_PATHS,
@@ -365,6 +368,21 @@ def _tmpfs(target: str, policy: TmpfsPolicy, uid: int) -> Tmpfs:
         uid=uid,
         gid=uid,
     )
+
+
+def _secrets(policy: Policy, uid: int) -> Iterator[Tmpfs]:
+    """Where the session finds the secrets that it is given, if its policy gives it any."""
+    count = sum(secret.delivery == "file" for secret in policy.secrets)
+    if count:
+        yield Tmpfs(
+            target=SECRETS,
+            size_bytes=(count + 1) * MAX_VALUE_BYTES,  # one more, for each is written beside first
+            inodes=count + 8,
+            mode=0o700,
+            uid=uid,
+            gid=uid,
+            noexec=True,
+        )
 
 
 _UNORDERED = frozenset(

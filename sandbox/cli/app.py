@@ -11,6 +11,7 @@ import typer
 from sandbox.cli import exits, options, token
 from sandbox.cli.audit import audit_app
 from sandbox.cli.policy_commands import policy_app
+from sandbox.cli.secrets import secret_app
 from sandbox.errors import SandboxError
 
 EPILOG = f"{exits.HELP} Every command explains itself with --help."
@@ -39,6 +40,7 @@ app.add_typer(image_app, name="image")
 app.add_typer(config_app, name="config")
 app.add_typer(token.app, name="token")
 app.add_typer(audit_app, name="audit")
+app.add_typer(secret_app, name="secret")
 
 
 def run() -> None:

@@ -18,6 +18,7 @@ from sandbox.kernels.models import (
     KernelState,
 )
 from sandbox.outputs import OutputCollector
+from sandbox.redaction import Redactor
 
 OUTPUTS = frozenset(
     ("stream", "display_data", "execute_result", "update_display_data", "clear_output", "error")
@@ -48,6 +49,7 @@ class Execution:
         output_bytes: int,
         cancel: Cancel,
         denials: DenialLog,
+        redactor: Redactor | None = None,
     ) -> None:
         self.record = record
         self.is_adopted = record.state == "running"
@@ -67,7 +69,7 @@ class Execution:
         self._cancel = cancel
         self._denials = denials
         self._denied_before = denials.mark()
-        self._collector = OutputCollector(output_bytes)
+        self._collector = OutputCollector(output_bytes, redactor=redactor)
         self._count: int | None = None
         self._reply: Mapping[str, Any] | None = None
         self._is_idle = False
@@ -259,6 +261,7 @@ class Execution:
         """End it, once and for all."""
         if self._result is not None:
             return
+        self._collector.finish()
         found = self._collector.error
         error = None
         if found is not None and status != "ok":

@@ -48,6 +48,7 @@ from sandbox.kernels.models import (
 from sandbox.kernels.recent import Recent
 from sandbox.link import Link
 from sandbox.policy.models import Limits
+from sandbox.redaction import Redactor
 
 DEFAULT_KERNEL_ID = "k-default"
 DEFAULT_KERNEL_NAME = "python3"
@@ -67,6 +68,7 @@ class Kernels:
         journal: Where executions outlive the controller.
         denials: What the session's network policy refuses, for the results of executions.
         admit: Called before a cell is queued; raises when its caller has run enough.
+        redactor: Knows the session's secrets, which no output shows.
         oom_probe: Asked when a kernel dies for no stated reason: whether the container ran out of
             memory, None when that is not known.
         grace_s: How long a cell may take to heed an interrupt before its kernel is restarted.
@@ -80,6 +82,7 @@ class Kernels:
         *,
         denials: DenialLog | None = None,
         admit: Callable[[], None] = lambda: None,
+        redactor: Redactor | None = None,
         oom_probe: OomProbe | None = None,
         grace_s: float = GRACE_S,
     ) -> None:
@@ -89,6 +92,7 @@ class Kernels:
         self._recent = Recent()
         self._denials = denials or DenialLog()
         self._admit = admit
+        self._redactor = redactor
         self._around = Surroundings(
             session_id, limits, journal, Messages(), self._recent, grace_s, oom_probe
         )
@@ -415,7 +419,9 @@ class Kernels:
         self._recent.add(execution)
 
     def _execution(self, record: ExecutionRecord) -> Execution:
-        return Execution(record, self._limits.output_bytes, self._cancel, self._denials)
+        return Execution(
+            record, self._limits.output_bytes, self._cancel, self._denials, self._redactor
+        )
 
     async def _cancel(self, execution: Execution) -> None:
         kernel = self._kernels.get(execution.record.kernel_id)

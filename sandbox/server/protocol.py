@@ -13,6 +13,7 @@ from starlette.requests import Request
 from sandbox import __version__
 from sandbox.audit import Call, recorded
 from sandbox.errors import InvalidRequest, SandboxError
+from sandbox.redaction import Redactor
 from sandbox.server.desk import Desk, grant_of_request
 from sandbox.server.scopes import TOOL_SCOPES
 from sandbox.server.tool import ERROR_META_KEY, failure
@@ -40,6 +41,7 @@ class RecordingServer(MCPServer[Any]):
 
     def __init__(self, desk: Desk, **settings: Any) -> None:
         super().__init__(**settings)
+        self._manager = desk.manager
         self._audit = desk.manager.audit
 
     async def call_tool(
@@ -74,7 +76,19 @@ class RecordingServer(MCPServer[Any]):
                 call.failed(InvalidRequest.code)
                 raise
             _note(call, result)
-            return result
+            redactor = self._manager.redactor(grant.principal, call.session_id)
+            return _without_secrets(result, redactor)
+
+
+def _without_secrets(
+    result: CallToolResult | InputRequiredResult, redactor: Redactor
+) -> CallToolResult | InputRequiredResult:
+    """An answer without the values of the session's secrets: also in names, errors and diffs."""
+    if not redactor or not isinstance(result, CallToolResult):
+        return result
+    told = result.model_dump(mode="json", by_alias=True)
+    clean = redactor.data(told)
+    return result if clean is told else CallToolResult.model_validate(clean)
 
 
 def _note(call: Call, result: CallToolResult | InputRequiredResult) -> None:

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from sandbox.errors import FileError
 from sandbox.files import Files, FileStat
+from sandbox.redaction import Redactor
 from sandbox.server.content import PICTURES
 from sandbox.server.tool import printable, reply, text
 
@@ -37,7 +38,9 @@ class FileContent(BaseModel):
     """Whether lines follow."""
 
 
-async def read_content(files: Files, path: str, start_line: int, line_limit: int) -> CallToolResult:
+async def read_content(
+    files: Files, path: str, start_line: int, line_limit: int, redactor: Redactor
+) -> CallToolResult:
     """Read a file for a tool's answer.
 
     Args:
@@ -45,6 +48,7 @@ async def read_content(files: Files, path: str, start_line: int, line_limit: int
         path: A regular file.
         start_line: The first line, from 1.
         line_limit: The most lines.
+        redactor: Knows the session's secrets, which are taken out before base64 hides them.
 
     Raises:
         FileError: It is not a regular file, or is too large for what it holds.
@@ -54,16 +58,18 @@ async def read_content(files: Files, path: str, start_line: int, line_limit: int
         if stat.size <= MAX_READ_BYTES:
             data = b"".join([piece async for piece in reading])
             if not _is_text(data):
-                return _bytes(stat, data)
+                return _bytes(stat, redactor.bytes(data))
             lines, more = await _lines(_once(data), start_line, line_limit, path)
         else:
             lines, more = await _lines(reading.__aiter__(), start_line, line_limit, path)
-    return _text(stat, lines, start_line, more)
+    return _text(stat, lines, start_line, more, redactor)
 
 
-def _text(stat: FileStat, lines: list[bytes], start_line: int, more: bool) -> CallToolResult:
+def _text(
+    stat: FileStat, lines: list[bytes], start_line: int, more: bool, redactor: Redactor
+) -> CallToolResult:
     try:
-        content = b"".join(lines).decode()
+        content = redactor.bytes(b"".join(lines)).decode()
     except UnicodeDecodeError:
         content = "\0"
     if "\0" in content:
@@ -77,7 +83,7 @@ def _text(stat: FileStat, lines: list[bytes], start_line: int, more: bool) -> Ca
         if len(lines) == 1:
             raise _long_line(stat.path)
         fewer = max(len(lines) * MAX_SENT_BYTES // size // 2, 1)
-        return _text(stat, lines[:fewer], start_line, True)
+        return _text(stat, lines[:fewer], start_line, True, redactor)
     found = FileContent(
         stat=stat,
         encoding="utf-8",

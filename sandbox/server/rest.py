@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 from sandbox.egress import Tightening
 from sandbox.errors import InvalidRequest
 from sandbox.files import FileStat, Reading
+from sandbox.redaction import Pieces
 from sandbox.server.auth import GUARDED
 from sandbox.server.desk import Desk, caller_of_request, grant_of_request, permit
 from sandbox.server.endpoints import Endpoint, Endpoints
@@ -129,7 +130,8 @@ class Rest:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(session.use())
             start, stop = None, None
-            if wanted := request.headers.get("range"):
+            # A part might hold a part of a secret: then the whole is sent, as HTTP allows.
+            if (wanted := request.headers.get("range")) and not session.redactor:
                 stat = await session.files.stat(path)
                 if stat.type == "file":
                     start, stop = _range(wanted, stat.size)
@@ -141,7 +143,9 @@ class Rest:
             reading = await stack.enter_async_context(
                 await session.files.open_read(path, start or 0, length)
             )
-            return Download(reading, stack.pop_all(), start, stop, head=request.method == "HEAD")
+            pieces = Pieces(session.redactor, keep_length=True)
+            head = request.method == "HEAD"
+            return Download(reading, stack.pop_all(), start, stop, pieces, head=head)
         raise AssertionError  # pragma: no cover  # every way through the block returns or raises
 
     async def _upload(self, request: Request) -> Response:
@@ -179,6 +183,7 @@ class Download(Response):
         resources: What to close when it has been sent.
         start: The first byte, of a range; None for the whole file.
         stop: The byte after the last one, of a range.
+        pieces: Takes the session's secrets out of it.
         head: Send the headers only.
     """
 
@@ -188,12 +193,14 @@ class Download(Response):
         resources: AsyncExitStack,
         start: int | None,
         stop: int | None,
+        pieces: Pieces,
         *,
         head: bool,
     ) -> None:
         stat = reading.stat
         super().__init__(status_code=206 if start is not None else 200)
         self._reading = reading
+        self._pieces = pieces
         self._resources = resources
         self._left = stat.size if start is None or stop is None else stop - start
         self._head = head
@@ -232,13 +239,14 @@ class Download(Response):
     async def _send_all(self, send: Send) -> None:
         chunk = bytearray()
         async for piece in self._reading:
-            chunk += piece[: self._left - len(chunk)]
+            chunk += self._pieces.feed(piece)[: self._left - len(chunk)]
             if len(chunk) >= CHUNK_BYTES or len(chunk) == self._left:
                 await send({"type": "http.response.body", "body": bytes(chunk), "more_body": True})
                 self._left -= len(chunk)
                 chunk.clear()
             if not self._left:
                 return
+        chunk += self._pieces.last()[: self._left - len(chunk)]
         if chunk:
             await send({"type": "http.response.body", "body": bytes(chunk), "more_body": True})
 

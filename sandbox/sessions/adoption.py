@@ -165,6 +165,13 @@ class Adoption:
         spec = recompile(info, identity, policy, engine, self._seccomp, self._around.roots)
         if wrong := mismatches(spec, info.facts):
             raise PolicyNotEnforced("its container does not match its policy: " + "; ".join(wrong))
+        secrets, missing = self._around.secrets.for_adoption(policy)
+        if missing:
+            logger.warning(
+                "session %s: the secrets %s are gone, so its outputs are not searched for them",
+                identity.session_id,
+                ", ".join(missing),
+            )
         return Birth(
             identity=identity,
             policy=policy,
@@ -179,6 +186,7 @@ class Adoption:
             tightened=self._around.journal.tightening(row.session_id)
             if row is not None
             else Tightening(is_off=not policy.network.is_none),
+            secrets=secrets,
             is_proved=row is not None,
             proof=_proof(row),
         )

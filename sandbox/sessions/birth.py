@@ -12,6 +12,7 @@ from sandbox.egress import Egress, Tightening
 from sandbox.policy import Policy
 from sandbox.roots import Root
 from sandbox.runtimes.base import ContainerRuntime
+from sandbox.secretstore import SecretStore, SessionSecrets
 from sandbox.sessions.engine import KnownEngine
 from sandbox.sessions.journal import Journal
 from sandbox.sessions.models import SessionProof
@@ -32,6 +33,7 @@ class Surroundings:
         connecting: How many links are made at once.
         egress: The way out that policies may open.
         quotas: What each principal may use.
+        secrets: What policies may give, or add to requests.
         clock: Unix time, seconds.
         roots: The folders of the host that policies may mount.
     """
@@ -44,6 +46,7 @@ class Surroundings:
     connecting: anyio.CapacityLimiter
     egress: Egress
     quotas: Quotas
+    secrets: SecretStore
     clock: Callable[[], float]
     roots: tuple[Root, ...] = ()
 
@@ -62,6 +65,7 @@ class Birth:
         last_activity: Unix time, seconds.
         container_id: Of the container it is adopted from; None when one is to be made.
         certificates: What it is given to trust, in PEM; empty for what its image does.
+        secrets: What its policy gives it, or adds to its requests.
         tightened: What was taken from its network since it was opened.
         is_proved: Whether an earlier controller proved that its policy is enforced.
         proof: That proof, if it is known.
@@ -76,6 +80,7 @@ class Birth:
     last_activity: float
     container_id: str | None = None
     certificates: bytes = b""
+    secrets: SessionSecrets = field(default_factory=SessionSecrets)
     tightened: Tightening = field(default_factory=Tightening)
     is_proved: bool = False
     proof: SessionProof | None = None

@@ -32,7 +32,9 @@ from sandbox.errors import (
 from sandbox.kernels import Execution, ExecutionResult
 from sandbox.link import printable
 from sandbox.policy import Policy, PolicySet, seccomp_profile
+from sandbox.redaction import Redactor
 from sandbox.runtimes.base import ContainerRuntime
+from sandbox.secretstore import SecretStore
 from sandbox.sessions.adoption import Adoption
 from sandbox.sessions.birth import Surroundings
 from sandbox.sessions.endings import ended_error
@@ -122,6 +124,7 @@ class SessionManager:
                 anyio.CapacityLimiter(OPEN_AT_ONCE),
                 egress,
                 quotas,
+                SecretStore(self._settings.secrets_dir),
                 self._clock,
                 self._settings.roots,
             )
@@ -346,6 +349,11 @@ class SessionManager:
             f"There is no execution {printable(execution_id, 80)!r} of yours.",
             remedy="Results are kept for a day after their session's end.",
         )
+
+    def redactor(self, principal: str, session_id: str) -> Redactor:
+        """What knows the secrets of a session, to be taken out of an answer about it."""
+        session = self._sessions.get((principal, session_id))
+        return Redactor() if session is None else session.redactor
 
     async def sweep(self) -> None:
         """Do the housekeeping now instead of when it is due.

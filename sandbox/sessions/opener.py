@@ -73,8 +73,10 @@ class Opener:
                 mounts what may not be mounted so.
             ConfigError: The policy mounts a root that the operator does not have.
             PolicyNotEnforced: The engine has no runtime that the policy permits.
+            ConfigError: A secret that the policy names is not there.
         """
         self._check_quota(caller, policy, others)
+        secrets = self._around.secrets.for_policy(policy)
         now = self._around.clock()
         identity = SessionIdentity(
             session_id=new_session_id(),
@@ -104,6 +106,7 @@ class Opener:
             default_key=caller.default_key if as_default else None,
             last_activity=now,
             certificates=given.certificates,
+            secrets=secrets,
         )
         return Session(birth, self._around, keep=self._keep)
 

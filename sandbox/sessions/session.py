@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 
 import anyio
 from anyio import TASK_STATUS_IGNORED
@@ -35,7 +36,7 @@ from sandbox.sessions.groups import one_error
 from sandbox.sessions.journal import SessionState
 from sandbox.sessions.models import SessionInfo, SessionProof
 from sandbox.sessions.record import SessionRecord
-from sandbox.spec import CA_FILE, mismatches
+from sandbox.spec import CA_FILE, SECRETS, mismatches
 from sandbox.terminals import Terminals
 
 RECONNECT_WAIT_S = 20.0
@@ -71,25 +72,33 @@ class Session:
         self.container_id = birth.container_id
         self.is_adopted = birth.container_id is not None
         self.state: SessionState = "opening"
+        egress = replace(around.egress, secrets=birth.secrets)
         self.network = Gateway(
-            self.session_id, self.principal, birth.policy, around.egress, birth.tightened
+            self.session_id, self.principal, birth.policy, egress, birth.tightened
         )
         self._quotas = around.quotas
         denials = self.network.denials
+        self.redactor = birth.secrets.redactor
+        """Takes the values of its secrets out of what leaves it."""
         self.kernels = Kernels(
             self.session_id,
             limits,
             around.journal,
             denials=denials,
             admit=self._admit_execution,
+            redactor=self.redactor,
             oom_probe=self._ran_out_of_memory,
         )
-        self.processes = Processes(limits, denials, admit=self._admit_execution)
-        self.terminals = Terminals(limits, denials, admit=self._admit_work)
+        self.processes = Processes(
+            limits, denials, admit=self._admit_execution, redactor=self.redactor
+        )
+        self.terminals = Terminals(limits, denials, admit=self._admit_work, redactor=self.redactor)
         self.files = Files(limits)
         self._identity = birth.identity
         self._spec = birth.spec
         self._certificates = birth.certificates
+        self._secrets = birth.secrets
+        self._has_its_files = self.is_adopted
         self._was_opened = self._is_handed_over = self.is_adopted
         self._is_proved = birth.is_proved
         self._proof: Proof | None = None
@@ -396,6 +405,8 @@ class Session:
                 attaching.start_soon(part.attach, link)
             if self._certificates:
                 attaching.start_soon(self._give_certificates)
+            if not self._has_its_files:
+                attaching.start_soon(self._give_secrets)
             await self.kernels.attach(link)
             if not self.is_adopted and self.state == "opening":
                 # While the proof is made: most callers want a kernel, and want it at once.
@@ -453,6 +464,13 @@ class Session:
         """Put them where the variables of its environment say; once, for they may be changed."""
         await self.files.write(CA_FILE, self._certificates, create_parents=True)
         self._certificates = b""
+
+    async def _give_secrets(self) -> None:
+        """Write those that it is given as files; its code has not begun yet."""
+        for name, secret in self._secrets.files.items():
+            value = secret.reveal().encode()
+            await self.files.write(f"{SECRETS}/{name}", value, mode=0o400, create_parents=False)
+        self._has_its_files = True
 
     async def _start_first_kernel(self) -> None:
         try:

@@ -18,6 +18,7 @@ from sandbox.denials import DenialLog
 from sandbox.errors import Conflict, LinkLost, ProtocolError, SandboxError
 from sandbox.link import Link, Stream
 from sandbox.plaintext import PlainText
+from sandbox.redaction import Pieces, Redactor
 from sandbox.terminals.keys import encode_keys
 from sandbox.terminals.models import Cursor, TerminalInfo, TerminalView
 from sandbox.terminals.screen import Display
@@ -52,6 +53,8 @@ class Terminal:
         answer_from: The offset from which on questions of the program are answered; those before
             were answered by an earlier controller.
         denials: What the session's network policy refuses.
+        redactor: Knows the session's secrets. What may be the beginning of one is not shown until
+            more has come.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class Terminal:
         answer_from: int = 0,
         *,
         denials: DenialLog,
+        redactor: Redactor,
     ) -> None:
         self.terminal_id = terminal_id
         self.last_activity_at = time.time()
@@ -71,6 +75,8 @@ class Terminal:
         self._pid = pid
         self._answer_from = answer_from
         self._denials = denials
+        self._pieces = Pieces(redactor)
+        self._redactor = redactor
         self._denied_before = denials.mark()
         self._display = Display(rows, cols)
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -160,8 +166,8 @@ class Terminal:
         self._denied_before = self._denials.mark()
         return TerminalView(
             terminal_id=self.terminal_id,
-            new_text=text,
-            screen=self._display.lines(),
+            new_text=self._redactor.text(text),
+            screen=[self._redactor.text(line) for line in self._display.lines()],
             cursor=Cursor(row=row, col=col),
             alive=self._is_alive,
             exit_code=self._exit_code,
@@ -241,6 +247,7 @@ class Terminal:
     def end(self, exit_code: Any) -> None:
         """Its program has ended."""
         self._is_alive = False
+        self._show(self._pieces.last())
         self._exit_code = exit_code if type(exit_code) is int and 0 <= exit_code < 256 else None
         self._bump()
 
@@ -251,6 +258,7 @@ class Terminal:
         if type(offset) is not int or not 0 <= offset < MAX_OFFSET:
             raise ProtocolError("the supervisor did not say where a terminal's output starts")
         if offset > self._offset:
+            self._show(self._pieces.last())
             self._dropped += offset - self._offset
         self._offset = offset
 
@@ -258,6 +266,10 @@ class Terminal:
         self._offset += len(data)
         self._came_at = time.monotonic()
         self.last_activity_at = time.time()
+        self._show(self._pieces.feed(data))
+        self._bump()
+
+    def _show(self, data: bytes) -> None:
         self._unread += data
         if (over := len(self._unread) - UNREAD_BYTES) > 0:
             del self._unread[:over]
@@ -265,7 +277,6 @@ class Terminal:
         self._undrawn += data
         if (over := len(self._undrawn) - UNDRAWN_BYTES) > 0:
             del self._undrawn[:over]
-        self._bump()
 
     async def _draw_some(self) -> bool:
         """Draw for a moment; True when there is nothing left to draw."""

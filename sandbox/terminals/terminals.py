@@ -24,6 +24,7 @@ from sandbox.errors import (
 )
 from sandbox.link import Link
 from sandbox.policy.models import Limits
+from sandbox.redaction import Redactor
 from sandbox.terminals.models import TerminalInfo, TerminalView
 from sandbox.terminals.terminal import Terminal
 
@@ -69,6 +70,7 @@ class Terminals:
         denials: What the session's network policy refuses.
         admit: Called before a shell is started or text typed; raises when its caller has no
             processor time left.
+        redactor: Knows the session's secrets, which no output shows.
     """
 
     def __init__(
@@ -77,10 +79,12 @@ class Terminals:
         denials: DenialLog | None = None,
         *,
         admit: Callable[[], None] = lambda: None,
+        redactor: Redactor | None = None,
     ) -> None:
         self._admit = admit
         self._limits = limits
         self._denials = denials or DenialLog()
+        self._redactor = redactor or Redactor()
         self._terminals: dict[str, Terminal] = {}
         self._opening = 0
         self._link: Link | None = None
@@ -128,6 +132,7 @@ class Terminals:
                         entry.pid,
                         entry.last_offset,
                         denials=self._denials,
+                        redactor=self._redactor,
                     )
                 )
             self._pump(self._terminals[entry.terminal_id], link)
@@ -166,7 +171,12 @@ class Terminals:
         finally:
             self._opening -= 1
         terminal = Terminal(
-            terminal_id, rows, cols, _parse(_Opened, answer).pid, denials=self._denials
+            terminal_id,
+            rows,
+            cols,
+            _parse(_Opened, answer).pid,
+            denials=self._denials,
+            redactor=self._redactor,
         )
         self._serve(terminal)
         self._pump(terminal, link)

@@ -30,6 +30,8 @@ from sandbox.supervisor.pipes import PipePair
 
 REPOSITORY = resources.package().parent
 
+TMPFS = (SimpleNamespace(target="/workspace"), SimpleNamespace(target="/tmp"))
+
 
 class Machine:
     """Something with a supervisor that links can be made to.
@@ -56,7 +58,7 @@ async def fake_machine(
     supervisor: FakeSupervisor | None = None,
 ) -> AsyncIterator[tuple[Machine, FakeSupervisor]]:
     """A machine in memory."""
-    supervisor = supervisor or FakeSupervisor(cast(Any, SimpleNamespace()), probe={})
+    supervisor = supervisor or FakeSupervisor(cast(Any, SimpleNamespace(tmpfs=TMPFS)), probe={})
     async with anyio.create_task_group() as tasks:
 
         async def dial() -> ByteStream:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from sandbox.kernels.models import ExecutionResult
 from sandbox.outputs import IMAGE_FACTOR, OutputCollector
 from sandbox.plaintext import is_plain
+from sandbox.redaction import Redactor
 
 LIMIT = 16 * 1024
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"\0" * 100).decode()
@@ -370,3 +371,62 @@ def test_restored_outputs_go_on_being_cut() -> None:
     assert text.endswith("yyy")
     assert second.truncated_bytes > first.truncated_bytes + 10_000
     assert len(text) <= LIMIT
+
+
+SECRET = "sk-1234567890"
+
+
+def redacting(limit: int = LIMIT) -> OutputCollector:
+    return OutputCollector(limit, redactor=Redactor({"key": SECRET}))
+
+
+@pytest.mark.parametrize("at", range(1, len(SECRET)))
+def test_a_secret_cut_anywhere_between_two_messages_is_not_shown(at: int) -> None:
+    collector = redacting()
+    collector.add("stream", {"name": "stdout", "text": f"key: {SECRET[:at]}"})
+    assert collector.outputs() == [{"output_type": "stream", "name": "stdout", "text": "key: "}]
+    assert not collector.is_settled
+    collector.add("stream", {"name": "stdout", "text": f"{SECRET[at:]}!"})
+    assert collector.outputs()[0]["text"] == "key: [secret key]!"
+    assert collector.is_settled
+
+
+def test_the_beginning_of_a_secret_that_is_none_is_shown_in_the_end() -> None:
+    collector = redacting()
+    collector.add("stream", {"name": "stdout", "text": "ask"})
+    collector.add("stream", {"name": "stderr", "text": "sk-"})
+    collector.finish()
+    assert [output["text"] for output in collector.outputs()] == ["ask", "sk-"]
+
+
+def test_a_secret_is_not_shown_by_cutting_what_surrounds_it() -> None:
+    collector = redacting(4096)
+    for size in range(1500, 1700, 3):
+        text = "x" * size + SECRET + "y" * 8000
+        collector.add("stream", {"name": "stdout", "text": text})
+        collector.add("error", {"ename": "E", "evalue": text, "traceback": [text, text]})
+    shown = str(collector.outputs())
+    assert "567" not in shown
+    assert "sk-" not in shown
+
+
+def test_a_secret_in_rich_outputs_and_errors_is_not_shown() -> None:
+    collector = redacting()
+    data = {
+        "text/plain": repr(SECRET),
+        "text/html": f"<b>{SECRET}</b>",
+        "application/json": {"a": [SECRET]},
+    }
+    collector.add("display_data", {"data": data, "metadata": {}})
+    collector.add("error", {"ename": "E", "evalue": SECRET, "traceback": [f"no {SECRET}"]})
+    assert SECRET not in str(collector.outputs())
+    assert str(collector.outputs()).count("[secret key]") == 5
+    assert collector.error is not None
+    assert collector.error["evalue"] == "[secret key]"
+
+
+def test_a_secret_broken_up_by_escape_sequences_is_not_shown() -> None:
+    collector = redacting()
+    text = f"{SECRET[:4]}\x1b[1m{SECRET[4:]}\n"
+    collector.add("stream", {"name": "stdout", "text": text})
+    assert collector.outputs()[0]["text"] == "[secret key]\n"

@@ -27,10 +27,15 @@ class _Entry:
 
 
 class FakeFiles:
-    """Answers the ``file.*`` operations."""
+    """Answers the ``file.*`` operations.
 
-    def __init__(self) -> None:
-        self._entries = {path: _Entry(None, 0o755) for path in ("/", "/tmp", WORKSPACE)}  # noqa: S108  # a path in the fake container
+    Args:
+        writable: The directories that can be written to; the root above them cannot.
+    """
+
+    def __init__(self, writable: tuple[str, ...]) -> None:
+        self._writable = writable
+        self._entries = {path: _Entry(None, 0o755) for path in ("/", *writable)}
 
     async def serve(self, stream: Stream, op: str, request: Mapping[str, Any]) -> None:
         """Answer one stream whose operation is ``op`` (without ``file.``)."""
@@ -68,7 +73,7 @@ class FakeFiles:
 
     def _place(self, path: str, *, parents: bool = False) -> None:
         """Make sure that something may be put at ``path``."""
-        if not path.startswith((WORKSPACE + "/", "/tmp/")):  # noqa: S108  # a path in the fake container
+        if not path.startswith(tuple(f"{target}/" for target in self._writable)):
             raise FileError("read_only", f"{path} is on a read-only file system.")
         parent = posixpath.dirname(path)
         if parents and parent not in self._entries:

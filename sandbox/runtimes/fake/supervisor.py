@@ -47,7 +47,7 @@ class FakeSupervisor:
         self._link: Link | None = None
         self.kernels: dict[str, FakeKernel] = {}
         self.terminals: dict[str, FakeTerminal] = {}
-        self.files = FakeFiles()
+        self.files = FakeFiles(tuple(tmpfs.target for tmpfs in spec.tmpfs))
 
     async def serve(self, io: MemoryStream) -> None:
         """Serve one link until it ends; an older one is closed first."""
@@ -249,7 +249,7 @@ def probe_facts(spec: ContainerSpec) -> dict[str, Any]:
                 _mount(
                     tmpfs.target,
                     "tmpfs",
-                    *("rw", "nosuid", "nodev"),
+                    *("rw", "nosuid", "nodev", *(["noexec"] if tmpfs.noexec else [])),
                     *(f"size={tmpfs.size_bytes}", f"nr_inodes={tmpfs.inodes}"),
                 )
                 for tmpfs in spec.tmpfs

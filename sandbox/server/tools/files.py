@@ -82,7 +82,7 @@ class FileTools:
         for. Files of any size can be downloaded by REST.
         """
         async with self._desk.session(ctx, session_id, "read_file") as session:
-            return await read_content(session.files, path, start_line, line_limit)
+            return await read_content(session.files, path, start_line, line_limit, session.redactor)
 
     async def write_file(
         self,
