@@ -26,6 +26,8 @@ async def measure(server: Controller, console: Console) -> list[report.Figure]:
             ("restart", lambda: measures.restart(client, here)),
             ("transfer", lambda: measures.transfer(server, here)),
             ("flood", lambda: measures.flood(client, server, here)),
+            ("policy compile", lambda: measures.policy_compile()),
+            ("proof", lambda: measures.proof()),
             ("idle memory", lambda: measures.idle_memory(client)),
         ):
             with console.status(f"measuring: {title}"):

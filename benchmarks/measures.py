@@ -19,7 +19,19 @@ from jupyter_client.manager import start_new_kernel
 from mcp import Client
 
 from benchmarks.report import Figure, spread
+from sandbox import images
 from sandbox.audit import AuditLog, recorded, verify
+from sandbox.link import Link
+from sandbox.policy import load, seccomp_profile
+from sandbox.proof import prove
+from sandbox.runtimes.docker import DockerRuntime
+from sandbox.spec import (
+    ContainerSpec,
+    SessionIdentity,
+    compile_spec,
+    new_session_id,
+    new_uid,
+)
 from scripts.controller import Controller
 
 FLOOD_BYTES = 1_000_000_000
@@ -253,3 +265,52 @@ async def idle_memory(client: Client) -> Figure:
     )
     total = sum(sum(values) for values in sizes.values()) / MEGABYTE
     return Figure("idle session with a kernel (PSS)", total, "MB", 90, True, f"MB: {detail}")
+
+
+def compiler() -> Callable[[], ContainerSpec]:
+    """What compiles the default policy, which is loaded already."""
+    policy, seccomp = load().get(), seccomp_profile()
+    image = images.reference(policy.image)
+    identity = SessionIdentity(
+        session_id=new_session_id(),
+        principal="bench",
+        owner="bench",
+        uid=new_uid(),
+        created_at=time.time(),
+        expires_at=time.time() + policy.limits.lifetime_s,
+    )
+    return lambda: compile_spec(policy, identity, image=image, runtimes=("runc",), seccomp=seccomp)
+
+
+async def policy_compile(runs: int = 200) -> Figure:
+    """Compile a loaded policy into a spec."""
+    work = compiler()
+    durations: list[float] = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        work()
+        durations.append(time.perf_counter() - start)
+    value = 1000 * statistics.median(durations)
+    return Figure("policy compile", value, "ms", 1, True, spread(durations))
+
+
+async def proof(runs: int = 15) -> Figure:
+    """Prove a container from inside, over its link, as each session does when it is opened."""
+    engine = DockerRuntime.connect_engine()
+    spec = compiler()()
+    container_id = await engine.create(spec)
+    try:
+        await engine.start(container_id)
+        link = Link(await engine.connect(container_id), initiator=True, hello={})
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(link.run)
+            await link.greeting()
+            durations = [await timed(lambda: prove(link, spec)) for _ in range(runs)]
+            await link.aclose()
+            tasks.cancel_scope.cancel()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await engine.remove(container_id)
+            await engine.aclose()
+    value = 1000 * statistics.median(durations)
+    return Figure("proof of a session", value, "ms", 60, True, spread(durations))
