@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import (
@@ -140,6 +141,22 @@ class Settings(BaseModel):
     token: SecretStr = SecretStr("")
     """The bearer token of `sandbox serve`; empty: one is made and kept in the state folder."""
 
+    oauth_issuer: str = Field("", max_length=512)
+    """The authorization server whose access tokens are accepted beside our own; empty: none."""
+
+    oauth_audience: str = Field("", max_length=512)
+    """The URL at which clients reach MCP, which the tokens of `oauth_issuer` must name as their
+    audience, for example https://sandbox.example.org/mcp/v1."""
+
+    oauth_jwks_url: str = Field("", max_length=1024)
+    """Where the keys of `oauth_issuer` are; empty: what its metadata says."""
+
+    oauth_scope_claim: str = Field("scope", min_length=1, max_length=256)
+    """The claim of an access token that lists its scopes."""
+
+    oauth_policies_claim: str = Field("policies", min_length=1, max_length=256)
+    """The claim that lists the policies it may name; without it, the default policy alone."""
+
     audit_max_bytes: Bytes = Field(256 * MIB, ge=MIB, le=TIB)
     """The size of the audit log past which its oldest lines are removed: bytes, or `256MiB`."""
 
@@ -167,6 +184,18 @@ class Settings(BaseModel):
         if "state_dir" in info.data:
             refuse_near(roots, str(info.data["state_dir"]), "the controller's state")
         return roots
+
+    @model_validator(mode="after")
+    def _oauth_is_whole(self) -> Settings:
+        if bool(self.oauth_issuer) != bool(self.oauth_audience):
+            raise ValueError("oauth_issuer and oauth_audience need each other")
+        for name in ("oauth_issuer", "oauth_audience", "oauth_jwks_url"):
+            value: str = getattr(self, name)
+            parts = urlsplit(value)
+            is_private = parts.scheme == "http" and is_loopback(parts.hostname or "")
+            if value and not (parts.hostname and (parts.scheme == "https" or is_private)):
+                raise ValueError(f"{name} must be an https:// URL (http:// on loopback only)")
+        return self
 
     @model_validator(mode="after")
     def _public_bind_names_its_hosts(self) -> Settings:

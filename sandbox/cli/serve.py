@@ -24,6 +24,7 @@ from sandbox.server.app import make_app
 from sandbox.server.auth import security_settings
 from sandbox.server.desk import Desk
 from sandbox.server.grants import LOCAL
+from sandbox.server.oauth import protected_resource
 from sandbox.server.tokens import server_token
 from sandbox.sessions import Caller, SessionManager
 
@@ -59,6 +60,7 @@ async def _serve(settings: Settings) -> None:
                 verifier=verifier,
                 security=security_settings(settings),
                 check=lambda: _ready(manager),
+                resource=protected_resource(settings),
             )
             config = uvicorn.Config(
                 app,

@@ -112,3 +112,15 @@ def revoke(
         token_id=token_id,
         principal=principal,
     )
+
+
+@app.command()
+def allow(
+    token_id: Annotated[str, typer.Argument(metavar="ID")],
+    config: options.ConfigFile = None,
+    state_dir: options.StateDir = None,
+) -> None:
+    """Let an application call again whose access by an authorization server was revoked here."""
+    from sandbox.cli import tokens
+
+    tokens.allow(options.settings(config, state_dir=state_dir).settings, token_id)

@@ -141,6 +141,19 @@ def revoke(settings: Settings, *, token_id: str, principal: str) -> None:
         print("It did not count any more." if token_id else "None of its tokens counted any more.")
 
 
+def allow(settings: Settings, token_id: str) -> None:
+    """Let an application call again.
+
+    Raises:
+        InvalidRequest: It is a token of our own.
+        NotFound: There is no such application.
+    """
+    with administration(settings) as log, closing(TokenStore(state_dir(settings))) as store:
+        info = store.allow(token_id)
+        log.record(_entry("allowed", info))
+    print(f"allowed {info.token_id} ({info.application or 'no name'}) of {info.principal}")
+
+
 def _entry(event: str, info: TokenInfo) -> TokenEntry:
     """What is on record of a token."""
     told = f"{info.application or 'no name'}; {', '.join(info.scopes)}; policies: {_named(info)}"

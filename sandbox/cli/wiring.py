@@ -19,6 +19,7 @@ from sandbox.runtimes.docker import DockerRuntime
 from sandbox.runtimes.docker import build as builder
 from sandbox.runtimes.docker.endpoint import find_endpoint
 from sandbox.server.grants import TokenVerifier, Verifiers
+from sandbox.server.oauth import AccessTokens
 from sandbox.server.tokens import local_verifier
 from sandbox.server.tokenstore import TokenStore
 from sandbox.sessions import SessionManager
@@ -102,7 +103,7 @@ def image_client(settings: Settings) -> builder.ImageClient:
 
 @asynccontextmanager
 async def token_verifier(settings: Settings, folder: Path) -> AsyncGenerator[TokenVerifier]:
-    """Knows the tokens that a server takes: the local one and those that were given out.
+    """Knows the tokens that a server takes: those given out, the local one, and OAuth's.
 
     Args:
         settings: What the controller is told.
@@ -112,7 +113,10 @@ async def token_verifier(settings: Settings, folder: Path) -> AsyncGenerator[Tok
         ConfigError: The file of the tokens cannot be used.
     """
     with closing(TokenStore(folder)) as store:
-        yield Verifiers([store, local_verifier(settings, folder)])
+        verifiers: list[TokenVerifier] = [store, local_verifier(settings, folder)]
+        if settings.oauth_issuer:
+            verifiers.append(AccessTokens(settings, policy_set(settings).default, store))
+        yield Verifiers(verifiers)
 
 
 @contextmanager

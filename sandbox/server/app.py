@@ -10,6 +10,7 @@ from sandbox.server.auth import GUARDED, Gate, TokenVerifier
 from sandbox.server.desk import Desk
 from sandbox.server.endpoints import Astray
 from sandbox.server.health import Check, Health
+from sandbox.server.oauth import ProtectedResource
 from sandbox.server.protocol import mcp_server
 from sandbox.server.rest import Rest
 
@@ -17,7 +18,12 @@ MAX_MCP_BODY = 4 * 1024 * 1024
 
 
 def make_app(
-    desk: Desk, *, verifier: TokenVerifier, security: TransportSecuritySettings, check: Check
+    desk: Desk,
+    *,
+    verifier: TokenVerifier,
+    security: TransportSecuritySettings,
+    check: Check,
+    resource: ProtectedResource | None = None,
 ) -> ASGIApp:
     """The application.
 
@@ -25,6 +31,7 @@ def make_app(
         desk: The sessions.
         verifier: Knows the tokens.
         security: The hosts and origins that are served.
+        resource: What clients are told of the authorization server; None without one.
         check: Returns when the engine answers; for readiness.
     """
     server = mcp_server(desk)
@@ -36,8 +43,13 @@ def make_app(
     )
     astray = Astray(desk.manager.audit)
     app = Starlette(
-        routes=[*mcp_app.routes, *Rest(desk).routes(), *Health(check).routes()],
+        routes=[
+            *mcp_app.routes,
+            *Rest(desk).routes(),
+            *Health(check).routes(),
+            *(resource.routes() if resource else ()),
+        ],
         lifespan=lambda _: server.session_manager.run(),
         exception_handlers={404: astray.absent, 405: astray.wrong_method},
     )
-    return Gate(app, verifier, security, desk.manager.audit.deny)
+    return Gate(app, verifier, security, desk.manager.audit.deny, resource)

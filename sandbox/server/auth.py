@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import anyio
@@ -15,13 +16,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sandbox.config import Settings, is_loopback
 from sandbox.errors import SandboxError
 from sandbox.server.grants import Grant, TokenVerifier
-from sandbox.server.problems import problem, problem_of
+from sandbox.server.oauth import ProtectedResource
+from sandbox.server.problems import problem
+from sandbox.server.scopes import TOOL_SCOPES
 from sandbox.sessions.groups import one_error
 
 GUARDED = "/mcp/v1"
 MAX_HEADER = 16 * 1024
 RECHECK_S = 2.0
 """How often the token of a request that lasts is looked at again."""
+
+logger = logging.getLogger(__name__)
 
 
 class Gate:
@@ -36,6 +41,7 @@ class Gate:
         security: The hosts and origins that are served.
         denied: Told of each request that is turned away: the check it failed, and where it came
             from.
+        resource: What clients are told to get a token for; None without an authorization server.
     """
 
     def __init__(
@@ -44,7 +50,9 @@ class Gate:
         verifier: TokenVerifier,
         security: TransportSecuritySettings,
         denied: Callable[[str, str], None],
+        resource: ProtectedResource | None = None,
     ) -> None:
+        self._resource = resource
         self._app = app
         self._denied = denied
         self._verifier = verifier
@@ -61,6 +69,7 @@ class Gate:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope)
+        token = ""
         answer = await self._misdirected(request)
         if answer is None:
             token = _bearer(request.headers.get("authorization", ""))
@@ -68,12 +77,13 @@ class Gate:
             try:
                 grant = await self._verifier.grant(token) if token else None
             except SandboxError as exc:  # a token that cannot be checked is not accepted
-                answer = problem_of(exc)
-            if grant is not None:
+                logger.warning("a token cannot be checked: %s", exc)
+                answer = problem(503, "Tokens cannot be checked at the moment.", "Try again soon.")
+            if grant is not None and (answer := self._insufficient(grant, request)) is None:
                 await self._serve_as(grant, token, scope, receive, send)
                 return
-            self._denied("token", _client(scope))
-        await (answer or _unauthorized())(scope, receive, send)
+            self._denied("scope" if grant else "token", _client(scope))
+        await (answer or self._unauthorized(was_given=bool(token)))(scope, receive, send)
 
     async def _misdirected(self, request: Request) -> Response | None:
         wrong = await self._security.validate_request(request)
@@ -86,6 +96,38 @@ class Gate:
             f"The {header} header is not one this server serves.",
             "Add it to the setting "
             + ("allowed_origins." if header == "Origin" else "allowed_hosts."),
+        )
+
+    def _insufficient(self, grant: Grant, request: Request) -> Response | None:
+        """Send a client that can get a token of more scopes to its authorization server.
+
+        The header is compared with the body further in; where it is missing, the tool refuses.
+        """
+        name = request.headers.get("mcp-name", "")
+        if not grant.is_foreign or self._resource is None or name not in TOOL_SCOPES:
+            return None
+        if request.headers.get("mcp-method") != "tools/call" or grant.allows(name):
+            return None
+        return problem(
+            403,
+            f"The token does not have the scope that {name} needs.",
+            headers={
+                "WWW-Authenticate": self._resource.challenge(
+                    "insufficient_scope", TOOL_SCOPES[name]
+                )
+            },
+        )
+
+    def _unauthorized(self, *, was_given: bool = False) -> Response:
+        challenge = 'Bearer realm="sandbox"'
+        if self._resource is not None:
+            challenge = self._resource.challenge("invalid_token" if was_given else "")
+        return problem(
+            401,
+            "A valid bearer token is needed.",
+            "Send `Authorization: Bearer TOKEN`; `sandbox token show` prints the local one, "
+            "`sandbox token create` makes others.",
+            headers={"WWW-Authenticate": challenge},
         )
 
     async def _serve_as(
@@ -101,7 +143,7 @@ class Gate:
             scopes=sorted(grant.scopes),
         )
         scope["user"] = AuthenticatedUser(user)
-        answer = _Answer(send)
+        answer = _Answer(send, self._unauthorized(was_given=True))
         async with one_error() as tasks:
             tasks.start_soon(self._watch, token, tasks.cancel_scope)
             await self._app(scope, receive, answer.send)
@@ -126,10 +168,12 @@ class _Answer:
 
     Args:
         send: Where it goes.
+        instead: The response when it ends before it has begun.
     """
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, instead: Response) -> None:
         self._send = send
+        self._instead = instead
         self._start: Message | None = None
         self.is_complete = False
 
@@ -142,7 +186,7 @@ class _Answer:
     async def break_off(self, scope: Scope, receive: Receive) -> None:
         """End it now, so that whoever reads it sees that it has ended."""
         if self._start is None:
-            await _unauthorized()(scope, receive, self._send)
+            await self._instead(scope, receive, self._send)
         elif not any(name.lower() == b"content-length" for name, _ in self._start["headers"]):
             await self._send({"type": "http.response.body", "body": b""})
         # Else bytes that were announced are missing, and the server closes the connection.
@@ -171,16 +215,6 @@ def _bearer(header: str) -> str:
     """The token of an Authorization header; empty when it has none."""
     scheme, _, token = header.partition(" ")
     return token.strip() if scheme.lower() == "bearer" and len(header) <= MAX_HEADER else ""
-
-
-def _unauthorized() -> Response:
-    return problem(
-        401,
-        "A valid bearer token is needed.",
-        "Send `Authorization: Bearer TOKEN`; `sandbox token show` prints the local one, "
-        "`sandbox token create` makes others.",
-        headers={"WWW-Authenticate": 'Bearer realm="sandbox"'},
-    )
 
 
 def _is_guarded(path: str) -> bool:

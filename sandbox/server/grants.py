@@ -14,6 +14,20 @@ LOCAL = "local"
 """The principal of the first token, and of whoever started a stdio server."""
 
 
+class InsufficientScope(NotPermitted):
+    """A token was used for something that it does not grant.
+
+    Args:
+        scope: The scope that is missing.
+        message: What was tried.
+        remedy: What to do about it.
+    """
+
+    def __init__(self, scope: str, message: str, *, remedy: str = "") -> None:
+        super().__init__(message, remedy=remedy)
+        self.scope = scope
+
+
 @dataclass(frozen=True, slots=True)
 class Grant:
     """What one application may do for one principal.
@@ -25,6 +39,7 @@ class Grant:
         scopes: What it may be used for.
         policies: The policies that it may name, the default one first; None for all.
         expires_at: Unix time, seconds; None for never.
+        is_foreign: Whether an authorization server gave it out, which may give more.
     """
 
     principal: str
@@ -33,6 +48,7 @@ class Grant:
     scopes: frozenset[str]
     policies: tuple[str, ...] | None = None
     expires_at: float | None = None
+    is_foreign: bool = False
 
     def allows(self, tool: str) -> bool:
         """Whether it may be used for a tool."""
@@ -42,10 +58,11 @@ class Grant:
         """Refuse a tool that it may not be used for.
 
         Raises:
-            NotPermitted: It may not.
+            InsufficientScope: It may not.
         """
         if not self.allows(tool):
-            raise NotPermitted(
+            raise InsufficientScope(
+                TOOL_SCOPES.get(tool, ""),
                 f"Your token does not have the scope {TOOL_SCOPES.get(tool)} that {tool} needs.",
                 remedy=f"It has: {', '.join(sorted(self.scopes)) or 'none'}. Ask for another.",
             )

@@ -20,6 +20,7 @@ from sandbox.errors import (
     SandboxError,
     SessionLost,
 )
+from sandbox.server.grants import InsufficientScope
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -85,4 +86,7 @@ def problem(
 def problem_of(error: SandboxError) -> JSONResponse:
     """The response for an error of ours."""
     code = f"{error.code}.{error.reason}" if isinstance(error, FileError) else error.code
-    return problem(status_of(error), error.message, error.remedy, code=code)
+    headers = None
+    if isinstance(error, InsufficientScope):
+        headers = {"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{error.scope}"'}
+    return problem(status_of(error), error.message, error.remedy, code=code, headers=headers)

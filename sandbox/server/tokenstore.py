@@ -25,6 +25,8 @@ from sandbox.server.scopes import SCOPES, check_scopes
 
 STORE_FILE = "tokens.db"
 PREFIX = "sbx_"
+FOREIGN = "oauth-"
+"""What the ids of applications begin with whose tokens are an authorization server's."""
 SECRET_BYTES = 32
 USED_EVERY_S = 60.0
 """How coarse ``last_used_at`` is, so that requests need not write."""
@@ -38,7 +40,7 @@ CREATE TABLE tokens (
     application TEXT NOT NULL,
     scopes TEXT NOT NULL,       -- JSON, a list
     policies TEXT NOT NULL,     -- JSON, a list; null for all of them
-    secret_sha256 BLOB NOT NULL,
+    secret_sha256 BLOB NOT NULL, -- empty for an application with tokens of elsewhere
     created_at REAL NOT NULL,   -- unix time, seconds, as are all
     expires_at REAL,
     revoked_at REAL,
@@ -79,6 +81,11 @@ class TokenInfo:
     expires_at: float | None
     revoked_at: float | None
     last_used_at: float | None
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether it stands for the tokens that an authorization server gives an application."""
+        return self.token_id.startswith(FOREIGN)
 
     def is_valid(self, now: float) -> bool:
         """Whether it counts at a point in time."""
@@ -216,6 +223,49 @@ class TokenStore:
             policies=info.policies,
             expires_at=info.expires_at,
         )
+
+    def admit(self, grant: Grant) -> bool:
+        """Note that an application calls with a token that is not of here.
+
+        Returns:
+            Whether it may: not when it was revoked.
+        """
+        now = self._clock()
+        found = self._select("token_id = ?", grant.token_id)
+        if found and found[0].revoked_at is not None:
+            return False
+        last = found[0].last_used_at if found else None
+        if last is None or now - last >= USED_EVERY_S:
+            try:
+                self._db.write(
+                    "INSERT INTO tokens VALUES (?, ?, ?, ?, ?, x'', ?, NULL, NULL, ?)"
+                    " ON CONFLICT DO UPDATE SET scopes = excluded.scopes,"
+                    " policies = excluded.policies, last_used_at = excluded.last_used_at",
+                    grant.token_id,
+                    grant.principal,
+                    grant.application,
+                    json.dumps([scope for scope in SCOPES if scope in grant.scopes]),
+                    json.dumps(grant.policies),
+                    now,
+                    now,
+                )
+            except InfrastructureError as exc:  # as with our own tokens
+                logger.warning("%s", exc)
+        return True
+
+    def allow(self, token_id: str) -> TokenInfo:
+        """Let an application call again that was revoked, with the tokens of its issuer.
+
+        Raises:
+            NotFound: There is no such application.
+            InvalidRequest: It is a token of here, for which a new one is to be made.
+        """
+        if not self.get(token_id).is_foreign:
+            raise InvalidRequest(
+                "A token that was revoked stays so.", remedy="Make one with `sandbox token create`."
+            )
+        self._fresh().write("UPDATE tokens SET revoked_at = NULL WHERE token_id = ?", token_id)
+        return self.get(token_id)
 
     def _note_use(self, token_id: str, now: float) -> None:
         try:

@@ -48,6 +48,7 @@ COMMANDS = [
     "token create",
     "token list",
     "token revoke",
+    "token allow",
 ]
 
 
