@@ -30,7 +30,7 @@ from pydantic import (
 )
 
 from sandbox.errors import ConfigError
-from sandbox.policy.units import DAY, MIB, TIB, parse_duration, parse_size
+from sandbox.policy.units import DAY, GIB, MIB, TIB, parse_duration, parse_size
 from sandbox.roots import Root, parse_roots, refuse_near
 
 PREFIX = "SANDBOX_"
@@ -124,6 +124,12 @@ class Settings(BaseModel):
     egress_bytes_per_day: Bytes = Field(0, ge=0, le=1024 * TIB)
     """What one principal's sessions may exchange with the network in a day (UTC), bytes or `1GiB`;
     0: no quota."""
+
+    workspace_quota_bytes: Bytes = Field(4 * GIB, ge=MIB, le=1024 * TIB)
+    """What the named workspaces of one principal may take together: bytes, or `4GiB`."""
+
+    max_workspaces: int = Field(32, ge=1, le=10_000)
+    """The named workspaces of one principal."""
 
     host: str = Field("127.0.0.1", min_length=1, max_length=255)
     """The address that `sandbox serve` binds."""

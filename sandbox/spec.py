@@ -31,6 +31,7 @@ LABEL_POLICY_JSON = LABEL_PREFIX + "policy-json"
 LABEL_CREATED_AT = LABEL_PREFIX + "created-at"
 LABEL_EXPIRES_AT = LABEL_PREFIX + "expires-at"
 LABEL_UID = LABEL_PREFIX + "uid"
+LABEL_WORKSPACE = LABEL_PREFIX + "workspace"
 LABEL_BROKER = LABEL_PREFIX + "broker"
 """Which broker made the container; given by it alone, never part of a spec."""
 
@@ -187,6 +188,8 @@ class SessionIdentity(_Frozen):
     uid: int
     created_at: float
     expires_at: float
+    workspace: str = ""
+    """The name of the workspace that it keeps; empty for none."""
 
 
 def new_session_id() -> str:
@@ -356,6 +359,7 @@ def _labels(policy: Policy, identity: SessionIdentity) -> dict[str, str]:
         LABEL_CREATED_AT: repr(identity.created_at),
         LABEL_EXPIRES_AT: repr(identity.expires_at),
         LABEL_UID: str(identity.uid),
+        **({LABEL_WORKSPACE: identity.workspace} if identity.workspace else {}),
     }
 
 

@@ -28,6 +28,7 @@ MAX_AGE_S = 120.0
 """How long ago a session may have begun when its container is made: openings wait their turn."""
 MAX_AHEAD_S = 5.0
 MAX_PRINCIPAL = 256
+MAX_WORKSPACE = 64
 MAX_VARIABLE = 4096
 INDEX_VARIABLES = NETWORK_VARIABLES - {*CA_VARIABLES, *PROXY_VARIABLES}
 SAME_POLICIES = "Give the broker the same version and policy files as the controller."
@@ -124,6 +125,7 @@ class Rules:
             "owner": _OWNER.fullmatch(identity.owner) is None,
             "principal": not 0 < len(identity.principal) <= MAX_PRINCIPAL,
             "uid": not MIN_UID <= identity.uid < MAX_UID,
+            "workspace": len(identity.workspace) > MAX_WORKSPACE,
             "time": not -MAX_AHEAD_S <= age_s <= MAX_AGE_S,
         }
         for what, is_wrong in wrong.items():

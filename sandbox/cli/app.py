@@ -32,9 +32,14 @@ app = typer.Typer(
 sessions_app = typer.Typer(
     help="Look at and close the sessions of the running `sandbox serve`.", no_args_is_help=True
 )
+workspaces_app = typer.Typer(
+    help="Look at and delete the named workspaces of the running `sandbox serve`.",
+    no_args_is_help=True,
+)
 image_app = typer.Typer(help="Build and list the images.", no_args_is_help=True)
 config_app = typer.Typer(help="Look at the settings.", no_args_is_help=True)
 app.add_typer(sessions_app, name="sessions")
+app.add_typer(workspaces_app, name="workspaces")
 app.add_typer(policy_app, name="policy")
 app.add_typer(image_app, name="image")
 app.add_typer(config_app, name="config")
@@ -321,6 +326,30 @@ def sessions_close(
     remote.close_sessions(
         options.settings(config, state_dir=state_dir).settings, session_ids or [], every=every
     )
+
+
+@workspaces_app.command("list")
+def workspaces_list(
+    as_json: options.Json = False,
+    config: options.ConfigFile = None,
+    state_dir: options.StateDir = None,
+) -> None:
+    """List your named workspaces: size, last save, and the session that has each."""
+    from sandbox.cli import remote
+
+    remote.list_workspaces(options.settings(config, state_dir=state_dir).settings, as_json=as_json)
+
+
+@workspaces_app.command("delete")
+def workspaces_delete(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...")],
+    config: options.ConfigFile = None,
+    state_dir: options.StateDir = None,
+) -> None:
+    """Delete workspaces with all files that were kept in them; not while a session has one."""
+    from sandbox.cli import remote
+
+    remote.delete_workspaces(options.settings(config, state_dir=state_dir).settings, names)
 
 
 @image_app.command("build")

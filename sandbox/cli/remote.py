@@ -114,6 +114,31 @@ def close_sessions(settings: Settings, session_ids: list[str], *, every: bool) -
         print(f"closed {session_id}")
 
 
+def list_workspaces(settings: Settings, *, as_json: bool) -> None:
+    """Print the named workspaces."""
+    found = Remote(settings).call("GET", "/workspaces")["workspaces"]
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    if not found:
+        print("There is no workspace.")
+        return
+    table = Table("workspace", "bytes", "saved", "session", box=None, header_style="bold")
+    for info in found:
+        saved_at = info["saved_at"]
+        saved = "never" if saved_at is None else f"{_span(time.time() - saved_at)} ago"
+        table.add_row(info["name"], f"{info['size_bytes']:,}", saved, info["session_id"])
+    Console(soft_wrap=True).print(table)
+
+
+def delete_workspaces(settings: Settings, names: list[str]) -> None:
+    """Delete these workspaces."""
+    remote = Remote(settings)
+    for name in names:
+        remote.call("DELETE", f"/workspaces/{quote(name, safe='')}")
+        print(f"deleted {name}")
+
+
 def _path(session_id: str) -> str:
     return f"/sessions/{quote(session_id, safe='')}"
 

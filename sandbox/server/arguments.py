@@ -78,6 +78,18 @@ PolicyName = Annotated[
 SessionName = Annotated[
     Text, Field(max_length=64, description="A name of your own for the session, to tell it apart.")
 ]
+Workspace = Annotated[
+    Text,
+    Field(
+        max_length=64,
+        description="A named workspace: its files are there again, and are kept for the next "
+        "session that names it. Empty: files end with the session.",
+    ),
+]
+WorkspaceName = Annotated[
+    Text,
+    Field(min_length=1, max_length=64, description="The workspace, as list_workspaces names it."),
+]
 Reuse = Annotated[
     bool,
     Field(

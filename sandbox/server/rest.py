@@ -41,6 +41,7 @@ class OpenRequest(BaseModel):
 
     policy: str = ""
     name: str = ""
+    workspace: str = ""
     reuse: bool = True
 
 
@@ -68,7 +69,7 @@ class Rest:
 
     def routes(self) -> list[Route]:
         """The endpoints, all behind the gate."""
-        sessions = f"{GUARDED}/sessions"
+        sessions, workspaces = f"{GUARDED}/sessions", f"{GUARDED}/workspaces"
         one, file = f"{sessions}/{{session_id}}", f"{sessions}/{{session_id}}/files/{{path:path}}"
         # Each is the same as a tool, and needs the same scope.
         endpoints: tuple[tuple[str, str, str, Endpoint], ...] = (
@@ -81,6 +82,8 @@ class Rest:
             (file, "GET", "read_file", self._download),
             (file, "PUT", "write_file", self._upload),
             (file, "DELETE", "delete_file", self._delete),
+            (workspaces, "GET", "list_workspaces", self._workspaces),
+            (f"{workspaces}/{{name}}", "DELETE", "delete_workspace", self._delete_workspace),
         )
         by_path: dict[str, dict[str, Endpoint]] = {}
         for path, method, tool, endpoint in endpoints:
@@ -101,7 +104,11 @@ class Rest:
     async def _open(self, request: Request) -> Response:
         wanted = await _body(request, OpenRequest)
         session = await self._manager.open(
-            caller_of_request(request), policy=wanted.policy, name=wanted.name, reuse=wanted.reuse
+            caller_of_request(request),
+            policy=wanted.policy,
+            name=wanted.name,
+            workspace=wanted.workspace,
+            reuse=wanted.reuse,
         )
         info = session.info()
         location = f"{GUARDED}/sessions/{quote(info.session_id)}"
@@ -168,6 +175,15 @@ class Rest:
         async with session.use():
             count = await session.files.delete(_path(request), recursive=recursive)
         return JSONResponse({"deleted": count})
+
+    async def _workspaces(self, request: Request) -> Response:
+        found = self._manager.workspaces(caller_of_request(request))
+        return JSONResponse({"workspaces": [each.model_dump(mode="json") for each in found]})
+
+    async def _delete_workspace(self, request: Request) -> Response:
+        name: str = request.path_params["name"]
+        await self._manager.delete_workspace(caller_of_request(request), name)
+        return JSONResponse({"name": name})
 
     async def _session(self, request: Request) -> Session:
         """The session in the path: a default one is never opened here."""

@@ -26,6 +26,8 @@ _TOOLS = {
         "get_session",
         "tighten_session",
         "close_session",
+        "list_workspaces",
+        "delete_workspace",
     ),
     "execute": (
         "execute_code",

@@ -24,6 +24,7 @@ from sandbox.sessions.birth import Birth, Surroundings
 from sandbox.sessions.endings import cause_of_end
 from sandbox.sessions.groups import one_error
 from sandbox.sessions.journal import Journal, SessionRow, SessionState
+from sandbox.sessions.keeping import in_words
 from sandbox.sessions.labels import read_labels, recompile
 from sandbox.sessions.models import SessionInfo, SessionProof
 from sandbox.sessions.session import Session
@@ -172,6 +173,10 @@ class Adoption:
                 identity.session_id,
                 ", ".join(missing),
             )
+        workspace = None
+        if identity.workspace:
+            store = self._around.workspaces
+            workspace = store.take(identity.principal, identity.workspace, identity.session_id)
         return Birth(
             identity=identity,
             policy=policy,
@@ -187,6 +192,7 @@ class Adoption:
             if row is not None
             else Tightening(is_off=not policy.network.is_none),
             secrets=secrets,
+            workspace=workspace,
             is_proved=row is not None,
             proof=_proof(row),
         )
@@ -196,6 +202,9 @@ class Adoption:
             self._around.journal.not_opened(row.session_id)
             self._record(row, "not_opened", "", reason)
             return
+        if name := workspace_of(row):
+            store = self._around.workspaces
+            reason = f"{reason}; {in_words(name, store.kept(row.principal, name))}"
         note_lost_executions(self._around.journal, row.session_id, reason)
         self._around.journal.ended(row.session_id, state, reason, None, self._around.clock())
         self._record(row, "ended", state, reason)
@@ -223,6 +232,14 @@ def _proof(row: SessionRow | None) -> SessionProof | None:
         return SessionInfo.model_validate_json(row.info).proof
     except ValidationError:
         return None
+
+
+def workspace_of(row: SessionRow) -> str:
+    """The name of the workspace that a session had; empty for none."""
+    try:
+        return SessionInfo.model_validate_json(row.info).workspace_name
+    except ValueError:
+        return ""
 
 
 class _Expired(SandboxError):

@@ -18,6 +18,7 @@ from sandbox.sessions.journal import Journal
 from sandbox.sessions.models import SessionProof
 from sandbox.sessions.quotas import Quotas
 from sandbox.spec import ContainerSpec, SessionIdentity
+from sandbox.workspaces import Held, WorkspaceStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class Surroundings:
         quotas: What each principal may use.
         secrets: What policies may give, or add to requests.
         clock: Unix time, seconds.
+        workspaces: Where named workspaces are kept.
         roots: The folders of the host that policies may mount.
     """
 
@@ -48,6 +50,7 @@ class Surroundings:
     quotas: Quotas
     secrets: SecretStore
     clock: Callable[[], float]
+    workspaces: WorkspaceStore
     roots: tuple[Root, ...] = ()
 
 
@@ -67,6 +70,7 @@ class Birth:
         certificates: What it is given to trust, in PEM; empty for what its image does.
         secrets: What its policy gives it, or adds to its requests.
         tightened: What was taken from its network since it was opened.
+        workspace: The named workspace that was taken for it; None for none.
         is_proved: Whether an earlier controller proved that its policy is enforced.
         proof: That proof, if it is known.
     """
@@ -82,5 +86,6 @@ class Birth:
     certificates: bytes = b""
     secrets: SessionSecrets = field(default_factory=SessionSecrets)
     tightened: Tightening = field(default_factory=Tightening)
+    workspace: Held | None = None
     is_proved: bool = False
     proof: SessionProof | None = None

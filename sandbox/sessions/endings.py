@@ -40,6 +40,7 @@ def ended_error(
     """
     which = "Your default session" if is_default else "The session"
     return SessionLost(
-        f"{which} {session_id} is {state}: {reason}. Its variables, processes and files are gone.",
+        f"{which} {session_id} is {state}: {reason}. Its variables and processes are gone, "
+        "and files that are not kept.",
         remedy="The next call opens a new one." if is_default else "open_session opens a new one.",
     )

@@ -18,6 +18,7 @@ from sandbox.spec import (
     LABEL_PRINCIPAL,
     LABEL_SESSION,
     LABEL_UID,
+    LABEL_WORKSPACE,
     ContainerSpec,
     SessionIdentity,
     compile_spec,
@@ -41,6 +42,7 @@ def read_labels(info: ContainerInfo) -> tuple[SessionIdentity, Policy]:
             uid=int(labels[LABEL_UID]),
             created_at=_time(labels[LABEL_CREATED_AT]),
             expires_at=_time(labels[LABEL_EXPIRES_AT]),
+            workspace=labels.get(LABEL_WORKSPACE, ""),
         )
         policy = Policy.from_json(labels[LABEL_POLICY_JSON])
         digest = labels[LABEL_POLICY_DIGEST]
@@ -48,6 +50,8 @@ def read_labels(info: ContainerInfo) -> tuple[SessionIdentity, Policy]:
         raise PolicyNotEnforced(
             f"The labels of container {info.id:.12} do not describe a session."
         ) from exc
+    if identity.workspace and not policy.workspace.persistent:
+        raise PolicyNotEnforced(f"The policy of container {info.id:.12} keeps no workspace.")
     if policy.digest != digest:
         raise PolicyNotEnforced(f"The policy of container {info.id:.12} is not of its digest.")
     if identity.expires_at > identity.created_at + policy.limits.lifetime_s:

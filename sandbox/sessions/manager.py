@@ -49,6 +49,8 @@ from sandbox.sessions.record import GatewayRecord, controller_log
 from sandbox.sessions.session import Session
 from sandbox.sessions.state import Slot
 from sandbox.sessions.sweeper import Sweeper
+from sandbox.spec import LABEL_SESSION
+from sandbox.workspaces import WorkspaceInfo, WorkspaceStore, check_workspace
 
 OPEN_TIMEOUT_S = 60.0
 START_WAIT_S = 20.0
@@ -62,7 +64,8 @@ class SessionManager:
     Args:
         runtime: Where the containers are.
         policies: What callers may ask for.
-        settings: ``runtime``, ``max_sessions``, ``roots`` and those of the audit log are read here.
+        settings: ``runtime``, ``max_sessions``, ``roots``, those of workspaces and of the audit log
+            are read here.
         slot: The controller's place in the state directory; released by whoever took it.
         image_for: The engine's reference of an image that a policy names.
         seccomp: The seccomp profile as JSON; empty for the built-in one.
@@ -96,6 +99,11 @@ class SessionManager:
         self._clock = clock
         self._sessions: dict[tuple[str, str], Session] = {}
         self._locks = KeyedLocks()
+        self._workspaces = WorkspaceStore(
+            slot.root / "workspaces",
+            quota_bytes=settings.workspace_quota_bytes,
+            most=settings.max_workspaces,
+        )
         self._engine = KnownEngine(runtime)
         self._closing = False
         self._housekeeping = anyio.CancelScope()
@@ -126,6 +134,7 @@ class SessionManager:
                 quotas,
                 SecretStore(self._settings.secrets_dir),
                 self._clock,
+                self._workspaces,
                 self._settings.roots,
             )
             self._adoption = Adoption(
@@ -205,42 +214,64 @@ class SessionManager:
     # --- what callers do
 
     async def open(
-        self, caller: Caller, *, policy: str = "", name: str = "", reuse: bool = True
+        self,
+        caller: Caller,
+        *,
+        policy: str = "",
+        name: str = "",
+        workspace: str = "",
+        reuse: bool = True,
     ) -> Session:
         """Open a session, or find the one that is open.
 
         Without a name, what is found or opened belongs to this caller's conversation (its
         ``default_key``), and is opened as its default session if it has none; a name is known to
-        all conversations of the principal.
+        all conversations of the principal, and so is a workspace. A session with a workspace is
+        nobody's default: whoever means it says its id.
 
         Args:
             caller: Whose it is to be.
             policy: What it may; empty for the default policy.
             name: The caller's word for it; empty for none.
-            reuse: Return an open one of that policy (and name) if there is one.
+            workspace: The name of the workspace whose files it begins with, and which keeps them;
+                empty for none.
+            reuse: Return an open one of that policy (and name, and workspace) if there is one.
 
         Raises:
             NotFound: There is no such policy.
+            Conflict: Another session has the workspace.
             NotPermitted: The caller may not name that policy.
             QuotaExceeded: The caller, or the controller, has as many sessions as may be.
             SandboxError: It could not be opened; nothing is left of it.
         """
         wanted = self._policy(caller, policy)
         _check_name(name)
+        if workspace:
+            check_workspace(workspace)
+            if not wanted.workspace.persistent:
+                raise NotPermitted(
+                    f"The policy {wanted.name!r} keeps no files: a session under it has no named "
+                    "workspace.",
+                    remedy="Leave the workspace out, or name a policy with workspace: "
+                    "{persistent: true}.",
+                )
         if self._closing:
             raise InfrastructureError("The controller is stopping; it opens no more sessions.")
         await self._adoption.wait_done(START_WAIT_S)
         if not reuse:
-            return _noted(await self._open(caller, wanted, name, as_default=False))
+            return _noted(await self._open(caller, wanted, name, workspace, as_default=False))
         key = ("name", caller.principal, name) if name else _default_lock(caller)
+        if workspace:
+            key = ("workspace", caller.principal, workspace)
         async with self._locks.hold(key):
-            if found := self._reusable(caller, wanted, name):
+            if found := self._reusable(caller, wanted, name, workspace):
                 await found.ready()
                 found.touch()
                 return _noted(found)
             default = self._default(caller)
-            as_default = not name and (default is None or default.is_ending)
-            return _noted(await self._open(caller, wanted, name, as_default=as_default))
+            as_default = not (name or workspace) and (default is None or default.is_ending)
+            session = await self._open(caller, wanted, name, workspace, as_default=as_default)
+            return _noted(session)
 
     async def get(self, caller: Caller, session_id: str = "") -> Session:
         """The session of that id, or the caller's default one, opened on first use.
@@ -273,7 +304,7 @@ class SessionManager:
             if session is not None:
                 await session.wait_over()
             self._tell_end(caller)
-            return await self._open(caller, self._policy(caller, ""), "", as_default=True)
+            return await self._open(caller, self._policy(caller, ""), as_default=True)
 
     def list(self, caller: Caller) -> builtins.list[SessionInfo]:
         """The caller's open sessions, oldest first."""
@@ -320,6 +351,22 @@ class SessionManager:
         session = await self.get(caller, session_id)
         session.tighten(more)
         return session.info()
+
+    def workspaces(self, caller: Caller) -> builtins.list[WorkspaceInfo]:
+        """The caller's named workspaces, by name."""
+        return self._workspaces.list(caller.principal)
+
+    async def delete_workspace(self, caller: Caller, name: str) -> None:
+        """Delete a named workspace with all that was kept of it.
+
+        Raises:
+            NotFound: The caller has no such workspace.
+            Conflict: A session has it.
+        """
+        await self._adoption.wait_done(START_WAIT_S)
+        check_workspace(name)
+        await self._forget_dead_holder(caller, name)
+        self._workspaces.delete(caller.principal, name)
 
     async def execution(self, caller: Caller, execution_id: str) -> Execution | ExecutionResult:
         """An execution of one of the caller's sessions, also some time after the session's end.
@@ -400,14 +447,17 @@ class SessionManager:
         mine = (s for s in self._mine(caller) if s.default_key == caller.default_key)
         return min(mine, key=lambda session: session.is_ending, default=None)
 
-    def _reusable(self, caller: Caller, policy: Policy, name: str) -> Session | None:
+    def _reusable(
+        self, caller: Caller, policy: Policy, name: str, workspace: str
+    ) -> Session | None:
         """The best open session that an ``open`` of this policy may return."""
         fitting = [
             session
             for session in self._mine(caller)
             if session.is_usable
             and session.name == name
-            and (name or session.opener_key == caller.default_key)
+            and session.workspace_name == workspace
+            and (name or workspace or session.opener_key == caller.default_key)
             and session.policy.digest == policy.digest
         ]
         return max(
@@ -443,14 +493,29 @@ class SessionManager:
         raise ended_error(row.session_id, row.state, row.reason, is_default=True)
 
     async def _open(
-        self, caller: Caller, policy: Policy, name: str, *, as_default: bool
+        self,
+        caller: Caller,
+        policy: Policy,
+        name: str = "",
+        workspace: str = "",
+        *,
+        as_default: bool,
     ) -> Session:
         self.audit.require()
+        if workspace:
+            await self._forget_dead_holder(caller, workspace)
         engine = await self._engine.get()
         given = await outfit(self._egress, policy)
         # No await from the count to the entry: opens that come at once see each other.
         session = self._opener.session(
-            caller, policy, name, engine, given, self._sessions.values(), as_default=as_default
+            caller,
+            policy,
+            name,
+            engine,
+            given,
+            self._sessions.values(),
+            as_default=as_default,
+            workspace=workspace,
         )
         self._sessions[session.key] = session
         try:
@@ -463,6 +528,20 @@ class SessionManager:
             ) from exc
         session.hand_over()
         return session
+
+    async def _forget_dead_holder(self, caller: Caller, workspace: str) -> None:
+        """Free a workspace whose session is gone; containers are the truth of which there are.
+
+        Raises:
+            Conflict: A controller has it.
+        """
+        holder = self._workspaces.holder(caller.principal, workspace)
+        session = self._sessions.get((caller.principal, holder))
+        if session is not None and session.is_ending:
+            await session.wait_over()  # it is being saved
+            return
+        if holder and not await self.runtime.list({LABEL_SESSION: holder}):
+            self._workspaces.forget(caller.principal, workspace, holder)
 
 
 def _noted(session: Session) -> Session:

@@ -75,6 +75,16 @@ class SessionInfo(BaseModel):
     """Unix time at which it ends unless it is used; moves with each use."""
     limits: Limits
     workspace: str = WORKSPACE
+    """The folder inside."""
+    workspace_name: str = ""
+    """Of the named workspace, whose files are kept; empty when they end with the session."""
+    workspace_saved_at: float | None = None
+    """Unix time as of which its files are kept; null when nothing was saved yet."""
+    workspace_bytes: int = 0
+    """What is kept takes that much."""
+    workspace_problem: str = ""
+    """Why the last save came to nothing, so that only what was kept before is; empty when it
+    did not."""
     kernels: tuple[KernelInfo, ...] = ()
     checks_passed: int = 0
     """How many facts about its isolation were measured inside and found as the policy says."""

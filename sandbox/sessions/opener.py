@@ -11,9 +11,11 @@ from sandbox.mounts import sources
 from sandbox.policy import Policy
 from sandbox.runtimes.base import EngineInfo
 from sandbox.sessions.birth import Birth, Surroundings
+from sandbox.sessions.keeping import check_fits
 from sandbox.sessions.models import Caller
 from sandbox.sessions.session import Session
 from sandbox.spec import SessionIdentity, compile_spec, new_session_id, new_uid
+from sandbox.workspaces import Held
 
 
 class Opener:
@@ -55,6 +57,7 @@ class Opener:
         others: Collection[Session],
         *,
         as_default: bool,
+        workspace: str = "",
     ) -> Session:
         """A new session.
 
@@ -66,9 +69,12 @@ class Opener:
             given: What it is given to find its way out.
             others: The sessions there are, those that are being opened or closed among them.
             as_default: Whether it becomes the caller's default session.
+            workspace: The workspace that it is to have; empty for none.
 
         Raises:
             QuotaExceeded: The caller, or the controller, has as many sessions as may be.
+            Conflict: Another session has the workspace.
+            InvalidRequest: The workspace is too large for the policy.
             NotPermitted: The policy does not permit the runtime that the settings force, or it
                 mounts what may not be mounted so.
             ConfigError: The policy mounts a root that the operator does not have.
@@ -85,6 +91,7 @@ class Opener:
             uid=_unused_uid(others),
             created_at=now,
             expires_at=now + policy.limits.lifetime_s,
+            workspace=workspace,
         )
         spec = compile_spec(
             policy,
@@ -97,6 +104,11 @@ class Opener:
             cpus_available=engine.cpus,
             variables=given.variables,
         )
+        held: Held | None = None
+        if workspace:
+            store = self._around.workspaces
+            check_fits(workspace, store.kept(caller.principal, workspace), policy.workspace)
+            held = store.take(caller.principal, workspace, identity.session_id)
         birth = Birth(
             identity=identity,
             policy=policy,
@@ -107,6 +119,7 @@ class Opener:
             last_activity=now,
             certificates=given.certificates,
             secrets=secrets,
+            workspace=held,
         )
         return Session(birth, self._around, keep=self._keep)
 

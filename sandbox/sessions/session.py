@@ -10,6 +10,7 @@ import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from typing import Any
 
 import anyio
 from anyio import TASK_STATUS_IGNORED
@@ -34,6 +35,7 @@ from sandbox.sessions.connection import Connection
 from sandbox.sessions.endings import Ending, cause_of_end, ended_error
 from sandbox.sessions.groups import one_error
 from sandbox.sessions.journal import SessionState
+from sandbox.sessions.keeping import Keeper
 from sandbox.sessions.models import SessionInfo, SessionProof
 from sandbox.sessions.record import SessionRecord
 from sandbox.spec import CA_FILE, SECRETS, mismatches
@@ -43,7 +45,7 @@ RECONNECT_WAIT_S = 20.0
 VERDICT_WAIT_S = 5.0
 REMOVE_TIMEOUT_S = 30.0
 METER_TIMEOUT_S = 3.0
-END_TIMEOUT_S = 40.0
+END_TIMEOUT_S = 75.0
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +96,14 @@ class Session:
         )
         self.terminals = Terminals(limits, denials, admit=self._admit_work, redactor=self.redactor)
         self.files = Files(limits)
+        self._keeper: Keeper | None = None
+        if birth.workspace is not None:
+            self._keeper = Keeper(
+                birth.workspace,
+                birth.policy.workspace,
+                around.clock,
+                lambda: self.last_activity,
+            )
         self._identity = birth.identity
         self._spec = birth.spec
         self._certificates = birth.certificates
@@ -166,8 +176,25 @@ class Session:
             kernels=self.kernels.infos,
             checks_passed=sum(check.ok for check in proof.checks) if proof else 0,
             proof=proof if with_proof else None,
+            **self._workspace_facts(),
             network=self.network.info(),
         )
+
+    @property
+    def workspace_name(self) -> str:
+        """The name of its workspace; empty for none."""
+        return self._keeper.name if self._keeper else ""
+
+    def _workspace_facts(self) -> dict[str, Any]:
+        if self._keeper is None:
+            return {}
+        kept = self._keeper.kept
+        return {
+            "workspace_name": self._keeper.name,
+            "workspace_saved_at": kept.saved_at if kept else None,
+            "workspace_bytes": kept.size_bytes if kept else 0,
+            "workspace_problem": self._keeper.problem,
+        }
 
     @property
     def last_activity(self) -> float:
@@ -343,6 +370,9 @@ class Session:
 
     async def _cancel_at_end(self, scope: anyio.CancelScope) -> None:
         await self._stop.wait()
+        is_orderly = self._ending is not None and self._ending[0] in ("closed", "expired")
+        if self._keeper is not None and self._was_opened and is_orderly:
+            await self._keeper.save_last()
         scope.cancel()
 
     async def _bring_up(self, tasks: TaskGroup) -> None:
@@ -354,6 +384,8 @@ class Session:
         tasks.start_soon(self.terminals.run)
         if self.container_id is not None:  # the adoption has looked at it
             await self._connect(self.container_id, tasks)
+            if self._keeper is not None:
+                tasks.start_soon(self._keeper.run)
             return
         async with self._opening:
             container_id = ""
@@ -365,6 +397,10 @@ class Session:
             async with anyio.create_task_group() as checks:
                 checks.start_soon(self._check_container, container_id)
                 await self._connect(container_id, tasks)
+        if self._keeper is not None:
+            await self._keeper.restore()
+            tasks.start_soon(self._start_first_kernel)
+            tasks.start_soon(self._keeper.run)
         self._journal.opened(self.session_id, self.info(with_proof=True), self.default_key)
 
     async def _connect(self, container_id: str, tasks: TaskGroup) -> None:
@@ -403,12 +439,14 @@ class Session:
                 tasks.start_soon(self._prove_again, link)
             for part in (self.terminals, self.processes, self.files):
                 attaching.start_soon(part.attach, link)
+            if self._keeper is not None:
+                attaching.start_soon(self._keeper.attach, link)
             if self._certificates:
                 attaching.start_soon(self._give_certificates)
             if not self._has_its_files:
                 attaching.start_soon(self._give_secrets)
             await self.kernels.attach(link)
-            if not self.is_adopted and self.state == "opening":
+            if not self.is_adopted and self.state == "opening" and self._keeper is None:
                 # While the proof is made: most callers want a kernel, and want it at once.
                 tasks.start_soon(self._start_first_kernel)
 
@@ -497,6 +535,9 @@ class Session:
                 self.note_activity()
             await self.kernels.aclose()
         else:
+            if self._keeper is not None and self._was_opened:
+                reason = f"{reason}; {self._keeper.left_behind}"
+                self._ending = (ending, reason)
             info = self.info() if self._was_opened else None
             self.state = ending
             await self.kernels.aclose(lost=f"The session is {ending}: {reason}.")
@@ -505,6 +546,8 @@ class Session:
             self._quotas.forget(self.session_id)
             await self._remove()
             self._note_end(ending, reason, info)
+        if self._keeper is not None:
+            self._keeper.close(is_kept=ending == "kept")
         self._record.ended(self.container_id or "", ending, reason, was_opened=self._was_opened)
         self._over.set()
 

@@ -74,7 +74,10 @@ class Sweeper:
             for session in tuple(self._sessions()):
                 if session.is_usable and (reason := session.expiry()):
                     logger.info("session %s is closed: %s", session.session_id, reason)
-                    endings.start_soon(session.end, "expired", reason)
+                    if session.workspace_name:  # saved first, for which nobody else waits
+                        session.begin_end("expired", reason)
+                    else:
+                        endings.start_soon(session.end, "expired", reason)
         if compare:
             await self._meter()
             await self._compare()

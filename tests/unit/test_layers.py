@@ -46,6 +46,7 @@ LAYERS = {
     "sandbox.files": 4,
     "sandbox.proof": 4,
     "sandbox.egress": 4,
+    "sandbox.workspaces": 4,
     "sandbox.sessions": 5,
     "sandbox.broker": 6,
     "sandbox.server": 6,
@@ -53,7 +54,7 @@ LAYERS = {
     "sandbox.__main__": 7,
 }
 # Modules of one layer that must not know each other.
-APART = ("kernels", "terminals", "processes", "files", "proof", "egress")
+APART = ("kernels", "terminals", "processes", "files", "proof", "egress", "workspaces")
 
 # Where a foreign package may be imported.
 FOREIGN = {

@@ -12,10 +12,12 @@ from sandbox.server.tools.kernels import KernelTools
 from sandbox.server.tools.policies import PolicyTools
 from sandbox.server.tools.sessions import SessionTools
 from sandbox.server.tools.terminals import TerminalTools
+from sandbox.server.tools.workspaces import WorkspaceTools
 
 GROUPS = (
     SessionTools,
     PolicyTools,
+    WorkspaceTools,
     ExecutionTools,
     KernelTools,
     CommandTools,

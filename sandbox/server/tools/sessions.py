@@ -46,6 +46,7 @@ class SessionTools:
         ctx: Context[Any, Any],
         policy: arg.PolicyName = "",
         name: arg.SessionName = "",
+        workspace: arg.Workspace = "",
         reuse: arg.Reuse = True,
     ) -> Annotated[CallToolResult, SessionInfo]:
         """Open an isolated container with Jupyter kernels, terminals and files, or reuse yours.
@@ -53,9 +54,12 @@ class SessionTools:
         Answers its session_id for the other tools, with its policy, limits, workspace folder and
         when it expires (Unix time in seconds). You need this only to choose a policy or to have
         several sessions: every other tool opens a default session by itself. There is no network
-        inside unless the policy grants it.
+        inside unless the policy grants it. A session with a named workspace is never the default
+        one: give its session_id to the other tools.
         """
-        session = await self._manager.open(caller_of(ctx), policy=policy, name=name, reuse=reuse)
+        session = await self._manager.open(
+            caller_of(ctx), policy=policy, name=name, workspace=workspace, reuse=reuse
+        )
         return _described(session.info())
 
     async def list_sessions(self, ctx: Context[Any, Any]) -> Annotated[CallToolResult, SessionList]:
@@ -91,9 +95,23 @@ class SessionTools:
         self, ctx: Context[Any, Any], session_id: arg.SessionId = ""
     ) -> Annotated[CallToolResult, SessionInfo]:
         """Close a session for good: its container, kernels, variables, processes and files are
-        removed. Save what you need before, with read_file or by REST download."""
+        removed. Save what you need before, with read_file or by REST download; the files of a
+        named workspace are kept, and the answer says as of when."""
         info = await self._manager.close(caller_of(ctx), session_id)
-        return reply(info, text(f"Session {info.session_id} is closed and its container removed."))
+        said = f"Session {info.session_id} is closed and its container removed."
+        return reply(info, text(f"{said}{_kept(info)}"))
+
+
+def _kept(info: SessionInfo) -> str:
+    if not info.workspace_name:
+        return ""
+    name = f"The workspace {info.workspace_name!r}"
+    if info.workspace_saved_at is None:
+        return f" {name} could not be saved, and nothing of it is kept: {info.workspace_problem}"
+    kept = f" {name} is kept as of {info.workspace_saved_at:.0f} (Unix time)"
+    if info.workspace_problem:
+        return f"{kept}; what changed since is lost: {info.workspace_problem}"
+    return f"{kept}, {info.workspace_bytes} bytes."
 
 
 def _described(info: SessionInfo) -> CallToolResult:
@@ -122,8 +140,9 @@ def _proved(info: SessionInfo) -> str:
 
 def _line(info: SessionInfo) -> str:
     name = f" {info.name!r}" if info.name else ""
+    kept = f" (kept as {info.workspace_name!r})" if info.workspace_name else ""
     return (
         f"Session {info.session_id}{name}: policy {info.policy}, image {info.image}, runtime "
-        f"{info.runtime}, workspace {info.workspace}, {len(info.kernels)} kernels. "
+        f"{info.runtime}, workspace {info.workspace}{kept}, {len(info.kernels)} kernels. "
         f"{_network(info)}"
     )

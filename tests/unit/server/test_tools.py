@@ -18,11 +18,13 @@ from sandbox.sessions import SessionManager
 pytestmark = pytest.mark.anyio
 
 SIGNATURES = {
-    "open_session": {"policy": "", "name": "", "reuse": True},
+    "open_session": {"policy": "", "name": "", "workspace": "", "reuse": True},
     "list_policies": {},
     "list_sessions": {},
     "get_session": {"session_id": ""},
     "tighten_session": {"session_id": "", "network": "", "deny": []},
+    "list_workspaces": {},
+    "delete_workspace": {},
     "close_session": {"session_id": ""},
     "execute_code": {
         "session_id": "",
@@ -63,6 +65,7 @@ SIGNATURES = {
     "stat_file": {"session_id": ""},
 }
 REQUIRED = {
+    "delete_workspace": ["name"],
     "execute_code": ["code"],
     "get_execution": ["execution_id"],
     "complete_code": ["code"],

@@ -1,0 +1,62 @@
+"""Named workspaces: which there are, and deleting them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.tools import Tool
+from mcp_types import CallToolResult
+from pydantic import BaseModel
+
+from sandbox.server import arguments as arg
+from sandbox.server.desk import Desk, caller_of
+from sandbox.server.tool import reply, strict, text
+from sandbox.workspaces import WorkspaceInfo
+
+
+class WorkspaceList(BaseModel):
+    """The caller's named workspaces."""
+
+    workspaces: list[WorkspaceInfo]
+
+
+class DeletedWorkspace(BaseModel):
+    """A workspace that is gone."""
+
+    name: str
+
+
+class WorkspaceTools:
+    """The tools that act on named workspaces. No policy takes them away."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._manager = desk.manager
+
+    def tools(self) -> list[Tool]:
+        """The tools of this group."""
+        return [
+            strict(self.list_workspaces, "List workspaces", reads=True),
+            strict(self.delete_workspace, "Delete a workspace", destroys=True),
+        ]
+
+    async def list_workspaces(
+        self, ctx: Context[Any, Any]
+    ) -> Annotated[CallToolResult, WorkspaceList]:
+        """List your named workspaces: size, when each was last saved (Unix time in seconds), and
+        which session has it. open_session with workspace brings one back."""
+        found = WorkspaceList(workspaces=self._manager.workspaces(caller_of(ctx)))
+        lines = [
+            f"{each.name}: {each.size_bytes} bytes"
+            + (f", in use by {each.session_id}" if each.session_id else "")
+            for each in found.workspaces
+        ]
+        return reply(found, text("\n".join(lines) or "You have no workspace."))
+
+    async def delete_workspace(
+        self, ctx: Context[Any, Any], name: arg.WorkspaceName
+    ) -> Annotated[CallToolResult, DeletedWorkspace]:
+        """Delete a named workspace with all files that were kept in it, for good. Refused while a
+        session has it."""
+        await self._manager.delete_workspace(caller_of(ctx), name)
+        return reply(DeletedWorkspace(name=name), text(f"The workspace {name} is deleted."))
