@@ -7,6 +7,7 @@ link's HELLO; where the bridge could not be started, another error stands in the
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
@@ -111,6 +112,12 @@ _ERRORS: dict[str, type[SandboxError]] = {
 }
 
 
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    """Made once for each kind: making it takes longer than most calls."""
+    return TypeAdapter(kind)
+
+
 def encode_request(request: Request) -> bytes:
     """A request as a line."""
     return request.model_dump_json().encode() + END
@@ -140,7 +147,7 @@ def encode_answer(kind: Any, value: object) -> bytes:
         kind: The type of the value.
         value: The value.
     """
-    return b'{"ok":' + TypeAdapter(kind).dump_json(value) + b"}" + END
+    return b'{"ok":' + _adapter(kind).dump_json(value) + b"}" + END
 
 
 def encode_error(error: SandboxError) -> bytes:
@@ -167,7 +174,7 @@ def decode_answer(kind: Any, line: bytes) -> Any:
     try:
         answer = Answer.model_validate_json(line)
         if answer.error is None:
-            return TypeAdapter(kind).validate_python(answer.ok)
+            return _adapter(kind).validate_python(answer.ok)
     except ValidationError as exc:
         raise ProtocolError("The engine broker's answer is not of its protocol.") from exc
     failure = answer.error
