@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
@@ -123,7 +124,8 @@ async def connect_any(
         except TimeoutError:
             problem = f"at {address}: no answer within {CONNECT_TIMEOUT_S / len(tried):g} s"
         except OSError as exc:
-            problem = f"at {address}: {(exc.strerror or str(exc)).lower()}"
+            why = os.strerror(exc.errno) if exc.errno else str(exc)
+            problem = f"at {address}: {why.lower()}"
     raise Unreachable(f"{host}:{port} cannot be reached {problem}")
 
 

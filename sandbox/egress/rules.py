@@ -138,10 +138,10 @@ def verdict(rules: Rules, request: Request, services: Mapping[str, Service]) -> 
         near.append(f"allow[{index}] {why}")
     if refused := _built_in(rules, request):
         return refused
-    if problem := _problem(rules, request, services):
-        return problem
     if near:
         return Verdict(False, DEFAULT_RULE, near[0], _remedy(rules))
+    if problem := _problem(rules, request, services):
+        return problem
     return Verdict(False, DEFAULT_RULE, f"no allow rule names {request}", _remedy(rules))
 
 
@@ -326,7 +326,7 @@ def _problem(rules: Rules, request: Request, services: Mapping[str, Service]) ->
         service = services.get(rule.service or "")
         if service is not None and service.problem:
             return Verdict(False, name, service.problem, "Try again later, or tell the operator")
-        if rule.address == request.host.text:  # and if it were known, the rule would have matched
+        if rule.address == request.host.text and rule.address not in rules.addresses:
             return Verdict(
                 False,
                 name,

@@ -204,3 +204,31 @@ def writable(path: str, data: bytes = b"") -> str:
     except OSError as exc:
         return errno.errorcode.get(exc.errno or 0, str(exc))
     return "ok"
+
+
+def through(*pieces: bytes, timeout_s: float = 15) -> str:
+    """Send bytes to the way out, one piece after another, and return all that comes back."""
+    import socket
+
+    with socket.create_connection(("127.0.0.1", 3128), timeout=timeout_s) as way:
+        answer = b""
+        try:
+            for piece in pieces:
+                way.sendall(piece)
+                answer += way.recv(65536)
+            while data := way.recv(65536):
+                answer += data
+        except OSError as exc:
+            answer += f" [{type(exc).__name__}]".encode()
+    return answer.decode("latin-1")
+
+
+def connect(authority: str) -> bytes:
+    """A request for a tunnel."""
+    return f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n".encode("latin-1")
+
+
+def status(answer: str) -> int:
+    """The status of an HTTP answer; 0 when it is none."""
+    words = answer.split(" ", 2)
+    return int(words[1]) if len(words) > 1 and words[0].startswith("HTTP/") else 0

@@ -107,6 +107,7 @@ def test_a_request_is_allowed_by_the_rule_that_names_it(request_: Request, rule:
         (plain("http://files.example.com/one/more"), "not this path"),
         (tunnel("api.vendor.example.com:443"), "in plain HTTP only"),
         (tunnel("198.51.101.7:5432"), "no allow rule names 198.51.101.7:5432"),
+        (tunnel("model-server:1"), "on port 8080 only"),
         (tunnel("index.example:80"), "does not use this port"),
         (plain("http://index.example/"), "does not use this port"),
     ],
