@@ -13,8 +13,8 @@ SCOPES = {
     "terminal": "run commands and use terminals",
     "files:read": "list and read files",
     "files:write": "write, move and delete files",
-    "notebooks": "edit and run notebooks",
-    "admin": "see and close the sessions of all principals",
+    "notebooks": "edit and run notebooks; no tool needs it yet",
+    "admin": "what concerns all principals; no tool needs it yet",
 }
 """Every scope and what it lets an application do."""
 
