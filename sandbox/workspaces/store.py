@@ -15,7 +15,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Annotated
 
@@ -228,11 +228,16 @@ class Held:
     def room(self, draft: Path) -> int:
         """How large a draft may become beside all else that the principal keeps, in bytes.
 
-        What it will replace counts, since it is there until then.
+        What it will replace does not count, though it is there until then.
         """
-        others = sum(path.stat().st_size for path in self._home.glob("*/*.tar") if path != draft)
         kept = self.kept()
-        return self._quota_bytes - others + (kept.size_bytes if kept else 0)
+        replaced = self._place / kept.file if kept else draft
+        others = 0
+        for path in self._home.glob("*/*.tar"):
+            if path not in (draft, replaced):
+                with suppress(FileNotFoundError):  # another save has replaced it
+                    others += path.stat().st_size
+        return self._quota_bytes - others
 
     def replace(self, kept: Kept) -> None:
         """Let an archive that was written be what is kept."""

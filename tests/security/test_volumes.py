@@ -131,6 +131,8 @@ async def test_a_folder_cannot_be_changed_from_inside(lender: Lender) -> None:
     lender.folder.chmod(0o1777)  # sticky, so that it may be mounted at all
     attacked = await lender.open("lent")
     answers = await attacked.attack(change_everything, "/data/folder")
+    if attacked.gvisor:
+        del answers["truncate"]  # it says that it did, and did not: see below
     assert {name for name, answer in answers.items() if answer in (None, 0)} == set()
     assert (lender.folder / "file").read_text() == "the host's"
     assert [path.name for path in lender.folder.iterdir()] == ["file"]
