@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
 import anyio
 from rich.console import Console
 
-from benchmarks import measures, report
+from benchmarks import egress, measures, report
 from scripts.controller import Controller, controller
 
 
@@ -25,6 +26,7 @@ async def measure(server: Controller, console: Console) -> list[report.Figure]:
             ("audit", measures.audit),
             ("restart", lambda: measures.restart(client, here)),
             ("transfer", lambda: measures.transfer(server, here)),
+            ("gateway", lambda: egress.gateway(client)),
             ("flood", lambda: measures.flood(client, server, here)),
             ("policy compile", lambda: measures.policy_compile()),
             ("proof", lambda: measures.proof()),
@@ -42,6 +44,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results.json"))
     arguments = parser.parse_args()
     console = Console(width=160)
+    os.environ["SANDBOX_ADDRESSES"] = egress.ADDRESSES
     with controller(policies=Path(__file__).parent / "policies") as server:
         figures = anyio.run(measure, server, console)
     report.show(figures, console)

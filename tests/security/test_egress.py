@@ -27,7 +27,7 @@ from sandbox.sessions.state import take_slot
 
 from ..outside import PUBLIC, Outside, self_signed, server
 from .conftest import RUNTIME, Attacked
-from .inside import connect, status, through
+from .inside import connect, readable, status, through
 
 pytestmark = pytest.mark.anyio
 
@@ -48,19 +48,12 @@ SECRET = "the-vendors-secret-value"
 WALL = ip_address("10.9.8.7")
 
 
-class Held:
-    """The secrets that the operator gave to the controller."""
-
-    async def get(self, session_id: str, name: str) -> str | None:
-        return SECRET if name == "vendor-key" else None
-
-
 class World(Outside):
     """The outside of the sessions here, and the servers in it."""
 
     def __init__(self, folder: Path) -> None:
         self.certificate, self.trusting = self_signed(folder, "api.vendor.example")
-        super().__init__(secrets=Held(), tls=lambda: self.trusting)
+        super().__init__(tls=lambda: self.trusting)
         self.requests: list[bytes] = []
         self.connections = 0
 
@@ -107,8 +100,12 @@ async def manager(
     folder = tmp_path_factory.mktemp("egress")
     (folder / "policies").mkdir()
     (folder / "policies/out.yaml").write_text(POLICY)
+    (folder / "secrets").mkdir(0o700)
+    (folder / "secrets/vendor-key").write_text(SECRET)
+    (folder / "secrets/vendor-key").chmod(0o600)
     settings = Settings(
         state_dir=folder / "state",
+        secrets_dir=folder / "secrets",
         runtime=RUNTIME,  # pyright: ignore[reportArgumentType]  # checked by the model
     )
     engine = DockerRuntime.connect_engine()
@@ -397,7 +394,10 @@ async def test_a_secret_goes_to_its_host_and_is_seen_nowhere_else(
     """Policy rule secrets: the gateway adds it over TLS that it makes itself; the code cannot
     replace, double or read it, take it elsewhere, or have a redirect followed."""
 
-    def use() -> object:
+    def use(backwards: str) -> object:
+        import glob
+
+        secret = backwards[::-1]  # what a session prints is searched for secrets, so we look here
         answers = []
         for host in ("api.vendor.example", "plain.example"):
             answers.append(
@@ -407,9 +407,11 @@ async def test_a_secret_goes_to_its_host_and_is_seen_nowhere_else(
                 )
             )
         answers.append(through(connect("api.vendor.example:443")))
-        return answers
+        everywhere = [*answers, *(readable(path, 65536) for path in glob.glob("/proc/*/environ"))]
+        return [*answers, any(secret in text for text in everywhere)]
 
-    vendor, plain, tunnel = await out.attack(use)
+    vendor, plain, tunnel, is_seen = await out.attack(use, SECRET[::-1])
+    assert not is_seen
     assert status(vendor) == status(plain) == 302
     assert "Location: http://elsewhere.example/" in vendor
     assert status(tunnel) == 403
@@ -417,9 +419,7 @@ async def test_a_secret_goes_to_its_host_and_is_seen_nowhere_else(
     assert first.count(b"Bearer " + SECRET.encode()) == 1
     assert b"mine" not in first
     assert SECRET.encode() not in second
-    assert SECRET not in vendor + plain + tunnel
     assert "elsewhere.example" not in world.names.asked
-    assert SECRET not in (await out.shell("env; cat /proc/*/environ")).stdout
 
 
 async def test_half_requests_are_given_up_and_hold_up_nobody(out: Attacked, world: World) -> None:

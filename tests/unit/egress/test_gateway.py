@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
+from sandbox.egress import Answer, Question, Seen
+from sandbox.errors import InfrastructureError
 from sandbox.policy.network import AllowRule, DenyRule
 
-from ...outside import Outside, policy, server, session
+from ...outside import PUBLIC, Outside, policy, server, session
 
 pytestmark = pytest.mark.anyio
 
@@ -92,3 +95,83 @@ async def test_bytes_pass_both_ways_and_both_ends_are_passed_on(outside: Outside
         info = inside.gateway.info()
     assert (info.sent_bytes, info.received_bytes) == (len(sent), len(sent))
     assert (info.connections, info.open_connections) == (1, 0)
+
+
+async def test_where_nobody_can_be_asked_the_answer_is_no(outside: Outside) -> None:
+    async with session(outside, policy(AllowRule(domain="a.example.com", ask=True))) as inside:
+        assert await inside.open().connect("a.example.com:443") == 403
+    (denial,) = inside.denials
+    assert denial.rule == "allow[0] domain a.example.com"
+    assert "nobody can be asked" in denial.reason
+    assert outside.names.asked == []
+
+
+async def test_a_person_decides_where_a_rule_wants_it(outside: Outside) -> None:
+    questions: list[Question] = []
+
+    class Person:
+        async def ask(self, question: Question) -> Answer:
+            questions.append(question)
+            return Answer(len(questions) > 1, "a person said no")
+
+    outside.egress = replace(outside.egress, approver=Person())
+    async with (
+        server(echo) as port,
+        session(outside, policy(AllowRule(cidr="93.184.215.0/24", ask=True))) as inside,
+    ):
+        outside.place("unused.example", port)
+        assert await inside.open().connect("93.184.215.14:443") == 403
+        assert await inside.open().connect("93.184.215.14:443") == 200
+    assert questions[0].destination == "93.184.215.14:443"
+    assert [denial.reason for denial in inside.denials] == ["a person said no"]
+
+
+async def test_a_quota_that_is_used_up_ends_a_connection_and_says_so(outside: Outside) -> None:
+    outside.egress = replace(outside.egress, charge=lambda who, size: f"{who} has no bytes left")
+    async with (
+        server(echo) as port,
+        session(outside, policy(AllowRule(cidr="93.184.215.0/24"))) as inside,
+    ):
+        outside.place("unused.example", port)
+        client = inside.open()
+        assert await client.connect("93.184.215.14:443") == 200
+        await client.send(b"x")
+        assert await client.rest() == b""
+        assert client.is_cut
+    (denial,) = inside.denials
+    assert (denial.rule, denial.reason) == ("limits.quota", "ada has no bytes left")
+
+
+async def test_what_cannot_be_put_on_record_is_not_let_out(outside: Outside) -> None:
+    class Full:
+        def require(self) -> None:
+            raise InfrastructureError("The audit log cannot be written.")
+
+        def saw(self, seen: Seen) -> None:
+            """Nothing can be kept."""
+
+    outside.egress = replace(outside.egress, record=Full())
+    async with session(outside, policy(AllowRule(cidr="93.184.215.0/24"))) as inside:
+        assert await inside.open().connect("93.184.215.14:443") == 403
+    assert inside.rules == ["built-in: on record"]
+    assert outside.roads.dialled == []
+
+
+async def test_a_destination_that_is_down_is_told_with_its_reason(outside: Outside) -> None:
+    async with session(outside, policy(AllowRule(domain="*.example.com"))) as inside:
+        outside.names.answers["down.example.com"] = (PUBLIC,)
+        assert await inside.open().connect("down.example.com:443") == 502
+        client = inside.open()
+        assert await client.connect("absent.example.com:443") == 502
+        assert b"does not resolve" in await client.rest()
+    assert inside.rules == ["unreachable", "unreachable"]
+    assert "connection refused" in inside.denials[0].reason
+
+
+async def test_streams_for_anything_else_are_refused(outside: Outside) -> None:
+    async with session(outside, policy()) as inside:
+        for op in ("process.run", "", "EGRESS"):
+            client = inside.open(op=op)
+            assert await client.rest() == b""
+            assert client.is_cut
+    assert inside.denials == ()
