@@ -258,6 +258,11 @@ class Policy(Frozen):
         """What may run the container; the first that the engine has is taken."""
         return self.runtime.permitted
 
+    @property
+    def asks(self) -> bool:
+        """Whether it wants a person asked about anything."""
+        return bool(self.approve.tools) or any(rule.ask for rule in self.network.allow)
+
     def allows(self, tool: str) -> bool:
         """Whether a tool that acts inside a session may be used under this policy."""
         return EVERY_TOOL in self.tools or tool in self.tools

@@ -11,6 +11,7 @@ from mcp.server.mcpserver import Context
 from starlette.requests import Request
 
 from sandbox.errors import InvalidRequest, NotPermitted
+from sandbox.server.asking import asker_for, told
 from sandbox.server.grants import LOCAL_GRANT, Grant
 from sandbox.sessions import Caller, Session, SessionManager
 
@@ -67,8 +68,38 @@ class Desk:
         """
         session = await self.manager.get(caller_of(ctx), session_id)
         permit(session, tool)
-        async with session.use():
+        async with session.use(), asked(ctx, session, tool):
             yield session
+
+
+@asynccontextmanager
+async def asked(ctx: Context[Any, Any], session: Session, tool: str) -> AsyncGenerator[None]:
+    """Let what a call does ask through the call, first of all whether it may be done.
+
+    Raises:
+        NotPermitted: The policy wants a person to agree, and there is no yes.
+    """
+    asker = asker_for(ctx)
+    params: Mapping[str, Any] = ctx.request_context.params or {}
+    given = cast("dict[str, Any]", params.get("arguments") or {})
+    with session.approvals.calling(asker):
+        await session.approvals.agree(tool, told(given), asker)
+        yield
+
+
+def permit_unasked(session: Session, tool: str) -> None:
+    """Refuse what the session's policy does not allow, or not without asking: nobody can be here.
+
+    Raises:
+        NotPermitted: It does not.
+    """
+    permit(session, tool)
+    if tool in session.policy.approve.tools:
+        raise NotPermitted(
+            f"The policy {session.policy.name!r} wants a person to agree to each {tool}, and over "
+            "REST nobody can be asked.",
+            remedy=f"Call the tool {tool} over MCP, with a client that can ask.",
+        )
 
 
 def permit(session: Session, tool: str) -> None:

@@ -14,7 +14,8 @@ from sandbox import __version__
 from sandbox.audit import Call, recorded
 from sandbox.errors import InvalidRequest, SandboxError
 from sandbox.redaction import Redactor
-from sandbox.server.desk import Desk, grant_of_request
+from sandbox.server.asking import Parking, answers_questions, objection_of
+from sandbox.server.desk import Desk, caller_of, grant_of_request
 from sandbox.server.scopes import TOOL_SCOPES
 from sandbox.server.tool import ERROR_META_KEY, failure
 from sandbox.server.tools import all_tools
@@ -42,16 +43,39 @@ class RecordingServer(MCPServer[Any]):
     def __init__(self, desk: Desk, **settings: Any) -> None:
         super().__init__(**settings)
         self._manager = desk.manager
+        self._parking = Parking(desk.manager.start)
         self._audit = desk.manager.audit
 
     async def call_tool(
         self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None
     ) -> CallToolResult | InputRequiredResult:
-        """Call a tool, and record the call at its end.
+        """Call a tool, or go on with a call whose client was asked something.
 
         Raises:
             ToolError: There is no such tool, or its arguments are wrong.
         """
+        if context is None or not answers_questions(context):
+            return await self._call(name, arguments, context)
+        try:
+            caller = caller_of(context)
+            if context.request_state is not None:
+                return await self._parking.resume(
+                    caller.principal, context.request_state, context.input_responses
+                )
+            if not self._manager.may_ask(caller):
+                return await self._call(name, arguments, context)
+            return await self._parking.begin(
+                caller.principal,
+                objection_of(context),
+                lambda: self._call(name, arguments, context),
+            )
+        except SandboxError as exc:
+            return failure(exc)
+
+    async def _call(
+        self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None
+    ) -> CallToolResult | InputRequiredResult:
+        """Call a tool, and record the call at its end."""
         request = cast(Request | None, context.request_context.request) if context else None
         grant = grant_of_request(request)
         with recorded(

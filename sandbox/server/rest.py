@@ -21,7 +21,7 @@ from sandbox.errors import InvalidRequest
 from sandbox.files import FileStat, Reading
 from sandbox.redaction import Pieces
 from sandbox.server.auth import GUARDED
-from sandbox.server.desk import Desk, caller_of_request, grant_of_request, permit
+from sandbox.server.desk import Desk, caller_of_request, grant_of_request, permit_unasked
 from sandbox.server.endpoints import Endpoint, Endpoints
 from sandbox.server.problems import problem
 from sandbox.server.tools.policies import policies_of
@@ -132,7 +132,7 @@ class Rest:
 
     async def _download(self, request: Request) -> Response:
         session = await self._session(request)
-        permit(session, "read_file")
+        permit_unasked(session, "read_file")
         path = _path(request)
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(session.use())
@@ -157,7 +157,7 @@ class Rest:
 
     async def _upload(self, request: Request) -> Response:
         session = await self._session(request)
-        permit(session, "write_file")
+        permit_unasked(session, "write_file")
         path = _path(request)
         mode = _mode(request.query_params.get("mode", ""))
         condition = (request.headers.get("if-match") or "").strip('"') or None
@@ -170,7 +170,7 @@ class Rest:
 
     async def _delete(self, request: Request) -> Response:
         session = await self._session(request)
-        permit(session, "delete_file")
+        permit_unasked(session, "delete_file")
         recursive = request.query_params.get("recursive", "") in ("1", "true")
         async with session.use():
             count = await session.files.delete(_path(request), recursive=recursive)

@@ -10,10 +10,11 @@ from __future__ import annotations
 import builtins
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, closing, suppress
 from dataclasses import replace
 from types import TracebackType
+from typing import Any
 
 import anyio
 from anyio import TASK_STATUS_IGNORED
@@ -28,6 +29,7 @@ from sandbox.errors import (
     InvalidRequest,
     NotFound,
     NotPermitted,
+    SandboxError,
 )
 from sandbox.kernels import Execution, ExecutionResult
 from sandbox.link import printable
@@ -396,6 +398,17 @@ class SessionManager:
             f"There is no execution {printable(execution_id, 80)!r} of yours.",
             remedy="Results are kept for a day after their session's end.",
         )
+
+    def may_ask(self, caller: Caller) -> bool:
+        """Whether a call of this caller's can come to a question for a person."""
+        policies = [session.policy for session in self._mine(caller)]
+        with suppress(SandboxError):
+            policies.append(self.policies.get(""))
+        return any(policy.asks for policy in policies)
+
+    def start(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Do something in a task of its own; what it raises ends the controller."""
+        self._tasks.start_soon(work)
 
     def redactor(self, principal: str, session_id: str) -> Redactor:
         """What knows the secrets of a session, to be taken out of an answer about it."""

@@ -30,6 +30,7 @@ from sandbox.link import Link
 from sandbox.mounts import Identity, look
 from sandbox.processes import Processes
 from sandbox.proof import Check, NotProved, Proof, inspected, measure, prove
+from sandbox.sessions.approvals import Approvals
 from sandbox.sessions.birth import Birth, Surroundings
 from sandbox.sessions.connection import Connection
 from sandbox.sessions.endings import Ending, cause_of_end, ended_error
@@ -74,7 +75,8 @@ class Session:
         self.container_id = birth.container_id
         self.is_adopted = birth.container_id is not None
         self.state: SessionState = "opening"
-        egress = replace(around.egress, secrets=birth.secrets)
+        self.approvals = Approvals(self.session_id, self.principal, birth.policy, around.audit)
+        egress = replace(around.egress, secrets=birth.secrets, approver=self.approvals)
         self.network = Gateway(
             self.session_id, self.principal, birth.policy, egress, birth.tightened
         )

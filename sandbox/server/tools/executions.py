@@ -14,12 +14,15 @@ from sandbox.errors import SandboxError
 from sandbox.kernels import Execution, ExecutionResult
 from sandbox.server import arguments as arg
 from sandbox.server.content import execution_content, execution_line, fitting, shortened
-from sandbox.server.desk import Desk, caller_of, permit
+from sandbox.server.desk import Desk, asked, caller_of, permit
 from sandbox.server.tool import reply, strict
+from sandbox.sessions import Session
 
 DEFAULT_WAIT_S = 50.0
 """Below the minute after which many clients give a call up."""
 CANCEL_GRACE_S = 10.0
+ASKING_INTERVAL_S = 0.25
+"""Between two looks at an execution whose call would be over but for a question to a person."""
 MAX_PROGRESS_TEXT = 4000
 FAILED = frozenset({"error", "timeout", "died", "lost"})
 
@@ -61,7 +64,7 @@ class ExecutionTools:
                 code, kernel_id=kernel_id, timeout_s=timeout or None
             )
             try:
-                result = await self._follow(ctx, execution, wait, progress_interval)
+                result = await self._follow(ctx, session, execution, wait, progress_interval)
             except anyio.get_cancelled_exc_class():
                 # The caller gave the call up, so nobody waits for the cell any more.
                 if not self._desk.is_stopping:
@@ -89,17 +92,25 @@ class ExecutionTools:
             return _answer(found)
         result = found.snapshot()
         if result.status == "running":
-            permit(await manager.get(caller, result.session_id), "get_execution")
-            result = await self._follow(ctx, found, wait, progress_interval)
+            session = await manager.get(caller, result.session_id)
+            permit(session, "get_execution")
+            async with asked(ctx, session, "get_execution"):
+                result = await self._follow(ctx, session, found, wait, progress_interval)
         return _answer(result)
 
     async def _follow(
-        self, ctx: Context[Any, Any], execution: Execution, wait_s: float, interval_s: float
+        self,
+        ctx: Context[Any, Any],
+        session: Session,
+        execution: Execution,
+        wait_s: float,
+        interval_s: float,
     ) -> ExecutionResult:
         """Wait for an execution's end, telling the caller meanwhile what it writes.
 
         Args:
             ctx: The call, whose caller may have asked for progress.
+            session: Whose execution it is; while it asks a person, the call stays.
             execution: What to wait for.
             wait_s: How long to wait in all.
             interval_s: The seconds between two notifications.
@@ -108,11 +119,14 @@ class ExecutionTools:
         told = 0
         while True:
             left_s = began + wait_s - anyio.current_time()
+            is_asking = session.approvals.is_asking
             with self._desk.waiting():
-                await execution.wait(max(min(left_s, interval_s), 0))
+                await execution.wait(max(min(left_s, interval_s), ASKING_INTERVAL_S * is_asking))
             result = execution.snapshot()
             # When the server stops, the execution goes on without it.
-            if result.status != "running" or left_s <= interval_s or self._desk.is_stopping:
+            if result.status != "running" or self._desk.is_stopping:
+                return result
+            if left_s <= interval_s and not session.approvals.is_asking:
                 return result
             written = _written(result)
             news = written[told:] or execution_line(result)
