@@ -14,6 +14,7 @@ import anyio.to_thread
 from sandbox.errors import InvalidRequest, LinkLost, SandboxError
 from sandbox.link import Link
 from sandbox.policy import WorkspacePolicy
+from sandbox.policy.units import MIB
 from sandbox.workspaces import Draft, Held, Kept, pack, unpack
 from sandbox.workspaces.store import PIECE_BYTES
 
@@ -22,6 +23,8 @@ CHECKPOINT_S = 10.0
 COST_FACTOR = 20.0
 """A save that takes a second is followed by none for twenty."""
 SAVE_TIMEOUT_S = 30.0
+"""What a save may take whatever its size, and beside that a second for each ``SLOW_BYTES``."""
+SLOW_BYTES = 16 * MIB
 RESTORE_TIMEOUT_S = 45.0
 ENTRY_BYTES = 2048
 """What an archive may take for each inode, beside the content: two blocks, and a name."""
@@ -53,6 +56,8 @@ class Keeper:
         self._clock = clock
         self._last_activity = last_activity
         self._limit_bytes = limit_bytes(policy)
+        self.patience_s = SAVE_TIMEOUT_S + self._limit_bytes / SLOW_BYTES
+        """The longest that a save may take."""
         self._link: Link | None = None
         self._interval_s = CHECKPOINT_S
         self._began_at = clock()
@@ -102,7 +107,7 @@ class Keeper:
                 await self._save()
 
     async def save_last(self) -> None:
-        """Save at the session's end, within ``SAVE_TIMEOUT_S``; a checkpoint is given up for it."""
+        """Save at the session's end, within ``patience_s``; a checkpoint is given up for it."""
         if self._checkpoint is not None:
             self._checkpoint.cancel()
         await self._save()
@@ -112,11 +117,11 @@ class Keeper:
             began = time.monotonic()
             self._began_at = self._clock()
             try:
-                with anyio.fail_after(SAVE_TIMEOUT_S):
+                with anyio.fail_after(self.patience_s):
                     self.kept = await self._saved()
                 self.problem = ""
             except TimeoutError:
-                self.problem = f"it was not saved within {SAVE_TIMEOUT_S:g} s"
+                self.problem = f"it was not saved within {self.patience_s:.0f} s"
             except SandboxError as exc:
                 self.problem = exc.message
             self._interval_s = max(CHECKPOINT_S, COST_FACTOR * (time.monotonic() - began))

@@ -46,7 +46,7 @@ RECONNECT_WAIT_S = 20.0
 VERDICT_WAIT_S = 5.0
 REMOVE_TIMEOUT_S = 30.0
 METER_TIMEOUT_S = 3.0
-END_TIMEOUT_S = 75.0
+END_TIMEOUT_S = 40.0
 
 logger = logging.getLogger(__name__)
 
@@ -327,7 +327,8 @@ class Session:
 
     async def wait_over(self) -> None:
         """Wait until it is over, within a bound."""
-        with anyio.move_on_after(END_TIMEOUT_S):
+        saving_s = self._keeper.patience_s if self._keeper else 0.0
+        with anyio.move_on_after(END_TIMEOUT_S + saving_s):
             await self._over.wait()
 
     def begin_end(self, ending: Ending, reason: str) -> None:
