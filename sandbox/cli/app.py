@@ -48,6 +48,12 @@ app.add_typer(audit_app, name="audit")
 app.add_typer(secret_app, name="secret")
 
 
+Everybodys = Annotated[
+    bool,
+    typer.Option("--everybody", help="Of all principals: for whoever looks after the server."),
+]
+
+
 def run() -> None:
     """Run the command line; an error of ours ends it with its remedy and its exit code."""
     try:
@@ -288,14 +294,19 @@ def version() -> None:
 
 @sessions_app.command("list")
 def sessions_list(
+    everybodys: Everybodys = False,
     as_json: options.Json = False,
     config: options.ConfigFile = None,
     state_dir: options.StateDir = None,
 ) -> None:
-    """List the open sessions of the running server."""
+    """List your open sessions of the running server, or those of all its principals.
+
+    [bold]sandbox sessions list --everybody[/bold]
+    """
     from sandbox.cli import remote
 
-    remote.list_sessions(options.settings(config, state_dir=state_dir).settings, as_json=as_json)
+    settings = options.settings(config, state_dir=state_dir).settings
+    remote.list_sessions(settings, everybodys=everybodys, as_json=as_json)
 
 
 @sessions_app.command("show")
@@ -311,7 +322,8 @@ def sessions_show(
 @sessions_app.command("close")
 def sessions_close(
     session_ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...")] = None,
-    every: Annotated[bool, typer.Option("--all", help="Close all of them.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Close all of yours.")] = False,
+    everybodys: Everybodys = False,
     config: options.ConfigFile = None,
     state_dir: options.StateDir = None,
 ) -> None:
@@ -321,11 +333,10 @@ def sessions_close(
     """
     from sandbox.cli import remote
 
-    if bool(session_ids) == every:
-        raise typer.BadParameter("give the ids of sessions, or --all")
-    remote.close_sessions(
-        options.settings(config, state_dir=state_dir).settings, session_ids or [], every=every
-    )
+    if bool(session_ids) == every or (every and everybodys):
+        raise typer.BadParameter("give the ids of sessions, or --all for yours")
+    settings = options.settings(config, state_dir=state_dir).settings
+    remote.close_sessions(settings, session_ids or [], every=every, anybodys=everybodys)
 
 
 @workspaces_app.command("list")

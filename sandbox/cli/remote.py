@@ -65,29 +65,22 @@ class Remote:
         return told
 
 
-def list_sessions(settings: Settings, *, as_json: bool) -> None:
-    """Print the open sessions."""
-    found = Remote(settings).call("GET", "/sessions")
+def list_sessions(settings: Settings, *, everybodys: bool, as_json: bool) -> None:
+    """Print the open sessions: one's own, or those of all principals."""
+    found = Remote(settings).call("GET", "/admin/sessions" if everybodys else "/sessions")
     if as_json:
         print(json.dumps(found["sessions"], indent=2))
         return
     if not found["sessions"]:
         print("No session is open.")
         return
-    table = Table(
-        "session",
-        "name",
-        "policy",
-        "runtime",
-        "kernels",
-        "age",
-        "ends in",
-        box=None,
-        header_style="bold",
-    )
+    owner = ["principal"] if everybodys else []
+    heads = [*owner, "session", "name", "policy", "runtime", "kernels", "age", "ends in"]
+    table = Table(*heads, box=None, header_style="bold")
     now = time.time()
     for info in found["sessions"]:
         table.add_row(
+            *(info[key] for key in owner),
             info["session_id"],
             info["name"],
             info["policy"],
@@ -104,13 +97,15 @@ def show_session(settings: Settings, session_id: str) -> None:
     print(json.dumps(Remote(settings).call("GET", _path(session_id)), indent=2))
 
 
-def close_sessions(settings: Settings, session_ids: list[str], *, every: bool) -> None:
-    """Close these sessions, or all."""
+def close_sessions(
+    settings: Settings, session_ids: list[str], *, every: bool, anybodys: bool
+) -> None:
+    """Close these sessions, or all of one's own; of other principals too, when asked to."""
     remote = Remote(settings)
     if every:
         session_ids = [info["session_id"] for info in remote.call("GET", "/sessions")["sessions"]]
     for session_id in session_ids:
-        remote.call("DELETE", _path(session_id))
+        remote.call("DELETE", ("/admin" if anybodys else "") + _path(session_id))
         print(f"closed {session_id}")
 
 

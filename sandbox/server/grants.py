@@ -60,10 +60,22 @@ class Grant:
         Raises:
             InsufficientScope: It may not.
         """
-        if not self.allows(tool):
+        self.require_scope(TOOL_SCOPES.get(tool, ""), tool)
+
+    def require_scope(self, scope: str, what: str) -> None:
+        """Refuse what needs a scope that it does not have.
+
+        Args:
+            scope: The scope.
+            what: What needs it, in a word.
+
+        Raises:
+            InsufficientScope: It does not have it.
+        """
+        if scope not in self.scopes:
             raise InsufficientScope(
-                TOOL_SCOPES.get(tool, ""),
-                f"Your token does not have the scope {TOOL_SCOPES.get(tool)} that {tool} needs.",
+                scope,
+                f"Your token does not have the scope {scope} that {what} needs.",
                 remedy=f"It has: {', '.join(sorted(self.scopes)) or 'none'}. Ask for another.",
             )
 

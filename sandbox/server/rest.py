@@ -24,6 +24,7 @@ from sandbox.server.auth import GUARDED
 from sandbox.server.desk import Desk, caller_of_request, grant_of_request, permit_unasked
 from sandbox.server.endpoints import Endpoint, Endpoints
 from sandbox.server.problems import problem
+from sandbox.server.scopes import ADMIN
 from sandbox.server.tools.policies import policies_of
 from sandbox.sessions import Session
 
@@ -71,9 +72,11 @@ class Rest:
         """The endpoints, all behind the gate."""
         sessions, workspaces = f"{GUARDED}/sessions", f"{GUARDED}/workspaces"
         one, file = f"{sessions}/{{session_id}}", f"{sessions}/{{session_id}}/files/{{path:path}}"
-        # Each is the same as a tool, and needs the same scope.
+        # Each is the same as a tool, and needs the same scope; those of the administrator are none.
         endpoints: tuple[tuple[str, str, str, Endpoint], ...] = (
             (f"{GUARDED}/policies", "GET", "list_policies", self._policies),
+            (f"{GUARDED}/admin/sessions", "GET", "", self._everybodys),
+            (f"{GUARDED}/admin/sessions/{{session_id}}", "DELETE", "", self._close_anybodys),
             (sessions, "GET", "list_sessions", self._list),
             (sessions, "POST", "open_session", self._open),
             (one, "GET", "get_session", self._show),
@@ -96,6 +99,19 @@ class Rest:
     async def _policies(self, request: Request) -> Response:
         found = policies_of(self._manager, caller_of_request(request))
         return JSONResponse(found.model_dump(mode="json"))
+
+    async def _everybodys(self, request: Request) -> Response:
+        found = [
+            {"principal": principal, **info.model_dump(mode="json")}
+            for principal, info in self._manager.everybodys()
+        ]
+        return JSONResponse({"sessions": found})
+
+    async def _close_anybodys(self, request: Request) -> Response:
+        session_id: str = request.path_params["session_id"]
+        by = grant_of_request(request).principal
+        info = await self._manager.close_anybodys(session_id, by)
+        return JSONResponse(info.model_dump(mode="json"))
 
     async def _list(self, request: Request) -> Response:
         infos = self._manager.list(caller_of_request(request))
@@ -268,10 +284,14 @@ class Download(Response):
 
 
 def _scoped(tool: str, endpoint: Endpoint) -> Endpoint:
-    """An endpoint for callers whose token has the scope of that tool."""
+    """An endpoint for callers whose token has the scope of that tool; of none, for admins."""
 
     async def answer(request: Request) -> Response:
-        grant_of_request(request).require(tool)
+        grant = grant_of_request(request)
+        if tool:
+            grant.require(tool)
+        else:
+            grant.require_scope(ADMIN, request.url.path)
         return await endpoint(request)
 
     return answer

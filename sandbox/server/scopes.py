@@ -14,7 +14,7 @@ SCOPES = {
     "files:read": "list and read files",
     "files:write": "write, move and delete files",
     "notebooks": "edit and run notebooks; no tool needs it yet",
-    "admin": "what concerns all principals; no tool needs it yet",
+    "admin": "see and close the sessions of all principals",
 }
 """Every scope and what it lets an application do."""
 
@@ -52,6 +52,8 @@ _TOOLS = {
     "files:read": ("list_files", "read_file", "stat_file"),
     "files:write": ("write_file", "edit_file", "delete_file", "move_file", "make_directory"),
 }
+ADMIN = "admin"
+"""Needed by no tool: by the endpoints for whoever looks after the controller."""
 TOOL_SCOPES = {tool: scope for scope, tools in _TOOLS.items() for tool in tools}
 """The scope that each tool needs. The server does not start with a tool that is not here."""
 

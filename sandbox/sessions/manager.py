@@ -337,6 +337,29 @@ class SessionManager:
         await _noted(session).end("closed", "it was closed by its caller")
         return session.info()
 
+    def everybodys(self) -> builtins.list[tuple[str, SessionInfo]]:
+        """The open sessions of all principals, oldest first, each with whose it is: for whoever
+        looks after the controller, never for a caller as such."""
+        found = [(s.principal, s.info()) for s in self._sessions.values() if not s.is_ending]
+        return sorted(found, key=lambda each: each[1].created_at)
+
+    async def close_anybodys(self, session_id: str, by: str) -> SessionInfo:
+        """Close a session whosesoever it is.
+
+        Args:
+            session_id: Which.
+            by: Who closes it, for its owner to read.
+
+        Raises:
+            NotFound: There is no such session.
+        """
+        await self._adoption.wait_done(START_WAIT_S)
+        for session in tuple(self._sessions.values()):
+            if session.session_id == session_id:
+                await _noted(session).end("closed", f"it was closed by {by}, who looks after this")
+                return session.info()
+        raise NotFound(f"There is no session {printable(session_id, 80)!r}.")
+
     async def tighten(self, caller: Caller, session_id: str, more: Tightening) -> SessionInfo:
         """Take something from a session's network, for good and at once.
 

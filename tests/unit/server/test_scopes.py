@@ -273,3 +273,28 @@ async def test_a_token_that_is_revoked_ends_the_requests_that_it_has_open(
                 del front.grants.known["t"]
         assert "result" not in ended[0][1]
         assert (await http.get("/mcp/v1/sessions")).status_code == 401
+
+
+async def test_only_an_administrator_sees_and_closes_the_sessions_of_others(front: Front) -> None:
+    front.grants.give("alice", ALL - {"admin"}, principal="alice")
+    front.grants.give("bob", ALL - {"admin"}, principal="bob")
+    front.grants.give("keeper", {"admin"}, principal="keeper")
+    async with front.http("alice") as http:
+        opened = (await http.post("/mcp/v1/sessions")).json()["session_id"]
+    async with front.http("bob") as http:
+        for refused in (
+            await http.get("/mcp/v1/admin/sessions"),
+            await http.delete(f"/mcp/v1/admin/sessions/{opened}"),
+        ):
+            assert refused.status_code == 403
+            assert "admin" in refused.json()["detail"]
+    async with front.http("keeper") as http:
+        assert (await http.get("/mcp/v1/sessions")).status_code == 403
+        listed = (await http.get("/mcp/v1/admin/sessions")).json()["sessions"]
+        assert [(s["principal"], s["session_id"]) for s in listed] == [("alice", opened)]
+        assert (await http.delete("/mcp/v1/admin/sessions/s-absent")).status_code == 404
+        assert (await http.delete(f"/mcp/v1/admin/sessions/{opened}")).status_code == 200
+    async with front.http("alice") as http:
+        gone = await http.get(f"/mcp/v1/sessions/{opened}")
+        assert gone.status_code == 410
+        assert "closed by keeper" in gone.json()["detail"]
