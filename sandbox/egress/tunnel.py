@@ -22,6 +22,9 @@ from sandbox.egress.tls import (
 from sandbox.policy.network import AllowRule
 
 PIECE_BYTES = 65_472  # what one frame of the link carries
+HALF_OPEN_S = 60.0
+"""For a side from outside that says nothing, once the sandbox's has ended: a program that is gone
+looks like one that still listens."""
 
 SERVER_NAME = "built-in: server name"
 ENCRYPTED_NAME = "built-in: encrypted server name"
@@ -103,6 +106,8 @@ async def relay(
         Refused: What goes out first may not.
     """
     loop = asyncio.get_running_loop()
+    has_ended = asyncio.Event()
+    heard_at = loop.time()
 
     async def send() -> None:
         data = await first
@@ -112,17 +117,28 @@ async def relay(
             data = await inbound.read()
         with suppress(OSError):
             outside.shutdown(socket.SHUT_WR)
+        has_ended.set()
+
+    async def watch() -> None:
+        await has_ended.wait()
+        since = loop.time()
+        while (left_s := max(heard_at, since) + HALF_OPEN_S - loop.time()) > 0:  # noqa: ASYNC110  # time
+            await asyncio.sleep(left_s)
+        raise ConnectionAbortedError("the sandbox's side has ended, and the other says nothing")
 
     async def receive() -> None:
+        nonlocal heard_at
         while data := await loop.sock_recv(outside, PIECE_BYTES):
+            heard_at = loop.time()
             meter.received(len(data))
             await inbound.write(data)
         inbound.end()
 
     try:
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(send())
-            tasks.create_task(receive())
+            watching = tasks.create_task(watch())
+            await asyncio.wait([tasks.create_task(send()), tasks.create_task(receive())])
+            watching.cancel()
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None
 

@@ -97,6 +97,29 @@ async def test_bytes_pass_both_ways_and_both_ends_are_passed_on(outside: Outside
     assert (info.connections, info.open_connections) == (1, 0)
 
 
+async def test_a_side_that_says_nothing_is_given_up_once_the_other_has_ended(
+    outside: Outside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over = asyncio.Event()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await over.wait()
+
+    monkeypatch.setattr("sandbox.egress.tunnel.HALF_OPEN_S", 0.1)
+    async with (
+        server(silent) as port,
+        session(outside, policy(AllowRule(cidr="93.184.215.0/24"))) as inside,
+    ):
+        outside.place("unused.example", port)
+        client = inside.open()
+        assert await client.connect("93.184.215.14:443") == 200
+        client.end()
+        await client.rest()
+        assert client.is_cut
+        assert inside.gateway.info().open_connections == 0
+        over.set()
+
+
 async def test_where_nobody_can_be_asked_the_answer_is_no(outside: Outside) -> None:
     async with session(outside, policy(AllowRule(domain="a.example.com", ask=True))) as inside:
         assert await inside.open().connect("a.example.com:443") == 403
