@@ -183,6 +183,15 @@ async def test_a_secret_that_comes_byte_by_byte_is_not_shown(keyed: Attacked) ->
     assert "Zq7" not in shown.replace("\n", "")
 
 
+async def test_what_comes_back_of_a_held_secret_is_not_shown(keyed: Attacked) -> None:
+    """Policy rule secrets: a server that echoes the header tells code its value, and no caller."""
+    echoed = f"print({HELD[:6]!r} + {HELD[6:]!r}); raise ValueError({HELD[:6]!r} + {HELD[6:]!r})"
+    result = await keyed.cell(echoed)
+    assert result.outputs[0]["text"] == "[secret held]\n"
+    assert result.error is not None
+    assert result.error.value == "[secret held]"
+
+
 async def test_the_record_the_journal_and_the_log_have_no_secret(
     keyed: Attacked, place: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,0 +1,106 @@
+"""Secrets as callers of a served controller see them: by name."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .served import Served, close_all, environment, serve
+
+pytestmark = pytest.mark.anyio
+
+VALUE = "sk-Zq7pA9xwKm3Rt5"
+POLICY = """\
+version: 1
+description: One secret, as a file.
+secrets: [{name: given, as: file}]
+"""
+
+
+@pytest.fixture(scope="module")
+def variables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("secrets")
+    for name in ("policies", "secrets"):
+        (folder / name).mkdir(mode=0o700)
+    (folder / "policies/keyed.yaml").write_text(POLICY)
+    return {
+        "SANDBOX_POLICIES": str(folder / "policies"),
+        "SANDBOX_SECRETS_DIR": str(folder / "secrets"),
+    }
+
+
+def sandbox(state: Path, variables: dict[str, str], *words: str, given: str = "") -> str:
+    """Run a command of the command line; what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "sandbox", *words],
+        env=environment(state, **variables),
+        input=given,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def keyed(tmp_path_factory: pytest.TempPathFactory, variables: dict[str, str]) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("keyed")
+    assert VALUE not in sandbox(
+        folder / "state", variables, "secret", "set", "given", given=f"{VALUE}\n"
+    )
+    with serve(folder, **variables) as running:
+        yield running
+        close_all(running)
+
+
+def test_secrets_are_listed_by_name_and_size(keyed: Served, variables: dict[str, str]) -> None:
+    told = sandbox(keyed.state, variables, "secret", "list", "--json")
+    assert json.loads(told) == [
+        {"name": "given", "bytes": len(VALUE), "policies": ["keyed"], "problem": ""}
+    ]
+    shown = sandbox(keyed.state, variables, "secret", "list")
+    assert "given" in shown
+    assert VALUE not in shown
+
+
+async def test_files_that_are_read_edited_or_downloaded_show_no_value(keyed: Served) -> None:
+    async with keyed.client(key="files") as client, keyed.http() as http:
+        opened = await client.call_tool("open_session", {"policy": "keyed"})
+        session = opened.structured_content["session_id"]
+        make = (
+            "cat /run/secrets/given > text; printf '\\n%s\\n' more >> text; "
+            "(printf '\\0\\377a'; cat /run/secrets/given; printf '\\377') > binary; "
+            'touch "$(cat /run/secrets/given)"'
+        )
+        await client.call_tool("run_command", {"command": make, "session_id": session})
+
+        async def call(tool: str, **arguments: object) -> str:
+            result = await client.call_tool(tool, {**arguments, "session_id": session})
+            return str(result.model_dump_json())
+
+        read = await call("read_file", path="text")
+        assert "[secret given]" in read
+        binary = await call("read_file", path="binary")
+        content = json.loads(binary)["structured_content"]["content"]
+        assert base64.b64decode(content) == b"\0\xffa[secret given]\xff"
+        edited = await call("edit_file", path="text", old_string="more", new_string="less")
+        listed = await call("list_files")
+        missing = await call("read_file", path=f"no-{VALUE}")
+        for told in (read, binary, edited, listed, missing):
+            assert VALUE not in told
+
+        at = f"/mcp/v1/sessions/{session}/files"
+        whole = await http.get(f"{at}/text")
+        assert whole.content == b"*" * len(VALUE) + b"\nless\n"
+        part = await http.get(f"{at}/text", headers={"Range": "bytes=0-5"})
+        assert (part.status_code, part.content) == (200, whole.content)
+        assert (await http.get(f"{at}/binary")).content == b"\0\xffa" + b"*" * len(VALUE) + b"\xff"
+        compared = await call("run_command", command="grep -c -f /run/secrets/given text")
+        assert '"stdout":"1\\n"' in compared  # the file itself holds what its code wrote
