@@ -27,7 +27,8 @@ async def tasks() -> AsyncIterator[TaskGroup]:
 class Work:
     """A call that asks once and counts how often it ran."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_endless: bool = False) -> None:
+        self.is_endless = is_endless
         self.times = 0
         self.replies: list[Reply] = []
         self.was_cancelled = False
@@ -37,6 +38,8 @@ class Work:
         asker = asker_for(None)  # type: ignore[arg-type]  # the parked call stands in the context
         try:
             self.replies.append(await asker.ask("May it?", may_remember=True))
+            if self.is_endless:
+                await anyio.sleep_forever()
         except anyio.get_cancelled_exc_class():
             self.was_cancelled = True
             raise
@@ -102,18 +105,16 @@ async def test_an_answer_to_another_question_is_none(tasks: TaskGroup) -> None:
 
 
 async def test_a_client_that_gives_up_ends_the_work(tasks: TaskGroup) -> None:
-    parking, work = Parking(tasks.start_soon), Work()
+    parking, work = Parking(tasks.start_soon), Work(is_endless=True)
     async with anyio.create_task_group() as clients:
 
         async def wait_for_it() -> None:
-            _, state = await asked(parking, work)
-            await parking.resume("alice", state, None)
-            work_call = parking._calls[state]  # pyright: ignore[reportPrivateUsage]
-            work_call._question = None  # pyright: ignore[reportPrivateUsage]  # nothing to answer: it waits
-            await parking.resume("alice", state, None)
+            question, state = await asked(parking, work)
+            await parking.resume("alice", state, accepted(question))  # type: ignore[arg-type]
 
         clients.start_soon(wait_for_it)
         await anyio.wait_all_tasks_blocked()
+        assert work.replies == [Reply("once")]
         clients.cancel_scope.cancel()
     with anyio.fail_after(5):
         while not work.was_cancelled:
