@@ -65,6 +65,8 @@ class SessionInfo(BaseModel):
     is_default: bool
     """Whether it is some caller's default session."""
     policy: str
+    policy_digest: str = ""
+    """SHA-256 of all that its policy says, as it was when the session was opened."""
     image: str
     runtime: str
     created_at: float

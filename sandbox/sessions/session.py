@@ -69,6 +69,7 @@ class Session:
         self.principal = birth.identity.principal
         self.uid = birth.identity.uid
         self.policy = birth.policy
+        self._policy_digest = birth.policy.digest
         self.name = birth.name
         self.opener_key = birth.opener_key
         self.default_key = birth.default_key
@@ -169,6 +170,7 @@ class Session:
             state=self.state,
             is_default=self.default_key is not None,
             policy=self.policy.name,
+            policy_digest=self._policy_digest,
             image=self._spec.image,
             runtime=self._spec.runtime,
             created_at=self._identity.created_at,

@@ -64,7 +64,8 @@ async def test_an_edit_counts_for_new_sessions_and_not_for_those_that_are_open(
     after = await manager.open(CALLER, policy="mine")  # not the open one: it is another policy now
     assert (before.policy.limits.pids, after.policy.limits.pids) == (100, 50)
     assert before.info().state == after.info().state == "open"
-    assert before.policy.digest != after.policy.digest
+    assert before.info().policy_digest == before.policy.digest
+    assert after.info().policy_digest == after.policy.digest != before.policy.digest
     assert [line["event"] for line in recorded(manager, tmp_path)] == ["loaded", "reloaded"]
 
 
