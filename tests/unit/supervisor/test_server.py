@@ -14,6 +14,7 @@ import pytest
 
 from sandbox.errors import InvalidRequest
 from sandbox.link import Link
+from sandbox.proof import FORBIDDEN_CALLS
 from sandbox.supervisor import bridge
 from sandbox.supervisor.pipes import PipePair
 
@@ -168,6 +169,4 @@ async def test_the_probe_measures_what_is_true_here(link: Link) -> None:
     assert f"CapEff:\t{facts['capabilities']['effective']}\n" in status
     assert facts["no_new_privs"] is False
     assert {"target", "fstype", "options"} == set(facts["mounts"][0])
-    assert set(facts["forbidden"]) == {
-        *("keyctl", "io_uring_setup", "socket_vsock", "socket_raw", "mount", "unshare", "ptrace")
-    }
+    assert set(facts["forbidden"]) == set(FORBIDDEN_CALLS)
