@@ -223,22 +223,7 @@ def shadowed_by(rules: Rules, name: str, port: int) -> str:
 
 def in_words(rules: Rules) -> tuple[str, ...]:
     """What may be reached, a line for each rule."""
-    return () if rules.is_off else tuple(map(_rule_words, rules.network.allow))
-
-
-def _rule_words(rule: AllowRule) -> str:
-    parts = [str(rule)]
-    if rule.http:
-        parts.append("plain HTTP too")
-    if rule.methods:
-        parts.append("/".join(rule.methods))
-    if rule.paths:
-        parts.append(" ".join(rule.paths))
-    if rule.ask:
-        parts.append("after asking")
-    if rule.secret is not None:
-        parts.append(f"as http://{rule.domain}/, with {rule.header} added")
-    return ", ".join(parts)
+    return () if rules.is_off else tuple(rule.in_words() for rule in rules.network.allow)
 
 
 def _is_place(

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sandbox.policy.models import EVERY_TOOL, Policy
-from sandbox.policy.network import AllowRule
 from sandbox.policy.units import format_duration, format_size
 
 SECRETS = "/run/secrets"
@@ -115,7 +114,7 @@ def _network(policy: Policy) -> Iterator[Sentence]:
         yield Sentence("reaches", "nothing", "network")
         return
     for index, rule in enumerate(network.allow):
-        yield Sentence("reaches", _destination(rule), f"network.allow[{index}]")
+        yield Sentence("reaches", rule.in_words(), f"network.allow[{index}]")
     for index, denied in enumerate(network.deny):
         yield Sentence("never", str(denied), f"network.deny[{index}]")
     limits = network.limits
@@ -125,22 +124,6 @@ def _network(policy: Policy) -> Iterator[Sentence]:
         f"{format_size(limits.total_bytes)} in all, {format_duration(limits.duration_s)} each",
         "network.limits",
     )
-
-
-def _destination(rule: AllowRule) -> str:
-    kind = rule.places()[0]
-    words = [f"{kind} {getattr(rule, kind)}, port {', '.join(map(str, rule.effective_ports))}"]
-    if rule.http:
-        words.append("plain HTTP")
-    if rule.methods:
-        words.append(" ".join(rule.methods))
-    if rule.paths:
-        words.append(" ".join(rule.paths))
-    if rule.secret:
-        words.append(f"with the secret {rule.secret} in {rule.header}, added by the gateway")
-    if rule.ask:
-        words.append("after asking")
-    return "; ".join(words)
 
 
 def _files(policy: Policy) -> Iterator[Sentence]:

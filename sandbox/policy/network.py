@@ -204,6 +204,22 @@ class AllowRule(_Destination):
         """The ports that it opens."""
         return self.ports or ((HTTP_PORT,) if self.http else (HTTPS_PORT,))
 
+    def in_words(self) -> str:
+        """What it opens, for people."""
+        kind = self.places()[0]
+        words = [f"{kind} {getattr(self, kind)}, port {', '.join(map(str, self.effective_ports))}"]
+        if self.http:
+            words.append("plain HTTP too")
+        if self.methods:
+            words.append("/".join(self.methods))
+        if self.paths:
+            words.append(" ".join(self.paths))
+        if self.secret is not None:
+            words.append(f"as http://{self.domain}/, with {self.header} added by the gateway")
+        if self.ask:
+            words.append("after asking")
+        return ", ".join(words)
+
     def is_within(self, other: AllowRule) -> bool:
         """Whether it opens nothing that the other does not."""
         same = all(

@@ -69,7 +69,7 @@ async def test_what_was_taken_away_stays_away_under_the_next_controller(
         assert again.info().network.deny == ("domain a.example.com", "domain b.example.com")
         untouched = await second.get(ALICE, other.session_id)
         assert not untouched.info().network.is_tightened
-        assert untouched.info().network.allow == ("domain *.example.com",)
+        assert untouched.info().network.allow == ("domain *.example.com, port 443",)
 
 
 async def test_a_session_that_the_journal_does_not_know_has_no_network(
