@@ -10,7 +10,7 @@ from __future__ import annotations
 import builtins
 import os
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, closing, suppress
 from dataclasses import replace
 from types import TracebackType
@@ -38,10 +38,10 @@ from sandbox.redaction import Redactor
 from sandbox.runtimes.base import ContainerRuntime
 from sandbox.secretstore import SecretStore
 from sandbox.sessions.adoption import Adoption
+from sandbox.sessions.belongings import Belongings, ended_info, may_see
 from sandbox.sessions.birth import Surroundings
-from sandbox.sessions.endings import ended_error
 from sandbox.sessions.engine import KnownEngine
-from sandbox.sessions.journal import Journal, SessionRow
+from sandbox.sessions.journal import Journal
 from sandbox.sessions.ledger import Ledger
 from sandbox.sessions.locks import KeyedLocks
 from sandbox.sessions.models import Caller, SessionInfo
@@ -120,6 +120,7 @@ class SessionManager:
             )
             self._journal = Journal(self._slot.journal)
             undo.callback(self._journal.close)
+            self._whose = Belongings(self._sessions, self._journal)
             ledger = undo.enter_context(closing(Ledger(self._slot.usage, self._clock)))
             quotas = Quotas(self._settings, ledger, self._clock)
             egress = replace(
@@ -266,11 +267,11 @@ class SessionManager:
         if workspace:
             key = ("workspace", caller.principal, workspace)
         async with self._locks.hold(key):
-            if found := self._reusable(caller, wanted, name, workspace):
+            if found := self._whose.reusable(caller, wanted, name, workspace):
                 await found.ready()
                 found.touch()
                 return _noted(found)
-            default = self._default(caller)
+            default = self._whose.default(caller)
             as_default = not (name or workspace) and (default is None or default.is_ending)
             session = await self._open(caller, wanted, name, workspace, as_default=as_default)
             return _noted(session)
@@ -292,27 +293,27 @@ class SessionManager:
 
     async def _get(self, caller: Caller, session_id: str) -> Session:
         if session_id:
-            session = self._find(caller, session_id)
+            session = self._whose.find(caller, session_id)
             await session.ready()
             return session
-        session = self._default(caller)
+        session = self._whose.default(caller)
         if session is not None and session.is_usable:
             return session
         async with self._locks.hold(_default_lock(caller)):
-            session = self._default(caller)
+            session = self._whose.default(caller)
             if session is not None and not session.is_ending:
                 await session.ready()
                 return session
             if session is not None:
                 await session.wait_over()
-            self._tell_end(caller)
+            self._whose.tell_end(caller)
             return await self._open(caller, self._policy(caller, ""), as_default=True)
 
     def list(self, caller: Caller) -> builtins.list[SessionInfo]:
         """The caller's open sessions, oldest first."""
         infos = [
             s.info()
-            for s in self._mine(caller)
+            for s in self._whose.mine(caller)
             if s.is_usable or (s.is_adopted and not s.is_ending)
         ]
         return sorted(infos, key=lambda info: info.created_at)
@@ -327,11 +328,11 @@ class SessionManager:
         """
         await self._adoption.wait_done(START_WAIT_S)
         if session_id:
-            session = self._of(caller, session_id)
+            session = self._whose.of(caller, session_id)
             if session is None:
-                return _ended_info(self._ended_row(caller, session_id))
+                return ended_info(self._whose.ended(caller, session_id))
         else:
-            session = self._default(caller)
+            session = self._whose.default(caller)
             if session is None:
                 raise NotFound("You have no default session open; nothing was closed.")
         await _noted(session).end("closed", "it was closed by its caller")
@@ -404,13 +405,13 @@ class SessionManager:
             NotFound: The caller has no such execution, or it ended too long ago.
         """
         await self._adoption.wait_done(START_WAIT_S)
-        for session in tuple(self._mine(caller)):
+        for session in tuple(self._whose.mine(caller)):
             if session.is_usable:
                 with suppress(NotFound):
                     return session.kernels.execution(execution_id)
         row = self._journal.session_of(caller.principal, execution_id)
-        if row is not None and _may_see(caller, row):
-            session = self._of(caller, row.session_id)
+        if row is not None and may_see(caller, row):
+            session = self._whose.of(caller, row.session_id)
             if session is not None and not session.is_ending:  # it is being taken back
                 await session.ready()
                 return session.kernels.execution(execution_id)
@@ -424,7 +425,7 @@ class SessionManager:
 
     def may_ask(self, caller: Caller) -> bool:
         """Whether a call of this caller's can come to a question for a person."""
-        policies = [session.policy for session in self._mine(caller)]
+        policies = [session.policy for session in self._whose.mine(caller)]
         with suppress(SandboxError):
             policies.append(self.policies.get(""))
         return any(policy.asks for policy in policies)
@@ -464,69 +465,6 @@ class SessionManager:
                 remedy=f"It may name: {', '.join(caller.policies or ()) or 'none'}.",
             )
         return self.policies.get(name)
-
-    def _mine(self, caller: Caller) -> Iterator[Session]:
-        """The caller's sessions, whatever their state."""
-        return (
-            session
-            for session in self._sessions.values()
-            if session.principal == caller.principal and caller.may_use(session.policy.name)
-        )
-
-    def _of(self, caller: Caller, session_id: str) -> Session | None:
-        """The caller's session of that id; None for a foreign one as for an absent one."""
-        session = self._sessions.get((caller.principal, session_id))
-        return session if session is not None and caller.may_use(session.policy.name) else None
-
-    def _default(self, caller: Caller) -> Session | None:
-        """The caller's default session; one that is ending only if there is no other."""
-        mine = (s for s in self._mine(caller) if s.default_key == caller.default_key)
-        return min(mine, key=lambda session: session.is_ending, default=None)
-
-    def _reusable(
-        self, caller: Caller, policy: Policy, name: str, workspace: str
-    ) -> Session | None:
-        """The best open session that an ``open`` of this policy may return."""
-        fitting = [
-            session
-            for session in self._mine(caller)
-            if session.is_usable
-            and session.name == name
-            and session.workspace_name == workspace
-            and (name or workspace or session.opener_key == caller.default_key)
-            and session.policy.digest == policy.digest
-        ]
-        return max(
-            fitting, key=lambda s: (s.default_key is not None, s.last_activity), default=None
-        )
-
-    def _find(self, caller: Caller, session_id: str) -> Session:
-        session = self._of(caller, session_id)
-        if session is not None:
-            return session
-        row = self._ended_row(caller, session_id)
-        raise ended_error(row.session_id, row.state, row.reason)
-
-    def _ended_row(self, caller: Caller, session_id: str) -> SessionRow:
-        """The caller's session that has ended; a foreign id and an absent one look the same."""
-        row = self._journal.session(caller.principal, session_id)
-        if row is None or row.ended_at is None or not _may_see(caller, row):
-            raise NotFound(
-                f"You have no session {printable(session_id, 80)!r}.",
-                remedy="list_sessions shows those you have; an empty session_id means your "
-                "default one.",
-            )
-        return row
-
-    def _tell_end(self, caller: Caller) -> None:
-        """Say once that the caller's default session has ended, unless the caller closed it."""
-        row = self._journal.latest_default(caller.principal, caller.default_key)
-        if row is None or row.told or row.state not in ("expired", "lost"):
-            return
-        if not _may_see(caller, row):
-            return
-        self._journal.told(row.session_id)
-        raise ended_error(row.session_id, row.state, row.reason, is_default=True)
 
     async def _open(
         self,
@@ -588,24 +526,6 @@ def _noted(session: Session) -> Session:
 
 def _default_lock(caller: Caller) -> tuple[str, str, str]:
     return ("default", caller.principal, caller.default_key)
-
-
-def _may_see(caller: Caller, row: SessionRow) -> bool:
-    """Whether a session of the caller's principal was under a policy that the caller may use."""
-    if caller.policies is None:
-        return True
-    try:
-        return caller.may_use(SessionInfo.model_validate_json(row.info).policy)
-    except ValueError:  # it never opened, or its labels were all there was
-        return False
-
-
-def _ended_info(row: SessionRow) -> SessionInfo:
-    try:
-        info = SessionInfo.model_validate_json(row.info)
-    except ValueError as exc:
-        raise ended_error(row.session_id, row.state, row.reason) from exc
-    return info.model_copy(update={"state": row.state, "kernels": ()})
 
 
 def _check_name(name: str) -> None:
