@@ -1,6 +1,6 @@
 # `make` alone says what there is. Every target sets up what it needs first.
 .DEFAULT_GOAL := help
-.PHONY: help setup venv demo serve test lint bench lock clean
+.PHONY: help setup venv demo serve test check lint storm kills bench lock clean
 
 PYTHON := .venv/bin/python
 
@@ -22,9 +22,18 @@ serve: setup  ## serve MCP at http://127.0.0.1:8000/mcp/v1
 test: setup lint  ## run every test, under runc and under runsc
 	@scripts/test
 
+check: lint  ## what every commit passes: lint and the unit tests, without an engine
+	@$(PYTHON) -m pytest --quiet --numprocesses 2 --dist loadfile tests/unit
+
 lint: venv  ## ruff and pyright
 	@$(PYTHON) -m ruff check .
 	@NODE_DISABLE_COMPILE_CACHE=1 $(PYTHON) -m pyright
+
+storm: setup  ## attack a controller for MINUTES (10), in the order of SEED (1), beside two honest callers
+	@$(PYTHON) -m scripts.storm --minutes $(or $(MINUTES),10) --seed $(or $(SEED),1)
+
+kills: setup  ## kill a controller TIMES (50) times at random moments, and look at what the next one finds
+	@$(PYTHON) -m scripts.kills --times $(or $(TIMES),50) --seed $(or $(SEED),1)
 
 bench: setup  ## measure, and print ratios against docker run and a bare kernel
 	@$(PYTHON) -m benchmarks

@@ -24,6 +24,7 @@ async def measure(server: Controller, console: Console) -> list[report.Figure]:
             ("cold start", lambda: measures.cold_start(client, session["image"])),
             ("round trip", lambda: measures.round_trip(client, here)),
             ("audit", measures.audit),
+            ("bulkhead", measures.bulkhead),
             ("restart", lambda: measures.restart(client, here)),
             ("transfer", lambda: measures.transfer(server, here)),
             ("gateway", lambda: egress.gateway(client)),

@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import closing
+from dataclasses import replace
 from http.client import HTTPConnection
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,19 +20,17 @@ from jupyter_client.manager import start_new_kernel
 from mcp import Client
 
 from benchmarks.report import Figure, spread
-from sandbox import images
 from sandbox.audit import AuditLog, recorded, verify
-from sandbox.link import Link
+from sandbox.bulkheads.overruns import Overruns
+from sandbox.container import images
+from sandbox.container.compiler import compile_spec
+from sandbox.container.engine import EngineInfo
+from sandbox.container.identity import SandboxIdentity, new_sandbox_id, new_uid
+from sandbox.container.proof import prove
+from sandbox.container.spec import ContainerSpec
+from sandbox.link.link import Link
 from sandbox.policy import load, seccomp_profile
-from sandbox.proof import prove
-from sandbox.runtimes.docker import DockerRuntime
-from sandbox.spec import (
-    ContainerSpec,
-    SessionIdentity,
-    compile_spec,
-    new_session_id,
-    new_uid,
-)
+from sandbox.runtimes.docker.runtime import DockerRuntime
 from scripts.controller import Controller
 
 FLOOD_BYTES = 1_000_000_000
@@ -151,6 +150,22 @@ async def audit(runs: int = 5000) -> Figure:
     return Figure("audit record of a call", 1000 * middle, "ms", 0.2, True, detail)
 
 
+async def bulkhead(runs: int = 20_000) -> Figure:
+    """What a section costs: the work of a message and its outputs, in two of them, and without."""
+    overruns = Overruns("s-bench")
+    durations: list[float] = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        with overruns.section("a message"):
+            pass
+        with overruns.section("its output"):
+            pass
+        durations.append(time.perf_counter() - start)
+    middle, most = statistics.median(durations), statistics.quantiles(durations, n=100)[98]
+    detail = f"median {1e6 * middle:.1f} µs, 99th percentile {1e6 * most:.1f} µs, n={runs}"
+    return Figure("bulkhead per message", 1e6 * middle, "µs", 20, True, detail)
+
+
 def upload(server: Controller, path: str, payload: bytes) -> None:
     """Send a file over REST with the standard library's client, which costs little itself."""
     connection = HTTPConnection(server.base.removeprefix("http://"), timeout=60)
@@ -267,24 +282,24 @@ async def idle_memory(client: Client) -> Figure:
     return Figure("idle session with a kernel (PSS)", total, "MB", 90, True, f"MB: {detail}")
 
 
-def compiler() -> Callable[[], ContainerSpec]:
+def compiler(engine: EngineInfo) -> Callable[[], ContainerSpec]:
     """What compiles the default policy, which is loaded already."""
     policy, seccomp = load().get(), seccomp_profile()
     image = images.reference(policy.image)
-    identity = SessionIdentity(
-        session_id=new_session_id(),
-        principal="bench",
+    identity = SandboxIdentity(
+        sandbox_id=new_sandbox_id(),
         owner="bench",
         uid=new_uid(),
         created_at=time.time(),
-        expires_at=time.time() + policy.limits.lifetime_s,
     )
-    return lambda: compile_spec(policy, identity, image=image, runtimes=("runc",), seccomp=seccomp)
+    return lambda: compile_spec(policy, identity, engine=engine, image=image, seccomp=seccomp)
 
 
 async def policy_compile(runs: int = 200) -> Figure:
     """Compile a loaded policy into a spec."""
-    work = compiler()
+    runtime = DockerRuntime.connect_engine()
+    work = compiler(replace(await runtime.engine(), runtimes=("runc",)))
+    await runtime.aclose()
     durations: list[float] = []
     for _ in range(runs):
         start = time.perf_counter()
@@ -297,7 +312,8 @@ async def policy_compile(runs: int = 200) -> Figure:
 async def proof(runs: int = 15) -> Figure:
     """Prove a container from inside, over its link, as each session does when it is opened."""
     engine = DockerRuntime.connect_engine()
-    spec = compiler()()
+    info = replace(await engine.engine(), runtimes=("runc",))
+    spec = compiler(info)()
     container_id = await engine.create(spec)
     try:
         await engine.start(container_id)
@@ -305,7 +321,9 @@ async def proof(runs: int = 15) -> Figure:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(link.run)
             await link.greeting()
-            durations = [await timed(lambda: prove(link, spec)) for _ in range(runs)]
+            durations = [
+                await timed(lambda: prove(link, spec, reports=info.reports)) for _ in range(runs)
+            ]
             await link.aclose()
             tasks.cancel_scope.cancel()
     finally:

@@ -1,5 +1,8 @@
 """A small SQLite file of our own: private to its user, checked when opened, errors translated.
 
+Its schema has a version. A file of an earlier one is brought up to date when it is opened, in one
+transaction; one of a later version is refused and left as it is.
+
 Calls are synchronous: a read takes some tens of microseconds, and so does a write, which goes to
 the write-ahead log without waiting for the disk. Other processes may read and write beside us.
 """
@@ -24,18 +27,27 @@ class Database:
     Args:
         path: Where it is; made when absent, with mode 0600.
         application_id: Tells it from other programs' files.
-        version: Of its schema.
-        schema: The statements that make its tables.
-        remedy: What to do when it cannot be used.
+        versions: For each version of the schema, from the first one on, the statements that make it
+            of the one before.
+        what: What it is to the controller, in a word or two.
+        pragmas: What is set before a new file gets its first table.
 
     Raises:
         ConfigError: It is not such a file, is damaged, or was written by a newer version.
     """
 
     def __init__(
-        self, path: Path, *, application_id: int, version: int, schema: Sequence[str], remedy: str
+        self,
+        path: Path,
+        *,
+        application_id: int,
+        versions: Sequence[Sequence[str]],
+        what: str,
+        remedy: str,
+        pragmas: Sequence[str] = (),
     ) -> None:
         self.path = path
+        self._what = what
         self._remedy = remedy
         try:
             # SQLite gives the files beside it the mode that it finds here.
@@ -46,7 +58,7 @@ class Database:
         except (OSError, sqlite3.Error) as exc:
             raise self._unusable(str(exc)) from exc
         try:
-            self._prepare(application_id, version, schema)
+            self._prepare(application_id, versions, pragmas)
         except sqlite3.Error as exc:
             self._db.close()
             raise self._unusable(str(exc)) from exc
@@ -64,13 +76,16 @@ class Database:
         self._db.close()
 
     def read(self, sql: str, *values: Any) -> list[Any]:
-        """The rows of a query.
+        """The rows of a query; none for a text that UTF-8 cannot express, for no row has one.
 
         Raises:
             InfrastructureError: The file cannot be read.
         """
-        with self._translated():
-            return self._db.execute(sql, values).fetchall()
+        try:
+            with self._translated():
+                return self._db.execute(sql, values).fetchall()
+        except UnicodeEncodeError:
+            return []
 
     def write(self, sql: str, *values: Any) -> int:
         """Run one statement, which is one transaction, and return how many rows it changed.
@@ -78,44 +93,74 @@ class Database:
         Raises:
             InfrastructureError: The file cannot be written.
         """
-        with self._translated():
-            return self._db.execute(sql, values).rowcount
+        try:
+            with self._translated():
+                return self._db.execute(sql, values).rowcount
+        except UnicodeEncodeError as exc:
+            raise InfrastructureError(f"{self.path} cannot hold this text: {exc}.") from exc
 
-    def _prepare(self, application_id: int, version: int, schema: Sequence[str]) -> None:
-        def pragma(name: str) -> Any:
-            return self._db.execute(f"PRAGMA {name}").fetchone()[0]
+    def give_back(self, pages: int) -> None:
+        """Give the space of so many free pages back to the file system.
 
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = NORMAL")
+        Raises:
+            InfrastructureError: The file cannot be written.
+        """
+        with self._translated():  # a script: sqlite3 would step any other statement only once
+            self._db.executescript(f"PRAGMA incremental_vacuum({pages})")
+
+    def _prepare(
+        self, application_id: int, versions: Sequence[Sequence[str]], pragmas: Sequence[str]
+    ) -> None:
+        if not self._is_new():
+            self._check(application_id, len(versions))
+        for pragma in (*pragmas, "journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
+            self._db.execute(f"PRAGMA {pragma}")
         self._db.execute("BEGIN IMMEDIATE")  # two processes may both find it new
         try:
-            found = pragma("user_version")
-            if found == 0 and not self._db.execute("SELECT 1 FROM sqlite_schema").fetchone():
-                for statement in schema:
-                    self._db.execute(statement)
+            found = self._pragma("user_version")
+            if found == 0:
                 self._db.execute(f"PRAGMA application_id = {application_id}")
-                self._db.execute(f"PRAGMA user_version = {version}")
-            elif pragma("application_id") != application_id:
-                raise self._unusable("it is some other program's database")
-            elif found != version:
-                raise self._unusable("it was written by another version of this program")
-            elif (verdict := pragma("quick_check(1)")) != "ok":
-                raise self._unusable(str(verdict))
+            for statements in versions[found:]:
+                for statement in statements:
+                    self._db.execute(statement)
+            self._db.execute(f"PRAGMA user_version = {max(found, len(versions))}")
         except BaseException:
             self._db.execute("ROLLBACK")
             raise
         self._db.execute("COMMIT")
 
+    def _is_new(self) -> bool:
+        has_tables = self._db.execute("SELECT 1 FROM sqlite_schema").fetchone()
+        return self._pragma("user_version") == 0 and not has_tables
+
+    def _check(self, application_id: int, version: int) -> None:
+        if self._pragma("application_id") != application_id:
+            raise self._unusable("it is some other program's database")
+        if self._pragma("user_version") > version:
+            raise ConfigError(
+                f"{self.path} was written by a newer version of this program.",
+                remedy="Use that version, or set SANDBOX_STATE_DIR to another directory.",
+            )
+        if (verdict := self._pragma("quick_check(1)")) != "ok":
+            raise self._unusable(str(verdict))
+
+    def _pragma(self, name: str) -> Any:
+        return self._db.execute(f"PRAGMA {name}").fetchone()[0]
+
     def _unusable(self, reason: str) -> ConfigError:
-        return ConfigError(f"{self.path} cannot be used: {reason}.", remedy=self._remedy)
+        return ConfigError(
+            f"The {self._what} {self.path} cannot be used: {reason}.", remedy=self._remedy
+        )
 
     @contextmanager
     def _translated(self) -> Generator[None]:
         try:
             yield
-        except (sqlite3.Error, UnicodeEncodeError) as exc:
+        except sqlite3.Error as exc:
+            is_full = getattr(exc, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
             raise InfrastructureError(
-                f"The controller cannot use {self.path}: {exc}.", remedy=self._remedy
+                f"The controller cannot use its {self._what} {self.path}: {exc}.",
+                remedy="Free some disk space there." if is_full else self._remedy,
             ) from exc
 
 

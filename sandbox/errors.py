@@ -8,6 +8,7 @@
     ├── QuotaExceeded               a limit of the policy is reached; something must be closed first
     ├── Conflict                    the thing is in a state in which this cannot be done
     ├── FileError                   a file operation inside the sandbox failed
+    ├── TooMuchWork                 what was sent takes the controller too long; it was set aside
     ├── ConfigError                 the controller's own configuration is wrong
     └── InfrastructureError         our fault, not the caller's code's
         ├── EngineUnavailable       the container engine does not answer
@@ -118,6 +119,12 @@ class FileError(SandboxError):
     def __init__(self, reason: str, message: str, *, remedy: str = "") -> None:
         super().__init__(message, remedy=remedy)
         self.reason = reason
+
+
+class TooMuchWork(SandboxError):
+    """Working on what a session or a caller sent took too long; it was stopped and set aside."""
+
+    code = "too_much_work"
 
 
 class ConfigError(SandboxError):

@@ -22,16 +22,21 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from sandbox.denials import Denial
-from sandbox.egress import Egress, Gateway, Seen, Tightening, Unreachable
-from sandbox.egress.addresses import Address
-from sandbox.egress.rules import Service
+from sandbox.bulkheads.shares import Owner
+from sandbox.egress.dialing import Unreachable
+from sandbox.egress.gateway import Gateway
+from sandbox.egress.models import Tightening
+from sandbox.egress.wayout import Seen, WayOut
 from sandbox.errors import SandboxError
-from sandbox.link import Link, Stream
+from sandbox.link.link import Link, Stream
+from sandbox.outputs.denials import Denial
+from sandbox.outputs.redaction import Redactor
 from sandbox.policy import Policy
+from sandbox.policy.destinations import Address, Service
 from sandbox.policy.network import AllowRule, DenyRule, NetworkLimits, NetworkPolicy
-from sandbox.runtimes.fake.pipe import pipe
+from sandbox.testing.pipe import pipe
 
+ADA = Owner("ada", "s-test")
 PUBLIC = ipaddress.ip_address("93.184.215.14")
 """An address that is special to nobody."""
 
@@ -43,7 +48,7 @@ class Names:
     answers: dict[str, tuple[Address, ...]] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
 
-    async def resolve(self, name: str) -> tuple[Address, ...]:
+    async def resolve(self, name: str, owner: Owner) -> tuple[Address, ...]:
         self.asked.append(name)
         if name not in self.answers:
             raise Unreachable(f"the name {name} does not resolve: unknown")
@@ -94,7 +99,7 @@ class Outside:
         self.roads = Roads()
         self.known = Known()
         self.seen: list[Seen] = []
-        self.egress = Egress(
+        self.egress = WayOut(
             resolver=self.names,
             dialer=self.roads,
             services=self.known,
@@ -208,10 +213,22 @@ def policy(
 
 @asynccontextmanager
 async def session(
-    outside: Outside, policy: Policy, tightened: Tightening | None = None
+    outside: Outside,
+    policy: Policy,
+    tightened: Tightening | None = None,
+    *,
+    owner: Owner = ADA,
+    redactor: Redactor | None = None,
 ) -> AsyncIterator[Inside]:
     """A session of a policy in a made-up world, without a container."""
-    gateway = Gateway("s-test", "ada", policy, outside.egress, tightened or Tightening())
+    gateway = Gateway(
+        owner.session_id,
+        owner.principal,
+        policy,
+        outside.egress,
+        tightened or Tightening(),
+        redactor,
+    )
     ours, theirs = pipe()
     near = Link(ours, initiator=True, hello={}, on_open=gateway.serve)
     far = Link(theirs, initiator=False, hello={})

@@ -20,7 +20,7 @@ from sandbox.audit.entries import (
     digest_of,
 )
 from sandbox.audit.log import AuditLog
-from sandbox.audit.verify import Verdict, verify
+from sandbox.audit.verification import Verification, verify
 
 __all__ = [
     "DEFECT",
@@ -35,7 +35,7 @@ __all__ = [
     "PolicyEntry",
     "SessionEntry",
     "TokenEntry",
-    "Verdict",
+    "Verification",
     "about",
     "digest_of",
     "recorded",

@@ -43,10 +43,6 @@ class Call:
 
     Args:
         arguments: Its arguments, a JSON value; only their digest is kept.
-        session_id: The session it is about, as far as it is known.
-        policy: The name of that session's policy.
-        policy_digest: Its digest.
-        outcome: How it ends, unless by an exception.
         code: The code of an error, or the status of an execution.
     """
 
@@ -88,19 +84,15 @@ def recorded(
     token_id: str = "",
     tool: str,
     arguments: Any,
-    transport: Literal["http", "rest", "stdio", "cli"],
+    transport: Literal["http", "rest", "websocket", "stdio", "cli"],
 ) -> Generator[Call]:
     """Record a call when the block ends; an exception of it is recorded and goes on.
 
     The block begins with the log's ``require()``, unless the call is served in any case.
 
     Args:
-        log: The log.
-        principal: Who calls.
         token_id: The public id of the token that the call came with; empty without one.
-        tool: What is called.
         arguments: Its arguments, a JSON value; only their digest is kept.
-        transport: How the call came.
     """
     call = Call(arguments)
     started = time.perf_counter()

@@ -28,12 +28,7 @@ _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
 class BadLine(Exception):
-    """A line that is not one of ours as it was written.
-
-    Args:
-        fault: What is wrong, in a word.
-        reason: The same in more.
-    """
+    """A line that is not one of ours as it was written."""
 
     def __init__(self, fault: Literal["torn", "changed", "damaged"], reason: str) -> None:
         super().__init__(reason)
@@ -47,7 +42,6 @@ class Head:
 
     Args:
         seq: The number of its last line; 0 when it has none.
-        hash: The hash of that line.
     """
 
     seq: int = 0
@@ -71,10 +65,6 @@ class Line:
     Args:
         seq: Its number, from 1.
         time: Unix time, seconds.
-        slot: The slot whose log it is.
-        kind: The kind of entry.
-        prev: The hash of the line before.
-        hash: Its own.
         values: All of its members.
         text: The line as it is stored: printable ASCII.
     """

@@ -35,18 +35,12 @@ class CallEntry(Entry):
     """One call of a tool, or one request, at its end.
 
     Args:
-        principal: Who called.
-        token_id: The public id of the token it was called with; empty without one.
         tool: The tool's name; over REST the method and the route.
         arguments: SHA-256 of the arguments (:func:`digest_of`).
         outcome: ``refused`` when nothing was done, ``failed`` when it was tried in vain.
         code: The code of the error, or the status of the execution.
         session_id: The session it was about, as far as it is known; of a call that was refused,
             the one that the caller named.
-        policy: The name of the session's policy.
-        policy_digest: Its digest.
-        duration_s: How long it took.
-        transport: How it came.
     """
 
     kind: ClassVar[str] = "call"
@@ -61,7 +55,7 @@ class CallEntry(Entry):
     policy: str = ""
     policy_digest: str = ""
     duration_s: float = 0.0
-    transport: Literal["http", "rest", "stdio", "cli"]
+    transport: Literal["http", "rest", "websocket", "stdio", "cli"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,16 +66,7 @@ class SessionEntry(Entry):
         event: ``opened``, ``not_opened`` (its container is removed), ``adopted`` (taken back from
             an earlier controller), ``tightened`` (its network), ``ended``, ``removed`` (a
             container that was no session's).
-        session_id: Which one.
-        principal: Whose.
         state: How it ended: ``closed``, ``expired``, ``lost``, or ``kept`` for the next controller.
-        reason: Why, in words.
-        name: As its opener named it.
-        policy: The name of its policy.
-        policy_digest: Its digest.
-        runtime: The OCI runtime of its container.
-        image: Its image.
-        container_id: Its container.
         checks: How many facts about its isolation were measured inside and found right.
         proof: SHA-256 of those checks.
     """
@@ -105,20 +90,7 @@ class SessionEntry(Entry):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EgressEntry(Entry):
-    """A decision about a connection out of a session; those that are alike are summed up.
-
-    Args:
-        verdict: What was decided.
-        principal: Whose session.
-        session_id: Which one.
-        host: The name or address that was asked for.
-        port: The port.
-        rule: The rule that decided.
-        reason: Why, in words.
-        policy: The name of the session's policy.
-        policy_digest: Its digest.
-        repeated: How many more like it there were; None for one that stands for itself.
-    """
+    """A decision about a connection out of a session; ``repeated`` counts more that were alike."""
 
     kind: ClassVar[str] = "egress"
 
@@ -140,11 +112,6 @@ class ApprovalEntry(Entry):
 
     Args:
         decision: Such as ``asked``, ``approved``, ``denied``, ``timeout``.
-        principal: Whose session.
-        session_id: Which one.
-        subject: What was asked for.
-        decided_by: The principal that answered.
-        reason: Why, in words.
     """
 
     kind: ClassVar[str] = "approval"
@@ -163,10 +130,8 @@ class TokenEntry(Entry):
 
     Args:
         event: Such as ``created`` or ``revoked``.
-        principal: Whom it stands for.
         token_id: Its public id; never the token.
         by: The principal that did it.
-        reason: Why, in words.
     """
 
     kind: ClassVar[str] = "token"
@@ -186,7 +151,6 @@ class PolicyEntry(Entry):
         event: ``loaded``, ``reloaded``, or ``refused`` when the files were wrong.
         policies: How many there are.
         digest: SHA-256 of their names and digests.
-        reason: What was wrong.
     """
 
     kind: ClassVar[str] = "policy"
@@ -199,14 +163,7 @@ class PolicyEntry(Entry):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControllerEntry(Entry):
-    """The controller itself.
-
-    Args:
-        event: What it did.
-        version: Of the program.
-        pid: Its process.
-        reason: More, in words.
-    """
+    """The controller itself."""
 
     kind: ClassVar[str] = "controller"
 
@@ -218,13 +175,7 @@ class ControllerEntry(Entry):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DenialEntry(Entry):
-    """A request that was turned away at the gate; those that are alike are summed up.
-
-    Args:
-        reason: Which check it failed.
-        client: The address that it, or the last of them, came from.
-        repeated: How many more like it there were; None for one that stands for itself.
-    """
+    """A request that was turned away at the gate; ``repeated`` counts more that were alike."""
 
     kind: ClassVar[str] = "denial"
 
@@ -235,13 +186,7 @@ class DenialEntry(Entry):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetentionEntry(Entry):
-    """The oldest lines were removed because of their age or the log's size.
-
-    Args:
-        through: The number of the last line removed.
-        last_hash: Its hash; empty when that could not be read.
-        reason: Which bound was passed.
-    """
+    """The lines up to ``through`` were removed because of their age or the log's size."""
 
     kind: ClassVar[str] = "retention"
 
@@ -252,14 +197,7 @@ class RetentionEntry(Entry):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepairEntry(Entry):
-    """The log was not as the last writer must have left it.
-
-    Args:
-        reason: What was found.
-        torn_file: Where a line that was cut off is kept.
-        torn_bytes: Its length.
-        torn_sha256: Its digest.
-    """
+    """The log was not as the last writer must have left it."""
 
     kind: ClassVar[str] = "repair"
 

@@ -29,12 +29,7 @@ class _Source:
 
 
 class Floods:
-    """Counts what comes again.
-
-    Args:
-        clock: Unix time, seconds.
-        write: Writes an entry.
-    """
+    """Counts what comes again."""
 
     def __init__(self, clock: Callable[[], float], write: Callable[[Repeatable], None]) -> None:
         self._clock = clock
@@ -61,11 +56,7 @@ class Floods:
         source.more[key] = source.more.get(key, 0) + 1
 
     def sum_up(self, *, at_once: bool = False) -> None:
-        """Write the counts whose minute is over.
-
-        Args:
-            at_once: Write the others too.
-        """
+        """Write the counts whose minute is over; ``at_once`` the others too."""
         now = self._clock()
         for name, source in tuple(self._sources.items()):
             if at_once or now >= source.ends_at:

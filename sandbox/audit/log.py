@@ -32,13 +32,6 @@ logger = logging.getLogger(__name__)
 class AuditLog:
     """The audit log of one controller; for its event loop's thread alone.
 
-    Args:
-        folder: Where the log is; made when absent.
-        slot: The name of the controller's slot.
-        max_bytes: The size past which the oldest lines go.
-        max_age_s: The age past which lines go.
-        clock: Unix time, seconds.
-
     Raises:
         ConfigError: The folder cannot be used.
     """
@@ -112,12 +105,7 @@ class AuditLog:
             )
 
     def deny(self, reason: str, client: str) -> None:
-        """Count a request that was turned away at the gate; summed up at most once a minute.
-
-        Args:
-            reason: Which check it failed; one of a few words of ours.
-            client: The address it came from.
-        """
+        """Count a request that was turned away at the gate, for a reason in a few words of ours."""
         self._floods.take(DenialEntry(reason=reason, client=client))
 
     def tidy(self) -> None:

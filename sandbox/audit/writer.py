@@ -17,10 +17,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from sandbox.audit import files
+from sandbox.audit import logfiles
 from sandbox.audit.chain import BadLine, Head, head_of, read_line, write_line
-from sandbox.audit.end import LogEnd
 from sandbox.audit.entries import Entry, RepairEntry, RetentionEntry
+from sandbox.audit.logend import LogEnd
 
 SEGMENTS = 16
 """A log that is as large or as old as it may be has about this many segments."""
@@ -40,13 +40,6 @@ class _Segment:
 
 class Writer:
     """Appends lines to a slot's log; blocks, for some tens of microseconds.
-
-    Args:
-        folder: Where the segments are; made when absent.
-        slot: The slot's name, which is in every line.
-        max_bytes: The size of all segments past which the oldest goes.
-        max_age_s: The age past which a line goes, with its segment.
-        clock: Unix time, seconds.
 
     Raises:
         OSError: The folder cannot be used.
@@ -81,7 +74,6 @@ class Writer:
         """Write an entry.
 
         Args:
-            entry: What happened.
             time: When; Unix time, seconds.
 
         Raises:
@@ -125,7 +117,7 @@ class Writer:
 
     def _roll(self, time: float) -> None:
         """Begin a segment with the next line."""
-        path = self._folder / files.segment_name(self.head.seq + 1)
+        path = self._folder / logfiles.segment_name(self.head.seq + 1)
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | _SAFELY
         old, self._fd = self._fd, os.open(path, flags, 0o600)
         if old >= 0:
@@ -168,7 +160,7 @@ class Writer:
         if not count:
             return None
         kept = self._segments[count].path
-        through = files.first_seq(kept) - 1
+        through = logfiles.first_seq(kept) - 1
         last = self.head.hash if through == self.head.seq else _before(kept)
         return RetentionEntry(through=through, last_hash=last, reason=reason)
 
@@ -178,31 +170,29 @@ class Writer:
         Raises:
             OSError: One could not be removed.
         """
-        while len(self._segments) > 1 and files.first_seq(self._segments[0].path) <= entry.through:
+        while (
+            len(self._segments) > 1 and logfiles.first_seq(self._segments[0].path) <= entry.through
+        ):
             self._segments[0].path.unlink(missing_ok=True)
             self._segments.pop(0)
         for path in self._folder.glob("*.torn"):
-            if path.name <= files.torn_name(entry.through):
+            if path.name <= logfiles.torn_name(entry.through):
                 path.unlink(missing_ok=True)
 
     # --- opening
 
     def _open(self, known: Head | None) -> None:
-        """Find the log's end.
-
-        Args:
-            known: The end as this process left it; None when it has not written yet.
-        """
+        """Find the log's end, which this process left at ``known`` if it has written already."""
         self.close()
         self.repairs = []
         self._folder.mkdir(mode=0o700, exist_ok=True)
         if not stat.S_ISDIR(os.lstat(self._folder).st_mode):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         self._folder.chmod(0o700)
-        said = known or files.read_head(self._folder)
-        head_fd = os.open(self._folder / files.HEAD, os.O_RDWR | os.O_CREAT | _SAFELY, 0o600)
+        said = known or logfiles.read_head(self._folder)
+        head_fd = os.open(self._folder / logfiles.HEAD, os.O_RDWR | os.O_CREAT | _SAFELY, 0o600)
         try:
-            end = LogEnd.of(files.segments(self._folder))
+            end = LogEnd.of(logfiles.segments(self._folder))
             reason, self.head = end.continued(said)
             self._set_aside(end)
             last_at = end.last.time if end.last else self._clock()
@@ -223,7 +213,7 @@ class Writer:
         A file of this name that is there already was set aside by a controller that was killed
         before it could say so.
         """
-        path = self._folder / files.torn_name(self.head.seq + 1)
+        path = self._folder / logfiles.torn_name(self.head.seq + 1)
         if end.torn:
             with open(path, "ab", opener=_private) as file:
                 file.write(end.torn)
@@ -260,16 +250,11 @@ def _private(path: str, flags: int) -> int:
 
 
 def _measured(paths: list[Path], last_at: float) -> list[_Segment]:
-    """The segments that are there.
-
-    Args:
-        paths: Where.
-        last_at: Unix time of the last line.
-    """
+    """The segments that are there."""
     found: list[_Segment] = []
     for path in reversed(paths):
         began_at = last_at
-        for data in files.lines(path):
+        for data in logfiles.lines(path):
             with suppress(BadLine):
                 began_at = read_line(data).time
             break
@@ -280,7 +265,7 @@ def _measured(paths: list[Path], last_at: float) -> list[_Segment]:
 
 def _before(path: Path) -> str:
     """The hash that a segment's first line names as that of the line before; empty: unreadable."""
-    for data in files.lines(path):
+    for data in logfiles.lines(path):
         try:
             return read_line(data).prev
         except BadLine:

@@ -5,10 +5,3 @@ The controller asks over a Unix socket (``sandbox.runtimes.broker``) in the word
 contract; nothing of the engine's own API is passed through. What may be created, the broker
 compiles itself from policies of its own; all else works only on containers that it created.
 """
-
-from sandbox.broker.broker import Broker
-from sandbox.broker.ledger import Ledger
-from sandbox.broker.rules import Rules
-from sandbox.broker.server import serving
-
-__all__ = ["Broker", "Ledger", "Rules", "serving"]

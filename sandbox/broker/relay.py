@@ -7,7 +7,7 @@ import asyncio
 import anyio
 
 from sandbox.errors import SandboxError
-from sandbox.link import ByteStream
+from sandbox.link.link import ByteStream
 from sandbox.runtimes.broker.protocol import READ_SIZE, encode_error
 
 IDLE_S = 120.0
@@ -29,9 +29,7 @@ async def relay(
     sending alone, the bridge is closed: a link over which one cannot send is none.
 
     Args:
-        reader: From the controller.
         writer: To the controller; whoever opened it closes it.
-        io: The bridge.
         idle_s: How long neither side may be silent.
     """
     failure: SandboxError | None = None

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import anyio
 
-from sandbox.broker.broker import Broker
+from sandbox.broker.operations import Broker
 from sandbox.broker.pace import Pace
 from sandbox.broker.relay import relay
 from sandbox.errors import (
@@ -24,7 +24,7 @@ from sandbox.errors import (
     QuotaExceeded,
     SandboxError,
 )
-from sandbox.link import printable
+from sandbox.link.link import printable
 from sandbox.runtimes.broker import protocol
 
 REQUEST_TIMEOUT_S = 10.0
@@ -45,10 +45,7 @@ class Server:
     """Answers connections, each for itself.
 
     Args:
-        broker: Does what they ask.
-        uids: Who may ask.
         max_connections: How many at once; a link is one too.
-        request_timeout_s: How long a request may take to arrive.
     """
 
     def __init__(
@@ -83,8 +80,9 @@ class Server:
                 writer.write(protocol.encode_error(_DEFECT))
             # What was said last is still to arrive, if it is read at all.
             writer.close()
-            with anyio.move_on_after(ANSWER_TIMEOUT_S), suppress(OSError):
-                await writer.wait_closed()
+            with suppress(OSError):
+                async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                    await writer.wait_closed()
         finally:
             writer.transport.abort()
             self._connections -= 1
@@ -133,11 +131,9 @@ async def serving(
     """Listen and answer until the end of the block, then close every connection.
 
     Args:
-        broker: Does what is asked.
         path: Of the socket. It belongs to this process's user, and to its group when others than
             that user may connect.
         uids: Who may connect besides this process's user.
-        max_connections: How many at once.
 
     Raises:
         ConfigError: The socket cannot be made, or something listens there already.

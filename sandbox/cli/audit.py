@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from sandbox.cli import options
+from sandbox.cli.options import command, group
 
-audit_app = typer.Typer(
-    help="Read and verify the audit log: who called what, in which session, under which policy, "
+if TYPE_CHECKING:
+    from sandbox.config import Settings
+
+app = group(
+    "Read and verify the audit log: who called what, in which session, under which policy, "
     "and what came of it.\n\nEvery controller writes one, into its slot of the state directory: "
     "[bold]serve[/bold], or [bold]stdio-1[/bold], [bold]run-1[/bold] and so on; what "
-    "`sandbox token` does is in [bold]admin-1[/bold]. Without --slot all of them are read.",
-    no_args_is_help=True,
+    "`sandbox token` does is in [bold]admin-1[/bold]. Without --slot all of them are read."
 )
 
 Slot = Annotated[
@@ -21,16 +23,15 @@ Slot = Annotated[
 ]
 
 
-@audit_app.command("tail")
+@command(app, "state_dir", name="tail")
 def audit_tail(
+    settings: Settings,
     number: Annotated[int, typer.Option("-n", metavar="N", min=0, help="How many lines.")] = 20,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The lines as they are stored.")] = False,
     slot: Slot = "",
-    config: options.ConfigFile = None,
-    state_dir: options.StateDir = None,
 ) -> None:
     """Show the latest entries, oldest first, one in a line.
 
@@ -40,19 +41,14 @@ def audit_tail(
 
     [bold]sandbox audit tail --follow --json | jq 'select(.outcome != "ok")'[/bold]
     """
-    from sandbox.cli import auditing
+    from sandbox.cli import auditlogs
 
-    auditing.tail(
-        options.settings(config, state_dir=state_dir).settings,
-        slot,
-        number,
-        follow=follow,
-        as_json=as_json,
-    )
+    auditlogs.tail(settings, slot, number, follow=follow, as_json=as_json)
 
 
-@audit_app.command("verify")
+@command(app, "state_dir", name="verify")
 def audit_verify(
+    settings: Settings,
     expect: Annotated[
         str,
         typer.Option(
@@ -61,8 +57,6 @@ def audit_verify(
         ),
     ] = "",
     slot: Slot = "",
-    config: options.ConfigFile = None,
-    state_dir: options.StateDir = None,
 ) -> None:
     """Check that no line was changed, removed, moved or added.
 
@@ -74,14 +68,14 @@ def audit_verify(
 
     [bold]sandbox audit verify --slot serve --expect 1204:9f86d0…[/bold]
     """
-    from sandbox.cli import auditing
+    from sandbox.cli import auditlogs
 
-    settings = options.settings(config, state_dir=state_dir).settings
-    raise typer.Exit(auditing.verify_logs(settings, slot, expect))
+    raise typer.Exit(auditlogs.verify_logs(settings, slot, expect))
 
 
-@audit_app.command("export")
+@command(app, "state_dir", name="export")
 def audit_export(
+    settings: Settings,
     since: Annotated[
         str,
         typer.Option(
@@ -98,8 +92,6 @@ def audit_export(
         typer.Option("--format", help="jsonl: the lines as they are stored. csv: a table."),
     ] = "jsonl",
     slot: Slot = "",
-    config: options.ConfigFile = None,
-    state_dir: options.StateDir = None,
 ) -> None:
     """Print entries for other programs, each log from its beginning.
 
@@ -110,8 +102,7 @@ def audit_export(
 
     [bold]sandbox audit export --session SESSION_ID --format csv > session.csv[/bold]
     """
-    from sandbox.cli import auditing
+    from sandbox.cli import auditlogs
 
-    settings = options.settings(config, state_dir=state_dir).settings
-    wanted = auditing.Filter.of(since, until, principal, session)
-    raise typer.Exit(auditing.export(settings, slot, wanted, form))
+    wanted = auditlogs.Filter.of(since, until, principal, session)
+    raise typer.Exit(auditlogs.export(settings, slot, wanted, form))

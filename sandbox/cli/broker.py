@@ -10,13 +10,17 @@ from pathlib import Path
 
 import anyio
 
-from sandbox import images
-from sandbox.broker import Broker, Ledger, Rules, serving
+from sandbox.broker.admission import AdmissionRules
+from sandbox.broker.containers import OwnContainers
+from sandbox.broker.operations import Broker
+from sandbox.broker.server import serving
 from sandbox.cli import logs
-from sandbox.cli.wiring import docker_runtime, live_policies, state_dir
+from sandbox.cli.engines import docker_runtime
+from sandbox.cli.folders import live_policies, state_dir
 from sandbox.config import Settings
+from sandbox.container import images
 from sandbox.policy import seccomp_profile
-from sandbox.sessions.state import take_slot
+from sandbox.sessions.slots import take_slot
 
 SPARE_CONNECTIONS = 64
 """Calls at once, besides two links of each session: an old one and the one that replaces it."""
@@ -25,12 +29,7 @@ logger = logging.getLogger("sandbox.broker")
 
 
 def run_broker(settings: Settings, path: Path, uids: Collection[int]) -> None:
-    """Serve at a Unix socket until Ctrl-C or SIGTERM; containers go on.
-
-    Args:
-        settings: Where the engine is, which policies hold, how many containers there may be.
-        path: Of the socket.
-        uids: Who may connect besides this process's user.
+    """Serve at a Unix socket, to these users too, until Ctrl-C or SIGTERM; containers go on.
 
     Raises:
         SandboxError: It cannot start.
@@ -44,7 +43,7 @@ def run_broker(settings: Settings, path: Path, uids: Collection[int]) -> None:
 
 async def _run(settings: Settings, path: Path, uids: frozenset[int]) -> None:
     policies = live_policies(settings)
-    rules = Rules(
+    rules = AdmissionRules(
         policies,
         seccomp_profile(),
         images.reference,
@@ -54,7 +53,7 @@ async def _run(settings: Settings, path: Path, uids: frozenset[int]) -> None:
     runtime = docker_runtime(settings)
     connections = 2 * settings.max_sessions + SPARE_CONNECTIONS
     with take_slot(state_dir(settings), "broker") as slot:
-        broker = Broker(runtime, rules, Ledger(runtime, slot.owner, settings.max_sessions))
+        broker = Broker(runtime, rules, OwnContainers(runtime, slot.owner, settings.max_sessions))
         async with serving(broker, path, uids=uids, max_connections=connections):
             logger.info("at broker://%s, for %s", path, ", ".join(policies.names()))
             with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:

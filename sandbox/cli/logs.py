@@ -10,11 +10,7 @@ QUIET = ("mcp", "uvicorn", "httpx2", "urllib3", "docker", "asyncio", "sse_starle
 
 
 def configure(level: str) -> None:
-    """Log to standard error from this level on; libraries only when something is wrong.
-
-    Args:
-        level: ``debug``, ``info``, ``warning`` or ``error``.
-    """
+    """Log to standard error from this level on; libraries only when something is wrong."""
     formatter = logging.Formatter(
         "%(asctime)sZ %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S"
     )

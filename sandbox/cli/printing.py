@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sandbox.errors import InvalidRequest
-from sandbox.kernels import ExecutionResult
+from sandbox.kernels.models import ExecutionResult
 
 SUFFIXES = {
     "image/png": "png",
@@ -24,7 +24,6 @@ class Printer:
     """Prints the outputs of one execution once each.
 
     Args:
-        folder: Where pictures are saved.
         stem: How their names begin; a number follows.
         quiet: Save pictures, but print nothing on standard output.
     """

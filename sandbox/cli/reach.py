@@ -5,21 +5,22 @@ from __future__ import annotations
 import os
 from urllib.parse import urlsplit
 
+from sandbox.bulkheads.shares import Owner
 from sandbox.config import Settings
-from sandbox.egress import Unreachable, machine_egress
+from sandbox.egress.dialing import Unreachable
 from sandbox.egress.hosts import BadHost, parse_authority
 from sandbox.egress.judging import judge
-from sandbox.egress.rules import Request, Rules
+from sandbox.egress.machine import machine_egress
+from sandbox.egress.rules import NetworkRules
 from sandbox.errors import InvalidRequest
 from sandbox.policy import Policy, Sentence
+from sandbox.policy.destinations import Request
 
 
 async def explain_reach(settings: Settings, policy: Policy, destination: str) -> Sentence:
     """Whether a session of a policy reaches a destination, and which rule decides.
 
     Args:
-        settings: The controller's, for what only its operator can name.
-        policy: The policy.
         destination: ``HOST:PORT`` for a tunnel, as HTTPS makes one, or ``http://HOST/PATH`` for a
             plain HTTP request.
 
@@ -28,9 +29,9 @@ async def explain_reach(settings: Settings, policy: Policy, destination: str) ->
     """
     request = _request(destination)
     egress = machine_egress(settings, os.environ)
-    rules = Rules(policy.name, policy.network, addresses=egress.addresses)
+    rules = NetworkRules(policy.name, policy.network, addresses=egress.addresses)
     try:
-        verdict, addresses = await judge(lambda: rules, request, egress)
+        verdict, addresses = await judge(lambda: rules, request, egress, owner=Owner("local"))
     except Unreachable as exc:
         return Sentence(str(request), f"allowed, but not reachable from here: {exc}", "")
     if not verdict.allowed:

@@ -1,23 +1,48 @@
-"""`sandbox sessions`: asks the running server of this state folder over REST."""
+"""The served controller of a state folder: where it listens, and asking it over REST."""
 
 from __future__ import annotations
 
 import http.client
 import json
-import time
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from rich.console import Console
-from rich.table import Table
-
-from sandbox.cli.address import read_address
-from sandbox.cli.wiring import state_dir
+from sandbox.cli.folders import state_dir
 from sandbox.config import Settings
-from sandbox.errors import InfrastructureError, NotFound, SandboxError
-from sandbox.server.tokens import server_token
+from sandbox.errors import InfrastructureError, NotFound
+from sandbox.server.localtoken import server_token
 
+FILE = "server.json"
 TIMEOUT_S = 60.0
+
+
+@contextmanager
+def announced(state_dir: Path, url: str) -> Generator[None]:
+    """Keep the address of this process in the state folder while it serves."""
+    path = state_dir / FILE
+    fresh = path.with_name(f"{FILE}.{os.getpid()}")
+    fresh.write_text(json.dumps({"url": url, "pid": os.getpid()}) + "\n")
+    fresh.replace(path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def read_address(state_dir: Path) -> tuple[str, int] | None:
+    """The address and process id of the server; None when none was started.
+
+    A server that was killed leaves its address behind: whoever uses it must expect no answer.
+    """
+    try:
+        found = json.loads((state_dir / FILE).read_text())
+        return str(found["url"]), int(found["pid"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 class Remote:
@@ -38,8 +63,8 @@ class Remote:
         self._url, self._pid = address
         self._token = server_token(settings, folder)
 
-    def call(self, method: str, path: str) -> Any:
-        """Send a request and return its JSON answer.
+    def call(self, method: str, *path: str) -> Any:
+        """Send a request for a path, given in its parts, and return its JSON answer.
 
         Raises:
             SandboxError: The server does not answer, or answered with an error.
@@ -49,8 +74,8 @@ class Remote:
             parts.hostname or "127.0.0.1", parts.port or 80, timeout=TIMEOUT_S
         )
         try:
-            headers = {"Authorization": f"Bearer {self._token}"}
-            connection.request(method, f"/mcp/v1{path}", headers=headers)
+            target = "/".join(("/mcp/v1", *(quote(part, safe="") for part in path)))
+            connection.request(method, target, headers={"Authorization": f"Bearer {self._token}"})
             answer = connection.getresponse()
             told = json.loads(answer.read() or b"null")
         except (OSError, http.client.HTTPException, ValueError) as exc:
@@ -61,90 +86,6 @@ class Remote:
         finally:
             connection.close()
         if answer.status >= 400:
-            raise _error(answer.status, told)
+            kind = NotFound if answer.status == 404 else InfrastructureError
+            raise kind(str(told.get("detail", answer.status)), remedy=str(told.get("remedy", "")))
         return told
-
-
-def list_sessions(settings: Settings, *, everybodys: bool, as_json: bool) -> None:
-    """Print the open sessions: one's own, or those of all principals."""
-    found = Remote(settings).call("GET", "/admin/sessions" if everybodys else "/sessions")
-    if as_json:
-        print(json.dumps(found["sessions"], indent=2))
-        return
-    if not found["sessions"]:
-        print("No session is open.")
-        return
-    owner = ["principal"] if everybodys else []
-    heads = [*owner, "session", "name", "policy", "runtime", "kernels", "age", "ends in"]
-    table = Table(*heads, box=None, header_style="bold")
-    now = time.time()
-    for info in found["sessions"]:
-        table.add_row(
-            *(info[key] for key in owner),
-            info["session_id"],
-            info["name"],
-            info["policy"],
-            info["runtime"],
-            str(len(info["kernels"])),
-            _span(now - info["created_at"]),
-            _span(info["idle_expires_at"] - now),
-        )
-    Console(soft_wrap=True).print(table)
-
-
-def show_session(settings: Settings, session_id: str) -> None:
-    """Print all that is known of a session."""
-    print(json.dumps(Remote(settings).call("GET", _path(session_id)), indent=2))
-
-
-def close_sessions(
-    settings: Settings, session_ids: list[str], *, every: bool, anybodys: bool
-) -> None:
-    """Close these sessions, or all of one's own; of other principals too, when asked to."""
-    remote = Remote(settings)
-    if every:
-        session_ids = [info["session_id"] for info in remote.call("GET", "/sessions")["sessions"]]
-    for session_id in session_ids:
-        remote.call("DELETE", ("/admin" if anybodys else "") + _path(session_id))
-        print(f"closed {session_id}")
-
-
-def list_workspaces(settings: Settings, *, as_json: bool) -> None:
-    """Print the named workspaces."""
-    found = Remote(settings).call("GET", "/workspaces")["workspaces"]
-    if as_json:
-        print(json.dumps(found, indent=2))
-        return
-    if not found:
-        print("There is no workspace.")
-        return
-    table = Table("workspace", "bytes", "saved", "session", box=None, header_style="bold")
-    for info in found:
-        saved_at = info["saved_at"]
-        saved = "never" if saved_at is None else f"{_span(time.time() - saved_at)} ago"
-        table.add_row(info["name"], f"{info['size_bytes']:,}", saved, info["session_id"])
-    Console(soft_wrap=True).print(table)
-
-
-def delete_workspaces(settings: Settings, names: list[str]) -> None:
-    """Delete these workspaces."""
-    remote = Remote(settings)
-    for name in names:
-        remote.call("DELETE", f"/workspaces/{quote(name, safe='')}")
-        print(f"deleted {name}")
-
-
-def _path(session_id: str) -> str:
-    return f"/sessions/{quote(session_id, safe='')}"
-
-
-def _span(seconds: float) -> str:
-    if seconds < 120:
-        return f"{max(seconds, 0):.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def _error(status: int, told: Any) -> SandboxError:
-    detail, remedy = str(told.get("detail", status)), str(told.get("remedy", ""))
-    kind = NotFound if status == 404 else InfrastructureError
-    return kind(detail, remedy=remedy)

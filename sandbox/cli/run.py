@@ -15,10 +15,12 @@ from sandbox.cli.printing import Printer
 from sandbox.cli.wiring import controller
 from sandbox.config import Settings
 from sandbox.errors import InvalidRequest
-from sandbox.kernels import Execution, ExecutionResult
+from sandbox.kernels.execution import Execution
+from sandbox.kernels.models import ExecutionResult
 from sandbox.server.arguments import MAX_CODE
 from sandbox.server.grants import LOCAL
-from sandbox.sessions import Caller, Session
+from sandbox.sessions.models import Caller
+from sandbox.sessions.session import Session
 
 EXIT_CODES = {
     "ok": exits.OK,
@@ -36,12 +38,7 @@ class Work:
     """What to run.
 
     Args:
-        code: The code.
-        policy: The policy's name; empty for the default.
-        kernel: The kernelspec's name.
         timeout_s: Seconds it may run; 0 for the policy's limit.
-        images: The folder for pictures.
-        stem: How their names begin.
     """
 
     code: str

@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import signal
 import socket
 import sys
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
-import anyio
 import uvicorn
 
+from sandbox.bulkheads.watchdog import Watchdog, settle
 from sandbox.cli import logs
-from sandbox.cli.address import announced
-from sandbox.cli.wiring import controller, state_dir, token_verifier
+from sandbox.cli.folders import state_dir
+from sandbox.cli.hostcheck import promised
+from sandbox.cli.remote import announced
+from sandbox.cli.token import configuration
+from sandbox.cli.wiring import controller, token_verifier
 from sandbox.config import Settings, is_loopback
 from sandbox.errors import ConfigError, EngineUnavailable
-from sandbox.server.app import make_app
+from sandbox.server.application import make_app
 from sandbox.server.auth import security_settings
+from sandbox.server.connections import Connections, raise_descriptor_limit
 from sandbox.server.desk import Desk
 from sandbox.server.grants import LOCAL
+from sandbox.server.localtoken import server_token
 from sandbox.server.oauth import protected_resource
-from sandbox.server.tokens import server_token
-from sandbox.sessions import Caller, SessionManager
+from sandbox.sessions.manager import SessionManager
+from sandbox.sessions.models import Caller
 
 BACKLOG = 1024
 GRACE_S = 5
@@ -42,12 +46,13 @@ def serve(settings: Settings) -> None:
         SandboxError: It cannot start.
     """
     logs.configure(settings.log_level)
-    anyio.run(_serve, settings)
+    asyncio.run(_serve(settings))
 
 
 async def _serve(settings: Settings) -> None:
     folder = state_dir(settings)
     token = server_token(settings, folder)
+    connections = _connections(settings)
     with _listening(settings) as listener:
         url = _url(settings, listener)
         async with (
@@ -61,18 +66,20 @@ async def _serve(settings: Settings) -> None:
                 security=security_settings(settings),
                 check=lambda: _ready(manager),
                 resource=protected_resource(settings),
+                max_requests=settings.max_requests_per_principal,
             )
             config = uvicorn.Config(
                 app,
                 log_config=None,
                 access_log=False,
-                http="h11",  # bounds what is read before a token is: docs/adr/0006
                 server_header=False,
-                ws="none",
+                **connections.options(),
                 timeout_graceful_shutdown=GRACE_S,
             )
-            with announced(folder, url):
+            with announced(folder, url), Watchdog():
                 _greet(url, token, settings)
+                await say_what_is_promised(manager, settings)
+                settle()
                 logger.info("serving at %s/mcp/v1, state in %s", url, folder)
                 await _Server(config, desk).serve([listener])
             kept = len(manager.list(Caller(LOCAL)))
@@ -108,10 +115,24 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
+def _connections(settings: Settings) -> Connections:
+    """The connections that there may be, so that descriptors are left for everything else."""
+    most = min(settings.max_connections, raise_descriptor_limit() // 2)
+    return Connections(most, settings.max_connections_per_address or most * 3 // 4)
+
+
 async def _ready(manager: SessionManager) -> None:
     await manager.runtime.engine()
     if not manager.is_ready:
         raise EngineUnavailable("The sessions of the last controller are being taken over.")
+
+
+async def say_what_is_promised(manager: SessionManager, settings: Settings) -> None:
+    """Log it when the host has less than its sessions may use together."""
+    with suppress(EngineUnavailable):  # whoever opens a session is told
+        found = promised(await manager.runtime.engine(), settings, manager.policies)
+        if found.verdict == "warn":
+            logger.warning("%s; %s", found.detail, found.remedy)
 
 
 @contextmanager
@@ -122,16 +143,23 @@ def _listening(settings: Settings) -> Generator[socket.socket]:
             host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(BACKLOG)
     except OSError as exc:
-        raise ConfigError(
-            f"{settings.host}:{settings.port} cannot be bound: {exc.strerror}.",
-            remedy="Choose another with --port, or stop what listens there.",
-        ) from exc
+        raise _cannot_bind(settings, exc) from exc
     with listener:
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(BACKLOG)
+        except OSError as exc:
+            raise _cannot_bind(settings, exc) from exc
         yield listener
+
+
+def _cannot_bind(settings: Settings, reason: OSError) -> ConfigError:
+    return ConfigError(
+        f"{settings.host}:{settings.port} cannot be bound: {reason.strerror}.",
+        remedy="Choose another with --port, or stop what listens there.",
+    )
 
 
 def _url(settings: Settings, listener: socket.socket) -> str:
@@ -145,20 +173,13 @@ def _url(settings: Settings, listener: socket.socket) -> str:
 
 def _greet(url: str, token: str, settings: Settings) -> None:
     """Show the token with configuration to paste; on standard error, like the log."""
-    headers = {"Authorization": f"Bearer {token}"}
-    servers = {"sandbox": {"type": "http", "url": f"{url}/mcp/v1", "headers": headers}}
     lines = [
         "",
         f"  MCP    {url}/mcp/v1",
         f"  REST   {url}/mcp/v1/sessions",
         f"  Token  {token}",
         "",
-        "  Claude Code:",
-        f"    claude mcp add --transport http sandbox {url}/mcp/v1 "
-        f"--header 'Authorization: Bearer {token}'",
-        "  VS Code (.vscode/mcp.json):",
-        f"    {json.dumps({'servers': servers})}",
-        "",
+        *configuration(f"{url}/mcp/v1", token),
     ]
     if not is_loopback(settings.host):
         lines.insert(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import anyio
 from rich.console import Console
@@ -14,12 +12,14 @@ from rich.text import Text
 
 from sandbox.audit import recorded
 from sandbox.cli import exits, logs
+from sandbox.cli.tables import print_json
 from sandbox.cli.wiring import controller
 from sandbox.config import Settings
+from sandbox.container.checks import Check, NotProved
 from sandbox.errors import SandboxError
-from sandbox.proof import Check, NotProved
 from sandbox.server.grants import LOCAL
-from sandbox.sessions import Caller, SessionManager
+from sandbox.sessions.manager import SessionManager
+from sandbox.sessions.models import Caller
 
 ENGINE = "the engine says"
 INSIDE = "measured inside"
@@ -38,16 +38,8 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What a session of a policy came to.
-
-    Args:
-        policy: The policy's name.
-        runtime: What ran the container; empty when none was made.
-        rows: Each check.
-        reason: Why it is not proved; empty when it is.
-        remedy: What to do about it; empty when there is nothing to do.
-    """
+class PolicyProof:
+    """What a session of a policy came to; with a reason when it is not proved."""
 
     policy: str
     runtime: str
@@ -62,18 +54,13 @@ class Verdict:
 
 
 def verify(settings: Settings, names: Sequence[str], *, as_json: bool) -> int:
-    """Prove each policy, print the proofs, and return the exit code.
-
-    Args:
-        settings: Which engine, and where the policies are.
-        names: The policies; empty for all.
-        as_json: Print JSON at the end, and no tables.
+    """Prove these policies, or all, print the proofs, and return the exit code.
 
     Raises:
         SandboxError: No controller can start here.
     """
     logs.configure("error")
-    verdicts: list[Verdict] = []
+    verdicts: list[PolicyProof] = []
     console = Console(highlight=False)
 
     async def prove() -> None:
@@ -85,11 +72,11 @@ def verify(settings: Settings, names: Sequence[str], *, as_json: bool) -> int:
 
     anyio.run(prove)
     if as_json:
-        print(json.dumps([_plain(verdict) for verdict in verdicts], indent=2))
+        print_json([{**asdict(verdict), "ok": verdict.ok} for verdict in verdicts])
     return exits.OK if all(verdict.ok for verdict in verdicts) else exits.FAILED
 
 
-async def _verdicts(manager: SessionManager, names: Sequence[str]) -> AsyncIterator[Verdict]:
+async def _verdicts(manager: SessionManager, names: Sequence[str]) -> AsyncIterator[PolicyProof]:
     for name in dict.fromkeys(names or manager.policies.names()):
         with recorded(
             manager.audit,
@@ -104,7 +91,7 @@ async def _verdicts(manager: SessionManager, names: Sequence[str]) -> AsyncItera
         yield verdict
 
 
-async def _prove(manager: SessionManager, name: str) -> Verdict:
+async def _prove(manager: SessionManager, name: str) -> PolicyProof:
     """Open a session as any caller would; a session is open only once it is proved."""
     caller = Caller(LOCAL)
     try:
@@ -112,23 +99,19 @@ async def _prove(manager: SessionManager, name: str) -> Verdict:
     except SandboxError as exc:
         checks = exc.checks if isinstance(exc, NotProved) else ()
         source = INSIDE if isinstance(exc, NotProved) and exc.is_measured else ENGINE
-        return Verdict(name, "", _rows(source, checks), exc.message, exc.remedy)
+        return PolicyProof(name, "", _rows(source, checks), exc.message, exc.remedy)
     info = session.info(with_proof=True)
     measured = info.proof.checks if info.proof else ()
-    rows = (*_rows(ENGINE, session.inspected), *_rows(INSIDE, measured))
+    rows = (*_rows(ENGINE, session.sandbox.inspected), *_rows(INSIDE, measured))
     await manager.close(caller, info.session_id)
-    return Verdict(name, info.runtime, rows)
+    return PolicyProof(name, info.runtime, rows)
 
 
 def _rows(source: str, checks: Sequence[Check]) -> tuple[Row, ...]:
     return tuple(Row(source, check.name, check.expected, check.found, check.ok) for check in checks)
 
 
-def _plain(verdict: Verdict) -> dict[str, Any]:
-    return {**asdict(verdict), "ok": verdict.ok}
-
-
-def _print(console: Console, verdict: Verdict) -> None:
+def _print(console: Console, verdict: PolicyProof) -> None:
     if verdict.rows:
         table = Table("what", "must be", "is", "ok", title=verdict.policy, title_justify="left")
         table.columns[0].no_wrap = True

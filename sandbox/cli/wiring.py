@@ -3,111 +3,40 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, closing, contextmanager
+import time
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-from sandbox import images, resources
 from sandbox.audit import AuditLog
+from sandbox.cli.engines import container_runtime
+from sandbox.cli.folders import live_policies, policy_set, state_dir
 from sandbox.config import Settings
-from sandbox.errors import ConfigError, NotFound
-from sandbox.policy import DEFAULT_POLICY, LivePolicies, PolicySet, load
+from sandbox.container import images
+from sandbox.egress.machine import machine_egress
+from sandbox.egress.wayout import WayOut
+from sandbox.policy import PolicySet, seccomp_profile
 from sandbox.runtimes.base import ContainerRuntime
-from sandbox.runtimes.broker import SCHEME as BROKER
-from sandbox.runtimes.broker import BrokerRuntime
-from sandbox.runtimes.docker import DockerRuntime
-from sandbox.runtimes.docker import build as builder
-from sandbox.runtimes.docker.endpoint import find_endpoint
+from sandbox.runtimes.known import KnownEngine
+from sandbox.secrets import SecretStore
 from sandbox.server.grants import TokenVerifier, Verifiers
+from sandbox.server.localtoken import local_verifier
 from sandbox.server.oauth import AccessTokens
-from sandbox.server.tokens import local_verifier
-from sandbox.server.tokenstore import TokenStore
-from sandbox.sessions import SessionManager
-from sandbox.sessions.record import open_log
-from sandbox.sessions.state import SlotKind, prepare_state_directory, take_slot
-
-
-def state_dir(settings: Settings) -> Path:
-    """The state folder of the settings, made if need be.
-
-    Raises:
-        ConfigError: It cannot be used.
-    """
-    prepare_state_directory(settings.state_dir)
-    return settings.state_dir
-
-
-def policy_set(settings: Settings) -> PolicySet:
-    """The built-in policies and the operator's own.
-
-    Raises:
-        PolicyError: One of them is wrong.
-        NotFound: The default policy of the settings is not among them.
-    """
-    policies = load(*_policy_folders(settings))
-    policies.default = settings.default_policy or DEFAULT_POLICY
-    try:
-        policies.get()
-    except NotFound as exc:
-        raise NotFound(f"default_policy: {exc.message}", remedy=exc.remedy) from exc
-    return policies
-
-
-def live_policies(settings: Settings) -> LivePolicies:
-    """The same, kept up to date with their files.
-
-    Raises:
-        SandboxError: As of :func:`policy_set`, at the start only.
-    """
-    return LivePolicies(lambda: policy_set(settings), _policy_folders(settings))
-
-
-def _policy_folders(settings: Settings) -> list[Path]:
-    own = [] if settings.policies is None else [settings.policies]
-    return [resources.policies(), *own]
-
-
-def container_runtime(settings: Settings) -> ContainerRuntime:
-    """The engine of the settings, or the broker before one; nothing is sent to it yet.
-
-    Raises:
-        ConfigError: Its address cannot be used.
-    """
-    if settings.engine.startswith(BROKER):
-        return BrokerRuntime(settings.engine)
-    return docker_runtime(settings)
-
-
-def docker_runtime(settings: Settings) -> DockerRuntime:
-    """The engine of the settings itself; nothing is sent to it yet.
-
-    Raises:
-        ConfigError: Its address cannot be used.
-    """
-    return DockerRuntime.connect_engine(host=settings.engine, context=settings.engine_context)
-
-
-def image_client(settings: Settings) -> builder.ImageClient:
-    """A client to build images with on the engine of the settings; blocks.
-
-    Raises:
-        ConfigError: The engine's address cannot be used.
-        EngineUnavailable: The engine does not answer.
-    """
-    if settings.engine.startswith(BROKER):
-        raise ConfigError(
-            "A broker builds no images.", remedy="Build them where the engine itself can be used."
-        )
-    return builder.connect(find_endpoint(settings.engine, settings.engine_context, os.environ))
+from sandbox.server.tokens import TokenStore
+from sandbox.sessions.auditing import GatewayRecord, controller_log, open_log
+from sandbox.sessions.journal import Journal
+from sandbox.sessions.manager import SessionManager
+from sandbox.sessions.quotas import Quotas
+from sandbox.sessions.services import SessionServices, engine_calls, openings
+from sandbox.sessions.slots import Slot, SlotKind, take_slot
+from sandbox.sessions.usage import Usage
+from sandbox.workspaces.store import WorkspaceStore
 
 
 @asynccontextmanager
 async def token_verifier(settings: Settings, folder: Path) -> AsyncGenerator[TokenVerifier]:
     """Knows the tokens that a server takes: those given out, the local one, and OAuth's.
-
-    Args:
-        settings: What the controller is told.
-        folder: The state folder.
 
     Raises:
         ConfigError: The file of the tokens cannot be used.
@@ -132,12 +61,67 @@ def administration(settings: Settings) -> Generator[AuditLog]:
 
 
 @asynccontextmanager
-async def controller(settings: Settings, kind: SlotKind) -> AsyncGenerator[SessionManager]:
-    """A controller in a slot of the state folder.
+async def session_manager(
+    runtime: ContainerRuntime,
+    policies: PolicySet,
+    settings: Settings,
+    slot: Slot,
+    *,
+    keep: bool,
+    image_for: Callable[[str], str] = images.reference,
+    egress: WayOut | None = None,
+    clock: Callable[[], float] = time.time,
+) -> AsyncGenerator[SessionManager]:
+    """The sessions of a controller, with all that they need.
 
     Args:
-        settings: What it is told.
-        kind: ``serve`` keeps its sessions for the next one; the others close them at the end.
+        runtime: Where the containers are.
+        policies: What callers may ask for.
+        settings: What the controller is told.
+        slot: Its place in the state folder.
+        keep: Whether sessions outlive it, for the next controller of the slot.
+        image_for: The engine's reference of an image that a policy names.
+        egress: The way out that policies may open; None for that of this machine.
+        clock: Unix time, seconds.
+
+    Raises:
+        ConfigError: A file of the slot cannot be used.
+    """
+    with ExitStack() as undo:
+        audit = undo.enter_context(controller_log(slot, settings, policies, clock))
+        journal = undo.enter_context(closing(Journal(slot.journal)))
+        usage = undo.enter_context(closing(Usage(slot.usage, clock)))
+        quotas = Quotas(settings, usage, clock)
+        way_out = egress or machine_egress(settings, os.environ)
+        services = SessionServices(
+            owner=slot.owner,
+            runtime=runtime,
+            engine=KnownEngine(runtime),
+            image_for=image_for,
+            seccomp=seccomp_profile(),
+            roots=settings.roots,
+            journal=journal,
+            audit=audit,
+            opening=openings(),
+            calls=engine_calls(),
+            egress=replace(way_out, charge=quotas.charge_egress, record=GatewayRecord(audit)),
+            quotas=quotas,
+            secrets=SecretStore(settings.secrets_dir),
+            workspaces=WorkspaceStore(
+                slot.root / "workspaces",
+                quota_bytes=settings.workspace_quota_bytes,
+                most=settings.max_workspaces,
+            ),
+            keep=keep,
+            clock=clock,
+        )
+        async with SessionManager(services, policies, settings, slot) as manager:
+            yield manager
+
+
+@asynccontextmanager
+async def controller(settings: Settings, kind: SlotKind) -> AsyncGenerator[SessionManager]:
+    """A controller in a slot of the state folder; only ``serve`` leaves its sessions to the next.
 
     Raises:
         SandboxError: It cannot start.
@@ -147,8 +131,8 @@ async def controller(settings: Settings, kind: SlotKind) -> AsyncGenerator[Sessi
     images.recipes()  # read now, not while the first caller waits for a session
     try:
         with take_slot(state_dir(settings), kind) as slot:
-            async with SessionManager(
-                runtime, policies, settings, slot, keep_sessions=kind == "serve"
+            async with session_manager(
+                runtime, policies, settings, slot, keep=kind == "serve"
             ) as manager:
                 yield manager
     finally:

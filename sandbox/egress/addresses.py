@@ -8,15 +8,10 @@ what they lead to is decided by some router, not by what they look like.
 
 from __future__ import annotations
 
-from ipaddress import (
-    IPv4Address,
-    IPv4Network,
-    IPv6Address,
-    IPv6Network,
-    ip_network,
-)
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_network
 
-Address = IPv4Address | IPv6Address
+from sandbox.policy.destinations import Address
+
 Network = IPv4Network | IPv6Network
 
 OWN = "one of the controller's own addresses"

@@ -12,13 +12,16 @@ import ssl
 
 import h11
 
-from sandbox.egress.asking import Plain
+from sandbox.bulkheads.bulkhead import Section
+from sandbox.egress.clients import Plain
+from sandbox.egress.dialing import Unreachable
 from sandbox.egress.heads import answer_head
 from sandbox.egress.meter import Meter
-from sandbox.egress.outward import Unreachable
 from sandbox.errors import InfrastructureError
 
 PIECE_BYTES = 65_472
+CHUNKS_AT_ONCE = 64
+"""Small pieces of a body that are passed on before everything else has its turn."""
 MAX_ANSWER_HEAD = 64 * 1024
 HANDSHAKE_TIMEOUT_S = 10.0
 
@@ -80,6 +83,7 @@ class _Passing:
         self._writer = writer
         self._meter = meter
         self._is_answered = False
+        self._parsed = 0
 
     async def run(self, head: h11.Request) -> None:
         try:
@@ -96,7 +100,7 @@ class _Passing:
 
     async def _send_body(self) -> None:
         while True:
-            event = self._client.next_event()
+            event = await self._next(self._client)
             if event is h11.NEED_DATA:
                 self._client.receive_data(await self._inbound.read())
             elif isinstance(event, h11.Data):
@@ -107,7 +111,7 @@ class _Passing:
 
     async def _answer(self) -> None:
         while True:
-            match event := self._server.next_event():
+            match event := await self._next(self._server):
                 case h11.NEED_DATA:
                     data = await self._reader.read(PIECE_BYTES)
                     self._meter.received(len(data))
@@ -129,6 +133,16 @@ class _Passing:
                 case _:
                     await self._reply(h11.EndOfMessage())
                     return
+
+    async def _next(
+        self, parser: h11.Connection
+    ) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        """What comes next; every so often after a turn for all else, for one piece may be many."""
+        self._parsed += 1
+        if self._parsed % CHUNKS_AT_ONCE == 0:
+            await asyncio.sleep(0)
+        with Section("a message of HTTP", self._inbound.session_id):
+            return parser.next_event()
 
     async def _send(self, event: h11.Event) -> None:
         data = self._server.send(event)

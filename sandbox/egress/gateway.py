@@ -9,28 +9,31 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import cast
 
-from sandbox.denials import UNREACHABLE, Denial, DenialLog
-from sandbox.egress.addresses import Address
-from sandbox.egress.asking import read_asked
+from sandbox.bulkheads.shares import Owner
+from sandbox.egress.clients import read_asked
+from sandbox.egress.dialing import Unreachable
 from sandbox.egress.heads import BadHead
 from sandbox.egress.hosts import MAX_HOST
 from sandbox.egress.inbound import Inbound
 from sandbox.egress.meter import Meter, OverLimit
 from sandbox.egress.models import MAX_ADDED_RULES, NetworkInfo, Tightening
-from sandbox.egress.outward import Unreachable
 from sandbox.egress.passage import Passage
-from sandbox.egress.rules import Request, Rules, Verdict, in_words
-from sandbox.egress.surroundings import Egress, Seen
-from sandbox.egress.tunnel import Refused
-from sandbox.errors import InvalidRequest, QuotaExceeded, SandboxError
-from sandbox.link import Stream, printable
+from sandbox.egress.rules import NetworkRules, Verdict, in_words
+from sandbox.egress.tunnel import Refused, refusal
+from sandbox.egress.wayout import Seen, WayOut
+from sandbox.errors import InvalidRequest, QuotaExceeded, SandboxError, TooMuchWork
+from sandbox.link.link import Stream, printable
+from sandbox.outputs.denials import UNREACHABLE, Denial, DenialLog
+from sandbox.outputs.redaction import Redactor
 from sandbox.policy import Policy
+from sandbox.policy.destinations import Address, Request
 
 OP = "egress"
 HEAD_TIMEOUT_S = 10.0
 """For a client to say what it wants."""
 LINGER_S = 2.0
 """For a client to take a refusal."""
+SHARE_RULE = "built-in: share of connections"
 MAX_TOLD = 16
 """Connections over the limit that are still told why; those beyond are cut at once."""
 
@@ -46,6 +49,7 @@ class Gateway:
         policy: What it may reach.
         egress: What all gateways of a controller share.
         tightened: What was taken away since it was opened.
+        redactor: Knows the session's secrets, which nothing that is told of it shows.
     """
 
     def __init__(
@@ -53,20 +57,25 @@ class Gateway:
         session_id: str,
         principal: str,
         policy: Policy,
-        egress: Egress,
+        egress: WayOut,
         tightened: Tightening,
+        redactor: Redactor | None = None,
     ) -> None:
         self.denials = DenialLog()
         self._session_id = session_id
         self._principal = principal
+        self._owner = Owner(principal, session_id)
+        self._shown = (redactor or Redactor()).text
         self._egress = egress
         self._policy = policy.name
         self._policy_digest = policy.digest
         self._limits = policy.network.limits
-        self._rules = Rules(policy.name, policy.network, addresses=egress.addresses)
+        self._rules = NetworkRules(policy.name, policy.network, addresses=egress.addresses)
         self._meter = Meter(self._limits, lambda size: egress.charge(principal, size))
         self._passing: dict[Passage, asyncio.Task[None]] = {}
         self._cut: dict[Passage, Verdict] = {}
+        self._over = 0
+        """Connections over a limit that are still here."""
         self._set(tightened)
 
     # --- for the session
@@ -77,7 +86,7 @@ class Gateway:
         return NetworkInfo(
             mode="gateway" if allow else "none",
             allow=allow,
-            deny=tuple(str(rule) for _, rule in self._rules.denials()),
+            deny=tuple(self._shown(str(rule)) for _, rule in self._rules.denials()),
             is_tightened=self.tightened != Tightening(),
             connections=self._meter.connections,
             open_connections=len(self._passing),
@@ -132,8 +141,8 @@ class Gateway:
             raise InvalidRequest(f"A stream from inside can only be for {OP!r}.")
         try:
             with self._counted() as over:
-                if over is None or self._meter.open <= self._limits.connections + MAX_TOLD:
-                    is_over = await self._serve(Inbound(stream), over)
+                if over is None or self._over <= MAX_TOLD:
+                    is_over = await self._serve(Inbound(stream, self._session_id), over)
                 else:
                     self._note(None, over)
                     is_over = False
@@ -148,15 +157,23 @@ class Gateway:
     @contextmanager
     def _counted(self) -> Generator[Verdict | None]:
         """Count a connection while the block runs; yields why it is one too many."""
+        places = self._egress.places
+        over: Verdict | None = None
         try:
-            try:
-                self._meter.begin()
-            except OverLimit as exc:
-                yield _of_limit(exc)
-            else:
-                yield None
+            self._meter.begin()
+        except OverLimit as exc:
+            over = _of_limit(exc)
+        else:
+            if why := places.take(self._owner):
+                over = Verdict(False, SHARE_RULE, why, "Use fewer connections, or wait")
+        self._over += over is not None
+        try:
+            yield over
         finally:
+            self._over -= over is not None
             self._meter.end()
+            if over is None:
+                places.give(self._owner)
 
     async def _serve(self, inbound: Inbound, over: Verdict | None) -> bool:
         """Serve one connection; whether it came to its end, so that nothing is left to reset."""
@@ -170,6 +187,9 @@ class Gateway:
         except BadHead as exc:
             self._note_bad(exc)
             return await _lingered(inbound)
+        except TooMuchWork as exc:
+            self._note(None, _of_work(exc))
+            return False
         if asked is None:
             return False
         passage = Passage(
@@ -178,8 +198,7 @@ class Gateway:
             rules=lambda: self._rules,
             egress=self._egress,
             meter=self._meter,
-            session_id=self._session_id,
-            principal=self._principal,
+            owner=self._owner,
         )
         if over is not None:
             await self._refuse(passage, over)
@@ -212,7 +231,7 @@ class Gateway:
             given, rule = await passage.admit()
             with await passage.connect(rule) as outside:
                 self._meter.connections += 1
-                self._see(passage.request, given, passage.pins)
+                self._keep(given, passage.request.host.text, passage.request.port, passage.pins)
                 await passage.carry(rule, outside)
         except Refused as exc:
             await self._refuse(passage, exc.verdict)
@@ -224,6 +243,9 @@ class Gateway:
             self._note_bad(exc)
         except OverLimit as exc:
             self._note(passage.request, _of_limit(exc))
+            return False
+        except TooMuchWork as exc:
+            self._note(passage.request, _of_work(exc))
             return False
         else:
             return await inbound.drained()
@@ -238,64 +260,44 @@ class Gateway:
         try:
             self._egress.record.require()
         except SandboxError as exc:
-            raise Refused(Verdict(False, "built-in: on record", exc.message, exc.remedy)) from exc
+            raise refusal("built-in: on record", exc.message, exc.remedy) from exc
 
     # --- what is told
 
     def _note_bad(self, exc: BadHead) -> None:
-        verdict = Verdict(False, "built-in: malformed request", exc.reason)
-        self._keep(None, verdict, printable(exc.host, MAX_HOST), exc.port, ())
+        self._keep(Verdict(False, "built-in: malformed request", exc.reason), exc.host, exc.port)
 
     def _note(
         self, request: Request | None, verdict: Verdict, pins: tuple[Address, ...] = ()
     ) -> None:
-        """Keep that something did not pass, for the results of calls and for the record."""
+        """Keep that something did not pass."""
         host, port = ("?", 0) if request is None else (request.host.text, request.port)
-        self._keep(request, verdict, host, port, pins)
+        self._keep(verdict, host, port, pins)
 
-    def _keep(
-        self,
-        request: Request | None,
-        verdict: Verdict,
-        host: str,
-        port: int,
-        pins: tuple[Address, ...],
-    ) -> None:
-        self.denials.add(
-            Denial(
-                host=host,
-                port=port,
-                rule=verdict.rule,
-                reason=verdict.reason,
-                remedy=verdict.remedy,
-            )
-        )
-        self._egress.record.saw(self._seen(request, verdict, host, port, pins))
+    def _keep(self, verdict: Verdict, host: str, port: int, pins: tuple[Address, ...] = ()) -> None:
+        """Keep a verdict for the record, and for the results of calls if something did not pass.
 
-    def _see(self, request: Request, verdict: Verdict, pins: tuple[Address, ...]) -> None:
-        self._egress.record.saw(self._seen(request, verdict, request.host.text, request.port, pins))
-
-    def _seen(
-        self,
-        request: Request | None,
-        verdict: Verdict,
-        host: str,
-        port: int,
-        pins: tuple[Address, ...],
-    ) -> Seen:
-        return Seen(
+        Whatever is told of a connection is told from here, and without the session's secrets.
+        """
+        seen = Seen(
             session_id=self._session_id,
             principal=self._principal,
-            request=request,
-            host=host,
+            host=printable(self._shown(host), MAX_HOST),
             port=port,
             allowed=verdict.allowed,
-            rule=verdict.rule,
-            reason=verdict.reason,
+            rule=self._shown(verdict.rule),
+            reason=self._shown(verdict.reason),
             addresses=pins,
             policy=self._policy,
             policy_digest=self._policy_digest,
         )
+        if not verdict.allowed:
+            remedy = self._shown(verdict.remedy)
+            denial = Denial(
+                host=seen.host, port=port, rule=seen.rule, reason=seen.reason, remedy=remedy
+            )
+            self.denials.add(denial)
+        self._egress.record.saw(seen)
 
 
 def _of_limit(exc: OverLimit) -> Verdict:
@@ -305,6 +307,10 @@ def _of_limit(exc: OverLimit) -> Verdict:
         exc.reason,
         "Use fewer or smaller connections, or wait" if exc.limit != "bytes" else "",
     )
+
+
+def _of_work(exc: TooMuchWork) -> Verdict:
+    return Verdict(False, "built-in: work", exc.message.rstrip("."))
 
 
 async def _lingered(inbound: Inbound) -> bool:

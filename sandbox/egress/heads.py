@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 import h11
 
-from sandbox.egress.hosts import BadHost, Host, parse_authority
-from sandbox.egress.rules import Request
+from sandbox.egress.hosts import BadHost, parse_authority
+from sandbox.policy.destinations import Host, Request
 
 MAX_HEAD = 16 * 1024
 """Of a request's line and headers."""
@@ -30,6 +30,14 @@ _HOP_BY_HOP = frozenset(
     )
 )
 _LENGTHS = (b"content-length", b"transfer-encoding")
+# What servers, and what stands before them, take for another method, path or host than the request
+# names: the frameworks' own names, and those of whole families.
+_OVERRIDE = re.compile(
+    rb"(x-)?forwarded(-.*)?|(x-)?(original|rewrite|rewritten|override|real|proxy)-(url|uri|path"
+    rb"|host|method|request)|x-(http-)?(method|path|url|uri|host|request-uri|rewrite)"
+    rb"|x-.*-override|x-envoy-original-.*|request-uri"
+)
+_FRAMING = _HOP_BY_HOP | {*_LENGTHS, b"trailer"}
 _METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
 
 
@@ -73,6 +81,8 @@ def parse_head(raw: bytes) -> tuple[h11.Request, h11.Connection]:
         raise BadHead("the request is not HTTP/1.1")
     # As they came, for h11 makes one of what agrees.
     fields = [line.lower().partition(b":")[::2] for line in raw.split(b"\r\n")[1:]]
+    if any(b"_" in name and _hyphened(name) in _FRAMING for name, _ in fields):
+        raise BadHead("the request has a header that says where it ends, written with `_`")
     lengths = [value for name, value in fields if name in _LENGTHS]
     if len(lengths) > 1 or b"," in b"".join(lengths) or (lengths and head.method == b"CONNECT"):
         raise BadHead("the request says its length more than once, or where it has none")
@@ -116,7 +126,15 @@ def plain_target(head: h11.Request, tunnel: Request | None) -> tuple[Request, h1
         text = f"/{text}"
     if not _PATH.fullmatch(text) or "#" in text:
         raise BadHead("the request's path is malformed", host.text, port)
-    request = Request(host, port, head.method.decode(), text.partition("?")[0], has_port)
+    overrides = (name for name, _ in head.headers if _OVERRIDE.fullmatch(_hyphened(name)))
+    request = Request(
+        host,
+        port,
+        head.method.decode(),
+        text.partition("?")[0],
+        has_port,
+        next(overrides, b"").decode("latin-1"),
+    )
     said = f"{host}" if port == 80 else f"{request}"
     headers = [(b"Host", said.encode()), *_end_to_end(head.headers.raw_items())]
     return request, h11.Request(
@@ -136,6 +154,11 @@ def with_header(head: h11.Request, name: str, value: str) -> h11.Request:
     return h11.Request(
         method=head.method, target=head.target, headers=[*kept, (name.encode(), value.encode())]
     )
+
+
+def _hyphened(name: bytes) -> bytes:
+    """A header's name as gateways to CGI and its like make one of it."""
+    return name.strip().lower().replace(b"_", b"-")
 
 
 def _end_to_end(headers: Headers) -> Headers:

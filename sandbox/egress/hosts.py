@@ -7,12 +7,11 @@ octal, hexadecimal or short forms, zones, user names, control characters.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
 import idna
 
-from sandbox.egress.addresses import Address
+from sandbox.policy.destinations import Host
 
 MAX_HOST = 255
 MAX_NAME = 253
@@ -23,22 +22,6 @@ _PORT = re.compile(r"[0-9]{1,5}")
 
 class BadHost(ValueError):
     """What was asked for is no host that could be connected to; the text says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Host:
-    """A host in its one form: an ASCII name in lower case without a dot at its end, or an address.
-
-    Args:
-        text: The name, or the address in its canonical form.
-        address: The address; None for a name.
-    """
-
-    text: str
-    address: Address | None = None
-
-    def __str__(self) -> str:
-        return f"[{self.text}]" if isinstance(self.address, IPv6Address) else self.text
 
 
 def parse_host(text: str) -> Host:
@@ -95,18 +78,6 @@ def parse_authority(text: str, default_port: int | None = None) -> tuple[Host, i
             raise BadHost("its port is missing")
         return parse_host(text), default_port
     return parse_host(text[:colon]), parse_port(text[colon + 1 :])
-
-
-def matches(pattern: str, name: str) -> bool:
-    """Whether a name is what a rule names: exactly, or below ``*.``; never the ``*.``'s own name.
-
-    Args:
-        pattern: A domain in lower case, or one behind ``*.``.
-        name: The name of a :class:`Host`.
-    """
-    if pattern.startswith("*."):
-        return name.endswith(pattern[1:]) and len(name) > len(pattern) - 1
-    return name == pattern
 
 
 def _ascii(text: str) -> str:

@@ -2,48 +2,51 @@
 
 from __future__ import annotations
 
-from sandbox import wire
+import asyncio
+
 from sandbox.errors import ProtocolError
-from sandbox.link import Stream
+from sandbox.link import wire
+from sandbox.link.link import Stream
 
 
 class Inbound:
     """A stream of the link read like a socket, with what is peeked at kept.
 
+    Each piece that is received lets everything else go on before it: a full inbox is no reason to
+    hold up others.
+
     Args:
         stream: The stream that the supervisor opened for one connection.
+        session_id: The session whose bytes they are.
     """
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, session_id: str) -> None:
         self._stream = stream
-        self._kept = bytearray()
+        self.session_id = session_id
+        self.kept = bytearray()
+        """What has come and was not taken yet; only read by others."""
         self._is_over = False
 
-    @property
-    def kept(self) -> bytes:
-        """What has come and was not taken yet."""
-        return bytes(self._kept)
-
-    async def more(self) -> bool:
-        """Wait until more has come; false at the end.
+    async def more(self) -> bytes:
+        """Wait for the next piece, which is kept; empty at the end.
 
         Raises:
             SandboxError: The connection was given up inside, or the link ended.
             ProtocolError: Something else than bytes came.
         """
         data = await self._receive()
-        self._kept += data
-        return bool(data)
+        self.kept += data
+        return data
 
     def take(self, size: int) -> bytes:
         """Take bytes that have come."""
-        taken = bytes(self._kept[:size])
-        del self._kept[:size]
+        taken = bytes(self.kept[:size])
+        del self.kept[:size]
         return taken
 
     async def read(self) -> bytes:
         """The next bytes, as many as there are; empty at the end."""
-        return self.take(len(self._kept)) if self._kept else await self._receive()
+        return self.take(len(self.kept)) if self.kept else await self._receive()
 
     async def write(self, data: bytes) -> None:
         """Send bytes, waiting while the other side does not take them."""
@@ -61,6 +64,7 @@ class Inbound:
 
     async def _receive(self) -> bytes:
         while not self._is_over:
+            await asyncio.sleep(0)
             message = await self._stream.receive()
             if message is None:
                 self._is_over = True

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from sandbox.egress.addresses import Address
-from sandbox.egress.rules import Request, Rules, Verdict, verdict, verdict_on_address
-from sandbox.egress.surroundings import Egress
+from sandbox.bulkheads.shares import Owner
+from sandbox.egress.rules import NetworkRules, Verdict, verdict, verdict_on_address
+from sandbox.egress.wayout import WayOut
+from sandbox.policy.destinations import Address, Request
 
 Consider = Callable[[Verdict], Awaitable[Verdict]]
 
 
 async def judge(
-    rules: Callable[[], Rules],
+    rules: Callable[[], NetworkRules],
     request: Request,
-    egress: Egress,
+    egress: WayOut,
     *,
+    owner: Owner,
     consider: Consider | None = None,
 ) -> tuple[Verdict, tuple[Address, ...]]:
     """Judge a request by all that can be known without connecting.
 
     Args:
         rules: What decides, as it is at each moment.
-        request: Where a client wants to go.
-        egress: What all gateways share.
         consider: Called with a verdict that allows by name, before the name is resolved; what it
             returns counts. None: the verdict itself does.
 
@@ -35,7 +35,7 @@ async def judge(
         Unreachable: The name does not resolve.
     """
     now = rules()
-    given = verdict(now, request, await egress.services.known(now.services))
+    given = verdict(now, request, await egress.services.known(now.network.services))
     if given.allowed and consider is not None:
         given = await consider(given)
     rule = given.allow
@@ -46,7 +46,7 @@ async def judge(
     elif request.host.address is not None:
         addresses = (request.host.address,)
     else:
-        addresses = await egress.resolver.resolve(request.host.text)
+        addresses = await egress.resolver.resolve(request.host.text, owner)
     for address in addresses:
         found = verdict_on_address(rules(), request, given, address, egress.dialer.is_own)
         if not found.allowed:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import resource
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 
 from sandbox.config import Settings
+from sandbox.container.variables import CA_FILE, CA_VARIABLES
 from sandbox.egress.certificates import bundle
-from sandbox.egress.outward import SystemDialer, SystemResolver
+from sandbox.egress.dialing import SystemDialer, SystemResolver
 from sandbox.egress.packageindex import PackageIndex, fetcher
-from sandbox.egress.surroundings import Egress
+from sandbox.egress.wayout import WayOut, shares_of_connections
 from sandbox.policy import Policy
-from sandbox.spec import CA_FILE, CA_VARIABLES
 
 
-def machine_egress(settings: Settings, env: Mapping[str, str]) -> Egress:
+def machine_egress(settings: Settings, env: Mapping[str, str]) -> WayOut:
     """What the gateways of a controller on this machine share.
 
     Args:
@@ -32,13 +33,14 @@ def machine_egress(settings: Settings, env: Mapping[str, str]) -> Egress:
     def tls() -> ssl.SSLContext:
         return ssl.create_default_context(cadata=certificates.decode() or None)
 
-    return Egress(
+    return WayOut(
         resolver=SystemResolver(),
         dialer=SystemDialer(),
         services=PackageIndex(fetcher(tls)),
         addresses=settings.addresses,
         certificates=certificates,
         tls=tls,
+        places=shares_of_connections(resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
     )
 
 
@@ -55,12 +57,11 @@ class Outfit:
     certificates: bytes = b""
 
 
-async def outfit(egress: Egress, policy: Policy) -> Outfit:
+async def outfit(egress: WayOut, policy: Policy) -> Outfit:
     """What a session of a policy is given; nothing when it may reach nothing."""
     if policy.network.is_none:
         return Outfit()
-    services = frozenset(rule.service for rule in policy.network.allow if rule.service)
-    variables = dict(await egress.services.variables(services))
+    variables = dict(await egress.services.variables(policy.network.services))
     if egress.certificates:
         variables |= dict.fromkeys(CA_VARIABLES, CA_FILE)
     return Outfit(variables, egress.certificates)

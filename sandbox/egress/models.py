@@ -8,9 +8,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sandbox.denials import Denial
 from sandbox.errors import InvalidRequest
-from sandbox.link import printable
+from sandbox.link.link import printable
+from sandbox.outputs.denials import Denial
 from sandbox.policy.network import DenyRule
 
 MAX_ADDED_RULES = 200

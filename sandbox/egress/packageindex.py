@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import logging
 import ssl
 import time
 import urllib.request
@@ -19,12 +20,11 @@ from html.parser import HTMLParser
 from typing import Any, cast
 from urllib.parse import unquote, urljoin, urlsplit
 
-import anyio.to_thread
-
 from sandbox import pipindex
 from sandbox.egress.hosts import BadHost, parse_authority
-from sandbox.egress.rules import Service, Target
+from sandbox.egress.threads import in_thread
 from sandbox.pipindex import PipIndex
+from sandbox.policy.destinations import Service, Target
 
 NAME = "package-index"
 PAGE = "pip"
@@ -32,8 +32,12 @@ PAGE = "pip"
 KEEP_S = 3600.0
 KEEP_PROBLEM_S = 15.0
 FETCH_TIMEOUT_S = 20.0
+WAIT_S = 5.0
+"""For what is being looked up; who has waited so long gets what is known."""
 MAX_PAGE_BYTES = 16 * 1024 * 1024
 MAX_TARGETS = 16
+logger = logging.getLogger(__name__)
+
 _ACCEPT = "application/vnd.pypi.simple.v1+json, text/html;q=0.5"
 
 
@@ -81,21 +85,33 @@ class PackageIndex:
         self._configured = configured
         self._built_in = built_in
         self._clock = clock
-        self._index: PipIndex | None = None
-        self._service = Service(problem="its hosts have not been looked up yet")
+        self._index = PipIndex()
+        self._service = Service(problem="its hosts are still being looked up")
         self._good_until = float("-inf")
-        self._one_at_a_time = asyncio.Lock()
+        self._reading: asyncio.Future[PipIndex] | None = None
+        self._fetching: asyncio.Future[Service] | None = None
 
     async def known(self, names: frozenset[str]) -> Mapping[str, Service]:
-        """See ``Services`` of ``sandbox.egress.surroundings``."""
-        return {NAME: await self._known()} if NAME in names else {}
-
-    async def variables(self, names: frozenset[str]) -> Mapping[str, str]:
-        """What tells pip inside to use the same index, without credentials."""
+        """See ``Services`` of ``sandbox.egress.wayout``: what is known after a short wait."""
         if NAME not in names:
             return {}
-        async with self._one_at_a_time:
-            index = await self._read()
+        await _at_most(WAIT_S, self._refreshed())
+        return {NAME: self._service}
+
+    async def variables(self, names: frozenset[str]) -> Mapping[str, str]:
+        """What tells pip inside to use the same index, without credentials.
+
+        No network is asked for that. The index's hosts begin to be looked up, for whoever will
+        want to know them next.
+        """
+        if NAME not in names:
+            return {}
+        self._refreshed()
+        if self._reading is not None and not self._index.index_url:
+            await _at_most(WAIT_S, self._reading)
+        index = self._index
+        if not index.index_url:
+            logger.warning("a session opens without an index for pip, which is not known yet")
         variables = {
             "PIP_INDEX_URL": _without_login(index.index_url),
             "PIP_EXTRA_INDEX_URL": " ".join(map(_without_login, index.extra_index_urls)),
@@ -103,22 +119,27 @@ class PackageIndex:
         }
         return {name: value for name, value in variables.items() if value}
 
-    async def _known(self) -> Service:
-        if self._clock() < self._good_until:
-            return self._service
-        async with self._one_at_a_time:
-            if self._clock() >= self._good_until:
-                self._index = None
-                index = await self._read()
-                self._service = await anyio.to_thread.run_sync(self._look_up, index)
-                keep_s = KEEP_PROBLEM_S if self._service.problem else KEEP_S
-                self._good_until = self._clock() + keep_s
-        return self._service
+    def _refreshed(self) -> asyncio.Future[Service]:
+        """What is known, once it is; looked up in threads while it is not, or is old."""
+        if self._fetching is None or (self._fetching.done() and self._clock() >= self._good_until):
+            self._reading = in_thread(self._read_configuration, "package-index")
+            self._fetching = asyncio.get_running_loop().create_future()
+            self._reading.add_done_callback(self._was_read)
+        return self._fetching
 
-    async def _read(self) -> PipIndex:
-        if self._index is None:
-            self._index = await anyio.to_thread.run_sync(self._read_configuration)
-        return self._index
+    def _was_read(self, reading: asyncio.Future[PipIndex]) -> None:
+        if (exc := reading.exception()) is not None:
+            self._was_fetched(Service(problem=f"pip's configuration cannot be read: {exc}"))
+            return
+        self._index = index = reading.result()
+        looking = in_thread(lambda: self._look_up(index), "package-index")
+        looking.add_done_callback(lambda done: self._was_fetched(_result(done)))
+
+    def _was_fetched(self, service: Service) -> None:
+        self._service = service
+        self._good_until = self._clock() + (KEEP_PROBLEM_S if service.problem else KEEP_S)
+        if self._fetching is not None and not self._fetching.done():
+            self._fetching.set_result(service)
 
     def _read_configuration(self) -> PipIndex:
         found = self._configured()
@@ -144,6 +165,16 @@ class PackageIndex:
         return Service(frozenset(targets))
 
 
+async def _at_most(wait_s: float, future: asyncio.Future[Any]) -> None:
+    """Wait for what others may wait for too; giving up ends it for nobody."""
+    await asyncio.wait([future], timeout=wait_s)
+
+
+def _result(done: asyncio.Future[Service]) -> Service:
+    exc = done.exception()
+    return done.result() if exc is None else Service(problem=f"it cannot be looked up: {exc}")
+
+
 def fetcher(tls: Callable[[], ssl.SSLContext]) -> Fetch:
     """A fetcher that trusts what this context does."""
 
@@ -160,9 +191,14 @@ def fetcher(tls: Callable[[], ssl.SSLContext]) -> Fetch:
             token = base64.b64encode(login.encode()).decode()
             request.add_unredirected_header("Authorization", f"Basic {token}")
         with urllib.request.urlopen(request, timeout=FETCH_TIMEOUT_S, context=context) as answer:  # noqa: S310
-            raw: bytes = answer.read(MAX_PAGE_BYTES + 1)
-            if len(raw) > MAX_PAGE_BYTES:
-                raise ValueError("its page is too large")
+            raw = bytearray()
+            until = time.monotonic() + FETCH_TIMEOUT_S
+            while piece := answer.read1(65_536):
+                raw += piece
+                if len(raw) > MAX_PAGE_BYTES:
+                    raise ValueError("its page is too large")
+                if time.monotonic() > until:
+                    raise TimeoutError("its page does not come to an end")
             kind = str(answer.headers.get_content_type())
             return Page(str(answer.geturl()), kind.endswith("json"), raw.decode("utf-8", "replace"))
 

@@ -7,17 +7,18 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from sandbox.egress.addresses import Address
-from sandbox.egress.asking import Asked, Plain, read_plain
+from sandbox.bulkheads.shares import Owner
+from sandbox.egress.clients import Asked, Plain, read_plain
+from sandbox.egress.dialing import connect_any
 from sandbox.egress.forward import forward
 from sandbox.egress.heads import with_header
 from sandbox.egress.inbound import Inbound
 from sandbox.egress.judging import judge
 from sandbox.egress.meter import Meter
-from sandbox.egress.outward import connect_any
-from sandbox.egress.rules import DEFAULT_RULE, Rules, Verdict, denied, objection
-from sandbox.egress.surroundings import Egress, Question
-from sandbox.egress.tunnel import Refused, first_bytes, relay, starts_with_tls
+from sandbox.egress.rules import DEFAULT_RULE, NetworkRules, Verdict, denied
+from sandbox.egress.tunnel import Refused, first_bytes, refusal, relay, starts_with_tls
+from sandbox.egress.wayout import Question, WayOut
+from sandbox.policy.destinations import Address
 from sandbox.policy.network import AllowRule
 
 FIRST_BYTES_TIMEOUT_S = 10.0
@@ -30,12 +31,8 @@ class Passage:
 
     Args:
         inbound: The sandbox's side.
-        asked: What the client asked for.
         rules: The session's rules as they are now.
         egress: What all gateways share.
-        meter: Counts what passes.
-        session_id: The session.
-        principal: Whose it is.
     """
 
     def __init__(
@@ -43,11 +40,10 @@ class Passage:
         inbound: Inbound,
         asked: Asked,
         *,
-        rules: Callable[[], Rules],
-        egress: Egress,
+        rules: Callable[[], NetworkRules],
+        egress: WayOut,
         meter: Meter,
-        session_id: str,
-        principal: str,
+        owner: Owner,
     ) -> None:
         self.request = asked.request
         self.pins: tuple[Address, ...] = ()
@@ -59,8 +55,7 @@ class Passage:
         self._rules = rules
         self._egress = egress
         self._meter = meter
-        self._session_id = session_id
-        self._principal = principal
+        self._owner = owner
 
     async def admit(self) -> tuple[Verdict, AllowRule]:
         """Judge the request by all that can be known before connecting.
@@ -73,7 +68,11 @@ class Passage:
             Unreachable: Its name does not resolve.
         """
         given, self.pins = await judge(
-            self._rules, self.request, self._egress, consider=self._considered
+            self._rules,
+            self.request,
+            self._egress,
+            owner=self._owner,
+            consider=self._considered,
         )
         if not given.allowed or given.allow is None:
             raise Refused(given)
@@ -90,9 +89,7 @@ class Passage:
             Unreachable: Nobody answers there.
             Refused: The rules have become narrower meanwhile.
         """
-        port = self.request.port
-        if rule.secret is not None and not self.request.has_port:
-            port = rule.effective_ports[0]
+        port = rule.port_for(self.request)
         outside = await connect_any(self._egress.dialer, self.request.host, self.pins, port)
         if (refused := self.denied_now()) is not None:
             outside.close()
@@ -119,13 +116,13 @@ class Passage:
             plain = await _in_time(read_plain(inbound, request))
             if plain is not None:
                 self._untold = plain
-                if (why := objection(rule, plain.request, {})) is not None:
-                    raise Refused(Verdict(False, DEFAULT_RULE, f"the policy {why}"))
+                if (why := rule.objection(plain.request, {})) is not None:
+                    raise refusal(DEFAULT_RULE, f"the policy {why}")
                 await self._forward(plain, rule, outside)
             return
         first = first_bytes(inbound, self._rules(), request, rule)
-        is_named = request.host.address is None and rule.address is None
-        await relay(inbound, outside, self._meter, _in_time(first) if is_named else first)
+        first = _in_time(first) if rule.is_by_name(request) else first
+        await relay(inbound, outside, self._meter, first)
 
     async def tell(self, verdict: Verdict, *, is_denied: bool) -> None:
         """Tell the client why there is no answer, if it still expects one."""
@@ -138,15 +135,12 @@ class Passage:
     async def _forward(self, plain: Plain, rule: AllowRule, outside: socket.socket) -> None:
         head, tls = plain.head, None
         if rule.secret is not None:
-            value = await self._egress.secrets.get(self._session_id, rule.secret)
+            value = await self._egress.secrets.get(self._owner.session_id, rule.secret)
             if value is None:
-                raise Refused(
-                    Verdict(
-                        False,
-                        f"secret {rule.secret}",
-                        f"the controller has no secret {rule.secret!r}",
-                        "The operator has to give it to the controller",
-                    )
+                raise refusal(
+                    f"secret {rule.secret}",
+                    f"the controller has no secret {rule.secret!r}",
+                    "The operator has to give it to the controller",
                 )
             head = with_header(head, rule.header, f"{rule.prefix}{value}")
             tls = self._egress.tls()
@@ -159,8 +153,8 @@ class Passage:
         request = self.request
         answer = await self._egress.approver.ask(
             Question(
-                session_id=self._session_id,
-                principal=self._principal,
+                session_id=self._owner.session_id,
+                principal=self._owner.principal,
                 destination=str(request),
                 request=f"{request.method} {request.path}".strip(),
                 rule=given.rule,
@@ -181,10 +175,6 @@ async def _in_time(part: Awaitable[_T]) -> _T:
         async with asyncio.timeout(FIRST_BYTES_TIMEOUT_S):
             return await part
     except TimeoutError as exc:
-        raise Refused(
-            Verdict(
-                False,
-                "built-in: time",
-                f"nothing complete was sent within {FIRST_BYTES_TIMEOUT_S:g} s",
-            )
+        raise refusal(
+            "built-in: time", f"nothing complete was sent within {FIRST_BYTES_TIMEOUT_S:g} s"
         ) from exc

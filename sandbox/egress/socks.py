@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv6Address
 
-from sandbox.egress.hosts import BadHost, Host, parse_host
+from sandbox.egress.hosts import BadHost, parse_host
+from sandbox.policy.destinations import Host
 
 VERSION = 5
 GREETED = b"\x05\x00"

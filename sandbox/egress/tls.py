@@ -11,6 +11,8 @@ from dataclasses import dataclass
 HANDSHAKE = 0x16
 MAX_HELLO = 32 * 1024
 """Of the whole message; post-quantum key shares make about 2 KiB of it."""
+MAX_RECORDS = 1024
+"""That it comes in; clients make one or two, and those that hide it a few more."""
 ALERT_ACCESS_DENIED = b"\x15\x03\x03\x00\x02\x02\x31"
 """A fatal alert, sent in clear before any key exists: clients show its name."""
 
@@ -19,6 +21,7 @@ _SERVER_NAME = 0x0000
 _ENCRYPTED_SERVER_NAME = 0xFFCE
 _ENCRYPTED_CLIENT_HELLO = 0xFE0D
 _HOST_NAME = 0
+_RECORD_HEAD = 5
 
 
 class BadHello(ValueError):
@@ -38,45 +41,73 @@ class ClientHello:
     is_encrypted: bool
 
 
-def read_client_hello(data: bytes) -> ClientHello | None:
-    """Read a ClientHello from the first bytes of a connection.
+class HelloReader:
+    """Reads a ClientHello as its bytes come; each byte is looked at once."""
 
-    Returns:
-        What it says; None while it is not complete.
+    def __init__(self) -> None:
+        self._message = bytearray()
+        self._records = 0
+        self._head = bytearray()
+        """Of the record that comes now."""
+        self._left = 0
+        """The bytes of that record that have not come yet."""
 
-    Raises:
-        BadHello: The bytes are something else, or larger than any ClientHello is.
-    """
-    message = _message(data)
-    return None if message is None else _hello(_Reader(message))
+    def feed(self, data: bytes) -> ClientHello | None:
+        """Take the next bytes of a connection.
 
+        Returns:
+            What the ClientHello says; None while it is not complete.
 
-def _message(data: bytes) -> bytes | None:
-    """The first handshake message without its head, from as many records as it takes."""
-    joined = bytearray()
-    at = 0
-    while True:
-        if len(data) > at and data[at] != HANDSHAKE:
-            raise BadHello("the connection does not begin with TLS")
-        if len(data) < at + 5:
-            return None
-        major, length = data[at + 1], int.from_bytes(data[at + 3 : at + 5], "big")
-        if major != 3 or not 0 < length <= 2**14:
-            raise BadHello("a TLS record is malformed")
-        joined += data[at + 5 : at + 5 + length]
-        if joined and joined[0] != _CLIENT_HELLO:
-            raise BadHello("TLS does not begin with a ClientHello")
-        if len(joined) >= 4:
-            size = int.from_bytes(joined[1:4], "big")
-            if size > MAX_HELLO:
-                raise BadHello("the ClientHello is too large")
-            if len(joined) >= 4 + size:
-                if len(joined) > 4 + size:
+        Raises:
+            BadHello: The bytes are something else, or larger or in more pieces than any
+                ClientHello is.
+        """
+        at = 0
+        while at < len(data):
+            if not self._left:
+                taken = data[at : at + _RECORD_HEAD - len(self._head)]
+                self._head += taken
+                at += len(taken)
+                self._check_head()
+                continue
+            piece = data[at : at + self._left]
+            at += len(piece)
+            self._left -= len(piece)
+            if self._add(piece):
+                if self._left:
                     raise BadHello("something follows the ClientHello at once")
-                return bytes(joined[4:])
-        if len(data) < at + 5 + length:
-            return None
-        at += 5 + length
+                return _hello(_Reader(bytes(self._message[4:])))
+        return None
+
+    def _check_head(self) -> None:
+        head = self._head
+        if head[0] != HANDSHAKE:
+            raise BadHello("the connection does not begin with TLS")
+        if len(head) < _RECORD_HEAD:
+            return
+        length = int.from_bytes(head[3:5], "big")
+        if head[1] != 3 or not 0 < length <= 2**14:
+            raise BadHello("a TLS record is malformed")
+        self._records += 1
+        if self._records > MAX_RECORDS:
+            raise BadHello(f"the ClientHello comes in more than {MAX_RECORDS} records")
+        self._left = length
+        head.clear()
+
+    def _add(self, piece: bytes) -> bool:
+        """Take a piece of the message; whether it is complete."""
+        message = self._message
+        message += piece
+        if message[0] != _CLIENT_HELLO:
+            raise BadHello("TLS does not begin with a ClientHello")
+        if len(message) < 4:
+            return False
+        size = int.from_bytes(message[1:4], "big")
+        if size > MAX_HELLO:
+            raise BadHello("the ClientHello is too large")
+        if len(message) > 4 + size:
+            raise BadHello("something follows the ClientHello at once")
+        return len(message) == 4 + size
 
 
 def _hello(body: _Reader) -> ClientHello:

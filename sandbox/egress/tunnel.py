@@ -7,18 +7,13 @@ import socket
 from collections.abc import Awaitable
 from contextlib import suppress
 
-from sandbox.egress.hosts import BadHost, Host, parse_host
+from sandbox.bulkheads.bulkhead import Section
+from sandbox.egress.hosts import BadHost, parse_host
 from sandbox.egress.inbound import Inbound
 from sandbox.egress.meter import Meter
-from sandbox.egress.rules import Request, Rules, Verdict, shadowed_by
-from sandbox.egress.tls import (
-    ALERT_ACCESS_DENIED,
-    HANDSHAKE,
-    MAX_HELLO,
-    BadHello,
-    ClientHello,
-    read_client_hello,
-)
+from sandbox.egress.rules import NetworkRules, Verdict, shadowed_by
+from sandbox.egress.tls import ALERT_ACCESS_DENIED, HANDSHAKE, BadHello, ClientHello, HelloReader
+from sandbox.policy.destinations import Host, Request
 from sandbox.policy.network import AllowRule
 
 PIECE_BYTES = 65_472  # what one frame of the link carries
@@ -32,23 +27,26 @@ NOT_TLS = "built-in: TLS only"
 
 
 class Refused(Exception):
-    """What a connection carries is not what its rule allows.
-
-    Args:
-        verdict: By which rule, and why.
-    """
+    """What a connection carries is not what its rule allows."""
 
     def __init__(self, verdict: Verdict) -> None:
         super().__init__(verdict.reason)
         self.verdict = verdict
 
 
+def refusal(rule: str, reason: str, remedy: str = "") -> Refused:
+    """That a connection may not go on, as an error to raise."""
+    return Refused(Verdict(False, rule, reason, remedy))
+
+
 async def starts_with_tls(inbound: Inbound) -> bool:
     """Wait for a tunnel's first byte: whether TLS begins with it."""
-    return (bool(inbound.kept) or await inbound.more()) and inbound.kept[0] == HANDSHAKE
+    return bool(inbound.kept or await inbound.more()) and inbound.kept[0] == HANDSHAKE
 
 
-async def first_bytes(inbound: Inbound, rules: Rules, request: Request, rule: AllowRule) -> bytes:
+async def first_bytes(
+    inbound: Inbound, rules: NetworkRules, request: Request, rule: AllowRule
+) -> bytes:
     """Wait for what a tunnel begins with, and let it pass if it may.
 
     A tunnel to a name carries TLS for that name. One to an address may carry anything; if that is
@@ -57,27 +55,21 @@ async def first_bytes(inbound: Inbound, rules: Rules, request: Request, rule: Al
     Raises:
         Refused: It may not; if it is TLS, the client has been sent an alert.
     """
-    by_name = request.host.address is None and rule.address is None
+    by_name = rule.is_by_name(request)
     if not await starts_with_tls(inbound):
         if by_name and inbound.kept:
-            raise Refused(
-                Verdict(
-                    False,
-                    NOT_TLS,
-                    "the tunnel does not begin with TLS",
-                    f"Use https://{request.host}/; plain HTTP needs a rule with `http: true`",
-                )
+            raise refusal(
+                NOT_TLS,
+                "the tunnel does not begin with TLS",
+                f"Use https://{request.host}/; plain HTTP needs a rule with `http: true`",
             )
         return await inbound.read()
     try:
-        if rule.methods or rule.paths:
-            raise Refused(
-                Verdict(
-                    False,
-                    f"the methods and paths of {rule}",
-                    "they cannot be seen within TLS",
-                    f"Use http://{request.host}/",
-                )
+        if rule.is_about_requests:
+            raise refusal(
+                f"the methods and paths of {rule}",
+                "they cannot be seen within TLS",
+                f"Use http://{request.host}/",
             )
         hello = await _hello(inbound)
         if hello is not None:
@@ -94,9 +86,7 @@ async def relay(
     """Move bytes both ways until both sides have ended.
 
     Args:
-        inbound: The sandbox's side.
         outside: The connected socket; stays open.
-        meter: Counts them.
         first: What goes out first, once it is known.
 
     Raises:
@@ -145,54 +135,47 @@ async def relay(
 
 async def _hello(inbound: Inbound) -> ClientHello | None:
     """The tunnel's ClientHello; None when it ended before that was complete."""
-    while True:
+    reader, piece = HelloReader(), bytes(inbound.kept)
+    while piece:
         try:
-            hello = read_client_hello(inbound.kept)
+            with Section("a greeting of TLS", inbound.session_id):
+                hello = reader.feed(piece)
         except BadHello as exc:
-            raise Refused(Verdict(False, NOT_TLS, str(exc))) from exc
+            raise refusal(NOT_TLS, str(exc)) from exc
         if hello is not None:
             return hello
-        if len(inbound.kept) > 2 * MAX_HELLO:
-            raise Refused(Verdict(False, NOT_TLS, "the ClientHello is too large"))
-        if not await inbound.more():
-            inbound.take(len(inbound.kept))  # half a greeting is sent to nobody
-            return None
+        piece = await inbound.more()
+    inbound.take(len(inbound.kept))  # half a greeting is sent to nobody
+    return None
 
 
-def _check_hello(hello: ClientHello, rules: Rules, request: Request, *, by_name: bool) -> None:
+def _check_hello(
+    hello: ClientHello, rules: NetworkRules, request: Request, *, by_name: bool
+) -> None:
     if hello.is_encrypted:
-        raise Refused(
-            Verdict(
-                False,
-                ENCRYPTED_NAME,
-                "the TLS handshake hides the server's name (ECH), so it cannot be checked",
-                "Turn Encrypted Client Hello off in the client",
-            )
+        raise refusal(
+            ENCRYPTED_NAME,
+            "the TLS handshake hides the server's name (ECH), so it cannot be checked",
+            "Turn Encrypted Client Hello off in the client",
         )
     if hello.server_name is None:
         if by_name:
-            raise Refused(
-                Verdict(
-                    False,
-                    SERVER_NAME,
-                    f"the TLS handshake names no server; it must name {request.host}",
-                    "Use a client that sends SNI",
-                )
+            raise refusal(
+                SERVER_NAME,
+                f"the TLS handshake names no server; it must name {request.host}",
+                "Use a client that sends SNI",
             )
         return
     name = _named(hello.server_name)
     if by_name and name != request.host.text:
         shown = name or "something that is no host name"
-        raise Refused(
-            Verdict(
-                False,
-                SERVER_NAME,
-                f"the TLS handshake names {shown}, the connection is for {request.host}",
-                "Ask for the host that is meant",
-            )
+        raise refusal(
+            SERVER_NAME,
+            f"the TLS handshake names {shown}, the connection is for {request.host}",
+            "Ask for the host that is meant",
         )
     if title := shadowed_by(rules, name, request.port):
-        raise Refused(Verdict(False, title, f"the TLS handshake names {name}"))
+        raise refusal(title, f"the TLS handshake names {name}")
 
 
 def _named(server_name: str) -> str:

@@ -13,30 +13,3 @@ status              state       what happened
 ``lost``            any         it never ran, or nobody can say how it ended; ``reason`` says which
 ==================  ==========  ===================================================================
 """
-
-from sandbox.kernels.execution import Execution
-from sandbox.kernels.kernels import DEFAULT_KERNEL_ID, Kernels
-from sandbox.kernels.models import (
-    Completion,
-    ExecutionError,
-    ExecutionJournal,
-    ExecutionRecord,
-    ExecutionResult,
-    Inspection,
-    KernelInfo,
-    KernelSpec,
-)
-
-__all__ = [
-    "DEFAULT_KERNEL_ID",
-    "Completion",
-    "Execution",
-    "ExecutionError",
-    "ExecutionJournal",
-    "ExecutionRecord",
-    "ExecutionResult",
-    "Inspection",
-    "KernelInfo",
-    "KernelSpec",
-    "Kernels",
-]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, cast
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import Field, StringConstraints
 
-from sandbox.errors import InfrastructureError, ProtocolError
+from sandbox.answers import Answer
+from sandbox.errors import InfrastructureError
 from sandbox.kernels.models import Completion, Inspection, KernelSpec
-from sandbox.plaintext import clip, plain
+from sandbox.outputs.plain import clip, plain
 
 KERNEL_ID = r"^k-[a-z0-9]{1,32}$"
 KERNEL_NAME = r"^[A-Za-z0-9._-]{1,100}$"
@@ -18,14 +19,8 @@ MAX_LISTED = 256
 MAX_MATCHES = 500
 MAX_MATCH = 1000
 
-_Model = TypeVar("_Model", bound=BaseModel)
 
-
-class _Answer(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
-
-
-class Listed(_Answer):
+class Listed(Answer):
     """A kernel as the supervisor lists it."""
 
     kernel_id: Annotated[str, StringConstraints(pattern=KERNEL_ID)]
@@ -33,33 +28,23 @@ class Listed(_Answer):
     epoch: Annotated[int, Field(gt=0, lt=2**31)]
     alive: bool
     last_seq: Annotated[int, Field(ge=0, lt=2**63)]
+    first_seq: Annotated[int, Field(ge=1, lt=2**63)] = 1
+    """The oldest message that it still has."""
 
 
-class Listing(_Answer):
+class Listing(Answer):
     """The answer to ``kernel.list``."""
 
     kernels: Annotated[list[Listed], Field(max_length=MAX_LISTED)]
 
 
-class Info(_Answer):
+class Info(Answer):
     """The part of the answer to ``info`` that is about kernels."""
 
     kernelspecs: Annotated[
         dict[Annotated[str, StringConstraints(pattern=KERNEL_NAME)], KernelSpec],
         Field(max_length=MAX_LISTED),
     ]
-
-
-def parse(model: type[_Model], answer: dict[str, Any]) -> _Model:
-    """Make a model of an answer.
-
-    Raises:
-        ProtocolError: It does not fit.
-    """
-    try:
-        return model.model_validate(answer)
-    except ValidationError as exc:
-        raise ProtocolError(f"The supervisor's {model.__name__.lower()} makes no sense.") from exc
 
 
 def epoch_of(answer: Mapping[str, Any]) -> int:
@@ -76,8 +61,27 @@ def size_of(event: Mapping[str, Any]) -> int:
     return size if type(size) is int and 0 <= size < 2**50 else 0
 
 
+def count_of(event: Mapping[str, Any]) -> int:
+    """How many processes an event or answer speaks of; 0 when it does not say."""
+    number = event.get("processes")
+    return number if type(number) is int and 0 <= number < 2**22 else 0
+
+
+def processes_of(event: Mapping[str, Any]) -> str:
+    """How many processes an event speaks of, in words."""
+    number = count_of(event)
+    return "1 process" if number == 1 else f"{number} processes"
+
+
 def cause_of(event: Mapping[str, Any], *, is_oom: bool) -> str:
-    """Why a kernel has exited, in words."""
+    """Why a kernel has exited, in words, and what ended with it."""
+    ended = processes_of(event)
+    return _cause(event, is_oom=is_oom) + (
+        f" {ended} that it had left were ended." if ended else ""
+    )
+
+
+def _cause(event: Mapping[str, Any], *, is_oom: bool) -> str:
     if is_oom:
         return "It was killed because the sandbox ran out of memory."
     number, exit_code = event.get("signal"), event.get("exit_code")
@@ -90,13 +94,7 @@ def cause_of(event: Mapping[str, Any], *, is_oom: bool) -> str:
 
 
 def completion(reply: Mapping[str, Any], size: int, position: int) -> Completion:
-    """Read a ``complete_reply``.
-
-    Args:
-        reply: Its content.
-        size: The length of the code, in characters.
-        position: The cursor's.
-    """
+    """Read the content of a ``complete_reply`` to code of ``size`` characters."""
     raw = reply.get("matches")
     matches = cast("list[Any]", raw)[:MAX_MATCHES] if isinstance(raw, list) else []
     texts = [plain(match[:MAX_MATCH]) for match in matches if isinstance(match, str)]

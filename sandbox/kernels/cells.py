@@ -1,36 +1,18 @@
-"""The cells of one kernel: the running one, those that wait, and what is said about them."""
+"""The cells of one kernel: the running one, those that wait, and how they end."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 
 from sandbox.errors import QuotaExceeded, SandboxError
+from sandbox.kernels.events import KernelEvents
 from sandbox.kernels.execution import Execution
-from sandbox.kernels.keeper import Keeper
-from sandbox.kernels.log import KernelLog
-from sandbox.kernels.messages import KernelMessage, Messages
-from sandbox.kernels.models import ExecutionJournal, ExecutionStatus, KernelState
-from sandbox.kernels.recent import Recent
-from sandbox.policy.models import Limits
+from sandbox.kernels.journaling import ProgressWriter
+from sandbox.kernels.models import ExecutionStatus, KernelState
+from sandbox.kernels.shared import SharedByKernels
 
 MAX_WAITING = 64
-
-OomProbe = Callable[[], Awaitable[bool | None]]
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What all kernels of a session share."""
-
-    session_id: str
-    limits: Limits
-    journal: ExecutionJournal
-    messages: Messages
-    recent: Recent
-    grace_s: float
-    oom_probe: OomProbe | None
 
 
 class Cells:
@@ -39,22 +21,26 @@ class Cells:
     Args:
         kernel_id: Whose.
         around: What the session's kernels share.
-        log: The kernel's log.
+        events: What the kernel says.
         changed: Called when a cell may begin or needs attention.
     """
 
     def __init__(
-        self, kernel_id: str, around: Surroundings, log: KernelLog, changed: Callable[[], None]
+        self,
+        kernel_id: str,
+        around: SharedByKernels,
+        events: KernelEvents,
+        changed: Callable[[], None],
     ) -> None:
-        self.keeper = Keeper(around.journal)
+        self.kernel_id = kernel_id
+        self.writer = ProgressWriter(around.journal, events, around.overruns)
         self.running: Execution | None = None
         self.count = 0
         """The kernel's number of the last cell that ended."""
+        self.changed = changed
         self._waiting: deque[Execution] = deque()
-        self._kernel_id = kernel_id
         self._around = around
-        self._log = log
-        self._changed = changed
+        self._events = events
 
     @property
     def waiting(self) -> int:
@@ -82,20 +68,26 @@ class Cells:
         """
         if len(self._waiting) >= MAX_WAITING:
             raise QuotaExceeded(
-                f"{MAX_WAITING} cells wait for the kernel {self._kernel_id} already.",
+                f"{MAX_WAITING} cells wait for the kernel {self.kernel_id} already.",
                 remedy="Wait for them, or interrupt the kernel.",
             )
         if not runs_at_once or self.running or self._waiting:
             self._around.journal.started(execution.record)
+        execution.events = self._events
         self._waiting.append(execution)
-        self._changed()
+        self.changed()
+
+    def adopt(self, execution: Execution) -> None:
+        """Carry on the cell that the kernel runs already."""
+        execution.events = self._events
+        self.running = execution
 
     def begin_next(self, epoch: int) -> Execution | None:
         """Make the next cell the running one; None when none waits, or it could not be recorded."""
         if not self._waiting:
             return None
         execution = self.running = self._waiting.popleft()
-        execution.begin(epoch, self._log.seq)
+        execution.begin(epoch, self._events.end)
         try:
             self._around.journal.started(execution.record)
         except SandboxError as exc:  # run unrecorded it could not be told from one never run
@@ -132,10 +124,11 @@ class Cells:
         execution.end(status, state, reason)
         self._close(execution)
 
-    def end_overdue(self, running: Execution) -> None:
-        """End a cell whose kernel was restarted because its time was over."""
-        running.end_timeout("restarted", "so the kernel was restarted.")
-        self._close(running)
+    def end_overdue(self) -> None:
+        """End the running cell because its kernel was restarted when its time was over."""
+        if self.running is not None:
+            self.running.end_timeout("restarted", "so the kernel was restarted.")
+            self._close(self.running)
 
     def end_all(self, status: ExecutionStatus, state: KernelState, reason: str, fate: str) -> None:
         """End the running cell as said, and those behind it as never run.
@@ -152,48 +145,15 @@ class Cells:
             unrun = f"The kernel {fate} before this cell ran; nothing of it was executed."
             self.end(self._waiting.popleft(), "lost", state, unrun)
 
-    def _close(self, execution: Execution) -> None:
-        if execution is self.running:
-            self.running = None
-        self.keeper.finish(execution, self._log.seq)
-        self._around.recent.add(execution)
-        self._changed()
-
-    # --- what the kernel says
-
-    def take(self, message: KernelMessage) -> None:
-        """Take a message that answers a cell, running or ended."""
-        running = self.running
-        if running is None or message.parent_id != running.execution_id:
-            self._take_late(message)
-            return
-        if message.channel == "stdin":
-            running.input_asked = message.msg_type == "input_request"
-            self._changed()
-        elif running.take(message):
-            self.keeper.note(running)
-        elif message.msg_type == "update_display_data":
-            self._take_update(message)
-        if running.is_complete:
-            self.conclude(running)
-
     def lose(self, size_bytes: int, note: str) -> None:
         """Something of the running cell was lost on its way."""
         if self.running is not None:
             self.running.lose(size_bytes, note)
-            self.keeper.note(self.running)
+            self.writer.note(self.running)
 
-    def _take_late(self, message: KernelMessage) -> None:
-        """A thread that a cell has started goes on writing after the cell's end."""
-        execution = self._around.recent.get(message.parent_id)
-        if execution is None or execution.record.kernel_id != self._kernel_id:
-            return
-        if message.channel == "iopub" and execution.take(message):
-            self.keeper.note(execution)
-            self._around.recent.add(execution)
-
-    def _take_update(self, message: KernelMessage) -> None:
-        """A cell draws anew what an earlier one has shown."""
-        for execution in self._around.recent.of_kernel(self._kernel_id):
-            if execution.update(message):
-                self.keeper.note(execution)
+    def _close(self, execution: Execution) -> None:
+        if execution is self.running:
+            self.running = None
+        self.writer.finish(execution)
+        self._around.recent.add(execution)
+        self.changed()

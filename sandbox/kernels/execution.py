@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any, cast
 
-from sandbox.denials import Denial, DenialLog, joined
-from sandbox.kernels.messages import KernelMessage
+from sandbox.kernels.events import KernelEvents, LoggedMessage
+from sandbox.kernels.messages import SET_ASIDE, KernelMessage
 from sandbox.kernels.models import (
     ExecutionError,
     ExecutionRecord,
@@ -17,15 +17,22 @@ from sandbox.kernels.models import (
     ExecutionStatus,
     KernelState,
 )
-from sandbox.outputs import OutputCollector
-from sandbox.redaction import Redactor
+from sandbox.kernels.verdict import verdict
+from sandbox.outputs.bundles import Bundle
+from sandbox.outputs.collector import OutputCollector
+from sandbox.outputs.denials import Denial, DenialLog, joined
+from sandbox.outputs.eventlog import Read
+from sandbox.outputs.redaction import Redactor
 
 OUTPUTS = frozenset(
     ("stream", "display_data", "execute_result", "update_display_data", "clear_output", "error")
 )
+LOSSES = frozenset(("dropped", SET_ASIDE))
+"""Events that say that messages were lost, whoever's they were."""
 MAX_PAGES = 4
-INPUT_REASON = (
-    "The cell asked for input, which nobody can give here: put the values into the code instead."
+SET_ASIDE_REASON = (
+    "Its output was set aside, with all that it had shown before: a message of it took the "
+    "controller too long."
 )
 QUEUED_REASON = "It waits for the cells before it."
 
@@ -58,6 +65,8 @@ class Execution:
         """Grows with each change that :meth:`snapshot` shows."""
         self.expired = False
         """Whether it was interrupted because its time is over."""
+        self.is_overdue = False
+        """Whether it went on all the same: its kernel is being restarted, and only that is told."""
         self.interrupt_asked = False
         """Whether it was interrupted because somebody asked for it."""
         self.input_asked = False
@@ -66,16 +75,24 @@ class Execution:
         """Whether the kernel has said anything about it."""
         self.executing = asyncio.Event()
         """Set when the cell itself runs, so that an interrupt will reach it."""
+        self.events: KernelEvents | None = None
+        """What its kernel says; None when nobody can read that any more."""
         self._cancel = cancel
         self._denials = denials
         self._denied_before = denials.mark()
+        self._output_bytes = output_bytes
+        self._redactor = redactor
         self._collector = OutputCollector(output_bytes, redactor=redactor)
         self._count: int | None = None
-        self._reply: Mapping[str, Any] | None = None
+        self._reply_status: str | None = None
+        """How the kernel says that it ended; None as long as it has not."""
         self._is_idle = False
         self._notes: list[str] = []
         self._result: ExecutionResult | None = None
-        self._result_version = -1
+        self._end: int | None = None
+        """The kernel's last message when it ended."""
+        self._is_remembered = False
+        """Whether all that is known of it is in the result."""
         self._changed = asyncio.Event()
         self._started: float | None = None
         if record.started_at is not None:
@@ -99,7 +116,7 @@ class Execution:
             state="running",
         )
         execution = cls(record, 0, _do_nothing, DenialLog())
-        execution._result, execution._result_version = result, 0
+        execution._result, execution._is_remembered = result, True
         return execution
 
     # --- for callers
@@ -116,24 +133,19 @@ class Execution:
 
     def snapshot(self) -> ExecutionResult:
         """The execution as it is now; its end once it has ended."""
-        result = self._result
-        if result is None:
+        if self._result is None:
             reason = QUEUED_REASON if self._started is None else None
             return self._shown("running", "kept", reason, None)
-        if self._result_version != self.version:  # outputs came after the end
-            update = {
-                "outputs": self._collector.outputs(),
-                "truncated_bytes": self._collector.truncated_bytes,
-            }
-            self._result = result = result.model_copy(update=update)
-            self._result_version = self.version
-        return result
+        if self._is_remembered:
+            return self._result
+        update = {
+            "outputs": self._collector.outputs(),
+            "truncated_bytes": self._collector.truncated_bytes,
+        }
+        return self._result.model_copy(update=update)
 
     async def wait(self, timeout_s: float | None = None) -> ExecutionResult:
-        """Wait for its end.
-
-        Args:
-            timeout_s: Seconds to wait at most; without bound when None.
+        """Wait for its end, or for so long; without bound when None.
 
         Returns:
             How it ended, or, when the time was up, how it stands: ``status`` is ``running``.
@@ -149,6 +161,35 @@ class Execution:
         while self.version <= after_version:
             await self._changed.wait()
         return self.version
+
+    def read(self, position: int = 0) -> Read[LoggedMessage]:
+        """The kernel's messages that belong to it after one, as far as they are there."""
+        if self.events is None or self._started is None:
+            return Read((), position)
+        got = self.events.read(max(position, self.record.begun_seq))
+        return Read(tuple(filter(self._owns, got.entries)), got.position, got.missed)
+
+    async def follow(self, position: int = 0) -> AsyncGenerator[Read[LoggedMessage]]:
+        """The kernel's messages that belong to it, as they come, until it has ended.
+
+        Any number of readers may follow it at once. One that comes too late, or is too slow, is
+        told how many messages of the kernel it missed; where the kernel is gone, there are none.
+
+        Args:
+            position: The number of the last message that the reader knows; 0 for all.
+        """
+        while self._started is None and self._result is None:
+            await self._changed.wait()
+        while self.events is not None:
+            is_over = self.is_over or self.events.is_over  # then all that belongs to it is there
+            got = self.read(position)
+            if got.entries or got.missed:
+                yield got
+            elif got.position <= position and is_over:
+                return
+            elif got.position <= position:
+                await self.events.changed()
+            position = got.position
 
     async def cancel(self) -> None:
         """Interrupt the cell if it runs, take it out of the queue if it waits.
@@ -173,8 +214,8 @@ class Execution:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the kernel has said all that ends a cell: idle and the reply."""
-        return self._is_idle and self._reply is not None
+        """Whether the kernel has said all that ends a cell, idle and the reply, in time."""
+        return self._is_idle and self._reply_status is not None and not self.is_overdue
 
     @property
     def left_s(self) -> float:
@@ -184,11 +225,11 @@ class Execution:
         return self._started + self.record.timeout_s - time.monotonic()
 
     def begin(self, epoch: int, seq: int) -> None:
-        """It is about to be sent to the kernel."""
+        """It is about to be sent to the kernel, whose last message had this number."""
         self._started = time.monotonic()
         self._denied_before = self._denials.mark()
-        update = {"state": "running", "started_at": time.time(), "epoch": epoch, "seq": seq}
-        self.record = self.record.model_copy(update=update)
+        update = {"state": "running", "started_at": time.time(), "epoch": epoch}
+        self.record = self.record.model_copy(update=update | {"begun_seq": seq, "seq": seq})
         self._bump()
 
     def wait_again(self) -> None:
@@ -203,7 +244,7 @@ class Execution:
         self.was_seen = True
         content = message.content
         if message.channel == "shell":
-            if message.msg_type == "execute_reply" and self._reply is None:
+            if message.msg_type == "execute_reply" and self._reply_status is None:
                 self._take_reply(content)
                 return True
         elif message.channel == "iopub":
@@ -217,41 +258,45 @@ class Execution:
                 self._is_idle = True
         return False
 
-    def update(self, message: KernelMessage) -> bool:
-        """Take a display update that another cell sent and return whether it was for this one."""
-        return self._take_output(message)
+    def shows(self, message: KernelMessage) -> bool:
+        """Whether a display update of another cell changes something that it shows."""
+        return self._collector.shows(message.content)
+
+    def bundle(self, message: KernelMessage) -> Bundle:
+        """What a display update shows, for all executions that it is for."""
+        return self._collector.bundle(message.content)
+
+    def update(self, bundle: Bundle) -> None:
+        """Take a display update that another cell sent."""
+        if self._collector.update(bundle):
+            self._bump()
 
     def lose(self, size_bytes: int, note: str) -> None:
         """Output of it was lost on its way."""
         self._collector.lose(size_bytes)
         if note not in self._notes:
             self._notes.append(note)
+            if self._result is not None:
+                reason = " ".join(filter(None, (self._result.reason, note)))
+                self._result = self._result.model_copy(update={"reason": reason})
         self._bump()
 
+    def set_aside(self, size_bytes: int) -> None:
+        """Working on a message took too long and was stopped half-way: begin its outputs anew."""
+        lost = size_bytes + self._collector.truncated_bytes + self._collector.size_bytes
+        self._collector = OutputCollector(self._output_bytes, redactor=self._redactor)
+        self.lose(lost, SET_ASIDE_REASON)
+
     def conclude(self) -> None:
-        """End it as the kernel's reply says; without one, as its error says, or as lost."""
-        reply = self._reply
-        if reply is None and self._collector.error is not None:
-            reply = {"status": "error"}
-        if reply is None:
-            self.end("lost", "kept", "The kernel finished the cell, but its end was not recorded.")
-            return
-        failed = reply.get("status") != "ok"
-        name = self._collector.error.get("ename") if self._collector.error else None
-        stopped = failed and name in ("KeyboardInterrupt", None)
-        if self.expired:
-            how = "" if stopped else ", which it handled itself"
-            self.end("timeout", "kept", f"{self._time_over()} It was interrupted{how}.")
-        elif stopped and self.input_asked:
-            self.end("interrupted", "kept", INPUT_REASON)
-        elif stopped and self.interrupt_asked:
-            self.end("interrupted", "kept", "The cell was interrupted on request.")
-        elif failed and name is None:
-            self.end("interrupted", "kept", "The kernel gave the cell up.")
-        elif failed:
-            self.end("error", "kept", INPUT_REASON if name == "StdinNotImplementedError" else "")
-        else:
-            self.end("ok", "kept", "")
+        """End it as the kernel said."""
+        status, reason = verdict(
+            self._reply_status,
+            self._collector.error,
+            over=self._time_over() if self.expired else "",
+            interrupted=self.interrupt_asked,
+            asked_input=self.input_asked,
+        )
+        self.end(status, "kept", reason)
 
     def end_timeout(self, state: KernelState, what: str) -> None:
         """End it because its time is over and it did not heed the interrupt."""
@@ -265,15 +310,23 @@ class Execution:
         found = self._collector.error
         error = None
         if found is not None and status != "ok":
-            traceback = "\n".join(found["traceback"])
-            error = ExecutionError(name=found["ename"], value=found["evalue"], traceback=traceback)
+            error = ExecutionError(
+                name=found["ename"], value=found["evalue"], traceback=found["traceback"]
+            )
         reason = " ".join(filter(None, (reason, *self._notes)))
-        self._result = self._shown(status, state, reason or None, error)
+        self._result = self._shown(status, state, reason or None, error, outputs=[])
         self.executing.set()
         self._bump()
-        self._result_version = self.version
+        if self.events is not None:
+            self._end = self.events.end
+            self.events.wake()
 
     # --- inside
+
+    def _owns(self, message: LoggedMessage) -> bool:
+        if message.channel == "event" and message.msg_type in LOSSES:
+            return self._end is None or message.seq <= self._end
+        return message.parent_id == self.execution_id and message.epoch == self.record.epoch
 
     def _take_output(self, message: KernelMessage) -> bool:
         changed = self._collector.add(message.msg_type, message.content)
@@ -282,10 +335,11 @@ class Execution:
         return changed
 
     def _take_reply(self, reply: Mapping[str, Any]) -> None:
-        self._reply = reply
+        status = reply.get("status")
+        self._reply_status = status if status in ("ok", "error") else "aborted"
         if (count := _count(reply.get("execution_count"))) is not None:
             self._count = count
-        if reply.get("status") == "error" and self._collector.error is None:
+        if status == "error" and self._collector.error is None:
             self._collector.add("error", reply)
         pages = reply.get("payload")
         if isinstance(pages, list):  # what `name?` shows, which IPython sends with the reply only
@@ -299,6 +353,7 @@ class Execution:
         state: KernelState,
         reason: str | None,
         error: ExecutionError | None,
+        outputs: list[dict[str, Any]] | None = None,
     ) -> ExecutionResult:
         return ExecutionResult.model_construct(  # its own values, so nothing is to be checked
             execution_id=self.record.execution_id,
@@ -307,7 +362,7 @@ class Execution:
             status=status,
             state=state,
             execution_count=self._count,
-            outputs=self._collector.outputs(),
+            outputs=self._collector.outputs() if outputs is None else outputs,
             error=error,
             duration_s=0.0 if self._started is None else time.monotonic() - self._started,
             truncated_bytes=self._collector.truncated_bytes,

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import anyio
 from anyio.abc import TaskGroup
 
-from sandbox.denials import DenialLog
+from sandbox.answers import linked, parse
+from sandbox.bulkheads.overruns import Overruns
 from sandbox.errors import (
     Conflict,
     InfrastructureError,
     InvalidRequest,
-    LinkLost,
     NotFound,
     QuotaExceeded,
 )
@@ -30,12 +29,12 @@ from sandbox.kernels.answers import (
     Listing,
     completion,
     inspection,
-    parse,
 )
-from sandbox.kernels.cells import OomProbe, Surroundings
+from sandbox.kernels.code import check_code, check_position
+from sandbox.kernels.events import KernelEvents
 from sandbox.kernels.execution import Execution
 from sandbox.kernels.kernel import Kernel
-from sandbox.kernels.messages import Messages, new_id
+from sandbox.kernels.messages import new_id
 from sandbox.kernels.models import (
     Completion,
     ExecutionJournal,
@@ -43,17 +42,17 @@ from sandbox.kernels.models import (
     Inspection,
     KernelInfo,
     KernelSpec,
-    KernelState,
 )
-from sandbox.kernels.recent import Recent
-from sandbox.link import Link
+from sandbox.kernels.resumption import abandon, resume
+from sandbox.kernels.shared import OomProbe, SharedByKernels
+from sandbox.link.link import Link
+from sandbox.outputs.denials import DenialLog
+from sandbox.outputs.redaction import Redactor
 from sandbox.policy.models import Limits
-from sandbox.redaction import Redactor
 
 DEFAULT_KERNEL_ID = "k-default"
 DEFAULT_KERNEL_NAME = "python3"
 GRACE_S = 5.0
-MAX_CODE_BYTES = 1024 * 1024
 _EXECUTION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 logger = logging.getLogger(__name__)
@@ -69,6 +68,7 @@ class Kernels:
         denials: What the session's network policy refuses, for the results of executions.
         admit: Called before a cell is queued; raises when its caller has run enough.
         redactor: Knows the session's secrets, which no output shows.
+        overruns: Counts what is set aside because working on it takes too long.
         oom_probe: Asked when a kernel dies for no stated reason: whether the container ran out of
             memory, None when that is not known.
         grace_s: How long a cell may take to heed an interrupt before its kernel is restarted.
@@ -83,25 +83,23 @@ class Kernels:
         denials: DenialLog | None = None,
         admit: Callable[[], None] = lambda: None,
         redactor: Redactor | None = None,
+        overruns: Overruns | None = None,
         oom_probe: OomProbe | None = None,
         grace_s: float = GRACE_S,
     ) -> None:
-        self._session_id = session_id
         self._limits = limits
-        self._journal = journal
-        self._recent = Recent()
         self._denials = denials or DenialLog()
         self._admit = admit
-        self._redactor = redactor
-        self._around = Surroundings(
-            session_id, limits, journal, Messages(), self._recent, grace_s, oom_probe
-        )
+        redactor = redactor or Redactor()
+        self._shown = redactor.data
+        overruns = overruns or Overruns(session_id)
+        self._around = SharedByKernels(session_id, journal, redactor, overruns, grace_s, oom_probe)
         self._kernels: dict[str, Kernel] = {}
         self._link: Link | None = None
         self._is_adopted = False
         self._is_closed = False
         self._tasks: TaskGroup | None = None
-        self._is_running = asyncio.Event()
+        self._is_running = anyio.Event()
 
     async def run(self) -> None:
         """Serve the kernels until :meth:`aclose`, or until cancelled: then they live on."""
@@ -131,7 +129,7 @@ class Kernels:
             else:
                 kernel.keep()
         if lost:
-            self._abandon(lost)
+            abandon(self._around, self._execution, lost)
         if self._tasks is not None:
             self._tasks.cancel_scope.cancel()
 
@@ -149,31 +147,21 @@ class Kernels:
         resumed: dict[str, Execution] = {}
         if not self._is_adopted:
             self._is_adopted = True
-            resumed = self._resume(entries)
+            resumed = resume(self._around, self._execution, entries)
         for kernel_id, kernel in tuple(self._kernels.items()):
             if kernel_id not in entries:
                 kernel.forgotten()
         for entry in listed:
             kernel = self._kernels.get(entry.kernel_id)
-            if kernel is None and len(self._kernels) >= MAX_LISTED:
-                continue  # made up, by a supervisor that lists other ones over each link
-            if kernel is None:
-                kernel = Kernel(entry.kernel_id, entry.name, self._around, entry.epoch)
-                kernel.adopt(resumed.get(entry.kernel_id))
-                self._kernels[entry.kernel_id] = kernel
+            if kernel is not None:
                 kernel.attach(link, entry.epoch, entry.last_seq, is_alive=entry.alive)
-                self._serve(kernel)
-            else:
-                kernel.attach(link, entry.epoch, entry.last_seq, is_alive=entry.alive)
+            elif len(self._kernels) < MAX_LISTED:  # or made up, by one that lists others each time
+                self._adopt(entry, link, resumed.get(entry.kernel_id))
 
     # --- kernels
 
     async def start(self, name: str = DEFAULT_KERNEL_NAME, kernel_id: str = "") -> KernelInfo:
-        """Start another kernel and wait until it answers.
-
-        Args:
-            name: Of its kernelspec.
-            kernel_id: Its id; a new one when empty.
+        """Start another kernel, of a kernelspec, and wait until it answers.
 
         Raises:
             QuotaExceeded: The policy lets the session have no more kernels.
@@ -200,9 +188,11 @@ class Kernels:
 
     async def kernelspecs(self) -> dict[str, KernelSpec]:
         """The kinds of kernels that can be started, by name."""
-        if self._link is None:
-            raise LinkLost("There is no link to the sandbox at the moment.", remedy="Try again.")
-        return parse(Info, await self._link.call("info")).kernelspecs
+        return parse(Info, self._shown(await linked(self._link).call("info"))).kernelspecs
+
+    def events(self, kernel_id: str = "") -> KernelEvents:
+        """What a kernel says, for any number of readers."""
+        return self._get(kernel_id).events
 
     async def interrupt(self, kernel_id: str = "") -> KernelInfo:
         """Interrupt what a kernel runs; harmless when it runs nothing."""
@@ -233,11 +223,9 @@ class Kernels:
         timeout_s: float | None = None,
         execution_id: str | None = None,
     ) -> Execution:
-        """Put a cell at the end of a kernel's queue.
+        """Put a cell at the end of a kernel's queue; the default one is started on first use.
 
         Args:
-            code: The cell.
-            kernel_id: Which kernel; the default one, started on first use, when empty.
             timeout_s: How long it may run, in seconds; the policy's limit when None, never more.
             execution_id: Its id; a new one when None.
 
@@ -247,7 +235,7 @@ class Kernels:
             Conflict: The kernel is dead; it is never replaced silently.
             QuotaExceeded: Too many cells wait already, or a quota of the caller's is used up.
         """
-        _check_code(code)
+        check_code(code)
         limit_s = self._limits.execution_s
         if timeout_s is not None and not timeout_s > 0:
             raise InvalidRequest("The timeout must be more than 0 seconds.")
@@ -258,7 +246,7 @@ class Kernels:
         kernel = await self._ready(kernel_id)
         record = ExecutionRecord(
             execution_id=execution_id,
-            session_id=self._session_id,
+            session_id=self._around.session_id,
             kernel_id=kernel.kernel_id,
             epoch=kernel.epoch,
             submitted_at=time.time(),
@@ -279,7 +267,7 @@ class Kernels:
         found = self._find(execution_id)
         if found is not None:
             return found
-        result = self._journal.result(self._session_id, execution_id)
+        result = self._around.journal.result(self._around.session_id, execution_id)
         if result is None:
             raise NotFound(f"There is no execution {execution_id!r:.80}.")
         return Execution.ended(result)
@@ -287,21 +275,17 @@ class Kernels:
     async def complete(
         self, code: str, cursor_pos: int | None = None, kernel_id: str = ""
     ) -> Completion:
-        """What can stand at the cursor.
-
-        Args:
-            code: The text around it.
-            cursor_pos: Where it is, in characters; at the end when None.
-            kernel_id: Which kernel; the default one when empty.
+        """What can stand at the cursor, which is at the end when no place is given.
 
         Raises:
             Conflict: The kernel is busy or dead.
         """
-        position = _check_position(code, cursor_pos)
+        position = check_position(code, cursor_pos)
         kernel = await self._ready(kernel_id)
         asked = {"code": code, "cursor_pos": position}
         answer = await kernel.ask("complete_request", asked)
-        return completion(answer, len(code), position)
+        with self._around.overruns.section("the kernel's completions"):
+            return completion(self._shown(answer), len(code), position)
 
     async def inspect(
         self,
@@ -310,31 +294,26 @@ class Kernels:
         detail_level: int = 0,
         kernel_id: str = "",
     ) -> Inspection:
-        """What the kernel knows about the name at the cursor.
-
-        Args:
-            code: The text around it.
-            cursor_pos: Where it is, in characters; at the end when None.
-            detail_level: 1 also asks for the source.
-            kernel_id: Which kernel; the default one when empty.
+        """What the kernel knows about the name at the cursor; level 1 also asks for the source.
 
         Raises:
             Conflict: The kernel is busy or dead.
         """
-        position = _check_position(code, cursor_pos)
+        position = check_position(code, cursor_pos)
         kernel = await self._ready(kernel_id)
         asked = {"code": code, "cursor_pos": position, "detail_level": int(detail_level > 0)}
         answer = await kernel.ask("inspect_request", asked)
-        return inspection(answer, self._limits.output_bytes)
+        with self._around.overruns.section("what the kernel knows about a name"):
+            return inspection(self._shown(answer), self._limits.output_bytes)
 
     # --- inside
 
     def _find(self, execution_id: str) -> Execution | None:
         for kernel in self._kernels.values():
-            for execution in kernel.executions():
+            for execution in kernel.executions:
                 if execution.execution_id == execution_id:
                     return execution
-        return self._recent.get(execution_id)
+        return self._around.recent.get(execution_id)
 
     def _get(self, kernel_id: str) -> Kernel:
         kernel = self._kernels.get(kernel_id or DEFAULT_KERNEL_ID)
@@ -361,19 +340,29 @@ class Kernels:
         return kernel
 
     def _new(self, name: str, kernel_id: str) -> Kernel:
-        if self._link is None:
-            raise LinkLost("There is no link to the sandbox at the moment.", remedy="Try again.")
+        link = linked(self._link)
         if len(self._kernels) >= self._limits.kernels:
             raise QuotaExceeded(
                 f"The session has {len(self._kernels)} kernels, as many as its policy allows.",
                 remedy="Stop one first.",
             )
-        kernel = self._kernels[kernel_id] = Kernel(kernel_id, name, self._around)
-        kernel.use(self._link)
+        kernel = Kernel(kernel_id, name, self._around, link=link)
         self._serve(kernel)
         return kernel
 
+    def _adopt(self, entry: Listed, link: Link, running: Execution | None) -> None:
+        """Take over a kernel of an earlier controller, with what it runs."""
+        last = min(entry.first_seq - 1, entry.last_seq) if running is None else running.record.seq
+        kernel = Kernel(
+            entry.kernel_id, entry.name, self._around, link=link, epoch=entry.epoch, last_seq=last
+        )
+        if running is not None:
+            kernel.adopt(running)
+        kernel.attach(link, entry.epoch, entry.last_seq, is_alive=entry.alive)
+        self._serve(kernel)
+
     def _serve(self, kernel: Kernel) -> None:
+        self._kernels[kernel.kernel_id] = kernel
         if self._tasks is None:
             raise InfrastructureError("The session is closed.")
         self._tasks.start_soon(self._run, kernel)
@@ -391,60 +380,12 @@ class Kernels:
         if self._kernels.get(kernel.kernel_id) is kernel:  # and not its successor of that id
             del self._kernels[kernel.kernel_id]
 
-    def _resume(self, entries: Mapping[str, Listed]) -> dict[str, Execution]:
-        """Take over the executions of an earlier controller that still run; end the others."""
-        resumed: dict[str, Execution] = {}
-        for record in self._journal.unfinished(self._session_id):
-            entry = entries.get(record.kernel_id)
-            if entry is None:
-                self._end(record, "lost", "The kernel is gone.")
-            elif record.state == "queued":
-                unrun = "The controller ended before this cell ran; nothing of it was executed."
-                self._end(record, "kept" if entry.alive else "lost", unrun)
-            elif record.epoch != entry.epoch or record.kernel_id in resumed:
-                self._end(record, "restarted", "The kernel was restarted under the cell.")
-            else:
-                resumed[record.kernel_id] = self._execution(record)
-        return resumed
-
-    def _abandon(self, reason: str) -> None:
-        """End what only the journal knows of."""
-        for record in self._journal.unfinished(self._session_id):
-            self._end(record, "lost", reason)
-
-    def _end(self, record: ExecutionRecord, state: KernelState, reason: str) -> None:
-        execution = self._execution(record)
-        execution.end("lost", state, reason)
-        self._journal.finished(record.execution_id, execution.snapshot(), record.seq)
-        self._recent.add(execution)
-
     def _execution(self, record: ExecutionRecord) -> Execution:
         return Execution(
-            record, self._limits.output_bytes, self._cancel, self._denials, self._redactor
+            record, self._limits.output_bytes, self._cancel, self._denials, self._around.redactor
         )
 
     async def _cancel(self, execution: Execution) -> None:
         kernel = self._kernels.get(execution.record.kernel_id)
         if kernel is not None:
             await kernel.cancel(execution)
-
-
-def _check_code(code: str) -> None:
-    try:
-        size = len(code.encode("utf-8"))
-    except UnicodeEncodeError as exc:
-        raise InvalidRequest("The code holds characters that UTF-8 cannot express.") from exc
-    if size > MAX_CODE_BYTES:
-        raise InvalidRequest(
-            f"The code is {size:,} bytes long; {MAX_CODE_BYTES:,} is the most.",
-            remedy="Write the data into a file and read it in the code.",
-        )
-
-
-def _check_position(code: str, position: int | None) -> int:
-    _check_code(code)
-    if position is None:
-        return len(code)
-    if not 0 <= position <= len(code):
-        raise InvalidRequest(f"The cursor must be between 0 and {len(code)}.")
-    return position

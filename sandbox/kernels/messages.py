@@ -11,20 +11,28 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from jupyter_client.session import Session
 
-from sandbox import wire
 from sandbox.errors import ProtocolError
+from sandbox.link import wire
 
 MAX_JSON_ITEMS = 250_000
 """The most values in a message: each takes far more memory than the bytes that it came in."""
+MAX_QUOTES = 4 * MAX_JSON_ITEMS
+"""Each value may have a name, and be a text, with a quotation mark before and after."""
+MAX_ENVELOPE = 4 * 1024
+"""What the supervisor says of a message is short, whatever the message is."""
+MAX_HEADER = 64 * 1024
+"""The longest header of a Jupyter message, and the longest event."""
 MAX_NAME = 200
+_SURROGATE = re.compile(rb"\\u[dD]")
 _BEFORE_VALUES = (b",", b"[", b"{")
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_NO_MARKS = bytes(n for n in range(256) if n not in b'",[{')
+SET_ASIDE = "set_aside"
 CHANNELS = frozenset({"iopub", "shell", "control", "stdin", "event"})
 
 
@@ -41,8 +49,16 @@ class KernelMessage:
     """The ``msg_id`` of the request it belongs to; empty when it names none."""
     content: Mapping[str, Any]
     """Of an event, the whole event."""
-    size: int
-    """In bytes on the link."""
+    data: bytes
+    """As it came over the link."""
+    msg_id: str = ""
+    """Its own; empty when it has none."""
+    metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Empty when what stands there makes no sense."""
+    buffers: tuple[bytes, ...] = ()
+    """The bytes that a comm message may carry beside its content."""
+    plain_json: bytes | None = None
+    """The content as it came, if that is plain ASCII and can be passed on as it is."""
 
 
 class Messages:
@@ -82,31 +98,60 @@ def new_id() -> str:
     return uuid.uuid4().hex
 
 
-def read(data: bytes) -> KernelMessage:
-    """Read a KERNEL message of the supervisor.
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What the supervisor says of a message: enough to know which one it is."""
 
-    A message of the kernel itself that cannot be understood is returned with no type: only user
-    code is to blame for it.
+    seq: int
+    epoch: int
+    channel: str
+    parts: Sequence[bytes]
+    """The parts of the message itself, unread."""
+    data: bytes
+    """All of it, as it came over the link."""
+
+
+def open_envelope(data: bytes) -> Envelope:
+    """Find out which message a KERNEL message of the supervisor is.
 
     Raises:
         ProtocolError: The parts or the envelope are not as the supervisor must send them.
     """
     parts = wire.unpack_parts(data)
-    envelope = wire.decode_json(parts[0]) if parts else {}
-    seq, epoch, channel = (envelope.get(key) for key in ("seq", "epoch", "channel"))
+    if not parts or len(parts[0]) > MAX_ENVELOPE:
+        raise ProtocolError("a kernel message has no envelope")
+    found = wire.decode_json(parts[0])
+    seq, epoch, channel = (found.get(key) for key in ("seq", "epoch", "channel"))
     if type(seq) is not int or not 0 < seq < 2**63 or type(epoch) is not int or epoch < 0:
         raise ProtocolError("a kernel message has no number or epoch")
-    if channel not in CHANNELS:
+    if not isinstance(channel, str) or channel not in CHANNELS:
         raise ProtocolError(f"a kernel message is of the channel {channel!r:.40}")
-    if channel == "event":
-        content = wire.decode_json(parts[1]) if len(parts) > 1 else {}
-        kind, parent_id = _name(content.get("event")), _name(content.get("parent_id"))
-    else:
-        try:
-            kind, parent_id, content = _jupyter(parts)
-        except ProtocolError:
-            kind, parent_id, content = "", "", {}
-    return KernelMessage(seq, epoch, channel, kind, parent_id, content, len(data))
+    return Envelope(seq, epoch, channel, parts[1:], data)
+
+
+def read(envelope: Envelope) -> KernelMessage:
+    """Read the parts of a message.
+
+    A message of the kernel itself that cannot be understood is returned with no type: only user
+    code is to blame for it.
+
+    Raises:
+        ProtocolError: It is an event, and not as the supervisor must send it.
+    """
+    parts = envelope.parts
+    if envelope.channel == "event":
+        return _event(envelope, _small(parts[0]) if parts else {})
+    try:
+        return _jupyter(envelope)
+    except ProtocolError:
+        return KernelMessage(
+            envelope.seq, envelope.epoch, envelope.channel, "", "", {}, envelope.data
+        )
+
+
+def set_aside(envelope: Envelope) -> KernelMessage:
+    """What stands for a message that took too long to read: that there was one, and its size."""
+    return _event(envelope, {"event": SET_ASIDE, "bytes": len(envelope.data)})
 
 
 def unsent_error(event: KernelMessage) -> KernelMessage:
@@ -117,25 +162,60 @@ def unsent_error(event: KernelMessage) -> KernelMessage:
     return replace(event, channel="iopub", msg_type="error", content=content)
 
 
-def _jupyter(parts: list[bytes]) -> tuple[str, str, dict[str, Any]]:
-    if len(parts) < 6:
+def _event(envelope: Envelope, event: Mapping[str, Any]) -> KernelMessage:
+    kind, parent_id = _name(event.get("event")), _name(event.get("parent_id"))
+    return KernelMessage(
+        envelope.seq, envelope.epoch, "event", kind, parent_id, event, envelope.data
+    )
+
+
+def _jupyter(envelope: Envelope) -> KernelMessage:
+    parts = envelope.parts
+    if len(parts) < 5:
         raise ProtocolError("a Jupyter message has too few parts")
-    header, parent, content = parts[2], parts[3], parts[5]
-    if max(map(_values, (header, parent, content))) > MAX_JSON_ITEMS:
+    header, content = _small(parts[1]), parts[4]
+    parent_id = _name(_small(parts[2]).get("msg_id"))
+    if _has_many_values(content):
         raise ProtocolError("a Jupyter message has too many values")
-    kind = _name(wire.decode_json(header).get("msg_type"))
-    parent_id = _name(wire.decode_json(parent).get("msg_id"))
-    return kind, parent_id, wire.decode_json(content)
+    return KernelMessage(
+        envelope.seq,
+        envelope.epoch,
+        envelope.channel,
+        _name(header.get("msg_type")),
+        parent_id,
+        wire.decode_json(content),
+        envelope.data,
+        _name(header.get("msg_id")),
+        _metadata(parts[3]),
+        tuple(parts[5:]),
+        content if content.isascii() and _SURROGATE.search(content) is None else None,
+    )
 
 
-def _values(text: bytes) -> int:
-    """At least as many as the values in a JSON text, counted without making them."""
-    if len(text) <= MAX_JSON_ITEMS:
-        return len(text)
-    count = sum(map(text.count, _BEFORE_VALUES))
-    if count > MAX_JSON_ITEMS:  # perhaps most of them stand in a long text
-        count = sum(map(_STRING.sub(b"", text).count, _BEFORE_VALUES))
-    return count
+def _metadata(text: bytes) -> dict[str, Any]:
+    """Metadata, which nothing depends on: what is wrong with it is left out."""
+    try:
+        return {} if text == b"{}" else _small(text)
+    except ProtocolError:
+        return {}
+
+
+def _small(text: bytes) -> dict[str, Any]:
+    """A JSON object that is short if it is honest."""
+    if len(text) > MAX_HEADER:
+        raise ProtocolError(f"a header or an event is longer than {MAX_HEADER} bytes")
+    return wire.decode_json(text)
+
+
+def _has_many_values(text: bytes) -> bool:
+    """Whether a JSON text has more than ``MAX_JSON_ITEMS`` values; none of them is made."""
+    if len(text) <= MAX_JSON_ITEMS or sum(map(text.count, _BEFORE_VALUES)) <= MAX_JSON_ITEMS:
+        return False
+    # Perhaps most of them stand in long texts: count those that stand between texts only.
+    marks = text.replace(rb"\\", b"").replace(rb"\"", b"").translate(None, _NO_MARKS)
+    if marks.count(b'"') > MAX_QUOTES:
+        return True
+    return sum(map(len, marks.split(b'"')[::2])) > MAX_JSON_ITEMS
 
 
 def _name(value: Any) -> str:

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, Field, StringConstraints
 
-from sandbox.denials import Denial
+from sandbox.outputs.denials import Denial
 
 ExecutionStatus = Literal["ok", "error", "interrupted", "timeout", "died", "lost", "running"]
 KernelState = Literal["kept", "restarted", "lost"]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class ExecutionError(_Frozen):
+class ExecutionError(BaseModel, frozen=True):
     """The error that a cell ended in."""
 
     name: str
@@ -27,7 +23,7 @@ class ExecutionError(_Frozen):
     """As plain text, without escape codes; empty when the kernel gave none."""
 
 
-class ExecutionResult(_Frozen):
+class ExecutionResult(BaseModel, frozen=True):
     """An execution as it is now, or as it ended."""
 
     execution_id: str
@@ -53,7 +49,7 @@ class ExecutionResult(_Frozen):
     time in the session shares it."""
 
 
-class ExecutionRecord(_Frozen):
+class ExecutionRecord(BaseModel, frozen=True):
     """What the journal keeps of an execution, so that another controller can carry it on."""
 
     execution_id: str
@@ -70,6 +66,8 @@ class ExecutionRecord(_Frozen):
     """How long it may run."""
     code: str
     state: Literal["queued", "running"]
+    begun_seq: int = 0
+    """The kernel's last message before it was sent."""
     seq: int = 0
     """The kernel's last message that ``snapshot`` includes."""
     snapshot: ExecutionResult | None = None
@@ -100,7 +98,7 @@ class ExecutionJournal(Protocol):
         ...
 
 
-class KernelInfo(_Frozen):
+class KernelInfo(BaseModel, frozen=True):
     """A kernel as it is now."""
 
     kernel_id: str
@@ -119,14 +117,14 @@ class KernelInfo(_Frozen):
     """How it died; None while it lives."""
 
 
-class KernelSpec(_Frozen):
+class KernelSpec(BaseModel, frozen=True):
     """A kind of kernel that can be started."""
 
     display_name: Annotated[str, StringConstraints(max_length=200)]
     language: Annotated[str, StringConstraints(max_length=100)]
 
 
-class Completion(_Frozen):
+class Completion(BaseModel, frozen=True):
     """What can stand at the cursor."""
 
     matches: list[str]
@@ -135,7 +133,7 @@ class Completion(_Frozen):
     cursor_end: int
 
 
-class Inspection(_Frozen):
+class Inspection(BaseModel, frozen=True):
     """What the kernel knows about a name."""
 
     found: bool

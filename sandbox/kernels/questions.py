@@ -19,7 +19,7 @@ Send = Callable[[bytes], Awaitable[None]]
 
 
 @dataclass(slots=True, eq=False)
-class Probe:
+class EndProbe:
     """A question whose answer proves that the kernel is done with all that was asked before it."""
 
     msg_id: str
@@ -46,7 +46,7 @@ class Questions:
     """
 
     def __init__(self, kernel_id: str, messages: Messages, send: Send) -> None:
-        self.probe: Probe | None = None
+        self.probe: EndProbe | None = None
         """The last probe; None when it was answered."""
         self._kernel_id = kernel_id
         self._messages = messages
@@ -59,7 +59,7 @@ class Questions:
         Raises:
             LinkLost: The link ended.
         """
-        probe = self.probe = Probe(new_id(), time.monotonic(), execution)
+        probe = self.probe = EndProbe(new_id(), time.monotonic(), execution)
         await self._send(self._messages.request("kernel_info_request", {}, probe.msg_id))
 
     async def ask(self, msg_type: str, content: Mapping[str, Any]) -> Mapping[str, Any]:

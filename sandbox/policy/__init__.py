@@ -5,10 +5,18 @@ is wrong with one. Everything here is pure but the reading of those files.
 """
 
 from sandbox.policy.access import ApprovePolicy, MountRule, SecretRule
+from sandbox.policy.cautions import cautions
 from sandbox.policy.difference import Change, difference
 from sandbox.policy.explain import Sentence, explain, explain_path
 from sandbox.policy.live import LivePolicies
-from sandbox.policy.loader import DEFAULT_POLICY, PolicySet, check_file, load, seccomp_profile
+from sandbox.policy.loader import (
+    DEFAULT_POLICY,
+    PolicySet,
+    cautions_of,
+    check_file,
+    load,
+    seccomp_profile,
+)
 from sandbox.policy.models import (
     TOOLS,
     Limits,
@@ -40,6 +48,8 @@ __all__ = [
     "Sentence",
     "TmpfsPolicy",
     "WorkspacePolicy",
+    "cautions",
+    "cautions_of",
     "check_file",
     "describe",
     "difference",

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator
 
 from sandbox.policy.fields import duration, flag, items, one_of, word, wrong
-from sandbox.policy.frozen import Frozen
+from sandbox.policy.frozen import Frozen, key
 from sandbox.policy.units import HOUR
 
+Delivery = Literal["file", "gateway"]
 MAX_MOUNTS = 32
 MAX_SECRETS = 64
 _PART = r"(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._-]{1,128}"
@@ -46,14 +47,17 @@ class MountRule(Frozen):
     target: Annotated[str, BeforeValidator(_target)]
     """Where it is inside."""
     read_only: Annotated[bool, flag()] = True
+    sockets: Annotated[Literal["refuse", "allow"], one_of("refuse", "allow")] = "refuse"
+    """``refuse``: with a socket or a FIFO of the host in it, or too large to be searched for one,
+    no session has it. ``allow``: code may speak to the host's programs behind them."""
 
 
 class SecretRule(Frozen):
     """A value that the controller holds."""
 
     name: Annotated[str, word("the name of a secret")]
-    delivery: Annotated[Literal["file", "gateway"], one_of("file", "gateway")] = Field(
-        default="gateway", validation_alias="as"
+    delivery: Annotated[Literal["file", "gateway"], one_of("file", "gateway"), key("as")] = (
+        "gateway"
     )
     """``file``: the session has it, in ``/run/secrets/NAME``. ``gateway``: it never has it; a
     network rule adds it to requests."""
@@ -64,7 +68,7 @@ class ApprovePolicy(Frozen):
 
     tools: Annotated[tuple[Annotated[str, word("the name of a tool")], ...], items(64)] = ()
     """Tools whose every call is asked for."""
-    timeout_s: Annotated[int, duration(1, HOUR)] = Field(default=60, validation_alias="timeout")
+    timeout_s: Annotated[int, duration(1, HOUR), key("timeout")] = 60
     """How long an answer is awaited; none is a no."""
     remember: Annotated[Literal["session", "never"], one_of("session", "never")] = "session"
     """Whether an answer may hold for the rest of the session."""

@@ -20,9 +20,6 @@ class Change:
     """One key in which two policies differ.
 
     Args:
-        key: Its path, in the words of the file.
-        before: What the first says; empty when it has no such key.
-        after: What the second says.
         direction: Whether the second is tighter there, wider, or neither.
     """
 

@@ -39,7 +39,6 @@ class Document:
 
     Args:
         file: The file as the caller named it, for errors.
-        data: What it says.
         lines: The line, from 1, of each key path.
     """
 

@@ -14,13 +14,7 @@ SECRETS = "/run/secrets"
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """What a policy means for one thing.
-
-    Args:
-        topic: What it is about, in a word.
-        text: What is allowed.
-        rule: The key that says so, in the words of the file.
-    """
+    """What a policy means for one thing, and the key of the file that says so."""
 
     topic: str
     text: str
@@ -36,7 +30,6 @@ def explain_path(policy: Policy, path: str) -> Sentence:
     """What code may do with a path inside, and which rule decides.
 
     Args:
-        policy: The policy.
         path: Absolute, or relative to the workspace; it is not looked at, only its name is.
     """
     place = posixpath.normpath(posixpath.join("/workspace", path))
@@ -138,6 +131,7 @@ def _files(policy: Policy) -> Iterator[Sentence]:
         access = "reads" if mount.read_only else "writes"
         yield Sentence(
             access,
-            f"{mount.target}: {mount.path or '.'} of the operator's root {mount.root}",
+            f"{mount.target}: {mount.path or '.'} of the operator's root {mount.root}"
+            + (", and speaks to sockets in it" if mount.sockets == "allow" else ""),
             f"mounts[{index}]",
         )

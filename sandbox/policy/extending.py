@@ -20,13 +20,7 @@ _ABOUT_ITSELF = frozenset({"name", "version", "description", "extends"})
 
 @dataclass(frozen=True, slots=True)
 class Loosening:
-    """A place where a policy allows more than the one it extends.
-
-    Args:
-        key: The key path, in the words of the file.
-        reason: What it allows, and what the other does.
-        remedy: What it may say.
-    """
+    """A key, in the words of the file, where a policy allows more than the one it extends."""
 
     key: tuple[str, ...]
     reason: str
@@ -125,6 +119,7 @@ def _is_within(ours: Any, theirs: Any) -> bool:
                 (ours.root, ours.target) == (theirs.root, theirs.target)
                 and (not theirs.path or f"{ours.path}/".startswith(f"{theirs.path}/"))
                 and ours.read_only >= theirs.read_only
+                and (ours.sockets == "refuse" or theirs.sockets == "allow")
             )
         case _:
             return ours == theirs

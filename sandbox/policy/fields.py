@@ -40,7 +40,6 @@ class Form(BeforeValidator):
     Elsewhere, as in the results of tools, the schema is that of the value in its own units.
 
     Args:
-        func: The validator.
         schema: What it accepts in a file.
         over: Whether that is all, or comes on top of what the type itself says.
     """
@@ -58,13 +57,7 @@ class Form(BeforeValidator):
 
 
 def wrong(reason: str, remedy: str = "", *, at: tuple[str, ...] = ()) -> PydanticCustomError:
-    """An error about a value, with what to write instead.
-
-    Args:
-        reason: What is wrong.
-        remedy: What to write.
-        at: The key below the validated value, in the words of the file.
-    """
+    """An error about a value, or the key ``at`` below it, with what to write instead."""
     return PydanticCustomError(WRONG, "{reason}", {"reason": reason, "remedy": remedy, "at": at})
 
 

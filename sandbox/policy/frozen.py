@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Frozen(BaseModel):
@@ -15,6 +17,11 @@ class Frozen(BaseModel):
         validate_by_alias=False,
         use_attribute_docstrings=True,
     )
+
+
+def key(name: str) -> Any:
+    """The key of a field in files, for its ``Annotated``, where it is not the field's name."""
+    return Field(validation_alias=name)
 
 
 def file_key(model: type[BaseModel], name: str) -> str:

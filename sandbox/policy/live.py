@@ -25,9 +25,7 @@ class LivePolicies(PolicySet):
 
     Args:
         read: Reads all of them, or raises.
-        folders: Where their files are.
         changed: Called after each change with what is wrong, or None when the new set is in force.
-        clock: Seconds, of any beginning.
 
     Raises:
         SandboxError: They cannot be read at the start.

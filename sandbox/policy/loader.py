@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from sandbox import resources
 from sandbox.errors import NotFound, PolicyError
+from sandbox.policy.cautions import cautions
 from sandbox.policy.document import Document, Key, read_document
 from sandbox.policy.extending import loosenings, overlay
 from sandbox.policy.fields import FROM_FILE, WRONG, did_you_mean
@@ -26,12 +27,7 @@ _NAME = re.compile(r"[a-z0-9-]{1,64}")
 
 
 class PolicySet:
-    """The policies of a controller, by name.
-
-    Args:
-        policies: All of them.
-        default: The name of the one that a caller gets who names none.
-    """
+    """The policies of a controller, by name; a caller who names none gets the default."""
 
     def __init__(self, policies: Mapping[str, Policy], default: str = DEFAULT_POLICY) -> None:
         self._policies = dict(policies)
@@ -110,6 +106,16 @@ def check_file(path: Path) -> list[PolicyError]:
 
     What it extends is looked for beside it and then among the built-in policies.
     """
+    return _checked(path)[1]
+
+
+def cautions_of(path: Path) -> list[str]:
+    """What a good policy file had better not say; empty also for one that is wrong."""
+    policy, _ = _checked(path)
+    return [] if policy is None else cautions(policy)
+
+
+def _checked(path: Path) -> tuple[Policy | None, list[PolicyError]]:
     try:
         name, document = _name_of(path), read_document(path)
         known = {name: document}
@@ -120,15 +126,12 @@ def check_file(path: Path) -> list[PolicyError]:
                     known[parent] = read_document(directory / f"{parent}{SUFFIX}")
                     break
     except PolicyError as exc:
-        return [exc]
-    return _resolve(name, document, known)[1]
+        return None, [exc]
+    return _resolve(name, document, known)
 
 
 def seccomp_profile(path: Path | None = None) -> str:
-    """The seccomp profile of every sandbox, as compact JSON.
-
-    Args:
-        path: Its file; None for the built-in one.
+    """The seccomp profile of every sandbox, built-in or of a file, as compact JSON.
 
     Raises:
         PolicyError: It cannot be read, or is not a list of what is allowed.

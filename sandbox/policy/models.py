@@ -27,19 +27,9 @@ from sandbox.policy.fields import (
     size,
     wrong,
 )
-from sandbox.policy.frozen import Frozen, file_key
+from sandbox.policy.frozen import Frozen, file_key, key
 from sandbox.policy.network import NetworkPolicy, none_or_rules
-from sandbox.policy.units import (
-    DAY,
-    GIB,
-    HOUR,
-    KIB,
-    MIB,
-    MINUTE,
-    TIB,
-    format_duration,
-    format_size,
-)
+from sandbox.policy.units import DAY, GIB, HOUR, KIB, MIB, MINUTE, TIB, format_duration, format_size
 
 Image = Literal["python", "datascience"]
 Runtime = Literal["runc", "runsc"]
@@ -49,7 +39,8 @@ TOOLS = frozenset(
     {
         *("execute_code", "get_execution", "complete_code", "inspect_code"),
         *("list_kernels", "start_kernel", "interrupt_kernel", "restart_kernel", "stop_kernel"),
-        *("run_command", "open_terminal", "write_terminal", "read_terminal", "resize_terminal"),
+        *("run_command", "get_command", "stop_command"),
+        *("open_terminal", "write_terminal", "read_terminal", "resize_terminal"),
         *("close_terminal", "list_terminals", "list_files", "read_file", "write_file"),
         *("edit_file", "delete_file", "move_file", "make_directory", "stat_file"),
     }
@@ -64,40 +55,31 @@ WORKING_MEMORY_BYTES = 128 * MIB
 class Limits(Frozen):
     """What a session may consume."""
 
-    memory_bytes: Annotated[int, size(192 * MIB, TIB)] = Field(
-        default=GIB, validation_alias="memory"
-    )
+    memory_bytes: Annotated[int, size(192 * MIB, TIB), key("memory")] = GIB
     """Of all processes and of all filesystems in memory together; there is no swap."""
     cpus: Annotated[float, number(0.1, 512)] = 1.0
     pids: Annotated[int, count(32, 32768)] = 256
     """Processes and threads together, the supervisor's included."""
     open_files: Annotated[int, count(256, 1048576)] = 1024
     """Descriptors of one process."""
-    file_size_bytes: Annotated[int, size(MIB, TIB)] = Field(
-        default=512 * MIB, validation_alias="file_size"
-    )
-    output_bytes: Annotated[int, size(4 * KIB, 16 * MIB)] = Field(
-        default=256 * KIB, validation_alias="output"
-    )
+    file_size_bytes: Annotated[int, size(MIB, TIB), key("file_size")] = 512 * MIB
+    disk_read_bytes: Annotated[int, size(MIB, TIB), key("disk_read")] = 64 * MIB
+    """Read from the host's disk in a second, where the controller knows which disk that is; what
+    is in memory is read faster."""
+    disk_write_bytes: Annotated[int, size(MIB, TIB), key("disk_write")] = 64 * MIB
+    """Written to it in a second."""
+    output_bytes: Annotated[int, size(4 * KIB, 16 * MIB), key("output")] = 256 * KIB
     """What is kept of the output of one execution or command: its head and its tail."""
-    execution_s: Annotated[int, duration(1, DAY)] = Field(
-        default=5 * MINUTE, validation_alias="execution"
-    )
+    execution_s: Annotated[int, duration(1, DAY), key("execution")] = 5 * MINUTE
     """The longest that one execution or command may take."""
-    idle_s: Annotated[int, duration(MINUTE, 7 * DAY)] = Field(
-        default=30 * MINUTE, validation_alias="idle"
-    )
+    idle_s: Annotated[int, duration(MINUTE, 7 * DAY), key("idle")] = 30 * MINUTE
     """How long a session lasts in which nothing happens."""
-    lifetime_s: Annotated[int, duration(MINUTE, 30 * DAY)] = Field(
-        default=8 * HOUR, validation_alias="lifetime"
-    )
+    lifetime_s: Annotated[int, duration(MINUTE, 30 * DAY), key("lifetime")] = 8 * HOUR
     """How long a session lasts in any case."""
-    sessions_per_principal: Annotated[int, count(1, 1000)] = Field(
-        default=4, validation_alias="sessions"
-    )
+    sessions_per_principal: Annotated[int, count(1, 1000), key("sessions")] = 4
     kernels: Annotated[int, count(1, 64)] = 4
     terminals: Annotated[int, count(0, 64)] = 4
-    processes: Annotated[int, count(1, 64)] = Field(default=8, validation_alias="commands")
+    processes: Annotated[int, count(1, 64), key("commands")] = 8
     """Commands that run at the same time."""
 
     @model_validator(mode="after")
@@ -115,7 +97,7 @@ class Limits(Frozen):
 class TmpfsPolicy(Frozen):
     """A filesystem in memory: what it may hold."""
 
-    size_bytes: Annotated[int, size(4 * MIB, TIB)] = Field(validation_alias="size")
+    size_bytes: Annotated[int, size(4 * MIB, TIB), key("size")]
     inodes: Annotated[int, count(256, 16777216)] = 65536
 
 
@@ -171,7 +153,7 @@ class Policy(Frozen):
     limits: Limits = Limits()
     workspace: WorkspacePolicy = WorkspacePolicy(size_bytes=512 * MIB)
     tmp: TmpfsPolicy = TmpfsPolicy(size_bytes=128 * MIB, inodes=16384)
-    shm_bytes: Annotated[int, size(MIB, TIB)] = Field(default=64 * MIB, validation_alias="shm")
+    shm_bytes: Annotated[int, size(MIB, TIB), key("shm")] = 64 * MIB
     mounts: Annotated[tuple[MountRule, ...], items(MAX_MOUNTS)] = ()
     network: Annotated[NetworkPolicy, BeforeValidator(none_or_rules)] = NetworkPolicy()
     secrets: Annotated[tuple[SecretRule, ...], items(MAX_SECRETS)] = ()

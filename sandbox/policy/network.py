@@ -1,22 +1,25 @@
 """What a session may reach: rules that name destinations, and how much may go there.
 
 Nothing is reachable but what an allow rule names, and what a deny rule names is not, whatever else
-is said. Which addresses no rule can open is not a policy's affair: ``sandbox.egress`` knows them.
+is said. What one rule means for a request, it says itself; ``sandbox.egress`` asks all of them in
+their order, and knows which addresses no rule can open.
 """
 
 from __future__ import annotations
 
-import ipaddress
-import re
+from collections.abc import Mapping
+from ipaddress import ip_network
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
+from sandbox.policy.destinations import Address, Host, Request, Service, Target, matches
 from sandbox.policy.fields import count, duration, flag, items, listing, one_of, size, word, wrong
 from sandbox.policy.frozen import Frozen
+from sandbox.policy.networkfields import Cidr, DomainPattern, Header, PathPattern, Prefix
 from sandbox.policy.units import DAY, GIB, KIB, MINUTE, TIB
 
-Service = Literal["package-index"]
+ServiceName = Literal["package-index"]
 Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
@@ -24,96 +27,13 @@ MAX_RULES = 200
 HTTPS_PORT = 443
 HTTP_PORT = 80
 
-_LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
-_NUMBER = re.compile(r"[0-9]+|0[xX][0-9a-fA-F]*")
-_PATH = re.compile(r"/[!-~]{0,254}")
-_ODD_PATH = re.compile(r"\.\.|//|%|\*.")
-_HEADER = re.compile(r"[A-Za-z0-9-]{1,64}")
-
-
-def _domain(value: Any) -> str:
-    if not isinstance(value, str):
-        raise wrong(f"{value!r} is not a name", "Write a name such as `api.example.com`.")
-    labels = value.removeprefix("*.").split(".")
-    if _is_numeric(labels):
-        raise wrong(f"{value!r} is an address, not a name", "Use `cidr` for addresses.")
-    if value.startswith("*.") and len(labels) < 2:
-        raise wrong(
-            f"{value!r} would be open to everybody's names",
-            "A wildcard needs at least two labels after it: `*.example.com`.",
-        )
-    if len(labels) < 2:
-        raise wrong(
-            f"{value!r} has one label, which is nobody's name on the internet",
-            "Write a name such as `api.example.com`; for a machine of your own the operator names "
-            "an `address`.",
-        )
-    if "*" in "".join(labels):
-        raise wrong(
-            f"{value!r} has a `*` where none can be", "A `*.` can only stand at the beginning."
-        )
-    if not value.isascii():
-        raise wrong(f"{value!r} is not ASCII", f"Write it as {_in_ascii(value)}.")
-    if value != value.lower() or value.endswith("."):
-        raise wrong(f"{value!r} is not in its usual form", f"Write `{value.lower().rstrip('.')}`.")
-    if len(value) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
-        raise wrong(f"{value!r} is not a name", "Write a name such as `api.example.com`.")
-    return value
-
-
-def _is_numeric(labels: list[str]) -> bool:
-    """Whether anything would read these labels as an address: what ends in a number is one."""
-    return (
-        ":" in "".join(labels) or re.fullmatch(r"[0-9]+|0[xX][0-9a-fA-F]*", labels[-1]) is not None
-    )
-
-
-def _in_ascii(name: str) -> str:
-    try:
-        return f"`{name.encode('idna').decode()}`"
-    except UnicodeError:
-        return "its `xn--` form"
-
-
-def _cidr(value: Any) -> str:
-    try:
-        if not isinstance(value, str):
-            raise ValueError("it is not text")
-        return str(ipaddress.ip_network(value))
-    except ValueError as exc:
-        raise wrong(
-            f"{value!r} is not a network: {exc}", "Write one such as `198.51.100.0/24`."
-        ) from exc
-
-
-def _path(value: Any) -> str:
-    if isinstance(value, str) and _PATH.fullmatch(value) and not _ODD_PATH.search(value):
-        return value
-    raise wrong(
-        f"{value!r} is not a path, or a beginning of paths",
-        "Write `/v1/models`, or `/v1/*` for all below it; no `..`, `//` or `%`.",
-    )
-
-
-def _header(value: Any) -> str:
-    refused = {"host", "connection", "content-length", "transfer-encoding", "upgrade", "te"}
-    if isinstance(value, str) and _HEADER.fullmatch(value) and value.lower() not in refused:
-        return value
-    raise wrong(f"{value!r} cannot carry a secret", "Write a header such as `Authorization`.")
-
-
-def _prefix(value: Any) -> str:
-    if isinstance(value, str) and len(value) <= 64 and value.isascii() and value.isprintable():
-        return value
-    raise wrong(f"{value!r} cannot stand before a secret", 'Write a text such as `"Bearer "`.')
-
 
 class _Destination(Frozen):
     """Where to: exactly one kind of place, and ports."""
 
-    domain: Annotated[str, BeforeValidator(_domain)] | None = None
+    domain: DomainPattern | None = None
     """A name: exact, or ``*.`` and at least two labels for all names below."""
-    cidr: Annotated[str, BeforeValidator(_cidr)] | None = None
+    cidr: Cidr | None = None
     """Addresses, named by their network."""
 
     def places(self) -> list[str]:
@@ -126,6 +46,12 @@ class _Destination(Frozen):
         if len(self.places()) != 1:
             named = " and ".join(self.places()) or "no place"
             raise wrong(f"names {named}; a rule names one", f"Write exactly one of {accepted}.")
+
+    def names(self, host: Host) -> bool:
+        """Whether its domain or network holds a host: a name by a name, an address by a network."""
+        if self.cidr is not None:
+            return host.address is not None and host.address in ip_network(self.cidr)
+        return self.domain is not None and host.address is None and matches(self.domain, host.text)
 
     def __str__(self) -> str:
         kind = self.places()[0]
@@ -144,11 +70,15 @@ class DenyRule(_Destination):
         self.check_one_place("`domain`, `cidr`")
         return self
 
+    def denies(self, host: Host, port: int) -> bool:
+        """Whether nothing may go to a port of a host."""
+        return (not self.ports or port in self.ports) and self.names(host)
+
 
 class AllowRule(_Destination):
     """What is reachable."""
 
-    service: Annotated[Service, one_of("package-index")] | None = None
+    service: Annotated[ServiceName, one_of("package-index")] | None = None
     """A service that the controller's machine is configured for: its hosts are found there."""
     address: Annotated[str, word("the name of an address")] | None = None
     """A name of the operator's setting ``addresses``, for what no other rule may reach."""
@@ -158,22 +88,20 @@ class AllowRule(_Destination):
     """Plain HTTP too, in which the gateway sees each request."""
     methods: Annotated[tuple[Annotated[Method, one_of(*METHODS)], ...], listing(optional=True)] = ()
     """The methods of plain HTTP; none means every one."""
-    paths: Annotated[
-        tuple[Annotated[str, BeforeValidator(_path)], ...], listing(optional=True)
-    ] = ()
+    paths: Annotated[tuple[PathPattern, ...], listing(optional=True)] = ()
     """The paths of plain HTTP, exact or ``/beginning/*``; none means every one."""
     ask: Annotated[bool, flag()] = False
     """Pause and ask the person behind the client first."""
     secret: Annotated[str, word("the name of a secret")] | None = None
     """A secret that the gateway adds to each request, so that the code never has it. The code
     sends plain HTTP; the gateway makes TLS of it, to this rule's port."""
-    header: Annotated[str, BeforeValidator(_header)] = "Authorization"
-    prefix: Annotated[str, BeforeValidator(_prefix)] = ""
+    header: Header = "Authorization"
+    prefix: Prefix = ""
 
     @model_validator(mode="after")
     def _check(self) -> AllowRule:
         self.check_one_place("`service`, `domain`, `cidr`, `address`")
-        if (self.methods or self.paths) and not (self.http or self.secret):
+        if self.is_about_requests and not (self.http or self.secret):
             raise wrong(
                 "the gateway sees methods and paths of plain HTTP only",
                 "Add `http: true`, or leave them out.",
@@ -203,6 +131,66 @@ class AllowRule(_Destination):
     def effective_ports(self) -> tuple[int, ...]:
         """The ports that it opens."""
         return self.ports or ((HTTP_PORT,) if self.http else (HTTPS_PORT,))
+
+    @property
+    def is_about_requests(self) -> bool:
+        """Whether it allows some requests of plain HTTP and not others."""
+        return bool(self.methods or self.paths)
+
+    def is_about(
+        self,
+        request: Request,
+        services: Mapping[str, Service],
+        addresses: Mapping[str, Address],
+    ) -> bool:
+        """Whether the request's host is the place that it names.
+
+        Args:
+            request: Where a client wants to go.
+            services: What is known of the services.
+            addresses: The operator's setting ``addresses``.
+        """
+        host = request.host
+        if self.address is not None:
+            address = addresses.get(self.address)
+            return address is not None and (host.text == self.address or host.address == address)
+        if self.service is not None:
+            targets = services.get(self.service, Service()).targets
+            return any(target.host == host.text for target in targets)
+        return self.names(host)
+
+    def is_by_name(self, request: Request) -> bool:
+        """Whether a tunnel for the request must be TLS that names the request's host."""
+        return request.host.address is None and self.address is None
+
+    def port_for(self, request: Request) -> int:
+        """The port to connect to: with a secret it is the rule's, unless one was written."""
+        is_implied = self.secret is not None and not request.has_port
+        return self.effective_ports[0] if is_implied else request.port
+
+    def objection(self, request: Request, services: Mapping[str, Service]) -> str | None:
+        """What keeps it from allowing a request to its place; None when nothing does."""
+        if self.service is not None:
+            wanted = Target(request.host.text, request.port, request.is_http)
+            known = wanted in services[self.service].targets
+            return None if known else f"{self} does not use this port or plain HTTP"
+        if self.port_for(request) not in self.effective_ports:
+            return f"opens {self} on port {', '.join(map(str, self.effective_ports))} only"
+        if self.secret is not None and not request.is_http:
+            return (
+                f"adds a secret for {self.domain}, which it can in plain HTTP only: ask for "
+                f"http://{self.domain}/, and the gateway makes TLS of it"
+            )
+        if request.is_http and not (self.http or self.secret):
+            return f"opens {self} for encrypted connections only: use https://"
+        if request.is_http and self.methods and request.method not in self.methods:
+            return f"allows {', '.join(self.methods)} on {self}, not {request.method}"
+        if request.is_http and self.paths and not _is_path(self.paths, request.path):
+            return f"allows {', '.join(self.paths)} on {self}, not this path"
+        if request.override and self.is_about_requests:
+            named = request.override
+            return f"allows some requests on {self}, and the header {named} may name others"
+        return None
 
     def in_words(self) -> str:
         """What it opens, for people."""
@@ -264,6 +252,11 @@ class NetworkPolicy(Frozen):
         """Whether nothing at all is reachable."""
         return not self.allow
 
+    @property
+    def services(self) -> frozenset[str]:
+        """The services that its rules name."""
+        return frozenset(rule.service for rule in self.allow if rule.service)
+
 
 def none_or_rules(value: Any) -> Any:
     """``none`` as a policy that allows nothing; anything else as it is."""
@@ -274,6 +267,13 @@ def none_or_rules(value: Any) -> Any:
     raise wrong(
         f"{value!r} is not accepted", "Write `none`, or a mapping with `allow:` and its rules."
     )
+
+
+def _is_path(patterns: tuple[str, ...], path: str) -> bool:
+    # What servers might read as another path than it looks like is none that a rule allows.
+    if any(odd in path for odd in ("%", "\\", "//", ";")) or {".", ".."} & {*path.split("/")}:
+        return False
+    return any(_path_within(path, pattern) for pattern in patterns)
 
 
 def _domain_within(ours: str | None, theirs: str | None) -> bool:

@@ -1,7 +1,7 @@
 """What a runtime must offer: containers by spec, and a byte stream into each.
 
 The boundary between sessions and engines. ``sandbox.runtimes.docker`` talks to a Docker Engine,
-``sandbox.runtimes.broker`` to a broker before one, ``sandbox.runtimes.fake`` keeps everything in
+``sandbox.runtimes.broker`` to a broker before one, ``sandbox.testing`` keeps everything in
 memory; all pass ``tests/contract``.
 """
 
@@ -9,36 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Protocol
 
-from sandbox.link import ByteStream
-from sandbox.spec import ContainerSpec
+from sandbox.container.engine import ContainerInfo, ContainerState, EngineInfo
+from sandbox.container.spec import ContainerSpec
+from sandbox.link.link import ByteStream
 
-ContainerState = Literal["created", "running", "exited", "missing"]
-
-
-@dataclass(frozen=True, slots=True)
-class ContainerInfo:
-    """What the engine says of a container.
-
-    Args:
-        id: The engine's id.
-        name: The container's name.
-        state: ``missing`` when there is none with that id.
-        labels: Its labels.
-        exit_code: Of the main process, once exited.
-        oom_killed: Whether the engine says that the main process ran out of memory.
-        facts: The isolation that the engine says it applied, in the words of
-            :meth:`sandbox.spec.ContainerSpec.facts`; empty in listings.
-    """
-
-    id: str
-    name: str
-    state: ContainerState
-    labels: Mapping[str, str]
-    exit_code: int | None = None
-    oom_killed: bool = False
-    facts: Mapping[str, Any] | None = None
+__all__ = [
+    "ContainerInfo",
+    "ContainerRuntime",
+    "ContainerState",
+    "ContainerStats",
+    "EngineInfo",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,23 +32,6 @@ class ContainerStats:
     memory_limit_bytes: int
     pids: int
     cpu_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class EngineInfo:
-    """What an engine is: version, cgroup version, runtimes it has, whether seccomp works."""
-
-    name: str
-    version: str
-    api_version: str
-    cgroup_version: int
-    runtimes: tuple[str, ...]
-    seccomp: bool
-    architecture: str
-    memory_bytes: int
-    cpus: int
-    data_root: str = ""
-    """The directory that is the engine's own; empty when it does not say."""
 
 
 class ContainerRuntime(Protocol):

@@ -10,8 +10,10 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-MAX_CODE = 1024 * 1024
-MAX_CONTENT = 3 * 1024 * 1024
+from sandbox.policy.units import MIB
+
+MAX_CODE = MIB
+MAX_CONTENT = 3 * MIB
 MAX_SECONDS = 7 * 24 * 3600.0
 MAX_WAIT_S = 3600.0
 
@@ -62,6 +64,10 @@ ExecutionId = Annotated[
         max_length=128,
         description="The execution, as execute_code answered it.",
     ),
+]
+CommandId = Annotated[
+    Text,
+    Field(min_length=1, max_length=128, description="The command, as run_command answered it."),
 ]
 TerminalId = Annotated[
     Text,
@@ -116,7 +122,7 @@ KernelName = Annotated[
 Code = Annotated[
     Text,
     AfterValidator(_short_enough),
-    Field(description="The code of one cell, as in a notebook; at most 1 MiB."),
+    Field(description=f"The code of one cell, as in a notebook; at most {MAX_CODE // MIB} MiB."),
 ]
 CursorPosition = Annotated[
     int,
@@ -186,6 +192,15 @@ Keys = Annotated[
         max_length=256,
         description="Named keys to press after the text, in order: enter, tab, escape, backspace, "
         "delete, up, down, left, right, home, end, pageup, pagedown, f1 to f12, ctrl-a to ctrl-z.",
+    ),
+]
+Position = Annotated[
+    int | None,
+    Field(
+        ge=0,
+        le=2**53,
+        description="The `position` that an earlier read answered: what came after it is new. "
+        "Left out: after your last read.",
     ),
 ]
 Path = Annotated[

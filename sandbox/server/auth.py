@@ -1,30 +1,39 @@
-"""The gate before everything under ``/mcp/v1``: Host and Origin, then the bearer token."""
+"""The gate before everything under ``/mcp/v1``: Host and Origin, then the bearer token.
+
+WebSockets pass the same gate, wherever they lead, before they are accepted.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import cast
 
 import anyio
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
 from mcp.server.transport_security import TransportSecurityMiddleware, TransportSecuritySettings
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sandbox.config import Settings, is_loopback
+from sandbox.errorgroups import one_error
 from sandbox.errors import SandboxError
+from sandbox.server.credentials import take_token
 from sandbox.server.grants import Grant, TokenVerifier
 from sandbox.server.oauth import ProtectedResource
 from sandbox.server.problems import problem
 from sandbox.server.scopes import TOOL_SCOPES
-from sandbox.sessions.groups import one_error
 
 GUARDED = "/mcp/v1"
-MAX_HEADER = 16 * 1024
+MAX_HEADERS = 128
+TOKEN_GONE = 4401
+"""The code with which a WebSocket is closed when its token counts no more."""
 RECHECK_S = 2.0
 """How often the token of a request that lasts is looked at again."""
+
+_STARTS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 
 logger = logging.getLogger(__name__)
 
@@ -60,19 +69,24 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request or the lifespan."""
-        if scope["type"] == "http" and _is_guarded(scope["path"]):
+        is_websocket = scope["type"] == "websocket"
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+        elif len(scope["headers"]) > MAX_HEADERS:
+            # A look-up is linear in them, and some look each of them up.
+            answer = problem(431, f"A request has at most {MAX_HEADERS} headers.")
+            await answer(scope, receive, send)
+        elif is_websocket or _is_guarded(scope["path"]):
             await self._serve(scope, receive, send)
-        elif scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1008})
         else:
             await self._app(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope)
+        request = HTTPConnection(scope)
         token = ""
         answer = await self._misdirected(request)
         if answer is None:
-            token = _bearer(request.headers.get("authorization", ""))
+            token = take_token(scope)
             grant: Grant | None = None
             try:
                 grant = await self._verifier.grant(token) if token else None
@@ -85,8 +99,8 @@ class Gate:
             self._denied("scope" if grant else "token", _client(scope))
         await (answer or self._unauthorized(was_given=bool(token)))(scope, receive, send)
 
-    async def _misdirected(self, request: Request) -> Response | None:
-        wrong = await self._security.validate_request(request)
+    async def _misdirected(self, request: HTTPConnection) -> Response | None:
+        wrong = await self._security.validate_request(cast(Request, request))  # its headers
         if wrong is None:
             return None
         header = "Origin" if wrong.status_code == 403 else "Host"
@@ -98,7 +112,7 @@ class Gate:
             + ("allowed_origins." if header == "Origin" else "allowed_hosts."),
         )
 
-    def _insufficient(self, grant: Grant, request: Request) -> Response | None:
+    def _insufficient(self, grant: Grant, request: HTTPConnection) -> Response | None:
         """Send a client that can get a token of more scopes to its authorization server.
 
         The header is compared with the body further in; where it is missing, the tool refuses.
@@ -179,15 +193,21 @@ class _Answer:
 
     async def send(self, message: Message) -> None:
         """Pass a part of it on."""
-        if message["type"] == "http.response.start":
+        if message["type"] in _STARTS:
             self._start = message
+        self.is_complete = self.is_complete or message["type"] == "websocket.close"
         await self._send(message)
 
     async def break_off(self, scope: Scope, receive: Receive) -> None:
         """End it now, so that whoever reads it sees that it has ended."""
         if self._start is None:
             await self._instead(scope, receive, self._send)
-        elif not any(name.lower() == b"content-length" for name, _ in self._start["headers"]):
+        elif self._start["type"] == "websocket.accept":
+            reason = "The token counts no more."
+            await self._send({"type": "websocket.close", "code": TOKEN_GONE, "reason": reason})
+        elif self._start["type"] == "http.response.start" and not any(
+            name.lower() == b"content-length" for name, _ in self._start["headers"]
+        ):
             await self._send({"type": "http.response.body", "body": b""})
         # Else bytes that were announced are missing, and the server closes the connection.
 
@@ -209,12 +229,6 @@ def security_settings(settings: Settings) -> TransportSecuritySettings:
 def _client(scope: Scope) -> str:
     client: tuple[str, int] | None = scope.get("client")
     return client[0] if client else ""
-
-
-def _bearer(header: str) -> str:
-    """The token of an Authorization header; empty when it has none."""
-    scheme, _, token = header.partition(" ")
-    return token.strip() if scheme.lower() == "bearer" and len(header) <= MAX_HEADER else ""
 
 
 def _is_guarded(path: str) -> bool:

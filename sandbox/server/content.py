@@ -14,8 +14,8 @@ from typing import Any
 
 from mcp_types import ContentBlock, ImageContent, TextContent
 
-from sandbox.denials import Denial, denial_line
-from sandbox.kernels import ExecutionResult
+from sandbox.kernels.models import ExecutionResult
+from sandbox.outputs.denials import Denial, denial_line
 
 MAX_TEXT = 32 * 1024
 """The characters of an execution's output that a reader gets; the structured result has more."""

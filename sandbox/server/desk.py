@@ -11,9 +11,12 @@ from mcp.server.mcpserver import Context
 from starlette.requests import Request
 
 from sandbox.errors import InvalidRequest, NotPermitted
-from sandbox.server.asking import asker_for, told
+from sandbox.policy import Policy
+from sandbox.server.elicitation import asker_for, told
 from sandbox.server.grants import LOCAL_GRANT, Grant
-from sandbox.sessions import Caller, Session, SessionManager
+from sandbox.sessions.manager import SessionManager
+from sandbox.sessions.models import PASSING, Caller
+from sandbox.sessions.session import Session
 
 SESSION_HEADER = "sandbox-session"
 LEGACY_SESSION_HEADER = "mcp-session-id"
@@ -21,11 +24,7 @@ MAX_KEY = 200
 
 
 class Desk:
-    """Takes calls to the session manager.
-
-    Args:
-        manager: The open sessions.
-    """
+    """Takes calls to the session manager."""
 
     def __init__(self, manager: SessionManager) -> None:
         self.manager = manager
@@ -54,12 +53,7 @@ class Desk:
     async def session(
         self, ctx: Context[Any, Any], session_id: str, tool: str
     ) -> AsyncGenerator[Session]:
-        """A session of the caller's for the time of one call, opened if it is the default one.
-
-        Args:
-            ctx: The call.
-            session_id: The session's id; empty for the caller's default session.
-            tool: The tool that is called, which the session's policy must allow.
+        """A session of the caller's for one call of a tool; without an id the default one.
 
         Raises:
             NotFound: The caller has no such session.
@@ -67,7 +61,7 @@ class Desk:
             SessionLost: Its container is gone.
         """
         session = await self.manager.get(caller_of(ctx), session_id)
-        permit(session, tool)
+        permit(session.policy, tool)
         async with session.use(), asked(ctx, session, tool):
             yield session
 
@@ -93,7 +87,7 @@ def permit_unasked(session: Session, tool: str) -> None:
     Raises:
         NotPermitted: It does not.
     """
-    permit(session, tool)
+    permit(session.policy, tool)
     if tool in session.policy.approve.tools:
         raise NotPermitted(
             f"The policy {session.policy.name!r} wants a person to agree to each {tool}, and over "
@@ -102,16 +96,16 @@ def permit_unasked(session: Session, tool: str) -> None:
         )
 
 
-def permit(session: Session, tool: str) -> None:
-    """Refuse a tool that the session's policy does not allow.
+def permit(policy: Policy, tool: str) -> None:
+    """Refuse a tool that a session's policy does not allow.
 
     Raises:
         NotPermitted: It does not.
     """
-    if not session.policy.allows(tool):
+    if not policy.allows(tool):
         raise NotPermitted(
-            f"The policy {session.policy.name!r} of this session does not allow {tool}.",
-            remedy=f"It allows: {', '.join(sorted(session.policy.tools))}.",
+            f"The policy {policy.name!r} of this session does not allow {tool}.",
+            remedy=f"It allows: {', '.join(sorted(policy.tools))}.",
         )
 
 
@@ -150,7 +144,7 @@ def grant_of_request(request: Request | None) -> Grant:
 def _default_key(headers: Mapping[str, str]) -> str:
     """What tells the default sessions of one principal apart."""
     own, legacy = headers.get(SESSION_HEADER), headers.get(LEGACY_SESSION_HEADER)
-    key = f"header:{own}" if own else f"mcp:{legacy}" if legacy else ""
+    key = f"header:{own}" if own else f"{PASSING}{legacy}" if legacy else ""
     if len(key) > MAX_KEY or not key.isprintable():
         raise InvalidRequest(
             f"The header {SESSION_HEADER} is too long or not printable text.",

@@ -8,20 +8,14 @@ from typing import Protocol
 
 from sandbox.errors import NotPermitted
 from sandbox.server.scopes import SCOPES, TOOL_SCOPES
-from sandbox.sessions import Caller
+from sandbox.sessions.models import Caller
 
 LOCAL = "local"
 """The principal of the first token, and of whoever started a stdio server."""
 
 
 class InsufficientScope(NotPermitted):
-    """A token was used for something that it does not grant.
-
-    Args:
-        scope: The scope that is missing.
-        message: What was tried.
-        remedy: What to do about it.
-    """
+    """A token was used for something that it does not grant."""
 
     def __init__(self, scope: str, message: str, *, remedy: str = "") -> None:
         super().__init__(message, remedy=remedy)
@@ -33,10 +27,7 @@ class Grant:
     """What one application may do for one principal.
 
     Args:
-        principal: Whose sessions these are.
-        application: What uses it, in the words of whoever granted it.
         token_id: Names the grant where its secret must not be shown; for OAuth, the application's.
-        scopes: What it may be used for.
         policies: The policies that it may name, the default one first; None for all.
         expires_at: Unix time, seconds; None for never.
         is_foreign: Whether an authorization server gave it out, which may give more.
@@ -65,10 +56,6 @@ class Grant:
     def require_scope(self, scope: str, what: str) -> None:
         """Refuse what needs a scope that it does not have.
 
-        Args:
-            scope: The scope.
-            what: What needs it, in a word.
-
         Raises:
             InsufficientScope: It does not have it.
         """
@@ -80,11 +67,7 @@ class Grant:
             )
 
     def caller(self, default_key: str = "") -> Caller:
-        """Who calls with it.
-
-        Args:
-            default_key: Tells apart the conversations of one principal.
-        """
+        """Who calls with it; the key tells apart the conversations of one principal."""
         return Caller(self.principal, default_key, self.policies)
 
 
@@ -105,11 +88,7 @@ class TokenVerifier(Protocol):
 
 
 class Verifiers:
-    """Several verifiers, of which the first that knows a token decides.
-
-    Args:
-        verifiers: Those to ask, in order.
-    """
+    """Several verifiers, of which the first that knows a token decides."""
 
     def __init__(self, verifiers: Sequence[TokenVerifier]) -> None:
         self._verifiers = tuple(verifiers)

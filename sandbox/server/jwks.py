@@ -45,13 +45,7 @@ class Key:
 
 
 class KeySet:
-    """The keys of one authorization server.
-
-    Args:
-        issuer: The server's issuer identifier, a URL.
-        url: Where its keys are; empty: what its metadata says.
-        clock: Seconds that only grow.
-    """
+    """The keys of one authorization server: at the URL, or where its metadata says."""
 
     def __init__(
         self, issuer: str, url: str = "", *, clock: Callable[[], float] = time.monotonic

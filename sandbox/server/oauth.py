@@ -21,7 +21,7 @@ from sandbox.config import Settings
 from sandbox.server.grants import Grant
 from sandbox.server.jwks import KeySet
 from sandbox.server.scopes import SCOPES
-from sandbox.server.tokenstore import FOREIGN, TokenStore
+from sandbox.server.tokens import FOREIGN, TokenStore
 
 METADATA_PATH = "/.well-known/oauth-protected-resource"
 LEEWAY_S = 30
@@ -36,7 +36,6 @@ class ProtectedResource:
 
     Args:
         resource: The URL of this server's MCP endpoint, which tokens must name as their audience.
-        issuer: The authorization server.
     """
 
     resource: str
@@ -94,10 +93,8 @@ class AccessTokens:
     """Verifies access tokens; a :class:`~sandbox.server.grants.TokenVerifier`.
 
     Args:
-        settings: Those of OAuth are read here.
         default_policy: The policy of tokens that name none.
         store: Remembers which applications call, and which were revoked.
-        keys: The issuer's keys; None: those that the settings lead to.
     """
 
     def __init__(

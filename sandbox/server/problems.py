@@ -19,6 +19,7 @@ from sandbox.errors import (
     QuotaExceeded,
     SandboxError,
     SessionLost,
+    TooMuchWork,
 )
 from sandbox.server.grants import InsufficientScope
 
@@ -30,6 +31,7 @@ _STATUS: tuple[tuple[type[SandboxError], int], ...] = (
     (NotPermitted, 403),
     (QuotaExceeded, 429),
     (Conflict, 409),
+    (TooMuchWork, 413),
     (EngineUnavailable, 503),
     (ImageMissing, 503),
     (SessionLost, 410),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import mimetypes
@@ -12,8 +13,9 @@ from mcp_types import CallToolResult, ImageContent
 from pydantic import BaseModel
 
 from sandbox.errors import FileError
-from sandbox.files import Files, FileStat
-from sandbox.redaction import Redactor
+from sandbox.files.files import Files
+from sandbox.files.models import FileStat
+from sandbox.outputs.redaction import Redactor
 from sandbox.server.content import PICTURES
 from sandbox.server.tool import printable, reply, text
 
@@ -21,6 +23,8 @@ MAX_READ_BYTES = 192 * 1024
 """Of one answer."""
 MAX_SENT_BYTES = 440 * 1024
 """Of a text once escaped for its message, which holds it twice."""
+READ_TIMEOUT_S = 60.0
+"""For all that comes before the last line that is wanted."""
 ELSEWHERE = "Download it by REST, or look at parts of it with run_command."
 
 
@@ -44,25 +48,39 @@ async def read_content(
     """Read a file for a tool's answer.
 
     Args:
-        files: The session's files.
-        path: A regular file.
-        start_line: The first line, from 1.
-        line_limit: The most lines.
         redactor: Knows the session's secrets, which are taken out before base64 hides them.
 
     Raises:
         FileError: It is not a regular file, or is too large for what it holds.
     """
-    async with await files.open_read(path) as reading:
-        stat = reading.stat
-        if stat.size <= MAX_READ_BYTES:
-            data = b"".join([piece async for piece in reading])
-            if not _is_text(data):
-                return _bytes(stat, redactor.bytes(data))
-            lines, more = await _lines(_once(data), start_line, line_limit, path)
-        else:
-            lines, more = await _lines(reading.__aiter__(), start_line, line_limit, path)
+    try:
+        async with (
+            asyncio.timeout(READ_TIMEOUT_S),
+            await files.open_read(path) as reading,
+        ):
+            stat, pieces = reading.stat, aiter(reading)
+            # The stat's size is only what the supervisor says.
+            head, is_whole = await _head(pieces)
+            if is_whole and not _is_text(head):
+                return _bytes(stat, redactor.bytes(head))
+            lines, more = await _lines(_chained(head, pieces), start_line, line_limit, path)
+    except TimeoutError as exc:
+        raise FileError(
+            "too_large",
+            f"Line {start_line} of {printable(path)} was not reached in {READ_TIMEOUT_S:g} s.",
+            remedy=ELSEWHERE,
+        ) from exc
     return _text(stat, lines, start_line, more, redactor)
+
+
+async def _head(pieces: AsyncIterator[bytes]) -> tuple[bytes, bool]:
+    """What comes, up to a piece past ``MAX_READ_BYTES``, and whether that is all."""
+    head = bytearray()
+    async for piece in pieces:
+        head += piece
+        if len(head) > MAX_READ_BYTES:
+            return bytes(head), False
+    return bytes(head), True
 
 
 def _text(
@@ -110,24 +128,32 @@ async def _lines(
 ) -> tuple[list[bytes], bool]:
     """The lines of a range as far as they fit, and whether others follow."""
     kept: list[bytes] = []
-    size, number, pending = 0, 1, b""
+    size, before, pending = 0, start_line - 1, bytearray()
     async for piece in pieces:
-        *whole, pending = (pending + piece).split(b"\n")
-        for line in whole:
-            if number >= start_line:
-                size += len(line) + 1
-                if len(kept) == line_limit or (kept and size > MAX_READ_BYTES):
-                    return kept, True
-                kept.append(line + b"\n")
-            number += 1
-        if number < start_line:
-            pending = pending if len(pending) <= MAX_READ_BYTES else b"x"
-        elif max(len(pending), len(kept[0]) if kept else 0) > MAX_READ_BYTES:
+        if before:
+            ends = piece.count(b"\n")
+            if ends < before:
+                before -= ends
+                continue
+            piece, before = piece.split(b"\n", before)[-1], 0
+        *ends_of_lines, rest = piece.split(b"\n")
+        for end in ends_of_lines:
+            size += len(pending) + len(end) + 1
+            if len(kept) == line_limit or (kept and size > MAX_READ_BYTES):
+                return kept, True
+            if size > MAX_READ_BYTES:
+                raise _long_line(path)
+            kept.append(bytes(pending) + end + b"\n")
+            pending.clear()
+        pending += rest
+        if size + len(pending) > MAX_READ_BYTES:
+            if kept:
+                return kept, True
             raise _long_line(path)
-    if pending and number >= start_line:
-        if len(kept) == line_limit or (kept and size + len(pending) > MAX_READ_BYTES):
+    if pending:
+        if len(kept) == line_limit:
             return kept, True
-        kept.append(pending)
+        kept.append(bytes(pending))
     return kept, False
 
 
@@ -137,8 +163,10 @@ def _long_line(path: str) -> FileError:
     )
 
 
-async def _once(data: bytes) -> AsyncIterator[bytes]:
-    yield data
+async def _chained(head: bytes, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield head
+    async for piece in pieces:
+        yield piece
 
 
 def _is_text(data: bytes) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import mimetypes
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from typing import Annotated, Literal, TypeVar
 from urllib.parse import quote
@@ -16,17 +16,18 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from sandbox.egress import Tightening
+from sandbox.egress.models import Tightening
 from sandbox.errors import InvalidRequest
-from sandbox.files import FileStat, Reading
-from sandbox.redaction import Pieces
+from sandbox.files.files import Reading
+from sandbox.files.models import FileStat
+from sandbox.outputs.redaction import Pieces
 from sandbox.server.auth import GUARDED
 from sandbox.server.desk import Desk, caller_of_request, grant_of_request, permit_unasked
 from sandbox.server.endpoints import Endpoint, Endpoints
 from sandbox.server.problems import problem
 from sandbox.server.scopes import ADMIN
 from sandbox.server.tools.policies import policies_of
-from sandbox.sessions import Session
+from sandbox.sessions.session import Session
 
 MAX_JSON_BODY = 64 * 1024
 CHUNK_BYTES = 256 * 1024
@@ -58,11 +59,7 @@ class TightenRequest(BaseModel):
 
 
 class Rest:
-    """The REST endpoints over a desk's sessions.
-
-    Args:
-        desk: The sessions.
-    """
+    """The REST endpoints over a desk's sessions."""
 
     def __init__(self, desk: Desk) -> None:
         self._manager = desk.manager
@@ -98,7 +95,7 @@ class Rest:
 
     async def _policies(self, request: Request) -> Response:
         found = policies_of(self._manager, caller_of_request(request))
-        return JSONResponse(found.model_dump(mode="json"))
+        return _answer(found)
 
     async def _everybodys(self, request: Request) -> Response:
         found = [
@@ -108,10 +105,9 @@ class Rest:
         return JSONResponse({"sessions": found})
 
     async def _close_anybodys(self, request: Request) -> Response:
-        session_id: str = request.path_params["session_id"]
         by = grant_of_request(request).principal
-        info = await self._manager.close_anybodys(session_id, by)
-        return JSONResponse(info.model_dump(mode="json"))
+        info = await self._manager.close_anybodys(request.path_params["session_id"], by)
+        return _answer(info)
 
     async def _list(self, request: Request) -> Response:
         infos = self._manager.list(caller_of_request(request))
@@ -119,32 +115,25 @@ class Rest:
 
     async def _open(self, request: Request) -> Response:
         wanted = await _body(request, OpenRequest)
-        session = await self._manager.open(
-            caller_of_request(request),
-            policy=wanted.policy,
-            name=wanted.name,
-            workspace=wanted.workspace,
-            reuse=wanted.reuse,
-        )
+        session = await self._manager.open(caller_of_request(request), **wanted.model_dump())
         info = session.info()
         location = f"{GUARDED}/sessions/{quote(info.session_id)}"
-        return JSONResponse(info.model_dump(mode="json"), 201, headers={"Location": location})
+        return _answer(info, 201, headers={"Location": location})
 
     async def _show(self, request: Request) -> Response:
         session = await self._session(request)
-        return JSONResponse(session.info(with_proof=True).model_dump(mode="json"))
+        return _answer(session.info(with_proof=True))
 
     async def _close(self, request: Request) -> Response:
-        session_id: str = request.path_params["session_id"]
-        info = await self._manager.close(caller_of_request(request), session_id)
-        return JSONResponse(info.model_dump(mode="json"))
+        caller = caller_of_request(request)
+        info = await self._manager.close(caller, request.path_params["session_id"])
+        return _answer(info)
 
     async def _tighten(self, request: Request) -> Response:
         wanted = await _body(request, TightenRequest)
-        session_id: str = request.path_params["session_id"]
-        more = Tightening.of(wanted.network, wanted.deny)
-        info = await self._manager.tighten(caller_of_request(request), session_id, more)
-        return JSONResponse(info.model_dump(mode="json"))
+        caller, more = caller_of_request(request), Tightening.of(wanted.network, wanted.deny)
+        info = await self._manager.tighten(caller, request.path_params["session_id"], more)
+        return _answer(info)
 
     async def _download(self, request: Request) -> Response:
         session = await self._session(request)
@@ -182,7 +171,7 @@ class Rest:
                 stat = await session.files.write(path, _pieces(request), mode, if_etag=condition)
         except ClientDisconnect:
             return Response(status_code=400)  # nobody reads it; nothing was written
-        return JSONResponse(stat.model_dump(mode="json"), headers=_etag(stat))
+        return _answer(stat, headers=_etag(stat))
 
     async def _delete(self, request: Request) -> Response:
         session = await self._session(request)
@@ -203,21 +192,13 @@ class Rest:
 
     async def _session(self, request: Request) -> Session:
         """The session in the path: a default one is never opened here."""
-        session_id: str = request.path_params["session_id"]
-        return await self._manager.get(caller_of_request(request), session_id)
+        return await self._manager.get(
+            caller_of_request(request), request.path_params["session_id"]
+        )
 
 
 class Download(Response):
-    """A file on its way out, as an attachment that no browser renders.
-
-    Args:
-        reading: The open file.
-        resources: What to close when it has been sent.
-        start: The first byte, of a range; None for the whole file.
-        stop: The byte after the last one, of a range.
-        pieces: Takes the session's secrets out of it.
-        head: Send the headers only.
-    """
+    """A file, or its bytes from start to stop, as an attachment that no browser renders."""
 
     def __init__(
         self,
@@ -295,6 +276,12 @@ def _scoped(tool: str, endpoint: Endpoint) -> Endpoint:
         return await endpoint(request)
 
     return answer
+
+
+def _answer(
+    found: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    return JSONResponse(found.model_dump(mode="json"), status, headers=headers)
 
 
 async def _body(request: Request, model: type[_Body]) -> _Body:

@@ -1,4 +1,4 @@
-"""Scopes: what a token may be used for, and the one table of which tool needs which."""
+"""Scopes: what a token may be used for, and the one table of what needs which."""
 
 from __future__ import annotations
 
@@ -42,6 +42,8 @@ _TOOLS = {
     ),
     "terminal": (
         "run_command",
+        "get_command",
+        "stop_command",
         "open_terminal",
         "write_terminal",
         "read_terminal",
@@ -56,6 +58,10 @@ ADMIN = "admin"
 """Needed by no tool: by the endpoints for whoever looks after the controller."""
 TOOL_SCOPES = {tool: scope for scope, tools in _TOOLS.items() for tool in tools}
 """The scope that each tool needs. The server does not start with a tool that is not here."""
+
+WEBSOCKET_SCOPES: dict[str, str] = {}
+"""The scope that each path of WebSockets needs, below the guarded prefix; none is served yet. The
+server does not start with one that is not here."""
 
 
 def check_scopes(wanted: Iterable[str]) -> frozenset[str]:

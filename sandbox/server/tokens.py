@@ -1,141 +1,294 @@
-"""The local token, which `sandbox serve` makes at its first start: where it is kept."""
+"""The tokens that were given out, in a file that the commands write and the server reads.
+
+A token is ``sbx_<id>_<secret>``. Of the secret, which has 256 random bits, only the SHA-256 is
+kept: there is nothing to guess, so a slow hash would cost every request and protect nothing. The
+server looks the token up for each request, so one that is revoked is refused from then on.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import os
+import json
+import logging
+import re
 import secrets
-import stat
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from sandbox.config import Settings
-from sandbox.errors import ConfigError
-from sandbox.server.grants import LOCAL_GRANT, Grant, TokenVerifier
+from sandbox.database import Database
+from sandbox.errors import InfrastructureError, InvalidRequest, NotFound
+from sandbox.server.grants import Grant
+from sandbox.server.scopes import SCOPES, check_scopes
 
-TOKEN_FILE = "token"  # noqa: S105  # the name of its file
-TOKEN_BYTES = 32
+STORE_FILE = "tokens.db"
+PREFIX = "sbx_"
+FOREIGN = "oauth-"
+"""What the ids of applications begin with whose tokens are an authorization server's."""
+SECRET_BYTES = 32
+USED_EVERY_S = 60.0
+"""How coarse ``last_used_at`` is, so that requests need not write."""
+
+_TOKEN = re.compile(rf"{PREFIX}([a-z0-9]{{12}})_([A-Za-z0-9_-]{{43}})")
+_PRINCIPAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
+_SCHEMA = """
+CREATE TABLE tokens (
+    token_id TEXT PRIMARY KEY,
+    principal TEXT NOT NULL,
+    application TEXT NOT NULL,
+    scopes TEXT NOT NULL,       -- JSON, a list
+    policies TEXT NOT NULL,     -- JSON, a list; null for all of them
+    secret_sha256 BLOB NOT NULL, -- empty for an application with tokens of elsewhere
+    created_at REAL NOT NULL,   -- unix time, seconds, as are all
+    expires_at REAL,
+    revoked_at REAL,
+    last_used_at REAL
+) STRICT
+"""
+
+_COLUMNS = (
+    "token_id, principal, application, scopes, policies, created_at, expires_at, revoked_at,"
+    " last_used_at"
+)
+
+logger = logging.getLogger(__name__)
 
 
-class LocalToken:
-    """One token, which stands for the person who started the server.
+@dataclass(frozen=True, slots=True)
+class TokenInfo:
+    """What is known of a token; never its secret. Times are Unix times, in seconds.
 
     Args:
-        token: The token.
+        policies: The policies it may name, the default one first; None for all.
     """
 
-    def __init__(self, token: str) -> None:
-        self._digest = _digest(token)
+    token_id: str
+    principal: str
+    application: str
+    scopes: tuple[str, ...]
+    policies: tuple[str, ...] | None
+    created_at: float
+    expires_at: float | None
+    revoked_at: float | None
+    last_used_at: float | None
 
-    async def grant(self, token: str) -> Grant | None:
-        """Everything for the token, compared in constant time; None for any other."""
-        return LOCAL_GRANT if hmac.compare_digest(_digest(token), self._digest) else None
+    @property
+    def is_foreign(self) -> bool:
+        """Whether it stands for the tokens that an authorization server gives an application."""
+        return self.token_id.startswith(FOREIGN)
+
+    def is_valid(self, now: float) -> bool:
+        """Whether it counts at a point in time."""
+        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
 
 
-class LocalTokenFile:
-    """The same with the token in a file, so that a new one counts at once.
+class TokenStore:
+    """The tokens of a state folder; also their verifier.
 
-    Args:
-        path: The file.
+    Raises:
+        ConfigError: The file cannot be used.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._seen: object = None
-        self._known: LocalToken | None = None
+    def __init__(self, folder: Path, *, clock: Callable[[], float] = time.time) -> None:
+        self._path = folder / STORE_FILE
+        self._clock = clock
+        self._db = self._open()
 
-    async def grant(self, token: str) -> Grant | None:
-        """Everything for the token in the file now; None for any other, or when there is none.
+    def close(self) -> None:
+        """Close the file; harmless when done already."""
+        self._db.close()
+
+    def create(
+        self,
+        principal: str,
+        scopes: Sequence[str],
+        *,
+        application: str = "",
+        policies: Sequence[str] | None,
+        lifetime_s: float | None,
+    ) -> tuple[str, TokenInfo]:
+        """Make a token.
+
+        Args:
+            policies: The policies it may name, the default one first; None for all.
+            lifetime_s: Seconds until it expires; None for never.
+
+        Returns:
+            The token, which is not kept and cannot be shown again, and what is known of it.
 
         Raises:
-            ConfigError: The file cannot be used, or others may read it.
+            InvalidRequest: One of these is not acceptable; nothing was changed.
         """
-        seen = _version(self._path)
-        if seen is None or seen != self._seen:
-            kept = read_token(self._path)
-            self._known, self._seen = LocalToken(kept) if kept else None, seen
-        return await self._known.grant(token) if self._known else None
-
-
-def local_verifier(settings: Settings, state_dir: Path) -> TokenVerifier:
-    """Knows the local token: that of the settings, else the one in the state folder."""
-    named = settings.token.get_secret_value()
-    return LocalToken(named) if named else LocalTokenFile(state_dir / TOKEN_FILE)
-
-
-def server_token(settings: Settings, state_dir: Path) -> str:
-    """The token of the settings, else the one in the state folder, which is made if need be.
-
-    Raises:
-        ConfigError: Its file cannot be used, or others may read it.
-    """
-    named = settings.token.get_secret_value()
-    if named:
-        return named
-    path = state_dir / TOKEN_FILE
-    return read_token(path) or _make_token(path)
-
-
-def rotate_token(settings: Settings, state_dir: Path) -> str:
-    """Put a new token into the state folder; the old one is refused from now on.
-
-    Raises:
-        ConfigError: The settings say what the token is, or its file cannot be written.
-    """
-    if settings.token.get_secret_value():
-        raise ConfigError(
-            "The setting `token` says what the token is.", remedy="Change it there, and restart."
+        if not _PRINCIPAL.fullmatch(principal):
+            raise InvalidRequest(
+                f"{principal[:80]!r} cannot be a principal.",
+                remedy="Use up to 100 letters, digits and `._@+-`, a letter or digit first.",
+            )
+        if len(application) > 100 or not application.isprintable():
+            raise InvalidRequest("An application's name has up to 100 printable characters.")
+        known = check_scopes(scopes)
+        if policies is not None and not policies:
+            raise InvalidRequest("A token must name a policy.", remedy="Name some, or `*` for all.")
+        token_id, secret = secrets.token_hex(6), secrets.token_urlsafe(SECRET_BYTES)
+        now = self._clock()
+        self._fresh().write(
+            "INSERT INTO tokens VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL)",
+            token_id,
+            principal,
+            application,
+            json.dumps([scope for scope in SCOPES if scope in known]),
+            json.dumps(None if policies is None else list(policies)),
+            _digest(secret),
+            now,
+            None if lifetime_s is None else now + lifetime_s,
         )
-    return _make_token(state_dir / TOKEN_FILE)
+        return f"{PREFIX}{token_id}_{secret}", self.get(token_id)
 
+    def get(self, token_id: str) -> TokenInfo:
+        """A token by its id.
 
-def read_token(path: Path) -> str | None:
-    """The token in a file; None when there is no such file.
+        Raises:
+            NotFound: There is none.
+        """
+        found = self._select("token_id = ?", token_id)
+        if not found:
+            raise NotFound(
+                f"There is no token {token_id[:80]!r}.", remedy="`sandbox token list` shows them."
+            )
+        return found[0]
 
-    Raises:
-        ConfigError: It cannot be read, others may read it, or it holds no token.
-    """
-    try:
-        mode = path.stat().st_mode
-        token = path.read_text(encoding="ascii").strip()
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as exc:
-        raise ConfigError(f"The token in {path} cannot be read: {exc}.") from exc
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise ConfigError(
-            f"Others may read the token in {path}.",
-            remedy="Remove the file, so that a new token is made at the next start.",
+    def list(self) -> list[TokenInfo]:
+        """Every token that was given out, oldest first."""
+        return self._select("true ORDER BY created_at")
+
+    def revoke(self, *, token_id: str = "", principal: str = "") -> list[TokenInfo]:
+        """Revoke a token, or all of a principal; from now on they are refused.
+
+        Returns:
+            Those that were valid until now.
+
+        Raises:
+            NotFound: There is no such token, or the principal has none.
+        """
+        now = self._clock()
+        if token_id:
+            wanted = [self.get(token_id)]
+        elif not (wanted := self._select("principal = ?", principal)):
+            raise NotFound(f"The principal {principal[:80]!r} has no token.")
+        valid = [info for info in wanted if info.is_valid(now)]
+        for info in wanted:
+            self._fresh().write(
+                "UPDATE tokens SET revoked_at = ? WHERE token_id = ? AND revoked_at IS NULL",
+                now,
+                info.token_id,
+            )
+        return valid
+
+    async def grant(self, token: str) -> Grant | None:
+        """What a token grants now; None for one that is not of here, revoked or expired."""
+        match = _TOKEN.fullmatch(token)
+        if match is None:
+            return None
+        token_id, secret = match.groups()
+        rows = self._fresh().read("SELECT secret_sha256 FROM tokens WHERE token_id = ?", token_id)
+        if not rows or not hmac.compare_digest(rows[0][0], _digest(secret)):
+            return None
+        info, now = self.get(token_id), self._clock()
+        if not info.is_valid(now):
+            return None
+        if info.last_used_at is None or now - info.last_used_at >= USED_EVERY_S:
+            self._note_use(token_id, now)
+        return Grant(
+            principal=info.principal,
+            application=info.application,
+            token_id=token_id,
+            scopes=frozenset(info.scopes) & SCOPES.keys(),
+            policies=info.policies,
+            expires_at=info.expires_at,
         )
-    if len(token) < 16:
-        raise ConfigError(
-            f"{path} holds no token.",
-            remedy="Remove the file, so that a new token is made at the next start.",
+
+    def admit(self, grant: Grant) -> bool:
+        """Note that an application calls with a token that is not of here.
+
+        Returns:
+            Whether it may: not when it was revoked.
+        """
+        now = self._clock()
+        found = self._select("token_id = ?", grant.token_id)
+        if found and found[0].revoked_at is not None:
+            return False
+        last = found[0].last_used_at if found else None
+        if last is None or now - last >= USED_EVERY_S:
+            try:
+                self._db.write(
+                    "INSERT INTO tokens VALUES (?, ?, ?, ?, ?, x'', ?, NULL, NULL, ?)"
+                    " ON CONFLICT DO UPDATE SET scopes = excluded.scopes,"
+                    " policies = excluded.policies, last_used_at = excluded.last_used_at",
+                    grant.token_id,
+                    grant.principal,
+                    grant.application,
+                    json.dumps([scope for scope in SCOPES if scope in grant.scopes]),
+                    json.dumps(grant.policies),
+                    now,
+                    now,
+                )
+            except InfrastructureError as exc:  # as with our own tokens
+                logger.warning("%s", exc)
+        return True
+
+    def allow(self, token_id: str) -> TokenInfo:
+        """Let an application call again that was revoked, with the tokens of its issuer.
+
+        Raises:
+            NotFound: There is no such application.
+            InvalidRequest: It is a token of here, for which a new one is to be made.
+        """
+        if not self.get(token_id).is_foreign:
+            raise InvalidRequest(
+                "A token that was revoked stays so.", remedy="Make one with `sandbox token create`."
+            )
+        self._fresh().write("UPDATE tokens SET revoked_at = NULL WHERE token_id = ?", token_id)
+        return self.get(token_id)
+
+    def _note_use(self, token_id: str, now: float) -> None:
+        try:
+            self._db.write("UPDATE tokens SET last_used_at = ? WHERE token_id = ?", now, token_id)
+        except InfrastructureError as exc:  # a full disk is no reason to lock people out
+            logger.warning("%s", exc)
+
+    def _select(self, where: str, *values: str) -> list[TokenInfo]:
+        rows = self._fresh().read(
+            f"SELECT {_COLUMNS} FROM tokens WHERE {where}",  # noqa: S608  # both are constants
+            *values,
         )
-    return token
+        return [_info(*row) for row in rows]
+
+    def _fresh(self) -> Database:
+        """The file that is there now: one that was put aside grants nothing any more."""
+        if self._db.is_replaced:
+            self._db.close()
+            self._db = self._open()
+        return self._db
+
+    def _open(self) -> Database:
+        return Database(
+            self._path,
+            application_id=0x5A4E444B,
+            versions=((_SCHEMA,),),
+            what="store of tokens",
+            remedy="Move it away to start a new one; the tokens in it are then worth nothing.",
+        )
 
 
-def _make_token(path: Path) -> str:
-    token = secrets.token_urlsafe(TOKEN_BYTES)
-    fresh = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as stream:
-            stream.write(token + "\n")
-        fresh.replace(path)
-    except OSError as exc:
-        raise ConfigError(f"The token cannot be kept in {path}: {exc.strerror}.") from exc
-    return token
+def _info(token_id: str, principal: str, application: str, *rest: Any) -> TokenInfo:
+    scopes, policies, *times = rest
+    named: list[str] | None = json.loads(policies)
+    may_name = None if named is None else tuple(named)
+    return TokenInfo(token_id, principal, application, tuple(json.loads(scopes)), may_name, *times)
 
 
-def _version(path: Path) -> object:
-    """Changes whenever the file is another one or was written; None when it is not there."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
-
-
-def _digest(token: str) -> bytes:
-    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
+def _digest(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()

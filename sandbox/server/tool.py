@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
@@ -18,12 +18,19 @@ from mcp.server.mcpserver.tools import Tool
 from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult, ContentBlock, TextContent, ToolAnnotations
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
-from sandbox.errors import FileError, SandboxError
-from sandbox.server.desk import grant_of
+from sandbox.bulkheads.bulkhead import Section
+from sandbox.errors import FileError, SandboxError, TooMuchWork
+from sandbox.outputs.plain import escaped
+from sandbox.server.desk import Desk, grant_of
 
 ERROR_META_KEY = "io.sandbox/error"
 MAX_PROBLEMS = 8
+MAX_ITEMS = 256
+"""Of an argument that is a list; no tool takes more."""
+
+_Method = TypeVar("_Method", bound=Callable[..., Awaitable[CallToolResult]])
 
 
 class StrictTool(Tool):
@@ -46,9 +53,10 @@ class StrictTool(Tool):
         except SandboxError as exc:
             return failure(exc)
         try:
-            validated = self.fn_metadata.validate_arguments(arguments)
-        except ValidationError as exc:
-            raise ToolError(self._refusal(exc)) from exc
+            with Section(f"the arguments of {self.name}"):
+                validated = self._validated(arguments)
+        except TooMuchWork as exc:
+            return failure(exc)
         try:
             return await self.fn(**validated, **{self.context_kwarg or "ctx": context})
         except SandboxError as exc:
@@ -61,24 +69,77 @@ class StrictTool(Tool):
                 "The server's log has the details."
             ) from exc
 
-    def _refusal(self, exc: ValidationError) -> str:
+    def _validated(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The arguments as the tool takes them; what is too much is refused before it is parsed."""
         known = list(self.fn_metadata.arg_model.model_fields)
-        lines: list[str] = []
-        for error in exc.errors(include_url=False, include_input=False, include_context=False):
-            where = printable(".".join(str(part) for part in error["loc"]))
-            reason = error["msg"].removeprefix("Value error, ")
-            if error["type"] == "extra_forbidden":
-                close = difflib.get_close_matches(where, known, n=1)
-                reason = "there is no such argument" + (
-                    f"; did you mean {close[0]}?" if close else f"; known: {', '.join(known)}"
-                )
-            elif error["type"] == "missing":
-                reason = "is required"
-            lines.append(f"{where}: {reason}")
-        more = len(lines) - MAX_PROBLEMS
-        if more > 0:
-            lines = [*lines[:MAX_PROBLEMS], f"and {more} more"]
-        return f"{self.name} was not run: " + "; ".join(lines) + "."
+        long = [
+            name
+            for name, value in arguments.items()
+            if isinstance(value, list | dict) and len(cast("list[Any]", value)) > MAX_ITEMS
+        ]
+        if long:
+            raise self._refused([f"{printable(long[0])}: has more than {MAX_ITEMS} items"], 0)
+        if len(arguments) > len(known):
+            unknown = [name for name in arguments if name not in known]
+            lines = [_unknown(name, known) for name in unknown[:MAX_PROBLEMS]]
+            raise self._refused(lines, len(unknown) - len(lines))
+        try:
+            return self.fn_metadata.validate_arguments(arguments)
+        except ValidationError as exc:
+            errors = exc.errors(include_url=False, include_input=False, include_context=False)
+            lines = [_problem(error, known) for error in errors[:MAX_PROBLEMS]]
+            raise self._refused(lines, len(errors) - len(lines)) from exc
+
+    def _refused(self, lines: list[str], more: int) -> ToolError:
+        lines += [f"and {more} more"] if more > 0 else []
+        return ToolError(f"{self.name} was not run: " + "; ".join(lines) + ".")
+
+
+def _problem(error: ErrorDetails, known: list[str]) -> str:
+    """What is wrong with one argument, in a line."""
+    where = printable(".".join(str(part) for part in error["loc"]))
+    if error["type"] == "extra_forbidden":
+        return _unknown(where, known)
+    if error["type"] == "missing":
+        return f"{where}: is required"
+    return f"{where}: {error['msg'].removeprefix('Value error, ')}"
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    shown = printable(name)
+    close = difflib.get_close_matches(shown, known, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+    return f"{shown}: there is no such argument; {hint}"
+
+
+class ToolGroup:
+    """The tools over a desk's sessions that act on one kind of thing: its methods with a title."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._manager = desk.manager
+
+    def tools(self) -> list[Tool]:
+        """The tools, in the order of the methods."""
+        titled = {
+            name: _titled[method]
+            for name, method in vars(type(self)).items()
+            if callable(method) and method in _titled
+        }
+        return [strict(getattr(self, name), title, **how) for name, (title, how) in titled.items()]
+
+
+def tool(title: str, **how: Any) -> Callable[[_Method], _Method]:
+    """Make a method of a :class:`ToolGroup` a tool; the rest is as for :func:`strict`."""
+
+    def note(method: _Method) -> _Method:
+        _titled[method] = (title, how)
+        return method
+
+    return note
+
+
+_titled: dict[Callable[..., Any], tuple[str, dict[str, Any]]] = {}
 
 
 def strict(
@@ -88,15 +149,16 @@ def strict(
     reads: bool = False,
     destroys: bool = False,
     repeatable: bool = False,
+    **bounds: int,
 ) -> Tool:
     """A strict tool of a method whose docstring tells the model what it does.
 
     Args:
         fn: The method; its result annotation is ``Annotated[CallToolResult, Model]``.
-        title: What people see.
         reads: It changes nothing.
         destroys: It may overwrite or remove something.
         repeatable: Calling it again with the same arguments changes nothing more.
+        bounds: The numbers that the docstring names in braces.
     """
     function = getattr(fn, "__func__", fn)
     if function not in _made:
@@ -107,7 +169,7 @@ def strict(
             idempotent_hint=reads or repeatable,
             open_world_hint=False,
         )
-        _made[function] = _make(fn, title, hints)
+        _made[function] = _make(fn, title, hints, bounds)
     return _made[function].model_copy(update={"fn": fn})
 
 
@@ -115,11 +177,13 @@ _made: dict[object, Tool] = {}
 """Tools by function: deriving the schemas takes 10 ms each, and they are the same for everybody."""
 
 
-def _make(fn: Callable[..., Any], title: str, hints: ToolAnnotations) -> Tool:
+def _make(
+    fn: Callable[..., Any], title: str, hints: ToolAnnotations, bounds: dict[str, int]
+) -> Tool:
     tool = StrictTool.from_function(
         fn,
         title=title,
-        description=" ".join((inspect.getdoc(fn) or "").split()),
+        description=" ".join((inspect.getdoc(fn) or "").format(**bounds).split()),
         annotations=hints,
         structured_output=True,
     )
@@ -149,8 +213,6 @@ def reply(result: BaseModel, *content: ContentBlock, failed: bool = False) -> Ca
     """A tool's answer: the model as structured content, and what a reader sees.
 
     Args:
-        result: The structured result, of the tool's declared type.
-        content: Text and images.
         failed: What was asked for did not succeed; the structured result says how.
     """
     return CallToolResult(
@@ -175,5 +237,4 @@ def failure(error: SandboxError) -> CallToolResult:
 
 def printable(value: str, limit: int = 200) -> str:
     """Text of a caller made safe to repeat: one line, bounded, no control characters."""
-    shown = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in value[:limit])
-    return shown + ("…" if len(value) > limit else "")
+    return escaped(value[:limit]) + ("…" if len(value) > limit else "")

@@ -1,9 +1,10 @@
 """Taking back what an earlier controller of the same slot left on the engine.
 
-The engine's containers are the truth. A live session's container becomes a session again, with all
-that runs in it; one that has expired, does not match its labels, or was never handed to a caller is
-removed; a session whose container is gone is noted as lost. Containers of other owners are not even
-listed.
+The engine says which containers there are, the journal whose each is. A container that a live claim
+names becomes that session again, with all that runs in it. One that no claim names is nobody's, and
+is removed; so is one that has expired, does not fit its claim or its labels, or was never handed to
+a caller. A session whose container is gone is noted as lost. Containers of other owners are not
+even listed.
 """
 
 from __future__ import annotations
@@ -16,22 +17,25 @@ import anyio
 from pydantic import ValidationError
 
 from sandbox.audit import SessionEntry
-from sandbox.egress import Tightening
+from sandbox.bulkheads.shares import Owner
+from sandbox.container.compiler import recompile
+from sandbox.container.inspection import mismatches
+from sandbox.container.labels import LABEL_OWNER, LABEL_SANDBOX, read_labels
+from sandbox.container.sandbox import Sandbox, cause_of_end
+from sandbox.errorgroups import one_error
 from sandbox.errors import EngineUnavailable, InfrastructureError, PolicyNotEnforced, SandboxError
-from sandbox.kernels.models import ExecutionRecord, ExecutionResult
+from sandbox.policy import Policy
 from sandbox.runtimes.base import ContainerInfo, EngineInfo
-from sandbox.sessions.birth import Birth, Surroundings
-from sandbox.sessions.endings import cause_of_end
-from sandbox.sessions.groups import one_error
-from sandbox.sessions.journal import Journal, SessionRow, SessionState
-from sandbox.sessions.keeping import in_words
-from sandbox.sessions.labels import read_labels, recompile
+from sandbox.secrets import SessionSecrets
+from sandbox.sessions.journal import SessionRow, SessionState
 from sandbox.sessions.models import SessionInfo, SessionProof
+from sandbox.sessions.services import SessionServices
 from sandbox.sessions.session import Session
-from sandbox.spec import LABEL_OWNER, LABEL_SESSION, mismatches
+from sandbox.workspaces.autosave import in_words
 
 FIRST_RETRY_S = 0.25
 LONGEST_RETRY_S = 5.0
+REMOVE_TIMEOUT_S = 15.0
 
 logger = logging.getLogger(__name__)
 
@@ -40,27 +44,13 @@ class Adoption:
     """The start of a controller: :meth:`run` once, :meth:`wait_done` for whoever needs the result.
 
     Args:
-        around: What all sessions share.
-        owner: The id that labels this slot's containers.
-        seccomp: The seccomp profile as JSON.
-        keep: Whether sessions outlive this controller.
+        services: What all sessions share.
         add: Called with each session that is taken back; it comes up in its own time.
     """
 
-    def __init__(
-        self,
-        around: Surroundings,
-        *,
-        owner: str,
-        seccomp: str,
-        keep: bool,
-        add: Callable[[Session], None],
-    ) -> None:
-        self._around = around
-        self._runtime = around.runtime
-        self._owner = owner
-        self._seccomp = seccomp
-        self._keep = keep
+    def __init__(self, services: SessionServices, add: Callable[[Session], None]) -> None:
+        self._services = services
+        self._runtime = services.runtime
         self._add = add
         self._taken: set[str] = set()
         self._error: SandboxError | None = None
@@ -106,113 +96,145 @@ class Adoption:
         self._answered.set()
 
     async def _adopt_all(self) -> None:
-        engine = await self._around.engine.ask()
-        containers = await self._runtime.list({LABEL_OWNER: self._owner})
-        rows = {row.session_id: row for row in self._around.journal.not_ended()}
-        there = {container.labels.get(LABEL_SESSION) for container in containers}
-        for row in rows.values():
-            if row.session_id not in there:
+        engine = await self._services.engine.ask()
+        containers = await self._runtime.list({LABEL_OWNER: self._services.owner})
+        rows = self._services.journal.not_ended()
+        claims = {row.sandbox_id: row for row in rows if row.sandbox_id}
+        there = {container.labels.get(LABEL_SANDBOX) for container in containers}
+        for row in rows:
+            if row.sandbox_id not in there:
                 self._gone(row, "lost", "its container was gone when the controller came back")
         async with one_error() as tasks:
             for container in containers:
                 if container.id not in self._taken:
-                    row = rows.get(container.labels.get(LABEL_SESSION, ""))
+                    # Each claim is good for one container, once.
+                    row = claims.pop(container.labels.get(LABEL_SANDBOX, ""), None)
                     tasks.start_soon(self._adopt, container, row, engine)
 
     async def _adopt(
         self, container: ContainerInfo, row: SessionRow | None, engine: EngineInfo
     ) -> None:
-        async with self._around.connecting:
+        async with self._services.opening.place(Owner(row.principal if row else "")):
             try:
-                birth = await self._birth(container, row, engine)
+                if row is None:
+                    raise InfrastructureError("no session has claimed it")
+                session = await self._session(container, row, engine)
             except EngineUnavailable:
                 raise
             except SandboxError as exc:
-                state: SessionState = "expired" if isinstance(exc, _Expired) else "lost"
-                logger.warning("container %.12s is removed: %s", container.id, exc.message)
-                await self._runtime.remove(container.id)
-                if row is not None:
-                    self._gone(row, state, exc.message)
-                else:
-                    removed = SessionEntry(
-                        event="removed", container_id=container.id, reason=exc.message
-                    )
-                    self._around.audit.record(removed)
+                await self._refuse(container, row, exc)
                 return
-            if row is None:
-                session_id = birth.identity.session_id
-                self._around.journal.adopted(
-                    session_id, birth.identity.principal, birth.last_activity
-                )
-                self._around.journal.tightened(session_id, birth.tightened)
+            except Exception as exc:  # of one container: the others are taken back all the same
+                logger.exception("container %.12s cannot be taken back", container.id)
+                defect = InfrastructureError(f"it cannot be read: {type(exc).__name__}")
+                await self._refuse(container, row, defect)
+                return
         self._taken.add(container.id)
-        self._add(Session(birth, self._around, keep=self._keep))
+        self._add(session)
 
-    async def _birth(
-        self, container: ContainerInfo, row: SessionRow | None, engine: EngineInfo
-    ) -> Birth:
-        if row is not None and row.state == "opening":
+    async def _refuse(
+        self, container: ContainerInfo, row: SessionRow | None, why: SandboxError
+    ) -> None:
+        """Remove a container that becomes no session; one that stays is left to the sweeper."""
+        state: SessionState = "expired" if isinstance(why, _Expired) else "lost"
+        logger.warning("container %.12s is removed: %s", container.id, why.message)
+        reason = why.message
+        try:
+            with anyio.fail_after(REMOVE_TIMEOUT_S):
+                await self._runtime.remove(container.id)
+        except (SandboxError, TimeoutError) as exc:
+            logger.error(
+                "container %.12s is set aside, it cannot be removed: %s", container.id, exc
+            )
+            reason = f"{reason}; its container could not be removed yet"
+        self._taken.add(container.id)
+        if row is not None:
+            self._gone(row, state, reason)
+        else:
+            self._services.audit.record(
+                SessionEntry(event="removed", container_id=container.id, reason=reason)
+            )
+
+    async def _session(
+        self, container: ContainerInfo, row: SessionRow, engine: EngineInfo
+    ) -> Session:
+        if row.state == "opening":
             raise InfrastructureError("its opening was cut short")
+        sandbox = await self._sandbox(container, row, engine)
+        workspace = None
+        if row.workspace:
+            if not sandbox.policy.workspace.persistent:
+                raise PolicyNotEnforced("its policy keeps no workspace")
+            store = self._services.workspaces
+            workspace = store.take(row.principal, row.workspace, row.holder)
+        return Session(
+            row,
+            sandbox,
+            self._services,
+            secrets=self._secrets(row, sandbox.policy),
+            last_used=row.last_activity,
+            workspace=workspace,
+            tightened=self._services.journal.tightening(row.session_id),
+            earlier_proof=_proof(row),
+        )
+
+    async def _sandbox(
+        self, container: ContainerInfo, row: SessionRow, engine: EngineInfo
+    ) -> Sandbox:
+        """The sandbox that a row claims, if the container is that one and is as it must be."""
+        services = self._services
         info = await self._runtime.inspect(container.id)
         if cause := cause_of_end(info):
             raise InfrastructureError(cause)
         if info.state != "running":
             raise InfrastructureError("its container was never started")
         identity, policy = read_labels(info)
-        if row is not None and row.principal != identity.principal:
-            raise PolicyNotEnforced("its container is labelled with another principal")
-        if self._around.clock() >= identity.expires_at:
+        if not row.fits(identity, policy):
+            raise PolicyNotEnforced("its container's labels are not those of the claimed sandbox")
+        if services.clock() >= row.expires_at:
             raise _Expired(f"its lifetime of {policy.limits.lifetime_s:g} s was over")
-        spec = recompile(info, identity, policy, engine, self._seccomp, self._around.roots)
-        if wrong := mismatches(spec, info.facts):
+        spec = recompile(info, identity, policy, engine, services.seccomp, services.roots)
+        if wrong := mismatches(spec, info.facts, engine.reports):
             raise PolicyNotEnforced("its container does not match its policy: " + "; ".join(wrong))
-        secrets, missing = self._around.secrets.for_adoption(policy)
+        return Sandbox(
+            identity,
+            policy,
+            spec,
+            self._runtime,
+            reports=engine.reports,
+            roots=services.roots,
+            clock=services.clock,
+            container_id=container.id,
+        )
+
+    def _secrets(self, row: SessionRow, policy: Policy) -> SessionSecrets:
+        secrets, missing = self._services.secrets.for_adoption(policy)
         if missing:
             logger.warning(
                 "session %s: the secrets %s are gone, so its outputs are not searched for them",
-                identity.session_id,
+                row.session_id,
                 ", ".join(missing),
             )
-        workspace = None
-        if identity.workspace:
-            store = self._around.workspaces
-            workspace = store.take(identity.principal, identity.workspace, identity.session_id)
-        return Birth(
-            identity=identity,
-            policy=policy,
-            spec=spec,
-            name=row.name if row else "",
-            opener_key=row.opener_key if row else "",
-            default_key=row.default_key if row else None,
-            last_activity=row.last_activity if row else self._around.clock(),
-            container_id=container.id,
-            # What was taken from the network of a session that the journal does not know is not
-            # known either, so all of it is.
-            tightened=self._around.journal.tightening(row.session_id)
-            if row is not None
-            else Tightening(is_off=not policy.network.is_none),
-            secrets=secrets,
-            workspace=workspace,
-            is_proved=row is not None,
-            proof=_proof(row),
-        )
+        return secrets
 
     def _gone(self, row: SessionRow, state: SessionState, reason: str) -> None:
+        journal = self._services.journal
         if row.state == "opening":
-            self._around.journal.not_opened(row.session_id)
+            journal.not_opened(row.session_id)
             self._record(row, "not_opened", "", reason)
             return
-        if name := workspace_of(row):
-            store = self._around.workspaces
-            reason = f"{reason}; {in_words(name, store.kept(row.principal, name))}"
-        note_lost_executions(self._around.journal, row.session_id, reason)
-        self._around.journal.ended(row.session_id, state, reason, None, self._around.clock())
+        if row.workspace:
+            kept = self._services.workspaces.kept(row.principal, row.workspace)
+            reason = f"{reason}; {in_words(row.workspace, kept)}"
+        journal.executions.lose(row.session_id, reason)
+        journal.commands.lose(row.session_id, reason)
+        journal.ended(row.session_id, state, reason, None, self._services.clock())
         self._record(row, "ended", state, reason)
 
     def _record(
         self, row: SessionRow, event: Literal["ended", "not_opened"], state: str, reason: str
     ) -> None:
-        self._around.audit.record(
+        self._services.audit.record(
             SessionEntry(
                 event=event,
                 session_id=row.session_id,
@@ -224,45 +246,13 @@ class Adoption:
         )
 
 
-def _proof(row: SessionRow | None) -> SessionProof | None:
+def _proof(row: SessionRow) -> SessionProof | None:
     """What the earlier controller had proved; its own version may have noted less."""
-    if row is None or not row.info:
-        return None
     try:
         return SessionInfo.model_validate_json(row.info).proof
     except ValidationError:
         return None
 
 
-def workspace_of(row: SessionRow) -> str:
-    """The name of the workspace that a session had; empty for none."""
-    try:
-        return SessionInfo.model_validate_json(row.info).workspace_name
-    except ValueError:
-        return ""
-
-
 class _Expired(SandboxError):
     """The session's time was over before it could be taken back."""
-
-
-def note_lost_executions(journal: Journal, session_id: str, reason: str) -> None:
-    """Let the executions of a session that is gone end, with the outputs they had."""
-    for record in journal.unfinished(session_id):
-        journal.finished(record.execution_id, _lost(record, reason), record.seq)
-
-
-def _lost(record: ExecutionRecord, reason: str) -> ExecutionResult:
-    told = f"The session ended before it did: {reason}."
-    if record.snapshot is not None:
-        return record.snapshot.model_copy(
-            update={"status": "lost", "state": "lost", "reason": told}
-        )
-    return ExecutionResult(
-        execution_id=record.execution_id,
-        session_id=record.session_id,
-        kernel_id=record.kernel_id,
-        status="lost",
-        state="lost",
-        reason=told,
-    )

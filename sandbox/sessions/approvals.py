@@ -8,18 +8,21 @@ ask, a call that ends. Nothing that runs inside, and no tool, can answer.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Literal, Protocol
+from weakref import WeakKeyDictionary
 
 import anyio
 
 from sandbox.audit import ApprovalEntry, AuditLog
-from sandbox.egress import Answer, Question
+from sandbox.egress.wayout import Approval, Question
 from sandbox.errors import NotPermitted
+from sandbox.outputs.redaction import Redactor
 from sandbox.policy import Policy
 
+_TOOL = "tool "
 REFUSED_S = 10.0
 """After a no, the same destination is refused for so long without asking: code tries again at once,
 and a person shall not have to answer a flood."""
@@ -74,23 +77,34 @@ class Approvals:
         principal: Whose it is.
         policy: Its policy.
         audit: Where questions and answers are put on record.
+        redactor: Knows the session's secrets, which neither a question nor a record shows.
     """
 
-    def __init__(self, session_id: str, principal: str, policy: Policy, audit: AuditLog) -> None:
+    def __init__(
+        self,
+        session_id: str,
+        principal: str,
+        policy: Policy,
+        audit: AuditLog,
+        redactor: Redactor | None = None,
+    ) -> None:
         self._session_id = session_id
         self._principal = principal
         self._policy = policy
         self._audit = audit
+        self._shown = (redactor or Redactor()).text
         self._calls: dict[Asker, set[anyio.CancelScope]] = {}
-        self._turn = anyio.Lock()
-        """One question at a time."""
+        self._turns: WeakKeyDictionary[Asker, anyio.Lock] = WeakKeyDictionary()
+        """One question at a time through each call; calls do not wait for each other."""
+        self._same: dict[str, anyio.Lock] = {}
+        self._asking = 0
         self._granted: set[str] = set()
         self._refused: dict[str, float] = {}
 
     @property
     def is_asking(self) -> bool:
         """Whether an answer is awaited."""
-        return self._turn.locked()
+        return self._asking > 0
 
     @contextmanager
     def calling(self, asker: Asker) -> Generator[None]:
@@ -118,7 +132,7 @@ class Approvals:
         message = (
             f"Allow {tool} in the session {self._session_id} (policy {self._policy.name})?\n{told}"
         )
-        answer = await self._decide(f"tool {tool}", message, asker)
+        answer = await self._decide(f"{_TOOL}{tool}", message, asker)
         if not answer.allowed:
             raise NotPermitted(
                 f"{tool} was not run: the policy {self._policy.name!r} wants a person to agree, "
@@ -126,34 +140,54 @@ class Approvals:
                 remedy=answer.remedy,
             )
 
-    async def ask(self, question: Question) -> Answer:
+    async def ask(self, question: Question) -> Approval:
         """Have a person agree to a connection; see ``Approver`` of ``sandbox.egress``."""
         subject = f"network {question.destination}"
         if time.monotonic() < self._refused.get(subject, 0):
-            return Answer(False, "a person declined it a moment ago")
+            return Approval(False, "a person declined it a moment ago")
         able = [call for call in self._calls if not call.objection]
-        asker: Asker = next(reversed(able or [*self._calls] or [_Nobody()]))
+        free = [call for call in able if not self._turn(call).locked()]
+        asker: Asker = next(reversed(free or able or [*self._calls] or [_Nobody()]))
         message = (
             f"Allow a connection to {question.destination} from the session {self._session_id} "
             f"(policy {self._policy.name})?\nRule: {question.rule}"
         )
         if question.request:
             message += f"\nRequest: {_line(question.request)}"
-        answer = await self._decide(subject, message, asker)
-        return answer
+        return await self._decide(subject, message, asker)
 
-    async def _decide(self, subject: str, message: str, asker: Asker) -> Answer:
+    async def _decide(self, subject: str, message: str, asker: Asker) -> Approval:
         if subject in self._granted:
-            return Answer(True)
+            return Approval(True)
         reply: Reply | None = None
+        was_put = False
         with anyio.move_on_after(self._policy.approve.timeout_s):
-            async with self._turn:
+            async with self._turn_for(subject, asker):
                 if subject in self._granted:
-                    return Answer(True)
+                    return Approval(True)
                 if time.monotonic() < self._refused.get(subject, 0):
-                    return Answer(False, "a person declined it a moment ago")
-                reply = await self._put(subject, message, asker)
-        return self._answered(subject, reply)
+                    return Approval(False, "a person declined it a moment ago")
+                was_put = True
+                reply = await self._put(subject, self._shown(message), asker)
+        return self._answered(subject, reply, was_put=was_put)
+
+    def _turn(self, asker: Asker) -> anyio.Lock:
+        return self._turns.setdefault(asker, anyio.Lock())
+
+    @asynccontextmanager
+    async def _turn_for(self, subject: str, asker: Asker) -> AsyncGenerator[None]:
+        """Wait until the call has no other question, and no connection there is asked about."""
+        same = self._same.setdefault(subject, anyio.Lock())
+        try:
+            async with nullcontext() if subject.startswith(_TOOL) else same, self._turn(asker):
+                self._asking += 1
+                try:
+                    yield
+                finally:
+                    self._asking -= 1
+        finally:
+            if not same.locked():
+                self._same.pop(subject, None)
 
     async def _put(self, subject: str, message: str, asker: Asker) -> Reply:
         """Put the question, for as long as the call lasts that it goes through."""
@@ -170,28 +204,32 @@ class Approvals:
                 self._calls.get(asker, set()).discard(scope)
         return Reply("unable", "the call through which the person was asked ended")
 
-    def _answered(self, subject: str, reply: Reply | None) -> Answer:
+    def _answered(self, subject: str, reply: Reply | None, *, was_put: bool) -> Approval:
         if reply is None:
             timeout_s = self._policy.approve.timeout_s
+            if not was_put:
+                why = f"it was not put in {timeout_s:g} s, for another question was not answered"
+                self._record(subject, "denied", why)
+                return Approval(False, why)
             self._record(subject, "timeout", f"no answer within {timeout_s:g} s")
-            return Answer(False, f"nobody answered within {timeout_s:g} s")
+            return Approval(False, f"nobody answered within {timeout_s:g} s")
         match reply.decision:
             case "session":
                 if self._policy.approve.remember == "session":
                     self._granted.add(subject)
                 self._record(subject, "approved", "for the session")
-                return Answer(True)
+                return Approval(True)
             case "once":
                 self._record(subject, "approved")
-                return Answer(True)
+                return Approval(True)
             case "declined":
-                if not subject.startswith("tool "):  # the next call is another question
+                if not subject.startswith(_TOOL):  # the next call is another question
                     self._refused[subject] = time.monotonic() + REFUSED_S
                 self._record(subject, "denied", "declined")
-                return Answer(False, "the person declined")
+                return Approval(False, "the person declined")
             case "unable":
                 self._record(subject, "denied", reply.reason)
-                return Answer(
+                return Approval(
                     False, reply.reason, "Use a client that can ask (MCP elicitation) in the call"
                 )
 
@@ -201,7 +239,7 @@ class Approvals:
                 decision=decision,
                 principal=self._principal,
                 session_id=self._session_id,
-                subject=subject,
+                subject=self._shown(subject),
                 decided_by=self._principal if decision == "approved" else "",
                 reason=reason,
             )

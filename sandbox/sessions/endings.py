@@ -4,27 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from sandbox.errors import SandboxError, SessionLost
-from sandbox.runtimes.base import ContainerInfo
+from sandbox.errors import LinkLost, SandboxError, SessionLost
 from sandbox.sessions.journal import SessionState
 
 Ending = Literal["closed", "expired", "lost", "kept"]
 """``kept`` ends only this controller's part: the container waits for the next one."""
-
-
-def cause_of_end(info: ContainerInfo) -> str:
-    """Why a container no longer runs, in words; empty when it does."""
-    match info.state:
-        case "missing":
-            return "its container was removed from outside"
-        case "exited" if info.exit_code is None and not info.oom_killed:
-            return "its container was removed from outside"  # which is still going on
-        case "exited" if info.oom_killed:
-            return "its container ran out of memory as a whole"
-        case "exited":
-            return f"its container ended (exit code {info.exit_code})"
-        case _:
-            return ""
 
 
 def ended_error(
@@ -43,4 +27,12 @@ def ended_error(
         f"{which} {session_id} is {state}: {reason}. Its variables and processes are gone, "
         "and files that are not kept.",
         remedy="The next call opens a new one." if is_default else "open_session opens a new one.",
+    )
+
+
+def still_reconnecting() -> LinkLost:
+    """The error for whoever uses a session whose link is being made again."""
+    return LinkLost(
+        "The connection to the session was lost and is being made again.",
+        remedy="Try again in a moment; what runs in the session goes on meanwhile.",
     )

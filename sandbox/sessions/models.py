@@ -6,13 +6,17 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
 
-from sandbox.egress import NetworkInfo
-from sandbox.kernels import KernelInfo
+from sandbox.container.checks import Check
+from sandbox.egress.models import NetworkInfo
+from sandbox.kernels.models import KernelInfo
 from sandbox.policy import Limits
-from sandbox.proof import Check
 from sandbox.sessions.journal import SessionState
 
 WORKSPACE = "/workspace"
+
+
+PASSING = "mcp:"
+"""What default keys begin with whose conversations end with their controller at the latest."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,62 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-
+from sandbox.bulkheads.shares import FEW, open_to
 from sandbox.config import Settings
-from sandbox.egress import Outfit
-from sandbox.errors import QuotaExceeded
-from sandbox.mounts import sources
+from sandbox.container.compiler import compile_spec
+from sandbox.container.identity import SandboxIdentity, new_sandbox_id, new_uid
+from sandbox.container.labels import LABEL_SANDBOX
+from sandbox.container.mounts import sources
+from sandbox.container.sandbox import Sandbox
+from sandbox.egress.machine import Outfit, outfit
+from sandbox.errors import InvalidRequest, NotPermitted, QuotaExceeded
 from sandbox.policy import Policy
 from sandbox.runtimes.base import EngineInfo
-from sandbox.sessions.birth import Birth, Surroundings
-from sandbox.sessions.keeping import check_fits
+from sandbox.sessions.claims import Claim, new_session_id
 from sandbox.sessions.models import Caller
+from sandbox.sessions.overcommit import missing, of_host, of_sessions
+from sandbox.sessions.services import SessionServices
 from sandbox.sessions.session import Session
-from sandbox.spec import SessionIdentity, compile_spec, new_session_id, new_uid
-from sandbox.workspaces import Held
+from sandbox.workspaces.autosave import check_fits
+from sandbox.workspaces.holding import Held
+from sandbox.workspaces.models import check_workspace
+
+MAX_NAME = 64
 
 
 class Opener:
     """Makes sessions that are still to be run.
 
     Args:
-        around: What all sessions share.
-        settings: ``runtime`` and ``max_sessions`` are read here.
-        owner: The id that labels this controller's containers.
-        image_for: The engine's reference of an image that a policy names.
-        seccomp: The seccomp profile as JSON.
-        keep: Whether sessions outlive this controller.
+        services: What all sessions share.
+        settings: ``runtime``, ``max_sessions`` and ``overcommit`` are read here.
+        sessions: The sessions there are, those that are being opened or closed among them, by
+            principal and id; a new one is entered here at once.
     """
 
     def __init__(
         self,
-        around: Surroundings,
+        services: SessionServices,
         settings: Settings,
-        *,
-        owner: str,
-        image_for: Callable[[str], str],
-        seccomp: str,
-        keep: bool,
+        sessions: dict[tuple[str, str], Session],
     ) -> None:
-        self._around = around
+        self._services = services
         self._settings = settings
-        self._owner = owner
-        self._image_for = image_for
-        self._seccomp = seccomp
-        self._keep = keep
+        self._sessions = sessions
 
-    def session(
-        self,
-        caller: Caller,
-        policy: Policy,
-        name: str,
-        engine: EngineInfo,
-        given: Outfit,
-        others: Collection[Session],
-        *,
-        as_default: bool,
-        workspace: str = "",
+    async def session(
+        self, caller: Caller, policy: Policy, name: str, workspace: str, *, as_default: bool
     ) -> Session:
         """A new session.
 
@@ -65,67 +54,117 @@ class Opener:
             caller: Whose it is.
             policy: What it may.
             name: As the caller names it; empty for none.
-            engine: Where its container will be.
-            given: What it is given to find its way out.
-            others: The sessions there are, those that are being opened or closed among them.
-            as_default: Whether it becomes the caller's default session.
             workspace: The workspace that it is to have; empty for none.
+            as_default: Whether it becomes the caller's default session.
 
         Raises:
-            QuotaExceeded: The caller, or the controller, has as many sessions as may be.
+            QuotaExceeded: The caller, or the controller, has as many sessions as may be, or the
+                host has not what they may use.
             Conflict: Another session has the workspace.
             InvalidRequest: The workspace is too large for the policy.
             NotPermitted: The policy does not permit the runtime that the settings force, or it
                 mounts what may not be mounted so.
-            ConfigError: The policy mounts a root that the operator does not have.
-            PolicyNotEnforced: The engine has no runtime that the policy permits.
-            ConfigError: A secret that the policy names is not there.
+            ConfigError: The policy mounts a root that the operator does not have, or a secret that
+                it names is not there.
+            PolicyNotEnforced: The engine has no runtime that the policy permits, or cannot enforce
+                what a sandbox must have.
         """
-        self._check_quota(caller, policy, others)
-        secrets = self._around.secrets.for_policy(policy)
-        now = self._around.clock()
-        identity = SessionIdentity(
+        services = self._services
+        services.audit.require()
+        if workspace:
+            await self.forget_dead_holder(caller.principal, workspace)
+        engine = await services.engine.get()
+        given = await outfit(services.egress, policy)
+        # No await from the count to the entry: opens that come at once see each other.
+        self._check_quota(caller, policy)
+        self._check_host(policy, engine)
+        secrets = services.secrets.for_policy(policy)
+        sandbox = self._sandbox(policy, engine, given)
+        now = services.clock()
+        claim = Claim(
             session_id=new_session_id(),
             principal=caller.principal,
-            owner=self._owner,
-            uid=_unused_uid(others),
+            sandbox_id=sandbox.identity.sandbox_id,
+            uid=sandbox.identity.uid,
+            policy_digest=policy.digest,
+            name=name,
+            opener_key=caller.default_key,
+            default_key=caller.default_key if as_default else None,
+            workspace=workspace,
             created_at=now,
             expires_at=now + policy.limits.lifetime_s,
-            workspace=workspace,
+        )
+        held: Held | None = None
+        if workspace:
+            store = services.workspaces
+            check_fits(workspace, store.kept(caller.principal, workspace), policy.workspace)
+            held = store.take(caller.principal, workspace, claim.holder)
+        session = Session(
+            claim,
+            sandbox,
+            services,
+            secrets=secrets,
+            last_used=now,
+            certificates=given.certificates,
+            workspace=held,
+        )
+        self._sessions[caller.principal, claim.session_id] = session
+        return session
+
+    async def forget_dead_holder(self, principal: str, workspace: str) -> None:
+        """Free a workspace whose session is gone; the engine knows which sandboxes there are.
+
+        Raises:
+            Conflict: A controller has it.
+        """
+        holder = self._services.workspaces.holder(principal, workspace)
+        session_id, _, sandbox_id = holder.partition(" ")
+        session = self._sessions.get((principal, session_id))
+        if session is not None and session.is_ending:
+            await session.wait_over()  # it is being saved
+        elif holder and not (
+            sandbox_id and await self._services.runtime.list({LABEL_SANDBOX: sandbox_id})
+        ):
+            self._services.workspaces.forget(principal, workspace, holder)
+
+    def _sandbox(self, policy: Policy, engine: EngineInfo, given: Outfit) -> Sandbox:
+        services = self._services
+        identity = SandboxIdentity(
+            sandbox_id=new_sandbox_id(),
+            owner=services.owner,
+            uid=self._unused_uid(),
+            created_at=services.clock(),
         )
         spec = compile_spec(
             policy,
             identity,
-            image=self._image_for(policy.image),
-            runtimes=engine.runtimes,
-            seccomp=self._seccomp,
-            mounts=sources(policy, self._around.roots, engine.data_root),
+            image=services.image_for(policy.image),
+            engine=engine,
+            seccomp=services.seccomp,
+            mounts=sources(policy, services.roots, engine.data_root),
             runtime_override=self._settings.runtime or None,
-            cpus_available=engine.cpus,
             variables=given.variables,
         )
-        held: Held | None = None
-        if workspace:
-            store = self._around.workspaces
-            check_fits(workspace, store.kept(caller.principal, workspace), policy.workspace)
-            held = store.take(caller.principal, workspace, identity.session_id)
-        birth = Birth(
-            identity=identity,
-            policy=policy,
-            spec=spec,
-            name=name,
-            opener_key=caller.default_key,
-            default_key=caller.default_key if as_default else None,
-            last_activity=now,
-            certificates=given.certificates,
-            secrets=secrets,
-            workspace=held,
+        return Sandbox(
+            identity,
+            policy,
+            spec,
+            services.runtime,
+            reports=engine.reports,
+            roots=services.roots,
+            clock=services.clock,
         )
-        return Session(birth, self._around, keep=self._keep)
 
-    def _check_quota(self, caller: Caller, policy: Policy, others: Collection[Session]) -> None:
+    def _unused_uid(self) -> int:
+        taken = {session.claim.uid for session in self._sessions.values()}
+        while (uid := new_uid()) in taken:
+            pass
+        return uid
+
+    def _check_quota(self, caller: Caller, policy: Policy) -> None:
+        others = self._sessions.values()
         mine = [session for session in others if session.principal == caller.principal]
-        self._around.quotas.admit_session(caller.principal, len(mine))
+        self._services.quotas.admit_session(caller.principal, len(mine))
         count = sum(1 for session in mine if session.policy.name == policy.name)
         limit = policy.limits.sessions_per_principal
         if count >= limit:
@@ -134,15 +173,50 @@ class Opener:
                 remedy="Close one with close_session, or use one that list_sessions shows.",
             )
         limit = self._settings.max_sessions
-        if len(others) >= limit:
+        if len(others) >= open_to(len(mine), limit):
             raise QuotaExceeded(
-                f"The controller has as many sessions as it may have ({limit}).",
+                f"The controller has {len(others)} sessions of the {limit} that it may have, and "
+                f"the last of them are for callers with fewer than {FEW}."
+                if len(others) < limit
+                else f"The controller has as many sessions as it may have ({limit}).",
                 remedy="Try again when some have ended, or raise max_sessions.",
             )
 
+    def _check_host(self, policy: Policy, engine: EngineInfo) -> None:
+        if self._settings.overcommit != "refuse":
+            return
+        wanted = of_sessions([policy, *(session.policy for session in self._sessions.values())])
+        if short := missing(of_host(engine), wanted):
+            raise QuotaExceeded(
+                f"With this session there would be promised {'; '.join(short)}.",
+                remedy="Try again when some sessions have ended, or under a smaller policy.",
+            )
 
-def _unused_uid(others: Collection[Session]) -> int:
-    taken = {session.uid for session in others}
-    while (uid := new_uid()) in taken:
-        pass
-    return uid
+
+def check_name(name: str) -> None:
+    """Refuse what cannot be a session's name.
+
+    Raises:
+        InvalidRequest: It cannot.
+    """
+    if len(name) > MAX_NAME or not name.isprintable():
+        raise InvalidRequest(
+            f"A session's name has at most {MAX_NAME} printable characters.",
+            remedy="Choose a shorter name, or none.",
+        )
+
+
+def check_keeps(policy: Policy, workspace: str) -> None:
+    """Refuse a named workspace that a session under a policy cannot have.
+
+    Raises:
+        InvalidRequest: It cannot be a workspace's name.
+        NotPermitted: The policy keeps no files.
+    """
+    check_workspace(workspace)
+    if not policy.workspace.persistent:
+        raise NotPermitted(
+            f"The policy {policy.name!r} keeps no files: a session under it has no named "
+            "workspace.",
+            remedy="Leave the workspace out, or name a policy with workspace: {persistent: true}.",
+        )

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from sandbox.config import Settings
 from sandbox.errors import InfrastructureError, QuotaExceeded
 from sandbox.policy.units import format_duration, format_size
-from sandbox.sessions.ledger import Ledger
+from sandbox.sessions.usage import Usage
 
 MINUTE_S = 60.0
 
@@ -28,7 +28,7 @@ class Quotas:
         clock: Unix time, seconds.
     """
 
-    def __init__(self, settings: Settings, ledger: Ledger, clock: Callable[[], float]) -> None:
+    def __init__(self, settings: Settings, ledger: Usage, clock: Callable[[], float]) -> None:
         self._settings = settings
         self._ledger = ledger
         self._clock = clock

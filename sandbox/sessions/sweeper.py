@@ -3,94 +3,152 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 
 import anyio
 import anyio.lowlevel
 
 from sandbox.audit import SessionEntry
+from sandbox.container.labels import LABEL_OWNER, LABEL_SANDBOX
+from sandbox.container.sandbox import cause_of_end
 from sandbox.errors import SandboxError
-from sandbox.runtimes.base import ContainerInfo
-from sandbox.sessions.birth import Surroundings
-from sandbox.sessions.endings import cause_of_end
-from sandbox.sessions.neighbours import tidy_neighbours
+from sandbox.sessions.deadslots import tidy_neighbours
+from sandbox.sessions.services import SessionServices
 from sandbox.sessions.session import Session
-from sandbox.sessions.state import Slot
-from sandbox.spec import LABEL_OWNER, LABEL_SESSION
+from sandbox.sessions.slots import Slot
 
 EXPIRE_EVERY_S = 2.0
-COMPARE_EVERY = 5
-"""Turns between two looks at the engine's containers."""
-TIDY_EVERY = 30
-"""Turns between two tidyings of the journal and of slots whose controllers are dead."""
+COMPARE_EVERY_S = 10.0
+TIDY_EVERY_S = 60.0
+DUTY_TIMEOUT_S = 60.0
+REMOVE_TIMEOUT_S = 30.0
 
 logger = logging.getLogger(__name__)
+
+
+class _Late(SandboxError):
+    """A duty took too long."""
+
+
+@dataclass(frozen=True)
+class _Duty:
+    """Something to be done again and again; it fails on its own."""
+
+    what: str
+    every_s: float
+    do: Callable[[], Awaitable[None]]
+
+    async def once(self) -> None:
+        """Do it.
+
+        Raises:
+            SandboxError: It failed, or took too long.
+        """
+        try:
+            with anyio.fail_after(DUTY_TIMEOUT_S):
+                await self.do()
+        except TimeoutError as exc:
+            raise _Late(f"{self.what}: not done within {DUTY_TIMEOUT_S:g} s") from exc
 
 
 class Sweeper:
     """The housekeeping of one controller.
 
     Args:
-        around: What all sessions share.
+        services: What all sessions share.
         slot: The controller's own slot.
         sessions: The sessions there are now.
     """
 
     def __init__(
-        self, around: Surroundings, slot: Slot, sessions: Callable[[], Iterable[Session]]
+        self, services: SessionServices, slot: Slot, sessions: Callable[[], Iterable[Session]]
     ) -> None:
-        self._around = around
+        self._services = services
         self._slot = slot
         self._sessions = sessions
-        self._is_failing = False
+        self._stuck: set[str] = set()
+        """Containers that could not be removed; said once of each."""
+        self._duties = (
+            _Duty("expiry", EXPIRE_EVERY_S, self._expire),
+            _Duty("the journal's times of use", EXPIRE_EVERY_S, self._note_activity),
+            _Duty("the audit log", EXPIRE_EVERY_S, self._tidy_audit),
+            _Duty("processor time", COMPARE_EVERY_S, self._meter),
+            _Duty("containers", COMPARE_EVERY_S, self._compare),
+            _Duty("the engine", TIDY_EVERY_S, self._ask_engine),
+            _Duty("the journal", TIDY_EVERY_S, self._prune),
+            _Duty("slots of dead controllers", TIDY_EVERY_S, self._tidy_neighbours),
+        )
 
     async def run(self) -> None:
-        """Sweep until cancelled."""
-        turn = 0
-        while True:
-            turn += 1
-            await anyio.sleep(EXPIRE_EVERY_S)
-            try:
-                await self.sweep(compare=turn % COMPARE_EVERY == 0, tidy=turn % TIDY_EVERY == 0)
-                self._is_failing = False
-            except SandboxError as exc:
-                if not self._is_failing:  # said once, not every other second
-                    logger.error("housekeeping: %s", exc)
-                self._is_failing = True
+        """Sweep until cancelled; no duty waits for another one."""
+        async with anyio.create_task_group() as tasks:
+            for duty in self._duties:
+                tasks.start_soon(self._repeat, duty)
 
-    async def sweep(self, *, compare: bool = True, tidy: bool = True) -> None:
+    async def _repeat(self, duty: _Duty) -> None:
+        is_failing = False
+        while True:
+            await anyio.sleep(duty.every_s)
+            try:
+                await duty.once()
+                is_failing = False
+            except SandboxError as exc:
+                if not is_failing:  # said once, not every other second
+                    logger.error("housekeeping, %s: %s", duty.what, exc)
+                is_failing = True
+            except Exception:  # the outermost edge of a duty
+                if not is_failing:
+                    logger.exception("housekeeping, %s", duty.what)
+                is_failing = True
+
+    async def sweep(self) -> None:
         """Do all of it once.
 
-        Args:
-            compare: Compare the sessions with the engine's containers.
-            tidy: Tidy the journal and the slots of dead controllers.
-
         Raises:
-            SandboxError: The engine or the journal cannot be used; the rest has been done.
+            SandboxError: What a duty failed with first; the others have been done.
         """
-        self._around.audit.tidy()
+        failed: list[SandboxError] = []
+        for duty in self._duties:
+            try:
+                await duty.once()
+            except SandboxError as exc:
+                failed.append(exc)
+        if failed:
+            raise failed[0]
+
+    # --- the duties
+
+    async def _expire(self) -> None:
+        """End the sessions whose time is over."""
         async with anyio.create_task_group() as endings:
             for session in tuple(self._sessions()):
-                if session.is_usable and (reason := session.expiry()):
+                if session.is_usable and (reason := session.lease.expiry()):
                     logger.info("session %s is closed: %s", session.session_id, reason)
-                    if session.workspace_name:  # saved first, for which nobody else waits
+                    if session.claim.workspace:  # saved first, for which nobody else waits
                         session.begin_end("expired", reason)
                     else:
                         endings.start_soon(session.end, "expired", reason)
-        if compare:
-            await self._meter()
-            await self._compare()
-        journal = self._around.journal
+
+    async def _note_activity(self) -> None:
         for session in tuple(self._sessions()):
             if session.is_usable:
                 session.note_activity()
-        if tidy:
-            await self._around.engine.ask()
-            while journal.prune(self._around.clock()):
-                await anyio.lowlevel.checkpoint()
-            around = self._around
-            await tidy_neighbours(around.runtime, self._slot, around.audit, around.clock())
+
+    async def _tidy_audit(self) -> None:
+        self._services.audit.tidy()
+
+    async def _ask_engine(self) -> None:
+        await self._services.engine.ask()
+
+    async def _prune(self) -> None:
+        for _ in self._services.journal.prune(self._services.clock()):
+            await anyio.lowlevel.checkpoint()
+
+    async def _tidy_neighbours(self) -> None:
+        services = self._services
+        await tidy_neighbours(services.runtime, self._slot, services.audit, services.clock())
 
     async def _meter(self) -> None:
         """Count the processor time of every session, and write down what was counted."""
@@ -99,7 +157,7 @@ class Sweeper:
             with suppress(SandboxError):  # its end is noticed elsewhere
                 await session.meter()
 
-        quotas = self._around.quotas
+        quotas = self._services.quotas
         if quotas.meters_cpu:
             async with anyio.create_task_group() as measuring:
                 for session in tuple(self._sessions()):
@@ -109,21 +167,36 @@ class Sweeper:
 
     async def _compare(self) -> None:
         """End sessions whose containers are gone, and remove containers that are no session's."""
-        runtime = self._around.runtime
+        runtime = self._services.runtime
         open_before = [session for session in self._sessions() if session.is_usable]
         listed = await runtime.list({LABEL_OWNER: self._slot.owner})
-        containers = {container.id: container for container in listed}
+        running = {container.id for container in listed if container.state == "running"}
         for session in open_before:
             container_id = session.container_id or ""
-            missing = ContainerInfo(container_id, "", "missing", {})
-            if cause := cause_of_end(containers.get(container_id, missing)):
+            if container_id in running:
+                continue
+            # A listing does not tell how a container has ended.
+            if cause := cause_of_end(await runtime.inspect(container_id)):
                 session.begin_end("lost", cause)
-        known = {session.session_id for session in self._sessions()}
-        for container in listed:
-            if container.labels.get(LABEL_SESSION) not in known:
-                logger.warning("container %.12s is no session's: removed", container.id)
-                await runtime.remove(container.id)
-                reason = "it was no session's"
-                self._around.audit.record(
-                    SessionEntry(event="removed", container_id=container.id, reason=reason)
-                )
+        known = {session.claim.sandbox_id for session in self._sessions()}
+        async with anyio.create_task_group() as removals:
+            for container in listed:
+                if container.labels.get(LABEL_SANDBOX) not in known:
+                    removals.start_soon(self._remove, container.id)
+
+    async def _remove(self, container_id: str) -> None:
+        """Remove a container that is no session's; one that stays is tried again next time."""
+        try:
+            with anyio.fail_after(REMOVE_TIMEOUT_S):
+                await self._services.runtime.remove(container_id)
+        except (SandboxError, TimeoutError) as exc:
+            if container_id not in self._stuck:
+                logger.error("container %.12s cannot be removed: %s", container_id, exc)
+            self._stuck.add(container_id)
+            return
+        self._stuck.discard(container_id)
+        logger.warning("container %.12s is no session's: removed", container_id)
+        reason = "it was no session's"
+        self._services.audit.record(
+            SessionEntry(event="removed", container_id=container_id, reason=reason)
+        )

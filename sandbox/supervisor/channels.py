@@ -9,10 +9,10 @@ import os
 import time
 from collections.abc import Callable, Mapping
 
-from sandbox import wire
 from sandbox.errors import InfrastructureError, ProtocolError
-from sandbox.supervisor.messages import DELIMITER, jupyter_parts
-from sandbox.supervisor.zmtp import Connection, Incoming
+from sandbox.link import wire
+from sandbox.supervisor.messagelog import DELIMITER, jupyter_parts
+from sandbox.supervisor.zmtp import Incoming, ZmtpConnection
 
 SOCKETS = {"iopub": "SUB", "shell": "DEALER", "control": "DEALER", "stdin": "DEALER"}
 POLL_S = 0.002
@@ -32,7 +32,7 @@ class Channels:
     ) -> None:
         self._endpoints = endpoints
         self._on_message = on_message
-        self._connections: dict[str, Connection] = {}
+        self._connections: dict[str, ZmtpConnection] = {}
         self._is_open = False
         self._session = os.urandom(8).hex()
         self._serial = 0
@@ -111,7 +111,7 @@ class Channels:
         loop = asyncio.get_running_loop()
         address = self._endpoints[channel].replace("@", "\0", 1)
         while True:
-            connection = Connection(kind, lambda message: self._received(channel, message))
+            connection = ZmtpConnection(kind, lambda message: self._received(channel, message))
             try:
                 await loop.create_unix_connection(lambda made=connection: made, address)
             except OSError as exc:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
+import errno
 import os
+import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from sandbox.errors import FileError, InfrastructureError, InvalidRequest
+from sandbox.supervisor.descendants import descendants, end_descendants
+from sandbox.supervisor.restraint import Marks, give_way, restrained
 
-MARKER = "SANDBOX_PROCESS_ID"
-OOM_SCORE = "1000"
-"""Whoever runs code goes before the supervisor when memory ends."""
+GONE_S = 10.0
+_POLL_S = 0.002
 
-_KILL_ROUNDS = 50
+_libc = ctypes.CDLL(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +37,19 @@ class Child:
 
     Args:
         pid: Its number.
-        marker: The value of ``MARKER`` in its environment, by which its descendants are found.
+        mark: That of all its descendants, wherever they are.
+        marks: All marks.
         exit: Set when it has ended.
         killed: Whether we have killed it.
+        is_out_of_memory: Whether that was because memory ran out.
     """
 
     pid: int
-    marker: str
+    mark: int
+    marks: Marks
     exit: asyncio.Future[Exit]
     killed: bool = False
+    is_out_of_memory: bool = False
     handle: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
@@ -50,15 +58,36 @@ class Child:
         return not self.exit.done()
 
     def signal(self, number: int) -> None:
-        """Send a signal to the process alone; harmless when it has ended."""
-        if self.alive:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, number)
+        """Send a signal to the process alone, to its first thread; harmless when it has ended.
 
-    def kill_tree(self) -> None:
-        """Kill the process, its group, and those of its descendants that left it."""
+        Sent to the process, any thread may take it, also one that wakes up for another signal;
+        Python's first thread, which alone acts on it, then sleeps on.
+        """
+        if self.alive:
+            _libc.tgkill(self.pid, self.pid, number)
+
+    def kill_tree(self) -> int:
+        """Kill the process and all its descendants; returns how many were running."""
         self.killed = self.killed or self.alive
-        kill_tree(self.pid, self.marker, group=self.alive)
+        root = self.pid if self.alive else 0
+        return end_descendants(root, self.mark, self.marks, leader=self.pid)
+
+    async def tree_gone(self) -> None:
+        """After :meth:`kill_tree`: wait, for a while, until the places of all of them are free."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GONE_S):
+                while self.tree():  # of processes that are not ours nobody tells
+                    await asyncio.sleep(_POLL_S)
+                    self.kill_tree()  # for those that were just being made
+
+    def tree(self) -> frozenset[int]:
+        """The numbers of the process and all its descendants."""
+        return descendants(self.pid if self.alive else 0, self.mark, self.marks)
+
+    def kill_since(self, before: frozenset[int]) -> int:
+        """Kill its descendants that were not in the tree before; returns how many were running."""
+        root, spare = self.pid if self.alive else 0, before | {self.pid}
+        return end_descendants(root, self.mark, self.marks, leader=self.pid, spare=spare)
 
 
 class Children:
@@ -66,8 +95,10 @@ class Children:
 
     def __init__(self) -> None:
         self._children: dict[int, Child] = {}
-        self._serial = 0
-        self._prefix = os.urandom(4).hex()
+        self._marks = Marks()
+
+    def __iter__(self) -> Iterator[Child]:
+        return iter(tuple(self._children.values()))
 
     def start(self) -> None:
         """Begin to notice ends; call it in the running event loop of the main thread."""
@@ -75,21 +106,20 @@ class Children:
 
     def kill(self) -> None:
         """Kill every process that is left, with all descendants."""
-        for child in tuple(self._children.values()):
+        for child in self:
             child.kill_tree()
 
     def stop(self) -> None:
         """Kill every process that is left and notice no more ends."""
         self.kill()
         asyncio.get_running_loop().remove_signal_handler(signal.SIGCHLD)
-        for child in tuple(self._children.values()):
+        for child in self:
             with contextlib.suppress(ChildProcessError):
                 self._ended(child, os.waitpid(child.pid, 0)[1])
 
-    def marker(self) -> str:
-        """A new value for ``MARKER``."""
-        self._serial += 1
-        return f"{self._prefix}-{self._serial}"
+    def mark(self) -> int:
+        """A new mark, for a process that is about to be forked."""
+        return self._marks.new()
 
     def spawn(
         self,
@@ -106,7 +136,7 @@ class Children:
 
         Args:
             argv: The program and its arguments.
-            env: Its environment; the marker is added.
+            env: Its environment.
             cwd: Its working directory.
             stdin: The descriptor it reads from.
             stdout: The descriptor for its output.
@@ -117,11 +147,12 @@ class Children:
             FileError: The working directory or the program cannot be used.
             InfrastructureError: There is no room for another process.
         """
-        marker = self.marker()
+        _check_program(argv[0], env, cwd)
+        mark = self.mark()
         try:
             handle = subprocess.Popen(
-                argv,
-                env={**env, MARKER: marker},
+                restrained(argv, mark),
+                env=env,
                 cwd=cwd,
                 stdin=stdin,
                 stdout=stdout,
@@ -130,29 +161,31 @@ class Children:
                 preexec_fn=before_exec,  # safe: there is one thread only
             )
         except (FileNotFoundError, NotADirectoryError, PermissionError) as exc:
-            reason = "permission_denied" if isinstance(exc, PermissionError) else "not_found"
-            where = cwd if not os.access(cwd, os.X_OK) or exc.filename == cwd else argv[0]
-            raise FileError(reason, f"{where}: {exc.strerror}.") from exc
+            raise _refusal(cwd, exc) from exc
         except BlockingIOError as exc:
             raise InfrastructureError(
                 "No further process can be started: the limit of processes is reached."
             ) from exc
         except (OSError, UnicodeError) as exc:
             raise InvalidRequest(f"{argv[0][:200]!r} cannot be started: {exc}.") from exc
-        child = self.adopt(handle.pid, marker)
+        child = self.adopt(handle.pid, mark)
         child.handle = handle
         return child
 
-    def adopt(self, pid: int, marker: str) -> Child:
-        """Take charge of a process that was just forked."""
-        child = Child(pid, marker, asyncio.get_running_loop().create_future())
+    def adopt(self, pid: int, mark: int) -> Child:
+        """Take charge of a process that was just forked.
+
+        Args:
+            pid: Its number.
+            mark: What it was, or will be, restrained with.
+        """
+        child = Child(pid, mark, self._marks, asyncio.get_running_loop().create_future())
         self._children[pid] = child
-        with contextlib.suppress(OSError), open(f"/proc/{pid}/oom_score_adj", "w") as score:
-            score.write(OOM_SCORE)
+        give_way(pid)
         return child
 
     def _reap(self) -> None:
-        for child in tuple(self._children.values()):
+        for child in self:
             try:
                 pid, status = os.waitpid(child.pid, os.WNOHANG)
             except ChildProcessError:
@@ -170,64 +203,16 @@ class Children:
             child.exit.set_result(Exit(code, number))
 
 
-def kill_tree(pid: int, marker: str, *, group: bool = True) -> None:
-    """Kill a process, its group and all its descendants.
-
-    Descendants that left the group, or whose parents have ended, are found by the marker in their
-    environment. They are stopped before they are killed, so that none forks in between.
-
-    Args:
-        pid: The root; the leader of its group.
-        marker: The root's value of ``MARKER``.
-        group: Whether ``pid`` still is that process.
-    """
-    if group:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(pid, signal.SIGSTOP)
-    stopped: set[int] = set()
-    for _ in range(_KILL_ROUNDS):
-        found = set(_descendants(pid if group else -1, marker)) - stopped
-        if not found:
-            break
-        _signal_all(found, signal.SIGSTOP)
-        stopped |= found
-    if group:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(pid, signal.SIGKILL)
-    _signal_all(stopped, signal.SIGKILL)
+def _check_program(program: str, env: Mapping[str, str], cwd: str) -> None:
+    """Refuse what cannot be executed: the program that restrains it would be the one to tell."""
+    path = os.path.join(cwd, program) if "/" in program else program
+    if not os.path.isdir(cwd) or shutil.which(path, path=env.get("PATH")) is not None:
+        return  # the first is told when it is tried
+    there = "/" in program and os.path.exists(path)
+    exc = PermissionError(errno.EACCES, os.strerror(errno.EACCES)) if there else None
+    raise _refusal(program, exc or FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)))
 
 
-def _signal_all(pids: Iterable[int], number: int) -> None:
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, number)
-
-
-def _descendants(root: int, marker: str) -> list[int]:
-    """The living processes below ``root``, and those that carry the marker."""
-    assignment = f"{MARKER}={marker}".encode()
-    parents: dict[int, int] = {}
-    found: set[int] = set()
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
-        pid = int(name)
-        try:
-            with open(f"/proc/{pid}/stat", "rb") as stat:
-                state, parent = stat.read().rpartition(b")")[2].split()[:2]
-            if state in (b"Z", b"X"):
-                continue
-            parents[pid] = int(parent)
-            with open(f"/proc/{pid}/environ", "rb") as environ:
-                if assignment in environ.read().split(b"\0"):
-                    found.add(pid)
-        except (OSError, ValueError):
-            continue  # it has ended meanwhile, or belongs to somebody else
-    found.discard(root)
-    below = {root} | found
-    grown = True
-    while grown:
-        more = {pid for pid, parent in parents.items() if parent in below} - below
-        below |= more
-        grown = bool(more)
-    return [pid for pid in below if pid != root and pid in parents]
+def _refusal(what: str, exc: OSError) -> FileError:
+    reason = "permission_denied" if isinstance(exc, PermissionError) else "not_found"
+    return FileError(reason, f"{what}: {exc.strerror}.")

@@ -24,8 +24,11 @@ from typing import Any, NoReturn
 
 import zmq
 from ipykernel.iostream import OutStream
+from ipykernel.ipkernel import IPythonKernel
 from ipykernel.kernelapp import IPKernelApp
 from IPython.core.profiledir import ProfileDir
+
+from sandbox.supervisor.restraint import restrain
 
 IOPUB_QUEUE = 64
 """Messages that wait in the kernel for the supervisor, before the kernel waits."""
@@ -38,6 +41,7 @@ _NEEDED = (
     *(f"tornado.{name}" for name in ("gen", "locks", "queues", "platform.asyncio")),
 )
 """What ipykernel imports only once a kernel starts."""
+_INTERRUPTED: dict[str, Any] = {"ename": "KeyboardInterrupt", "evalue": "", "traceback": []}
 CHANNEL_PORTS = {"shell": 1, "iopub": 2, "stdin": 3, "control": 4, "hb": 5}
 
 
@@ -49,12 +53,14 @@ class KernelStart:
         endpoint: The start of its sockets' names, without ``ipc://``.
         cwd: Its working directory.
         env: Its environment.
+        mark: What all that it starts is known by.
         output_fd: Where its own stdout and stderr go; what cells print goes over its sockets.
     """
 
     endpoint: str
     cwd: str
     env: dict[str, str]
+    mark: int
     output_fd: int
 
 
@@ -88,6 +94,48 @@ class PacedOutStream(OutStream):
         with contextlib.suppress(OSError, ValueError):
             while (data := os.read(self._fid, 65536)) and self._should_watch:
                 self.write(decoder.decode(data))
+
+
+class SteadyKernel(IPythonKernel):
+    """A kernel that an interrupt reaches in the user's code only.
+
+    Elsewhere it would take away a reply, leave half of a message in a socket, or end the kernel.
+    """
+
+    def pre_handler_hook(self) -> None:
+        """Requests as such are not interrupted."""
+
+    def post_handler_hook(self) -> None:
+        """Leave interrupts ignored, whatever the request did."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    async def do_execute(self, *args: Any, **options: Any) -> dict[str, Any]:
+        """Run a cell; one that was interrupted as it ended has a reply, too."""
+        try:
+            try:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+                return await super().do_execute(*args, **options)  # pyright: ignore[reportUnknownMemberType]
+            finally:
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+        except KeyboardInterrupt:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            return {"status": "error", **_INTERRUPTED}
+
+    def do_complete(self, *args: Any, **options: Any) -> dict[str, Any]:
+        """Complete a name, which asks the user's objects."""
+        try:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            return super().do_complete(*args, **options)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        finally:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def do_inspect(self, *args: Any, **options: Any) -> dict[str, Any]:
+        """Describe a name, which asks the user's objects."""
+        try:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            return super().do_inspect(*args, **options)  # pyright: ignore[reportUnknownMemberType]
+        finally:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class KernelApp(IPKernelApp):
@@ -128,6 +176,7 @@ def become_kernel(start: KernelStart) -> NoReturn:
             log_level=logging.CRITICAL,
             connection_file="kernel.json",
             parent_handle=0,
+            kernel_class=SteadyKernel,
             outstream_class=f"{__name__}.{PacedOutStream.__name__}",
             **{f"{channel}_port": port for channel, port in CHANNEL_PORTS.items()},
         )
@@ -149,10 +198,13 @@ def become_kernel(start: KernelStart) -> NoReturn:
 
 def _leave_supervisor(start: KernelStart) -> None:
     os.setsid()
+    restrain(start.mark)
     gc.freeze()  # the supervisor's tasks and sockets are never to be collected here
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in (signal.SIGCHLD, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
+    # gVisor hangs up on all of a group that has no terminal when one ends while others are stopped.
+    signal.signal(signal.SIGHUP, _go_on)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_SETMASK, set())
     null = os.open(os.devnull, os.O_RDWR)
@@ -169,6 +221,10 @@ def _leave_supervisor(start: KernelStart) -> None:
     sys.argv[:] = ["ipykernel_launcher"]
     sys.modules["__main__"] = types.ModuleType("__main__")
     _set_path(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+
+
+def _go_on(_signal: int, _frame: types.FrameType | None) -> None:
+    """Handle a signal by doing nothing; programs that are started do not inherit that."""
 
 
 def _set_path(ours: str) -> None:

@@ -14,7 +14,7 @@ _MAX_SPECS = 100
 
 
 @dataclass(frozen=True, slots=True)
-class KernelSpec:
+class InstalledKernel:
     """How a kernel is started and what it speaks.
 
     Args:
@@ -42,12 +42,12 @@ def directories(workspace: str) -> tuple[str, ...]:
     return (f"{workspace}/.local/share/jupyter/kernels", *(f"{t}/jupyter/kernels" for t in tails))
 
 
-def find(folders: Iterable[str]) -> dict[str, KernelSpec]:
+def find(folders: Iterable[str]) -> dict[str, InstalledKernel]:
     """All kernelspecs by name; what cannot be read is left out.
 
     ``python3`` is always there and always the supervisor's own interpreter.
     """
-    found = {NATIVE: KernelSpec(NATIVE, "Python 3 (ipykernel)", "python")}
+    found = {NATIVE: InstalledKernel(NATIVE, "Python 3 (ipykernel)", "python")}
     for folder in folders:
         try:
             names = sorted(os.listdir(folder))
@@ -62,13 +62,13 @@ def find(folders: Iterable[str]) -> dict[str, KernelSpec]:
     return found
 
 
-def _load(name: str, folder: str) -> KernelSpec | None:
+def _load(name: str, folder: str) -> InstalledKernel | None:
     try:
         fd = os.open(os.path.join(folder, "kernel.json"), os.O_RDONLY | os.O_NONBLOCK)
         with open(fd, "rb") as file:
             raw: dict[str, Any] = json.loads(file.read(_MAX_FILE_BYTES))
         env: dict[str, Any] = raw.get("env") or {}
-        return KernelSpec(
+        return InstalledKernel(
             name=name,
             display_name=str(raw.get("display_name", name)),
             language=str(raw.get("language", "")),

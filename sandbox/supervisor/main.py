@@ -60,15 +60,17 @@ def main() -> None:
     listener.bind(os.environ.get("SANDBOX_SUPERVISOR", ADDRESS).replace("@", "\0", 1))
     listener.listen(16)
     # A bridge can connect from here on and waits in the queue, while the slow imports are made.
+    from sandbox.supervisor.dispatch import Supervisor
     from sandbox.supervisor.environment import base_environment
     from sandbox.supervisor.ipython import become_kernel, prepare
-    from sandbox.supervisor.server import Supervisor
+    from sandbox.supervisor.restraint import reserve_descriptors
 
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
     state_dir = os.environ.get("SANDBOX_STATE", STATE_DIR)
     workspace = os.environ.get("SANDBOX_WORKSPACE", WORKSPACE)
     env = base_environment(workspace, state_dir)
     prepare(env["IPYTHONDIR"])
+    reserve_descriptors()
     loop = asyncio.new_event_loop()
     supervisor = Supervisor(
         listener, workspace=workspace, state_dir=state_dir, env=env, fork=fork_kernel

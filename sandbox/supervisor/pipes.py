@@ -91,7 +91,7 @@ class Descriptor:
 
 
 class PipePair:
-    """A link's byte stream over two descriptors, as :class:`sandbox.link.ByteStream` wants it."""
+    """A link's byte stream over two descriptors, as ``ByteStream`` wants it."""
 
     def __init__(self, read_fd: int, write_fd: int) -> None:
         self._reader = Descriptor(read_fd)

@@ -16,8 +16,8 @@ from dataclasses import astuple
 from typing import Any
 
 from sandbox.errors import InfrastructureError
-from sandbox.places import walk
-from sandbox.stream import Stream
+from sandbox.link.stream import Stream
+from sandbox.nofollow import walk
 from sandbox.supervisor import tries
 from sandbox.supervisor.children import Children
 from sandbox.supervisor.pipes import Descriptor
@@ -31,12 +31,18 @@ _RLIMITS = {
     "core": resource.RLIMIT_CORE,
     "fsize": resource.RLIMIT_FSIZE,
     "memlock": resource.RLIMIT_MEMLOCK,
+    "nproc": resource.RLIMIT_NPROC,
     "msgqueue": 12,  # of Linux; the module has no name for it
 }
 _CGROUP_FILES = {
     "memory_limit": ("memory.max", "memory/memory.limit_in_bytes"),
     "pids_limit": ("pids.max", "pids/pids.max"),
 }
+
+
+# Of a disk, in bytes a second: a line for each, under version 2 with more than rates in it.
+_RATE_FILES = ("io.max", "blkio/blkio.throttle.{}_bps_device")
+_SYSCTLS = ("net.ipv4.tcp_rmem", "net.ipv4.tcp_wmem")
 
 
 class Probe:
@@ -57,7 +63,7 @@ class Probe:
             raise InfrastructureError(f"No process for the probe: {exc.strerror}.") from exc
         finally:
             os.close(writing)
-        child = self._children.adopt(pid, self._children.marker())
+        child = self._children.adopt(pid, self._children.mark())
         raw = b""
         try:
             async with asyncio.timeout(LIMIT_S):
@@ -128,6 +134,9 @@ def measure(places: Sequence[str] = ()) -> dict[str, Any]:
         "places": {path: _place(path) for path in places},
         "memory_limit": _limit("memory_limit"),
         "pids_limit": _limit("pids_limit"),
+        "disk_read": _rate("read"),
+        "disk_write": _rate("write"),
+        "sysctls": {name: _sysctl(name) for name in _SYSCTLS},
         **{name: resource.getrlimit(limit)[1] for name, limit in _RLIMITS.items()},
         "hostname": socket.gethostname(),
         "environment": sorted(os.environ),
@@ -233,3 +242,24 @@ def _limit(name: str) -> int | None:
             continue
         return int(value) if value.isdigit() else -1  # "max"
     return None
+
+
+def _rate(way: str) -> int | None:
+    """The lowest rate of any disk; -1 when none has one, None when that is not visible."""
+    for file in _RATE_FILES:
+        try:
+            with open(f"/sys/fs/cgroup/{file.format(way)}") as lines:
+                words = [word for line in lines for word in line.split()[1:]]
+        except OSError:
+            continue
+        rates = [word.removeprefix(f"{way[0]}bps=") for word in words]
+        return min((int(rate) for rate in rates if rate.isdigit()), default=-1)
+    return None
+
+
+def _sysctl(name: str) -> str | None:
+    try:
+        with open(f"/proc/sys/{name.replace('.', '/')}") as file:
+            return " ".join(file.read().split())
+    except OSError:
+        return None

@@ -40,7 +40,7 @@ class Incoming:
     complete: bool
 
 
-class Connection(asyncio.Protocol):
+class ZmtpConnection(asyncio.Protocol):
     """One connected socket.
 
     Args:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
-from sandbox.denials import Denial
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True)
+from sandbox.outputs.denials import Denial
 
 
-class TerminalInfo(_Frozen):
+class TerminalInfo(BaseModel, frozen=True):
     """A terminal as it is now."""
 
     terminal_id: str
@@ -27,25 +23,27 @@ class TerminalInfo(_Frozen):
     """How the program ended; None while it runs, or when a signal ended it."""
 
 
-class Cursor(_Frozen):
+class Cursor(BaseModel, frozen=True):
     """Where the cursor is, counted from 1."""
 
     row: int
     col: int
 
 
-class TerminalView(_Frozen):
+class TerminalView(BaseModel, frozen=True):
     """What a terminal shows."""
 
     terminal_id: str
     new_text: str
-    """What was written since the last read, as plain text."""
+    """What was written after the reader's place, as plain text."""
+    position: int
+    """The reader's place now: what is written from here on is new to it."""
     screen: list[str]
     """The lines of the screen as they look now."""
     cursor: Cursor
     alive: bool
     exit_code: int | None
     dropped_bytes: int
-    """The bytes written since the last read that are not in ``new_text``: they were too many."""
+    """The bytes after the reader's place that are not in ``new_text``: they were too many."""
     denials: tuple[Denial, ...] = ()
     """What the session's network policy refused since the last read."""

@@ -14,7 +14,8 @@ from typing import Any
 
 import pyte
 
-from sandbox.plaintext import plain
+from sandbox.outputs.invisible import without_invisible
+from sandbox.outputs.plain import plain
 
 PIECE = 64
 """Characters between two looks at the clock."""
@@ -67,8 +68,8 @@ class _Screen(pyte.Screen):
         super().reset_mode(*modes, **kwargs)
 
     def draw(self, data: str) -> None:
-        if not data.isascii():
-            data = _few_marks(data)
+        if not data.isascii():  # pyte draws nothing more after a character of no width
+            data = _few_marks(without_invisible(data))
         super().draw(data)
 
     def save_cursor(self) -> None:

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-import asyncio
-import codecs
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import suppress
+from time import thread_time
 from typing import Any
 
 import anyio
 from anyio.lowlevel import checkpoint
 
-from sandbox import wire
-from sandbox.denials import DenialLog
-from sandbox.errors import Conflict, LinkLost, ProtocolError, SandboxError
-from sandbox.link import Link, Stream
-from sandbox.plaintext import PlainText
-from sandbox.redaction import Pieces, Redactor
+from sandbox.answers import no_link
+from sandbox.bulkheads.overruns import Overruns
+from sandbox.errors import Conflict, ProtocolError, SandboxError, TooMuchWork
+from sandbox.link import wire
+from sandbox.link.link import Link, Stream
+from sandbox.link.turn import Turn
+from sandbox.outputs.denials import DenialLog
+from sandbox.outputs.eventlog import EventLog, Read
+from sandbox.outputs.redaction import Pieces, Redactor
 from sandbox.terminals.keys import encode_keys
 from sandbox.terminals.models import Cursor, TerminalInfo, TerminalView
+from sandbox.terminals.readers import Readers, new_text
 from sandbox.terminals.screen import Display
 
-UNREAD_BYTES = 64 * 1024
-"""What is kept for ``new_text``; the oldest goes first."""
-UNDRAWN_BYTES = 256 * 1024
-"""What may wait to be drawn; the oldest goes first."""
+KEPT_BYTES = 256 * 1024
+"""What is kept for those who read, and to be drawn; the oldest goes first."""
+PIECE_BYTES = 4096
+"""What is drawn at once."""
 QUIET_S = 0.05
 """Output has settled when nothing came for this long."""
 ECHO_EXTRA_BYTES = 16
@@ -45,16 +48,18 @@ logger = logging.getLogger(__name__)
 class Terminal:
     """A terminal of a session; :meth:`draw` must be running, and :meth:`pump` for each link.
 
+    What came from it is a log of bytes, without secrets: what may be the beginning of one is held
+    back until more has come. A position is an offset, counted from its first byte.
+
     Args:
-        terminal_id: Its id.
         rows: Its height in lines.
         cols: Its width in characters.
         pid: Of its program.
         answer_from: The offset from which on questions of the program are answered; those before
             were answered by an earlier controller.
         denials: What the session's network policy refuses.
-        redactor: Knows the session's secrets. What may be the beginning of one is not shown until
-            more has come.
+        redactor: Knows the session's secrets.
+        overruns: Counts what is set aside because working on it takes too long.
     """
 
     def __init__(
@@ -67,6 +72,7 @@ class Terminal:
         *,
         denials: DenialLog,
         redactor: Redactor,
+        overruns: Overruns,
     ) -> None:
         self.terminal_id = terminal_id
         self.last_activity_at = time.time()
@@ -77,23 +83,22 @@ class Terminal:
         self._denials = denials
         self._pieces = Pieces(redactor)
         self._redactor = redactor
-        self._denied_before = denials.mark()
+        self._overruns = overruns
+        self._turn = Turn()
         self._display = Display(rows, cols)
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._plain = PlainText()
-        self._unread = bytearray()
-        self._undrawn = bytearray()
-        self._dropped = 0
+        self._log = EventLog.bytes_log(KEPT_BYTES, piece_bytes=PIECE_BYTES)
+        self._readers = Readers(denials.mark())
+        self._drawn = 0
+        """The position up to which the screen shows what came."""
         self._offset = 0
+        """Of the supervisor's bytes: what was held back or taken out is not in the log."""
         self._stream: Stream | None = None
         self._is_alive = True
         self._exit_code: int | None = None
         self._came_at = 0.0
         self._typed_at = 0.0
-        self._echo = 0
-        """The unread bytes that are but an echo of what was typed."""
-        self._news = asyncio.Event()
-        """Set, and replaced, with each change."""
+        self._echo_end = 0
+        """Up to this position what came is but an echo of what was typed last."""
         self._watchers = 0
         self._attaching: Link | None = None
         self._is_closed = False
@@ -128,13 +133,13 @@ class Terminal:
                 remedy="Open another terminal.",
             )
         if self._stream is None:
-            raise LinkLost("There is no link to the sandbox at the moment.", remedy="Try again.")
+            raise no_link()
         self._typed_at = time.monotonic()
         if b"\r" in data or b"\n" in data:  # whoever enters a line wants more than its echo
-            self._echo = len(self._unread) + len(data) + ECHO_EXTRA_BYTES
+            self._echo_end = self._log.end + len(data) + ECHO_EXTRA_BYTES
         self.last_activity_at = time.time()
         try:
-            async with asyncio.timeout(TYPE_TIMEOUT_S):
+            with anyio.fail_after(TYPE_TIMEOUT_S):
                 await self._stream.send(data)
         except TimeoutError as exc:
             raise Conflict(
@@ -142,38 +147,59 @@ class Terminal:
                 remedy="Press ctrl-c, or close the terminal.",
             ) from exc
 
-    async def read(self, wait_s: float) -> TerminalView:
+    async def read(self, wait_s: float, reader: str = "", after: int | None = None) -> TerminalView:
         """Wait until something new has come and settled, and return what is new and the screen.
 
         Args:
             wait_s: Seconds to wait at most; 0 to return what there is.
+            reader: Who reads: each has a place of its own.
+            after: The position after which it is new; where the reader was when None.
+
+        Raises:
+            TooMuchWork: What it shows takes too long to tell; the screen is empty now.
         """
+        place = self._readers.get(reader)
+        start = place.position if after is None else after
+        echo_end = self._echo_end if self._typed_at >= place.read_at else 0
         self._watchers += 1
         try:
-            await self._settle(time.monotonic() + wait_s)
+            await self._settle(max(start, echo_end), time.monotonic() + wait_s)
             with anyio.move_on_after(CATCH_UP_S):
                 while not await self._draw_some():
                     await checkpoint()
         finally:
             self._watchers -= 1
-        text = self._plain.feed(self._decoder.decode(bytes(self._unread)))
-        text += self._plain.flush()
-        dropped, self._dropped = self._dropped, 0
-        self._unread.clear()
-        self._echo = 0
+        try:
+            with self._overruns.section("a terminal's screen"):
+                new, screen = new_text(self._log, start), self._display.lines()
+                text, screen = self._redactor.text(new.text), list(map(self._redactor.text, screen))
+        except TooMuchWork as exc:
+            self._overruns.note(exc)
+            self._begin_anew(0)
+            raise
         row, col = self._display.cursor
-        denied = self._denials.since(self._denied_before)
-        self._denied_before = self._denials.mark()
+        denied = self._denials.since(place.denials)
+        place.position, place.read_at = new.position, time.monotonic()
+        place.denials = self._denials.mark()
         return TerminalView(
             terminal_id=self.terminal_id,
-            new_text=self._redactor.text(text),
-            screen=[self._redactor.text(line) for line in self._display.lines()],
+            new_text=text,
+            position=new.position,
+            screen=screen,
             cursor=Cursor(row=row, col=col),
             alive=self._is_alive,
             exit_code=self._exit_code,
-            dropped_bytes=dropped,
+            dropped_bytes=new.dropped,
             denials=denied,
         )
+
+    def follow(self, position: int = 0) -> AsyncGenerator[Read[bytes]]:
+        """What came after a position, and what comes, as bytes for another terminal to draw.
+
+        Any number may follow; one that is too slow is told how many bytes it missed. It ends with
+        the program, or when the terminal is closed.
+        """
+        return self._log.follow(position)
 
     def resize(self, rows: int, cols: int) -> None:
         """Its window has another size now."""
@@ -185,7 +211,7 @@ class Terminal:
     async def wait_attached(self) -> None:
         """Wait until what is typed can be sent, or the attempt has failed."""
         while self._attaching is not None:
-            await self._news.wait()
+            await self._log.changed()
 
     async def while_open(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do something until the terminal is closed."""
@@ -204,11 +230,12 @@ class Terminal:
         self._attaching = None
         for scope in self._scopes:
             scope.cancel()
-        self._bump()
+        self._log.finish()
 
     def attach(self, link: Link) -> None:
         """A link is there: :meth:`pump` is about to run."""
         self._attaching = link
+        self._turn = link.turn
 
     async def pump(self, link: Link) -> None:
         """Take what comes over one link, until that or the program ends."""
@@ -238,18 +265,17 @@ class Terminal:
     async def draw(self) -> None:
         """Draw what comes, with little effort while nobody looks."""
         while True:
-            news = self._news
             if await self._draw_some():
-                await news.wait()
+                await self._log.changed()
             else:
                 await anyio.sleep(0 if self._watchers else DRAW_S / DRAW_SHARE)
 
     def end(self, exit_code: Any) -> None:
         """Its program has ended."""
         self._is_alive = False
-        self._show(self._pieces.last())
         self._exit_code = exit_code if type(exit_code) is int and 0 <= exit_code < 256 else None
-        self._bump()
+        self._show(self._pieces.last())
+        self._log.finish()
 
     # --- inside
 
@@ -259,56 +285,67 @@ class Terminal:
             raise ProtocolError("the supervisor did not say where a terminal's output starts")
         if offset > self._offset:
             self._show(self._pieces.last())
-            self._dropped += offset - self._offset
+            self._log.skip(offset - self._offset)
         self._offset = offset
 
     def _take(self, data: bytes) -> None:
         self._offset += len(data)
         self._came_at = time.monotonic()
         self.last_activity_at = time.time()
-        self._show(self._pieces.feed(data))
-        self._bump()
+        try:
+            with self._overruns.section("a terminal's output"):
+                shown = self._pieces.feed(data)
+        except TooMuchWork as exc:
+            self._overruns.note(exc, data)
+            self._begin_anew(len(data))
+        else:
+            self._show(shown)
 
     def _show(self, data: bytes) -> None:
-        self._unread += data
-        if (over := len(self._unread) - UNREAD_BYTES) > 0:
-            del self._unread[:over]
-            self._dropped += over
-        self._undrawn += data
-        if (over := len(self._undrawn) - UNDRAWN_BYTES) > 0:
-            del self._undrawn[:over]
+        if data:
+            self._log.append(data)
+
+    def _begin_anew(self, lost: int) -> None:
+        """Something was stopped half-way: go on with an empty screen, and without what came."""
+        self._log.skip(lost)
+        self._drawn = self._log.end
+        self._pieces = Pieces(self._redactor)
+        self._display = Display(self._rows, self._cols)
 
     async def _draw_some(self) -> bool:
         """Draw for a moment; True when there is nothing left to draw."""
+        await self._turn.rest()
         display = self._display
-        if display.is_drawn and self._undrawn:
-            piece = bytes(self._undrawn[:4096])
-            del self._undrawn[:4096]
+        if display.is_drawn and (got := self._log.read(self._drawn, 1)).entries:
+            piece = got.entries[0][:PIECE_BYTES]
+            self._drawn = got.position - len(got.entries[0]) + len(piece)
             display.write(piece)
-        display.draw(DRAW_S)
+        began = thread_time()
+        try:
+            with self._overruns.section("the drawing of a terminal"):
+                display.draw(DRAW_S)
+        except TooMuchWork as exc:
+            self._overruns.note(exc)
+            self._begin_anew(0)
+        self._turn.charge(thread_time() - began)
         answer = display.take_answer()
-        drawn_to = self._offset - len(self._undrawn)
-        if answer and drawn_to > self._answer_from and self._stream is not None:
+        if answer and self._drawn > self._answer_from and self._stream is not None:
             with suppress(SandboxError), anyio.move_on_after(0.1):
                 await self._stream.send(answer.encode())
-        return display.is_drawn and not self._undrawn
+        return self._display.is_drawn and self._drawn >= self._log.end
 
-    async def _settle(self, until: float) -> None:
-        """Wait until what came since the last typing is followed by quiet."""
+    async def _settle(self, position: int, until: float) -> None:
+        """Wait until what came past a position, since the last typing, is followed by quiet."""
         while self._is_alive and (left_s := until - time.monotonic()) > 0:
-            if len(self._unread) > self._echo and self._came_at >= self._typed_at:
+            if self._log.end > position and self._came_at >= self._typed_at:
                 quiet_s = self._came_at + QUIET_S - time.monotonic()
                 if quiet_s <= 0:
                     return
                 left_s = min(left_s, quiet_s)
             with anyio.move_on_after(left_s):
-                await self._news.wait()
+                await self._log.changed()
 
     def _attached(self, link: Link) -> None:
         if self._attaching is link:
             self._attaching = None
-        self._bump()
-
-    def _bump(self) -> None:
-        self._news.set()
-        self._news = asyncio.Event()
+        self._log.wake()

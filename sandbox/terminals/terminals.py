@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
 import anyio
 from anyio.abc import TaskGroup
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import Field, StringConstraints
 
-from sandbox.denials import DenialLog
-from sandbox.errors import (
-    InfrastructureError,
-    InvalidRequest,
-    LinkLost,
-    NotFound,
-    ProtocolError,
-    QuotaExceeded,
-)
-from sandbox.link import Link
+from sandbox.answers import Answer, linked, parse
+from sandbox.bulkheads.overruns import Overruns
+from sandbox.errors import InfrastructureError, InvalidRequest, NotFound, QuotaExceeded
+from sandbox.link.link import Link
+from sandbox.outputs.denials import DenialLog
+from sandbox.outputs.eventlog import Read
+from sandbox.outputs.redaction import Redactor
 from sandbox.policy.models import Limits
-from sandbox.redaction import Redactor
 from sandbox.terminals.models import TerminalInfo, TerminalView
 from sandbox.terminals.terminal import Terminal
 
@@ -38,15 +33,11 @@ _Pid = Annotated[int, Field(ge=0, lt=2**31)]
 logger = logging.getLogger(__name__)
 
 
-class _Answer(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
-
-
-class _Opened(_Answer):
+class OpenedTerminal(Answer):
     pid: _Pid
 
 
-class _Listed(_Answer):
+class ListedTerminal(Answer):
     """A terminal as the supervisor lists it."""
 
     terminal_id: Annotated[str, StringConstraints(pattern=r"^t-[a-z0-9]{1,32}$")]
@@ -58,8 +49,8 @@ class _Listed(_Answer):
     last_offset: Annotated[int, Field(ge=0, lt=2**63)]
 
 
-class _Listing(_Answer):
-    terminals: Annotated[list[_Listed], Field(max_length=MAX_LISTED)]
+class TerminalListing(Answer):
+    terminals: Annotated[list[ListedTerminal], Field(max_length=MAX_LISTED)]
 
 
 class Terminals:
@@ -71,6 +62,7 @@ class Terminals:
         admit: Called before a shell is started or text typed; raises when its caller has no
             processor time left.
         redactor: Knows the session's secrets, which no output shows.
+        overruns: Counts what is set aside because working on it takes too long.
     """
 
     def __init__(
@@ -80,8 +72,10 @@ class Terminals:
         *,
         admit: Callable[[], None] = lambda: None,
         redactor: Redactor | None = None,
+        overruns: Overruns | None = None,
     ) -> None:
         self._admit = admit
+        self._overruns = overruns or Overruns()
         self._limits = limits
         self._denials = denials or DenialLog()
         self._redactor = redactor or Redactor()
@@ -89,7 +83,7 @@ class Terminals:
         self._opening = 0
         self._link: Link | None = None
         self._tasks: TaskGroup | None = None
-        self._is_running = asyncio.Event()
+        self._is_running = anyio.Event()
 
     @property
     def last_activity_at(self) -> float:
@@ -105,6 +99,8 @@ class Terminals:
                 await anyio.sleep_forever()
         finally:
             self._tasks = None
+            for terminal in self._terminals.values():
+                terminal.close()
 
     async def attach(self, link: Link) -> None:
         """Go on over this link, also with terminals that an earlier controller has opened.
@@ -114,7 +110,7 @@ class Terminals:
             ProtocolError: The supervisor's list of terminals makes no sense.
         """
         await self._is_running.wait()
-        listed = _parse(_Listing, await link.call("terminal.list")).terminals
+        listed = parse(TerminalListing, await link.call("terminal.list")).terminals
         self._link = link
         known = {entry.terminal_id for entry in listed}
         for terminal_id, terminal in self._terminals.items():
@@ -124,28 +120,13 @@ class Terminals:
             if entry.terminal_id not in self._terminals:
                 if len(self._terminals) >= MAX_LISTED:
                     continue  # made up, by a supervisor that lists other ones over each link
-                self._serve(
-                    Terminal(
-                        entry.terminal_id,
-                        entry.rows,
-                        entry.cols,
-                        entry.pid,
-                        entry.last_offset,
-                        denials=self._denials,
-                        redactor=self._redactor,
-                    )
-                )
+                self._serve(entry.terminal_id, entry.rows, entry.cols, entry.pid, entry.last_offset)
             self._pump(self._terminals[entry.terminal_id], link)
         for terminal in tuple(self._terminals.values()):
             await terminal.wait_attached()
 
     async def open(self, *, rows: int = 24, cols: int = 80, cwd: str = "") -> TerminalInfo:
-        """Open a terminal with a shell.
-
-        Args:
-            rows: Its height in lines, up to ``MAX_ROWS``.
-            cols: Its width in characters, up to ``MAX_COLS``.
-            cwd: Where the shell starts, relative to the workspace.
+        """Open a terminal with a shell, which starts in a folder relative to the workspace.
 
         Raises:
             QuotaExceeded: The policy lets the session have no more terminals.
@@ -153,7 +134,7 @@ class Terminals:
         _check_size(rows, cols)
         if "\0" in cwd:
             raise InvalidRequest("The directory holds a NUL character.")
-        link = self._linked()
+        link = linked(self._link)
         if len(self._terminals) + self._opening >= self._limits.terminals:
             raise QuotaExceeded(
                 f"The session has as many terminals as its policy allows "
@@ -170,15 +151,7 @@ class Terminals:
             )
         finally:
             self._opening -= 1
-        terminal = Terminal(
-            terminal_id,
-            rows,
-            cols,
-            _parse(_Opened, answer).pid,
-            denials=self._denials,
-            redactor=self._redactor,
-        )
-        self._serve(terminal)
+        terminal = self._serve(terminal_id, rows, cols, parse(OpenedTerminal, answer).pid)
         self._pump(terminal, link)
         await terminal.wait_attached()
         return terminal.info()
@@ -187,7 +160,6 @@ class Terminals:
         """Type text, then press named keys.
 
         Args:
-            terminal_id: Which terminal.
             text: As it is; it presses no enter at its end.
             keys: Such as ``enter``, ``ctrl-c``, ``up`` (see ``sandbox.terminals.keys``).
 
@@ -204,20 +176,28 @@ class Terminals:
             self._admit()
         await terminal.type(text, keys)
 
-    async def read(self, terminal_id: str, wait_s: float = 0.0) -> TerminalView:
-        """What is new since the last read, and the screen as it looks now.
+    async def read(
+        self, terminal_id: str, wait_s: float = 0.0, *, reader: str = "", after: int | None = None
+    ) -> TerminalView:
+        """What is new to a reader, and the screen as it looks now.
 
         Args:
-            terminal_id: Which terminal.
             wait_s: Seconds to wait at most for something new to come and settle.
+            reader: Who reads: each has a place of its own, for as long as it is remembered.
+            after: The position after which it is new; where the reader was when None.
         """
-        return await self._get(terminal_id).read(wait_s)
+        return await self._get(terminal_id).read(wait_s, reader, after)
+
+    def follow(self, terminal_id: str, position: int = 0) -> AsyncGenerator[Read[bytes]]:
+        """What came after a position, and what comes, as bytes; see :meth:`Terminal.follow`."""
+        return self._get(terminal_id).follow(position)
 
     async def resize(self, terminal_id: str, rows: int, cols: int) -> TerminalInfo:
         """Give a terminal another size."""
         _check_size(rows, cols)
         terminal = self._get(terminal_id)
-        await self._linked().call("terminal.resize", terminal_id=terminal_id, rows=rows, cols=cols)
+        link = linked(self._link)
+        await link.call("terminal.resize", terminal_id=terminal_id, rows=rows, cols=cols)
         terminal.resize(rows, cols)
         return terminal.info()
 
@@ -225,7 +205,7 @@ class Terminals:
         """End a terminal's program and forget the terminal."""
         terminal = self._get(terminal_id)
         with suppress(NotFound):  # the supervisor may have forgotten it before we did
-            await self._linked().call("terminal.close", terminal_id=terminal_id)
+            await linked(self._link).call("terminal.close", terminal_id=terminal_id)
         terminal.end(terminal.info().exit_code)
         self._terminals.pop(terminal_id, None)
         terminal.close()
@@ -237,9 +217,21 @@ class Terminals:
 
     # --- inside
 
-    def _serve(self, terminal: Terminal) -> None:
-        self._terminals[terminal.terminal_id] = terminal
+    def _serve(
+        self, terminal_id: str, rows: int, cols: int, pid: int, answer_from: int = 0
+    ) -> Terminal:
+        terminal = self._terminals[terminal_id] = Terminal(
+            terminal_id,
+            rows,
+            cols,
+            pid,
+            answer_from,
+            denials=self._denials,
+            redactor=self._redactor,
+            overruns=self._overruns,
+        )
         self._group().start_soon(self._run, terminal, terminal.draw)
+        return terminal
 
     def _pump(self, terminal: Terminal, link: Link) -> None:
         terminal.attach(link)
@@ -264,21 +256,6 @@ class Terminals:
                 f"There is no terminal {terminal_id!r:.80}.", remedy="List or open terminals."
             )
         return terminal
-
-    def _linked(self) -> Link:
-        if self._link is None:
-            raise LinkLost("There is no link to the sandbox at the moment.", remedy="Try again.")
-        return self._link
-
-
-_Model = TypeVar("_Model", bound=BaseModel)
-
-
-def _parse(model: type[_Model], answer: dict[str, Any]) -> _Model:
-    try:
-        return model.model_validate(answer)
-    except ValidationError as exc:
-        raise ProtocolError("The supervisor's answer about terminals makes no sense.") from exc
 
 
 def _check_size(rows: int, cols: int) -> None:

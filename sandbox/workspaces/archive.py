@@ -11,9 +11,10 @@ from contextlib import contextmanager
 
 import anyio
 
-from sandbox import wire
+from sandbox.errorgroups import one_error
 from sandbox.errors import FileError, InfrastructureError, ProtocolError
-from sandbox.link import Link, Stream, printable
+from sandbox.link import wire
+from sandbox.link.link import Link, Stream, printable
 
 SILENCE_S = 10.0
 """How long the other side may neither give nor take a byte."""
@@ -34,7 +35,6 @@ async def pack(link: Link, sink: Callable[[bytes], Awaitable[None]]) -> str:
     """Have the workspace written, piece by piece.
 
     Args:
-        link: To the container.
         sink: Takes each piece; an error of it ends the writing.
 
     Returns:
@@ -55,11 +55,13 @@ async def pack(link: Link, sink: Callable[[bytes], Awaitable[None]]) -> str:
                     await sink(data)
                 case (wire.STDERR, data):
                     said = (said + data.decode("utf-8", "replace"))[:MAX_SAID]
-                case (_, data):
+                case (wire.JSON, data):
                     code = wire.decode_json(data).get("exit_code")
                     if code not in (0, _CHANGED_MEANWHILE):
                         raise FileError("io_error", f"It could not be read: {_words(said, code)}.")
                     return _words(said, "") if said else ""
+                case (tag, _):
+                    raise ProtocolError(f"an archive came with a message of tag {tag}")
     finally:
         stream.reset()
 
@@ -68,7 +70,6 @@ async def unpack(link: Link, pieces: AsyncIterator[bytes]) -> None:
     """Have the workspace read in.
 
     Args:
-        link: To the container.
         pieces: The archive; an error of it ends the reading.
 
     Raises:
@@ -93,14 +94,12 @@ async def unpack(link: Link, pieces: AsyncIterator[bytes]) -> None:
                 said = (said + message.data.decode("utf-8", "replace"))[:MAX_SAID]
 
     try:
-        async with anyio.create_task_group() as tasks:
+        async with one_error() as tasks:
             tasks.start_soon(listen, tasks.cancel_scope)
             async for piece in pieces:
                 with _patience():
                     await stream.send(piece)
             stream.end()
-    except BaseExceptionGroup as group:
-        raise group.exceptions[0] from None
     finally:
         stream.reset()
     if ending.get("exit_code") != 0:

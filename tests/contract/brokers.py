@@ -8,11 +8,15 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from sandbox import images, resources
-from sandbox.broker import Broker, Ledger, Rules, serving
+from sandbox import resources
+from sandbox.broker.admission import AdmissionRules
+from sandbox.broker.containers import OwnContainers
+from sandbox.broker.operations import Broker
+from sandbox.broker.server import serving
+from sandbox.container import images
 from sandbox.policy import load, seccomp_profile
 from sandbox.runtimes.base import ContainerRuntime
-from sandbox.runtimes.broker import BrokerRuntime
+from sandbox.runtimes.broker.runtime import BrokerRuntime
 
 ABSENT_IMAGE = "sandbox/nothing:none"
 """What the policy ``datascience`` names to a broker of these tests."""
@@ -33,8 +37,8 @@ async def brokered(
 ) -> AsyncIterator[BrokerRuntime]:
     """A broker before an engine, and a runtime that asks it."""
     path = folder / "broker.sock"
-    rules = Rules(load(resources.policies()), seccomp_profile(), image_for)
-    broker = Broker(engine, rules, Ledger(engine, mark or uuid.uuid4().hex, limit))
+    rules = AdmissionRules(load(resources.policies()), seccomp_profile(), image_for)
+    broker = Broker(engine, rules, OwnContainers(engine, mark or uuid.uuid4().hex, limit))
     uids = frozenset({os.geteuid()})
     async with serving(broker, path, uids=uids, max_connections=2 * limit):
         runtime = BrokerRuntime(f"broker://{path}")

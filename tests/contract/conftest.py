@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from sandbox import images
+from sandbox.container import images
+from sandbox.container.spec import ContainerSpec
 from sandbox.runtimes.base import ContainerRuntime
-from sandbox.runtimes.docker import DockerRuntime
-from sandbox.runtimes.fake import FakeEngine, FakeRuntime
-from sandbox.spec import ContainerSpec
+from sandbox.runtimes.docker.runtime import DockerRuntime
+from sandbox.testing import FakeEngine, FakeRuntime
 
 from .brokers import brokered
 from .engines import make_certificates, proxied, put_ssh, server_context

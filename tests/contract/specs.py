@@ -9,18 +9,15 @@ from contextlib import asynccontextmanager
 
 import anyio
 
-from sandbox import images, resources
-from sandbox.link import ByteStream, Link
+from sandbox import resources
+from sandbox.container import images
+from sandbox.container.compiler import compile_spec
+from sandbox.container.identity import SandboxIdentity, new_sandbox_id, new_uid
+from sandbox.container.labels import LABEL_OWNER
+from sandbox.container.spec import ContainerSpec
+from sandbox.link.link import ByteStream, Link
 from sandbox.policy import load, seccomp_profile
 from sandbox.runtimes.base import ContainerRuntime
-from sandbox.spec import (
-    LABEL_OWNER,
-    ContainerSpec,
-    SessionIdentity,
-    compile_spec,
-    new_session_id,
-    new_uid,
-)
 
 LABEL = LABEL_OWNER
 """By which the containers of a test are found: each test owns its own."""
@@ -35,21 +32,18 @@ async def specs_of(runtime: ContainerRuntime) -> AsyncIterator[Callable[..., Con
 
     def make(policy_name: str = "", image: str = "") -> ContainerSpec:
         policy = policies.get(policy_name)
-        identity = SessionIdentity(
-            session_id=new_session_id(),
-            principal="contract",
+        identity = SandboxIdentity(
+            sandbox_id=new_sandbox_id(),
             owner=run,
             uid=new_uid(),
             created_at=time.time(),
-            expires_at=time.time() + 600,
         )
         return compile_spec(
             policy,
             identity,
             image=image or images.reference(policy.image),
-            runtimes=engine.runtimes,
+            engine=engine,
             seccomp=seccomp_profile(),
-            cpus_available=engine.cpus,
         )
 
     yield make

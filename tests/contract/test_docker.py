@@ -11,10 +11,10 @@ import anyio
 import docker
 import pytest
 
-from sandbox.errors import EngineUnavailable, SessionLost
-from sandbox.link import Link
-from sandbox.runtimes.docker import DockerRuntime
-from sandbox.spec import ContainerSpec
+from sandbox.container.spec import ContainerSpec
+from sandbox.errors import ConfigError, EngineUnavailable, SessionLost
+from sandbox.link.link import Link
+from sandbox.runtimes.docker.runtime import DockerRuntime
 
 from .engines import engine_path, make_certificates, proxied, put_ssh, server_context
 from .specs import linked, running, specs_of
@@ -63,6 +63,21 @@ async def test_a_container_full_of_forking_processes_is_gone_within_two_seconds(
     assert time.monotonic() - began < 2
     assert (await runtime.inspect(container_id)).state == "missing"
     assert processes_of(spec.uid) == []
+
+
+async def test_a_profile_of_apparmor_is_demanded_where_there_is_apparmor_and_nowhere_ignored(
+    runtime: DockerRuntime, engine: docker.APIClient
+) -> None:
+    assert (await runtime.engine()).apparmor == ""
+    demanding = DockerRuntime.connect_engine(environ={}, apparmor="sandbox")
+    try:
+        if any("apparmor" in option for option in engine.info()["SecurityOptions"]):
+            assert (await demanding.engine()).apparmor == "sandbox"
+        else:
+            with pytest.raises(ConfigError, match="no AppArmor"):
+                await demanding.engine()
+    finally:
+        await demanding.aclose()
 
 
 async def until(holds: Callable[[], Awaitable[bool]]) -> None:

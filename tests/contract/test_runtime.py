@@ -6,9 +6,11 @@ from collections.abc import Callable
 import anyio
 import pytest
 
+from sandbox.container.features import Feature, require_enforceable, unreported, wishes
+from sandbox.container.inspection import mismatches
+from sandbox.container.spec import ContainerSpec
 from sandbox.errors import Conflict, ImageMissing, SessionLost
 from sandbox.runtimes.base import ContainerRuntime
-from sandbox.spec import ContainerSpec, mismatches
 
 from .brokers import ABSENT_IMAGE
 from .specs import LABEL, linked, running
@@ -43,6 +45,7 @@ async def test_a_container_keeps_its_labels_through_its_states(
     [listed] = await runtime.list({LABEL: spec.labels[LABEL]})
     assert (listed.id, listed.name, listed.state) == (container_id, spec.name, "created")
     assert spec.labels.items() <= listed.labels.items()
+    assert listed.annotations == spec.annotations
     assert await runtime.list({LABEL: spec.labels[LABEL], "other": "x"}) == []
 
     await runtime.start(container_id)
@@ -50,6 +53,7 @@ async def test_a_container_keeps_its_labels_through_its_states(
     inspected = await runtime.inspect(container_id)
     assert (inspected.state, inspected.name) == ("running", spec.name)
     assert spec.labels.items() <= inspected.labels.items()
+    assert inspected.annotations == spec.annotations
     assert inspected.exit_code is None
 
     await runtime.remove(container_id)
@@ -60,10 +64,22 @@ async def test_what_is_applied_is_what_the_spec_says(
     runtime: ContainerRuntime, make_spec: Specs
 ) -> None:
     spec = make_spec()
+    reports = (await runtime.engine()).reports
     container_id = await runtime.create(spec)
-    assert mismatches(spec, (await runtime.inspect(container_id)).facts) == []
+    assert mismatches(spec, (await runtime.inspect(container_id)).facts, reports) == []
     await runtime.start(container_id)
-    assert mismatches(spec, (await runtime.inspect(container_id)).facts) == []
+    facts = (await runtime.inspect(container_id)).facts or {}
+    assert mismatches(spec, facts, reports) == []
+    assert facts.keys() <= reports
+    assert wishes(spec).keys() & reports <= facts.keys()
+
+
+async def test_what_an_engine_says_that_it_can_is_all_that_a_spec_wishes(
+    runtime: ContainerRuntime, make_spec: Specs
+) -> None:
+    engine = await runtime.engine()
+    require_enforceable(make_spec(), engine.enforces, engine.title)
+    assert set(unreported(make_spec(), engine.reports)) <= {Feature.ENVIRONMENT}
 
 
 async def test_the_link_reaches_the_supervisor_of_the_container(

@@ -14,8 +14,8 @@ import httpx2
 import pytest
 from mcp import Client
 
-from sandbox.runtimes.docker import DockerRuntime
-from sandbox.spec import LABEL_OWNER
+from sandbox.container.labels import LABEL_OWNER
+from sandbox.runtimes.docker.runtime import DockerRuntime
 
 from ..integration.served import Served, close_all, serve
 
@@ -104,6 +104,30 @@ async def test_a_cell_outlives_its_controller_and_its_result_is_found_by_its_id(
     assert await containers_of(second, engine) == []
 
 
+async def test_a_client_that_begins_anew_after_a_crash_hears_of_its_running_session(
+    folder: Path, engine: DockerRuntime
+) -> None:
+    """Clients of the older era get a new conversation, and with it another default session."""
+    with serve(folder) as first:
+        async with first.client("legacy") as client:
+            await call(client, "execute_code", code="secret = 6 * 7")
+            kill(first)
+    with serve(folder) as second:
+        async with second.client("legacy") as client:
+            told = await client.call_tool("execute_code", {"code": "print(secret)"})
+            assert told.is_error
+            listed = (await call(client, "list_sessions"))["sessions"]
+            assert len(listed) == 1
+            left = listed[0]["session_id"]
+            assert left in str(told.content)
+            found = await call(client, "execute_code", code="print(secret)", session_id=left)
+            assert written(found) == "42\n"
+            empty = await call(client, "execute_code", code="print('secret' in globals())")
+            assert empty["session_id"] != left
+            assert written(empty) == "False\n"
+        await anyio.to_thread.run_sync(close_all, second)
+
+
 async def test_a_cell_that_ended_while_no_controller_ran_is_found_with_all_its_outputs(
     folder: Path, engine: DockerRuntime
 ) -> None:
@@ -120,6 +144,39 @@ async def test_a_cell_that_ended_while_no_controller_ran_is_found_with_all_its_o
             assert result["status"] == "ok"
             assert written(result) == "0\n1\n2\n3\n"
         await anyio.to_thread.run_sync(close_all, second)
+
+
+async def test_commands_outlive_their_controller_with_all_that_they_write(
+    folder: Path, engine: DockerRuntime
+) -> None:
+    """One runs when the next controller comes, one has ended meanwhile, one is stopped by it."""
+    steps = "for i in $(seq 20); do echo step $i; sleep 0.5; done; echo err >&2; exit 3"
+    with serve(folder) as first:
+        async with first.client() as client:
+            long = await call(client, "run_command", command=steps, wait=1)
+            quick = await call(client, "run_command", command="sleep 1; echo quick", wait=0)
+            endless = await call(client, "run_command", command="echo on; sleep 600", wait=1)
+            assert {each["status"] for each in (long, quick, endless)} == {"running"}
+            assert "step 1" in long["stdout"]
+            kill(first)
+    await anyio.sleep(2)  # the time in which the quick one ends is what this is about
+    with serve(folder) as second:
+        async with second.client() as client:
+            with anyio.fail_after(60):
+                ended = await call(client, "get_command", command_id=quick["command_id"], wait=30)
+                assert (ended["status"], ended["stdout"]) == ("exited", "quick\n")
+                stopped = await call(client, "stop_command", command_id=endless["command_id"])
+                assert (stopped["status"], stopped["stdout"]) == ("stopped", "on\n")
+                result = await call(client, "get_command", command_id=long["command_id"], wait=40)
+            assert (result["status"], result["exit_code"]) == ("exited", 3)
+            assert result["stdout"].splitlines() == [f"step {number}" for number in range(1, 21)]
+            assert (result["stderr"], result["truncated_bytes"]) == ("err\n", 0)
+            kill(second)
+    with serve(folder) as third:
+        async with third.client() as client:
+            again = await call(client, "get_command", command_id=long["command_id"])
+            assert again == result
+        await anyio.to_thread.run_sync(close_all, third)
 
 
 async def test_a_controller_killed_while_it_opens_sessions_leaves_nothing_after_the_next_start(

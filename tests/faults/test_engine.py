@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator, Callable
 import anyio
 import pytest
 
+from sandbox.container.spec import ContainerSpec
 from sandbox.errors import EngineUnavailable
-from sandbox.link import Link
-from sandbox.runtimes.docker import DockerRuntime
-from sandbox.spec import ContainerSpec
+from sandbox.link.link import Link
+from sandbox.runtimes.docker.runtime import DockerRuntime
 
 from ..contract.engines import EngineProxy, proxied
 from ..contract.specs import LABEL, linked, running, specs_of

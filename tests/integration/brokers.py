@@ -19,6 +19,8 @@ class BrokerProcess:
 
     folder: Path
     max_sessions: int = 100
+    runtime: str | None = None
+    """Other than that of the tests; empty for what policies prefer."""
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -36,7 +38,7 @@ class BrokerProcess:
                 [sys.executable, "-m", "sandbox", "broker", "--socket", str(self.path), *words],
                 env=environment(
                     self.folder / "broker-state",
-                    SANDBOX_RUNTIME="",  # the controller chooses among what the policy permits
+                    **({} if self.runtime is None else {"SANDBOX_RUNTIME": self.runtime}),
                     SANDBOX_MAX_SESSIONS=str(self.max_sessions),
                 ),
                 stdin=subprocess.DEVNULL,
@@ -61,9 +63,11 @@ class BrokerProcess:
 
 
 @contextmanager
-def broker_process(folder: Path, *, max_sessions: int = 100) -> Iterator[BrokerProcess]:
+def broker_process(
+    folder: Path, *, max_sessions: int = 100, runtime: str | None = None
+) -> Iterator[BrokerProcess]:
     """A running broker until the end of the block."""
-    broker = BrokerProcess(folder, max_sessions)
+    broker = BrokerProcess(folder, max_sessions, runtime)
     broker.start()
     try:
         yield broker

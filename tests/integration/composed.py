@@ -154,6 +154,9 @@ def _by_hand(
                 cap_drop=service["cap_drop"],
                 security_opt=service["security_opt"],
                 read_only=service["read_only"],
+                mem_limit=service["mem_limit"],
+                memswap_limit=service["memswap_limit"],
+                pids_limit=service["pids_limit"],
                 tmpfs=dict.fromkeys(service["tmpfs"], ""),
                 healthcheck={"test": service["healthcheck"]["test"]},
                 log_config=LogConfig(

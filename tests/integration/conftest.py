@@ -14,9 +14,10 @@ import pytest
 from mcp import Client
 
 from sandbox.audit import verify
-from sandbox.runtimes.docker import DockerRuntime
-from sandbox.sessions import SessionManager
+from sandbox.runtimes.docker.runtime import DockerRuntime
+from sandbox.sessions.manager import SessionManager
 
+from . import timed
 from .controllers import Controllers
 from .served import RUNTIME, Served, close_all, serve
 
@@ -47,8 +48,13 @@ async def manager(controllers: Controllers) -> AsyncIterator[SessionManager]:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """One served controller for the tests of a module; its record is whole at the end."""
-    with serve(tmp_path_factory.mktemp("served")) as running:
+    """One served controller for the tests of a module.
+
+    At the end its record is whole, and no callback of its event loop has taken long.
+    """
+    folder = tmp_path_factory.mktemp("served")
+    slow = folder / "slow"
+    with serve(folder, program=timed.__name__, **{timed.SLOW_CALLBACKS: str(slow)}) as running:
         try:
             yield running
         finally:
@@ -56,6 +62,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
                 close_all(running)
     verdict = verify(running.state / "controllers/serve/audit", "serve")
     assert verdict.is_intact, verdict.fault
+    assert not slow.exists(), slow.read_text()
 
 
 @pytest.fixture

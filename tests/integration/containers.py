@@ -9,11 +9,12 @@ from contextlib import asynccontextmanager
 
 import anyio
 
-from sandbox import images
-from sandbox.link import Link
+from sandbox.container import images
+from sandbox.container.compiler import compile_spec
+from sandbox.container.identity import SandboxIdentity, new_sandbox_id, new_uid
+from sandbox.link.link import Link
 from sandbox.policy import load, seccomp_profile
-from sandbox.runtimes.docker import DockerRuntime
-from sandbox.spec import SessionIdentity, compile_spec, new_session_id, new_uid
+from sandbox.runtimes.docker.runtime import DockerRuntime
 
 from .served import RUNTIME
 
@@ -46,23 +47,19 @@ async def container(engine: DockerRuntime) -> AsyncIterator[Container]:
     """A started container of the default policy, for the runtime under test."""
     found = await engine.engine()
     policy = load().get("offline")
-    now = time.time()
-    identity = SessionIdentity(
-        session_id=new_session_id(),
-        principal="test",
+    identity = SandboxIdentity(
+        sandbox_id=new_sandbox_id(),
         owner=OWNER,
         uid=new_uid(),
-        created_at=now,
-        expires_at=now + 600,
+        created_at=time.time(),
     )
     spec = compile_spec(
         policy,
         identity,
         image=images.reference(policy.image),
-        runtimes=found.runtimes,
+        engine=found,
         seccomp=seccomp_profile(),
         runtime_override=RUNTIME,
-        cpus_available=found.cpus,
     )
     container_id = await engine.create(spec)
     try:

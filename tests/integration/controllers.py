@@ -11,15 +11,19 @@ from typing import Any
 import anyio
 
 from sandbox import resources
+from sandbox.cli.wiring import session_manager
+from sandbox.commands.models import CommandResult
 from sandbox.config import Settings
-from sandbox.kernels import Execution, ExecutionResult
+from sandbox.container import images
+from sandbox.container.labels import LABEL_OWNER
+from sandbox.kernels.execution import Execution
+from sandbox.kernels.models import ExecutionResult
 from sandbox.policy import load
-from sandbox.processes import CommandResult
 from sandbox.runtimes.base import ContainerInfo
-from sandbox.runtimes.docker import DockerRuntime
-from sandbox.sessions import Session, SessionManager
-from sandbox.sessions.state import SlotKind, take_slot
-from sandbox.spec import LABEL_OWNER
+from sandbox.runtimes.docker.runtime import DockerRuntime
+from sandbox.sessions.manager import SessionManager
+from sandbox.sessions.session import Session
+from sandbox.sessions.slots import SlotKind, take_slot
 
 
 class Controllers:
@@ -39,6 +43,7 @@ class Controllers:
         """Further settings of the controllers that are started from now on."""
         self.policies: list[Path] = []
         """Folders of policies besides the built-in ones."""
+        self.image_for = images.reference
         self.ahead_s = 0.0
         """How much later it is than it seems."""
 
@@ -49,12 +54,13 @@ class Controllers:
         """A controller for the time of a block."""
         settings = {"state_dir": self.state, "runtime": self.runtime, **self.settings}
         with take_slot(self.state, kind) as slot:
-            async with SessionManager(
+            async with session_manager(
                 self.engine,
                 load(resources.policies(), *self.policies),
                 Settings(**settings),
                 slot,
-                keep_sessions=keep,
+                image_for=self.image_for,
+                keep=keep,
                 clock=lambda: time.time() + self.ahead_s,
             ) as manager:
                 yield manager

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -16,12 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
+import psutil
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 RUNTIME = os.environ.get("SANDBOX_TEST_RUNTIME", "runc")
 START_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 30
+STACK_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -63,20 +66,49 @@ def environment(state: Path, **more: str) -> dict[str, str]:
 
 
 @contextmanager
-def serve(folder: Path, *words: str, **env: str) -> Iterator[Served]:
-    """Run ``sandbox serve`` until the end of the block, then stop it; sessions stay."""
+def serve(
+    folder: Path,
+    *words: str,
+    program: str = "sandbox",
+    spare_bytes: int = 0,
+    descriptors: int = 0,
+    **env: str,
+) -> Iterator[Served]:
+    """Run ``sandbox serve`` until the end of the block, then stop it; sessions stay.
+
+    Args:
+        folder: Of its state and log.
+        words: More of the command line.
+        program: The module that is run.
+        spare_bytes: The address space that it may take beside what it has when it is ready; 0: any.
+        descriptors: Its limit of open files; 0: as here.
+        env: More of its environment.
+    """
+
+    def bound() -> None:
+        if spare_bytes:  # stacks of threads are address space, of which little is used
+            resource.setrlimit(resource.RLIMIT_STACK, (STACK_BYTES, STACK_BYTES))
+        if descriptors:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
+
+    if spare_bytes:
+        env = {"MALLOC_ARENA_MAX": "2", **env}
     state, log = folder / "state", folder / "serve.log"
     (state / "server.json").unlink(missing_ok=True)
     with log.open("ab") as sink:
         process = subprocess.Popen(
-            [sys.executable, "-m", "sandbox", "serve", "--port", "0", *words],
+            [sys.executable, "-m", program, "serve", "--port", "0", *words],
             env=environment(state, **env),
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=sink,
+            preexec_fn=bound,
         )
     try:
         base = _wait_for_address(process, state / "server.json", log)
+        if spare_bytes:
+            most = psutil.Process(process.pid).memory_info().vms + spare_bytes
+            resource.prlimit(process.pid, resource.RLIMIT_AS, (most, most))
         token = (state / "token").read_text().strip()
         yield Served(base, token, process, state, log)
     finally:

@@ -15,7 +15,7 @@ import anyio
 import pytest
 
 from sandbox.audit import digest_of
-from sandbox.audit.files import segments
+from sandbox.audit.logfiles import segments
 from sandbox.cli import exits
 
 from .served import Served, close_all, environment

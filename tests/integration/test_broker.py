@@ -53,7 +53,7 @@ def test_a_policy_that_only_the_controller_has_is_refused_with_what_to_do(
     )
     assert done.returncode == 4
     assert "does not know the policy 'mine'" in done.stderr
-    assert "same version and policy files" in done.stderr
+    assert "same version, policy files" in done.stderr
 
 
 def test_images_are_not_built_through_it(broker: BrokerProcess, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from .composed import Composed, compose_file, composed, described, program
 KNOWN_KEYS = {
     "image", "pull_policy", "command", "environment", "user", "volumes", "restart", "cap_drop",
     "security_opt", "read_only", "tmpfs", "healthcheck", "logging",
+    "mem_limit", "memswap_limit", "pids_limit",
 }  # fmt: skip
 ENGINE_SOCKET = "/var/run/docker.sock"
 
@@ -84,12 +85,20 @@ async def test_a_client_runs_code_through_them_and_nothing_is_left(
     running: Composed, engine: docker.DockerClient
 ) -> None:
     async with connected(running) as client:
-        text, session = await printed(client, "print(6 * 7)")
-        assert text == "42\n"
-        label = {"label": f"io.sandbox.session={session}"}
+        text, session = await printed(client, "import os; print(os.getuid())")
+        label = {"label": f"io.sandbox.uid={text.strip()}"}  # of no other sandbox
         assert len(engine.containers.list(filters=label)) == 1
         await client.call_tool("close_session", {"session_id": session})
     assert engine.containers.list(all=True, filters=label) == []
+
+
+@pytest.mark.parametrize("service", ["controller", "broker"])
+def test_neither_can_use_up_the_hosts_memory_or_processes(running: Composed, service: str) -> None:
+    container = running.containers[service]
+    host = applied(container)["HostConfig"]
+    assert 0 < host["Memory"] <= 2 * 1024**3
+    assert host["MemorySwap"] == host["Memory"]
+    assert 0 < host["PidsLimit"] <= 512
 
 
 def test_the_controller_has_neither_root_nor_the_engines_socket(running: Composed) -> None:

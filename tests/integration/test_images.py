@@ -17,7 +17,8 @@ import docker
 import pytest
 from docker.errors import ImageNotFound
 
-from sandbox import images, resources
+from sandbox import resources
+from sandbox.container import images
 from sandbox.errors import EngineUnavailable, InfrastructureError
 from sandbox.runtimes.docker import build as builder
 from sandbox.runtimes.docker.endpoint import Endpoint, find_endpoint
@@ -167,13 +168,13 @@ def test_the_supervisor_is_compiled_and_imports_nothing_of_the_sessions(
 import pathlib, sys
 root = pathlib.Path("/opt/sandbox")
 sys.path.insert(0, str(root))
-import sandbox.supervisor.main, sandbox.wire
+import sandbox.supervisor.main, sandbox.link.wire
 sources = list(root.rglob("*.py"))
 missing = [s for s in sources if not list((s.parent / "__pycache__").glob(f"{s.stem}.*.pyc"))]
-print(len(sources) > 5, missing, sandbox.wire.__file__)
+print(len(sources) > 5, missing, sandbox.link.wire.__file__)
 START
     """
-    assert inside(engine, name, script) == "True [] /opt/sandbox/sandbox/wire.py\n"
+    assert inside(engine, name, script) == "True [] /opt/sandbox/sandbox/link/wire.py\n"
 
 
 class Own:
@@ -299,7 +300,7 @@ def test_a_wheel_means_the_same_images_as_its_checkout(tmp_path: Path) -> None:
 
     script = (
         "import sys, json; sys.path.insert(0, sys.argv[1])\n"
-        "from sandbox import images, resources\n"
+        "from sandbox import resources; from sandbox.container import images\n"
         "assert (resources.policies() / 'seccomp').is_dir()\n"
         "print(resources.checkout() is not None)\n"
         "print(json.dumps({name: made.reference for name, made in images.recipes().items()}))"

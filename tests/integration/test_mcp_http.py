@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -152,6 +153,56 @@ async def test_a_terminal_shows_a_program_that_asks(connect: Any) -> None:
     assert not closed.is_error
 
 
+async def test_conversations_share_a_terminal_and_each_reads_all_of_it(connect: Any) -> None:
+    lines = [f"line {n}" for n in range(20)]
+    seen = {"one": "", "two": ""}
+
+    async def read(name: str, client: Any, where: dict[str, Any]) -> None:
+        while "the end" not in seen[name]:
+            view = await client.call_tool("read_terminal", {**where, "wait": 1})
+            assert view.structured_content["dropped_bytes"] == 0
+            seen[name] += view.structured_content["new_text"]
+
+    async with connect(key="one") as one, connect(key="two") as two:
+        opened = await one.call_tool("open_terminal", {})
+        session = (await one.call_tool("get_session", {})).structured_content["session_id"]
+        where = {"terminal_id": opened.structured_content["terminal_id"], "session_id": session}
+        code = "for n in $(seq 0 19); do echo line $n; sleep 0.05; done; echo the''\" end\""
+        await one.call_tool("write_terminal", {**where, "text": code, "keys": ["enter"], "wait": 0})
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(read, "one", one, where)
+                tasks.start_soon(read, "two", two, where)
+    assert [line for line in seen["two"].splitlines() if line in lines] == lines
+    assert seen["two"].endswith(seen["one"])  # what it wrote before, "one" had read already
+
+
+async def test_conversations_follow_one_execution_and_each_is_told_all_of_it(connect: Any) -> None:
+    lines = [f"line {n}\n" for n in range(20)]
+    code = "import time\nfor n in range(20):\n    print('line', n)\n    time.sleep(0.1)"
+    told: dict[str, str] = {"one": "", "two": ""}
+    results: list[Any] = []
+
+    async def follow(name: str, client: Any, interval_s: float) -> None:
+        async def hear(progress: float, total: float | None, message: str | None) -> None:
+            told[name] += message or ""
+
+        asked = {"execution_id": execution_id, "wait": 30, "progress_interval": interval_s}
+        result = await client.call_tool("get_execution", asked, progress_callback=hear)
+        results.append(result.structured_content)
+
+    async with connect(key="one") as one, connect(key="two") as two:
+        began = await one.call_tool("execute_code", {"code": code, "wait": 0})
+        execution_id = began.structured_content["execution_id"]
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(follow, "one", one, 0.3)
+                tasks.start_soon(follow, "two", two, 0.7)
+    for text in told.values():
+        assert re.findall(r"line \d+\n", text) == lines
+    assert results[0] == results[1]
+
+
 async def test_each_conversation_has_a_default_session_of_its_own(connect: Any) -> None:
     async with connect(key="one") as one, connect(key="two") as two:
         await one.call_tool("execute_code", {"code": "x = 1"})
@@ -187,7 +238,7 @@ BAD_BODIES: list[tuple[bytes, int]] = [
     (b"[]", 400),
     (b'{"jsonrpc": "2.0"}', 400),
     (b"\xff" * 100, 400),
-    (b"[" * 200_000, 400),
+    (b"[" * 200_000, 413),
     (b" " * (5 * 1024 * 1024), 413),
 ]
 

@@ -11,9 +11,9 @@ import anyio
 import pytest
 from mcp import Client, StdioServerParameters
 
-from sandbox.runtimes.docker import DockerRuntime
+from sandbox.container.labels import LABEL_OWNER
+from sandbox.runtimes.docker.runtime import DockerRuntime
 from sandbox.server.scopes import TOOL_SCOPES
-from sandbox.spec import LABEL_OWNER
 
 from .served import environment
 

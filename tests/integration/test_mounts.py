@@ -11,7 +11,7 @@ import docker
 import pytest
 
 from sandbox.errors import ConfigError, NotFound, SessionLost
-from sandbox.sessions import Caller
+from sandbox.sessions.models import Caller
 
 from .controllers import Controllers, run, shell, text_of
 

@@ -13,25 +13,24 @@ import anyio
 import pytest
 
 import sandbox.runtimes.docker.runtime as adapter
-from sandbox import images
+from sandbox.container import images
+from sandbox.container.compiler import compile_spec
+from sandbox.container.examination import Proof
+from sandbox.container.features import REPORTABLE
+from sandbox.container.identity import SandboxIdentity, new_sandbox_id, new_uid
+from sandbox.container.inspection import mismatches
+from sandbox.container.mounts import sources
+from sandbox.container.proof import prove
+from sandbox.container.roots import Root
+from sandbox.container.spec import ContainerSpec
 from sandbox.errors import PolicyNotEnforced
-from sandbox.link import Link
-from sandbox.mounts import sources
-from sandbox.policy import Limits, load, seccomp_profile
-from sandbox.processes import Processes
-from sandbox.proof import Proof, prove
-from sandbox.roots import Root
-from sandbox.runtimes.docker import DockerRuntime
-from sandbox.sessions import Caller, SessionManager
-from sandbox.spec import (
-    ContainerSpec,
-    SessionIdentity,
-    compile_spec,
-    mismatches,
-    new_session_id,
-    new_uid,
-)
+from sandbox.link.link import Link
+from sandbox.policy import load, seccomp_profile
+from sandbox.runtimes.docker.runtime import DockerRuntime
+from sandbox.sessions.manager import SessionManager
+from sandbox.sessions.models import Caller
 
+from ..unit.machines import serving
 from .controllers import Controllers
 from .served import RUNTIME
 
@@ -47,23 +46,20 @@ async def spec_of(
 ) -> ContainerSpec:
     found = await engine.engine()
     policy = load().get(policy_name)
-    identity = SessionIdentity(
-        session_id=new_session_id(),
-        principal="test",
+    identity = SandboxIdentity(
+        sandbox_id=new_sandbox_id(),
         owner=OWNER,
         uid=new_uid(),
         created_at=time.time(),
-        expires_at=time.time() + 600,
     )
     return compile_spec(
         policy,
         identity,
         image=images.reference(policy.image),
-        runtimes=found.runtimes,
+        engine=found,
         seccomp=seccomp_profile(),
         mounts=sources(policy, roots),
         runtime_override=RUNTIME,
-        cpus_available=found.cpus,
     )
 
 
@@ -76,13 +72,14 @@ async def running(
     try:
         await engine.start(container_id)
         facts = (await engine.inspect(container_id)).facts
+        reports = (await engine.engine()).reports
         link = Link(
             await engine.connect(container_id), initiator=True, hello={"build": "policy test"}
         )
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(link.run)
             await link.greeting(60)
-            yield mismatches(spec, facts), link
+            yield mismatches(spec, facts, reports), link
             await link.aclose()
             tasks.cancel_scope.cancel()
     finally:
@@ -92,7 +89,7 @@ async def running(
 
 async def verdict_of(link: Link, spec: ContainerSpec) -> Proof | PolicyNotEnforced:
     try:
-        return await prove(link, spec)
+        return await prove(link, spec, reports=REPORTABLE)
     except PolicyNotEnforced as exc:
         return exc
 
@@ -105,7 +102,7 @@ async def test_what_a_policy_says_is_what_the_engine_applies_and_what_is_true_in
     with anyio.fail_after(120):
         async with running(engine, spec) as (different, link):
             assert different == []
-            proof = await prove(link, spec)
+            proof = await prove(link, spec, reports=REPORTABLE)
     assert proof.runtime == RUNTIME
     assert len(proof.checks) > 25
     assert proof.failed == ()
@@ -120,10 +117,8 @@ async def test_nothing_of_the_host_can_be_read_in_proc_and_sys(engine: DockerRun
         ' [ "$(head -c 1 $each 2>/dev/null | wc -c)" = 0 ] || echo /proc/$each; done'
     )
     with anyio.fail_after(120):
-        async with running(engine, spec) as (_, link):
-            processes = Processes(Limits())
-            await processes.attach(link)
-            result = await processes.run(program, timeout_s=60)
+        async with running(engine, spec) as (_, link), serving(link) as commands:
+            result = await commands.run(program, timeout_s=60)
     needed = {"cpuinfo", "filesystems", "meminfo", "mounts", "stat", "uptime"}  # by ps and psutil
     if RUNTIME == "runsc":  # gVisor's own, about gVisor
         needed |= {"cgroups", "cmdline", "loadavg", "sentry-meminfo", "version"}
@@ -221,31 +216,41 @@ def put_between(patch: pytest.MonkeyPatch, weaken: Callable[[Body], None]) -> No
 # what no inspection is compared for), and whether it can be told inside under gVisor, too: there
 # runsc's own options keep the network away and new privileges are never given.
 WEAKENINGS = {
-    "a bridge network": (put("NetworkMode", "bridge"), "interfaces", "network_mode", False),
+    "a bridge network": (put("NetworkMode", "bridge"), "interfaces", "network", False),
     "no seccomp profile": (put_seccomp, "seccomp_mode", "seccomp", False),
-    "new privileges": (put_privileges, "no_new_privs", "security_opt", False),
-    "the usual capabilities": (put("CapDrop", []), "capabilities.bounding", "cap_drop", True),
-    "one capability": (put("CapAdd", ["SYS_PTRACE"]), "capabilities.bounding", "cap_add", True),
-    "root": (put_root, "uid", "uid", True),
-    "a writable root": (put("ReadonlyRootfs", False), "root_read_only", "read_only_root", True),
-    "a privileged container": (put("Privileged", True), "capabilities", "privileged", True),
-    "twice the memory": (put_memory, "memory_limit", "memory_bytes", False),
-    "no limit of processes": (put("PidsLimit", 0), "pids_limit", "pids_limit", False),
-    "more shared memory": (put("ShmSize", 1 << 30), "mounts./dev/shm", "shm_bytes", True),
-    "nothing masked": (put("MaskedPaths", []), "mounts.unmasked", "masked_paths", False),
-    "nothing read-only": (put("ReadonlyPaths", []), "mounts./proc/sys", "readonly_paths", False),
-    "no limit of descriptors": (put_ulimit("nofile"), "nofile", "ulimits", True),
-    "no limit of file sizes": (put_ulimit("fsize"), "fsize", "ulimits", True),
-    "core dumps": (put_ulimit("core"), "core", "ulimits", True),
+    "new privileges": (put_privileges, "no_new_privs", "no-new-privileges", False),
+    "the usual capabilities": (put("CapDrop", []), "capabilities.bounding", "capabilities", True),
+    "one capability": (
+        put("CapAdd", ["SYS_PTRACE"]),
+        "capabilities.bounding",
+        "capabilities",
+        True,
+    ),
+    "root": (put_root, "uid", "user", True),
+    "a writable root": (put("ReadonlyRootfs", False), "root_read_only", "read-only-root", True),
+    "a privileged container": (put("Privileged", True), "capabilities", "capabilities", True),
+    "twice the memory": (put_memory, "memory_limit", "memory", False),
+    "no limit of processes": (put("PidsLimit", 0), "pids_limit", "pids", False),
+    "more shared memory": (put("ShmSize", 1 << 30), "mounts./dev/shm", "shm-size", True),
+    "nothing masked": (put("MaskedPaths", []), "mounts.unmasked", "masked-paths", False),
+    "nothing read-only": (put("ReadonlyPaths", []), "mounts./proc/sys", "read-only-paths", False),
+    "no limit of descriptors": (put_ulimit("nofile"), "nofile", "ulimit.nofile", True),
+    "no limit of file sizes": (put_ulimit("fsize"), "fsize", "ulimit.fsize", True),
+    "core dumps": (put_ulimit("core"), "core", "ulimit.core", True),
     "a larger workspace": (
-        *(put_workspace("size=536870912", "size=1073741824"), "mounts./workspace", "tmpfs", True),
+        *(
+            put_workspace("size=536870912", "size=1073741824"),
+            "mounts./workspace",
+            "tmpfs.size",
+            True,
+        ),
     ),
     "a workspace without a limit of inodes": (
-        *(put_workspace("nr_inodes=65536,", ""), "mounts./workspace", "tmpfs", False),
+        *(put_workspace("nr_inodes=65536,", ""), "mounts./workspace", "tmpfs.inodes", False),
     ),
-    "a workspace on the engine's disk": (drop_workspace, "mounts./workspace", "tmpfs", True),
-    "a folder of the host": (put_bind, "mounts.unexpected", "unexpected", True),
-    "a hidden folder of the host": (put_hidden_bind, "mounts.unexpected", "unexpected", True),
+    "a workspace on the engine's disk": (drop_workspace, "mounts./workspace", "tmpfs.size", True),
+    "a folder of the host": (put_bind, "mounts.unexpected", "nothing-else", True),
+    "a hidden folder of the host": (put_hidden_bind, "mounts.unexpected", "nothing-else", True),
     "a variable of the engine": (put_variable, "environment", "", True),
     "the engine's hostname": (put_hostname, "hostname", "hostname", True),
 }

@@ -10,10 +10,12 @@ import anyio.to_thread
 import docker
 import pytest
 
+from sandbox.container.labels import LABEL_OWNER, LABEL_SANDBOX
 from sandbox.errors import ImageMissing, NotFound, SessionLost
-from sandbox.runtimes.docker import DockerRuntime
-from sandbox.sessions import Caller, Session, SessionManager
-from sandbox.spec import LABEL_OWNER, LABEL_SESSION
+from sandbox.runtimes.docker.runtime import DockerRuntime
+from sandbox.sessions.manager import SessionManager
+from sandbox.sessions.models import Caller
+from sandbox.sessions.session import Session
 
 from .controllers import Controllers, ended, run, shell, start, text_of, until
 
@@ -90,11 +92,11 @@ async def test_an_opening_that_is_given_up_leaves_no_container(
     for after_s in (0.0, 0.05, 0.1, 0.2, 0.3, 0.4):
         with anyio.move_on_after(after_s):
             await manager.open(ALICE, reuse=False)
-        known = {info.session_id for info in manager.list(ALICE)}
-        left = {found.labels[LABEL_SESSION] for found in await controllers.containers()}
-        assert left == known
-        for session_id in known:
-            await manager.close(ALICE, session_id)
+        known = [await manager.get(ALICE, info.session_id) for info in manager.list(ALICE)]
+        left = {found.labels[LABEL_SANDBOX] for found in await controllers.containers()}
+        assert left == {session.claim.sandbox_id for session in known}
+        for session in known:
+            await manager.close(ALICE, session.session_id)
 
 
 async def test_the_next_controller_finds_variables_and_a_cell_that_still_runs(
@@ -123,8 +125,8 @@ async def test_what_is_no_session_of_ours_is_removed_and_what_is_anothers_is_lef
     async with controllers.running("serve") as ours, controllers.running("stdio") as theirs:
         mine, other = await ours.get(ALICE), await theirs.get(ALICE)
         # An owner's container that no session knows, as a controller killed at a bad moment leaves.
-        spec = mine._spec
-        labels = {**spec.labels, LABEL_SESSION: "s-orphan"}
+        spec = mine.sandbox.spec
+        labels = {**spec.labels, LABEL_SANDBOX: "sb-orphan"}
         orphan = await engine.create(
             spec.model_copy(update={"name": f"{spec.name}-orphan", "labels": labels})
         )
@@ -175,9 +177,8 @@ async def test_a_link_that_is_cut_is_made_again_and_the_cell_goes_on(
     code = "import time\nprint('begun', flush=True)\nx = 1\ntime.sleep(1)\nprint('on')"
     execution = await start(session, code)
     await until(lambda: execution.snapshot().outputs)
-    assert session._connection is not None
-    assert session._connection._link is not None
-    await session._connection._link.aclose()
+    assert session.sandbox._link is not None
+    await session.sandbox._link.aclose()
     result = await ended(execution)
     assert (result.status, text_of(result)) == ("ok", "begun\non\n")
     assert text_of(await run(session, "print(x)")) == "1\n"
@@ -216,8 +217,8 @@ async def test_a_session_that_is_not_used_expires_and_says_so(
 async def test_an_image_that_is_not_there_is_named_and_leaves_nothing(
     controllers: Controllers,
 ) -> None:
+    controllers.image_for = lambda name: f"sandbox/{name}:absent"
     async with controllers.running() as manager:
-        manager._opener._image_for = lambda name: f"sandbox/{name}:absent"
         with pytest.raises(ImageMissing, match="absent"):
             await manager.open(ALICE)
     assert await controllers.containers() == []
@@ -241,5 +242,5 @@ async def test_the_engine_holds_what_it_was_asked_for(manager: SessionManager) -
     assert host["Binds"] in (None, [])
     # No volume that could be left behind: what is mounted is gone with the container.
     assert {mount["Type"] for mount in found["Mounts"]} <= {"tmpfs"}
-    assert config["User"] == f"{session.uid}:{session.uid}"
+    assert config["User"] == f"{session.claim.uid}:{session.claim.uid}"
     assert config["Labels"][LABEL_OWNER] == manager.owner

@@ -18,12 +18,12 @@ from pathlib import Path
 
 import pytest
 
-from sandbox import images
 from sandbox.cli import exits
+from sandbox.container import images
+from sandbox.container.checks import NotProved
 from sandbox.policy import load
-from sandbox.proof import NotProved
-from sandbox.runtimes.docker import DockerRuntime
-from sandbox.sessions import Caller
+from sandbox.runtimes.docker.runtime import DockerRuntime
+from sandbox.sessions.models import Caller
 
 from . import weakrunc
 from .controllers import Controllers

@@ -16,8 +16,10 @@ from sandbox.errors import (
     SandboxError,
     SessionLost,
 )
-from sandbox.sessions import Caller, Session, SessionManager
-from sandbox.sessions import keeping as keeping_module
+from sandbox.sessions.manager import SessionManager
+from sandbox.sessions.models import Caller
+from sandbox.sessions.session import Session
+from sandbox.workspaces import autosave as keeping_module
 
 from .controllers import Controllers, run, shell, text_of, until
 

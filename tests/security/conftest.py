@@ -25,14 +25,16 @@ import docker
 import pytest
 from docker.models.containers import Container
 
-from sandbox import images
 from sandbox.audit import verify
 from sandbox.cli.wiring import controller
+from sandbox.commands.models import CommandResult
 from sandbox.config import Settings
-from sandbox.errors import SandboxError
-from sandbox.kernels import ExecutionResult
-from sandbox.processes import CommandResult
-from sandbox.sessions import Caller, Session, SessionManager
+from sandbox.container import images
+from sandbox.errors import SandboxError, SessionLost
+from sandbox.kernels.models import ExecutionResult
+from sandbox.sessions.manager import SessionManager
+from sandbox.sessions.models import Caller
+from sandbox.sessions.session import Session
 
 CANARY = "SANDBOX_CANARY"
 INSIDE = (Path(__file__).parent / "inside.py").read_text()
@@ -65,8 +67,14 @@ class Attacked:
         self.gvisor = session.info().runtime == "runsc"
 
     async def attack(self, attack: Callable[..., Any], *arguments: object) -> Any:
-        """Run an attack inside as a command; what it returned."""
+        """Run an attack inside as a command; what it returned.
+
+        Raises:
+            SessionLost: The command, or the session with it, is lost.
+        """
         result = await self.shell("python3 -", stdin=program(attack, *arguments), timeout_s=120)
+        if result.status == "lost":
+            raise SessionLost(result.reason or "")
         assert result.exit_code == 0, f"{result.stderr}\n{result.stdout}"
         return json.loads(result.stdout.strip().splitlines()[-1])
 

@@ -15,8 +15,8 @@ import pytest
 
 from sandbox.audit import verify
 from sandbox.audit.chain import MAX_LINE_BYTES, Line, read_line, write_line
-from sandbox.audit.files import lines, segments
-from sandbox.sessions import SessionManager
+from sandbox.audit.logfiles import lines, segments
+from sandbox.sessions.manager import SessionManager
 
 from .conftest import Attacked
 from .test_controller import TOKEN, Front

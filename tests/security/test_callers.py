@@ -27,7 +27,7 @@ from sandbox.server import jwks
 from sandbox.server.auth import Gate, security_settings
 from sandbox.server.jwks import KeySet
 from sandbox.server.oauth import MAX_TOKEN, AccessTokens, protected_resource
-from sandbox.server.tokenstore import TokenStore
+from sandbox.server.tokens import TokenStore
 
 from .authority import AUDIENCE, Authority, public_jwk, running
 

@@ -24,12 +24,14 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp_types import CallToolResult
 
 from sandbox.config import Settings
-from sandbox.server.app import make_app
+from sandbox.container.labels import LABEL_OWNER
+from sandbox.server.application import make_app
 from sandbox.server.auth import security_settings
 from sandbox.server.desk import Desk
 from sandbox.server.grants import LOCAL
-from sandbox.server.tokens import LocalToken, read_token, server_token
-from sandbox.sessions import Caller, SessionManager
+from sandbox.server.localtoken import LocalToken, read_token, server_token
+from sandbox.sessions.manager import SessionManager
+from sandbox.sessions.models import Caller
 
 pytestmark = pytest.mark.anyio
 
@@ -413,6 +415,12 @@ async def test_a_sandboxs_pages_never_run_in_the_controllers_origin(front: Front
             await client.delete(base)
 
 
+def sandboxes_of(engine: docker.DockerClient, manager: SessionManager) -> set[str]:
+    """The ids of the containers of a controller."""
+    label = {"label": f"{LABEL_OWNER}={manager.owner}"}
+    return {container.id for container in engine.containers.list(all=True, filters=label)}
+
+
 async def test_opening_past_the_quota_leaves_nothing_half_made(
     front: Front, manager: SessionManager, engine: docker.DockerClient
 ) -> None:
@@ -430,17 +438,17 @@ async def test_opening_past_the_quota_leaves_nothing_half_made(
         except QuotaExceeded as exc:
             refusals.append(exc.code)
 
+    before = sandboxes_of(engine, manager)
     with anyio.fail_after(120):
         async with anyio.create_task_group() as tasks:
             for _ in range(30):
                 tasks.start_soon(open_one)
     quota = manager.policies.get().limits.sessions_per_principal
     assert (len(opened), len(refusals)) == (quota, 30 - quota)
-    label = {"label": ["io.sandbox.principal=greedy"]}
-    assert len(engine.containers.list(all=True, filters=label)) == quota
+    assert len(sandboxes_of(engine, manager) - before) == quota
     for session_id in opened:
         await manager.close(caller, session_id)
-    assert engine.containers.list(all=True, filters=label) == []
+    assert sandboxes_of(engine, manager) <= before
 
 
 async def test_health_tells_strangers_nothing(front: Front) -> None:

@@ -38,7 +38,9 @@ async def test_nothing_is_writable_but_the_sessions_own_memory(
 
     control = await unguarded.attack(places)
     assert "/etc" in control, "without the barriers the walk does find places to write"
-    for folder in await sandbox.attack(places):
+    found = await sandbox.attack(places)
+    assert set(OWN_TMPFS) <= set(found), "the walk does find what can be written"
+    for folder in found:
         assert any(folder == own or folder.startswith(f"{own}/") for own in OWN_TMPFS), folder
 
 
@@ -373,6 +375,7 @@ async def test_only_the_sessions_own_processes_are_visible(sandbox: Attacked) ->
     answer = await sandbox.attack(processes)
     assert len(answer["pids"]) < 30
     assert set(answer["roots"]) <= {True, "EACCES", "EPERM"}
+    assert answer["roots"][-1] is True, "its own can be looked at"
     assert answer["above"] is True
 
 

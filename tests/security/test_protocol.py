@@ -16,10 +16,10 @@ from contextlib import asynccontextmanager, contextmanager
 import anyio
 import pytest
 
-from sandbox import wire
 from sandbox.errors import InfrastructureError, LinkLost, NotFound, ProtocolError, SandboxError
-from sandbox.link import MAX_MESSAGE, Link, Stream
-from sandbox.mux import Mux
+from sandbox.link import wire
+from sandbox.link.link import MAX_MESSAGE, Link, Stream
+from sandbox.link.mux import Mux
 
 pytestmark = pytest.mark.anyio
 

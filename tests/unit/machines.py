@@ -21,12 +21,16 @@ import anyio
 from anyio.abc import TaskGroup
 
 from sandbox import resources
+from sandbox.commands.commands import Commands
+from sandbox.commands.models import CommandRecord, CommandResult
+from sandbox.errors import InfrastructureError
 from sandbox.kernels.models import ExecutionRecord, ExecutionResult
-from sandbox.link import ByteStream, Link
-from sandbox.runtimes.fake.pipe import MemoryStream, pipe
-from sandbox.runtimes.fake.supervisor import FakeSupervisor
-from sandbox.stream import Stream
+from sandbox.link.link import ByteStream, Link
+from sandbox.link.stream import Stream
+from sandbox.policy.models import Limits
 from sandbox.supervisor.pipes import PipePair
+from sandbox.testing.pipe import MemoryStream, pipe
+from sandbox.testing.supervisor import FakeSupervisor
 
 REPOSITORY = resources.package().parent
 
@@ -136,6 +140,8 @@ class MemoryJournal:
         self.records: dict[str, ExecutionRecord] = {}
         self.results: dict[str, ExecutionResult] = {}
         self.progressed: list[tuple[str, ExecutionResult, int]] = []
+        self.is_full = False
+        """Whether no progress can be written, and no end."""
 
     def copy(self) -> MemoryJournal:
         """Another journal that knows the same."""
@@ -147,11 +153,13 @@ class MemoryJournal:
         self.records[record.execution_id] = record
 
     def progress(self, execution_id: str, snapshot: ExecutionResult, seq: int) -> None:
+        self._check_room()
         self.progressed.append((execution_id, snapshot, seq))
         update = {"snapshot": snapshot, "seq": seq}
         self.records[execution_id] = self.records[execution_id].model_copy(update=update)
 
     def finished(self, execution_id: str, result: ExecutionResult, seq: int) -> None:
+        self._check_room()
         self.results[execution_id] = result
 
     def unfinished(self, session_id: str) -> list[ExecutionRecord]:
@@ -164,6 +172,51 @@ class MemoryJournal:
     def result(self, session_id: str, execution_id: str) -> ExecutionResult | None:
         found = self.results.get(execution_id)
         return found if found is not None and found.session_id == session_id else None
+
+    def _check_room(self) -> None:
+        if self.is_full:
+            raise InfrastructureError("The journal is full.")
+
+
+class MemoryCommandJournal:
+    """A ``CommandJournal`` in memory."""
+
+    def __init__(self) -> None:
+        self.records: dict[str, CommandRecord] = {}
+        self.results: dict[str, CommandResult] = {}
+
+    def started(self, record: CommandRecord) -> None:
+        self.records[record.command_id] = record
+
+    def refused(self, command_id: str) -> None:
+        del self.records[command_id]
+
+    def finished(self, result: CommandResult) -> None:
+        self.results[result.command_id] = result
+
+    def unfinished(self, session_id: str) -> list[CommandRecord]:
+        return [
+            record
+            for record in self.records.values()
+            if record.session_id == session_id and record.command_id not in self.results
+        ]
+
+    def result(self, session_id: str, command_id: str) -> CommandResult | None:
+        found = self.results.get(command_id)
+        return found if found is not None and found.session_id == session_id else None
+
+
+@asynccontextmanager
+async def serving(
+    link: Link, limits: Limits | None = None, journal: MemoryCommandJournal | None = None
+) -> AsyncIterator[Commands]:
+    """The commands of a session over a link; those that run when this ends run on."""
+    commands = Commands("s-test", limits or Limits(), journal or MemoryCommandJournal())
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(commands.serve)
+        await commands.attach(link)
+        yield commands
+        tasks.cancel_scope.cancel()
 
 
 async def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:

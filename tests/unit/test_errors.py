@@ -6,14 +6,8 @@ import re
 import pytest
 
 from sandbox import errors
-from sandbox.errors import (
-    FileError,
-    InfrastructureError,
-    InvalidRequest,
-    PolicyError,
-    SandboxError,
-)
-from sandbox.stream import refusal
+from sandbox.errors import FileError, InfrastructureError, InvalidRequest, PolicyError, SandboxError
+from sandbox.link.stream import refusal
 
 KINDS = [
     kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, Exception)

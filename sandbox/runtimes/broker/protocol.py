@@ -10,8 +10,9 @@ from __future__ import annotations
 from functools import cache
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
 
+from sandbox.container.spec import ContainerSpec
 from sandbox.errors import (
     Conflict,
     EngineUnavailable,
@@ -25,8 +26,8 @@ from sandbox.errors import (
     SandboxError,
     SessionLost,
 )
-from sandbox.link import printable
-from sandbox.spec import ContainerSpec
+from sandbox.link.link import printable
+from sandbox.values import Frozen
 
 MAX_REQUEST_BYTES = 256 * 1024
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
@@ -43,38 +44,34 @@ ContainerId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Label = Annotated[str, StringConstraints(max_length=256)]
 
 
-class _Message(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Engine(_Message):
+class Engine(Frozen):
     """What the engine is."""
 
     op: Literal["engine"] = "engine"
 
 
-class Image(_Message):
+class Image(Frozen):
     """Whether the engine has one of the images that policies name."""
 
     op: Literal["image"] = "image"
     reference: Label
 
 
-class Create(_Message):
+class Create(Frozen):
     """Create a container; the broker compiles the spec itself and wants the same."""
 
     op: Literal["create"] = "create"
     spec: ContainerSpec
 
 
-class List(_Message):
+class List(Frozen):
     """The broker's containers that carry these labels."""
 
     op: Literal["list"] = "list"
     labels: Annotated[dict[Label, Label], Field(max_length=MAX_LABELS)]
 
 
-class OfContainer(_Message):
+class OfContainer(Frozen):
     """Something to be done with one container."""
 
     op: Literal["start", "connect", "inspect", "remove", "stats"]
@@ -87,7 +84,7 @@ Request = Annotated[
 ]
 
 
-class Failure(_Message):
+class Failure(Frozen):
     """An error on its way: its class by its code, what happened, and what to do about it."""
 
     code: str
@@ -95,7 +92,7 @@ class Failure(_Message):
     remedy: str = ""
 
 
-class Answer(_Message):
+class Answer(Frozen):
     """An answer: an error, or else what was asked for."""
 
     ok: Any = None

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from sandbox.container.spec import ContainerSpec
 from sandbox.errors import ConfigError, EngineUnavailable, ProtocolError
-from sandbox.link import ByteStream
+from sandbox.link.link import ByteStream
 from sandbox.runtimes.base import ContainerInfo, ContainerStats, EngineInfo
 from sandbox.runtimes.broker import protocol
-from sandbox.runtimes.broker.stream import BrokerStream
-from sandbox.spec import ContainerSpec
+from sandbox.runtimes.broker.relayed import BrokerStream
 
 SCHEME = "broker://"
 CALL_TIMEOUT_S = 60.0

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sandbox import resources
+from sandbox.container.images import BASE, BASE_IMAGE
 from sandbox.errors import InfrastructureError
-from sandbox.images import BASE, BASE_IMAGE
-from sandbox.runtimes.docker import host
+from sandbox.runtimes.docker import buildhost
 
 _TIMEOUT_S = 900
 
@@ -30,7 +30,7 @@ def bootstrap(archive: Path, progress: Callable[[str], None]) -> None:
     progress(f"base: bootstrapping {BASE_IMAGE} from Debian packages (about half a minute)")
     script = resources.images() / BASE / "bootstrap"
     # Through sh: a wheel's files are not executable.
-    _run(["sh", str(script), str(archive), *host.apt_sources()])
+    _run(["sh", str(script), str(archive), *buildhost.apt_sources()])
 
 
 def _have_mmdebstrap(progress: Callable[[str], None]) -> None:

@@ -22,14 +22,14 @@ from typing import Any, BinaryIO, Protocol, cast
 import requests
 from docker.errors import DockerException, ImageNotFound
 
-from sandbox import images
+from sandbox.container import images
+from sandbox.container.images import Recipe
 from sandbox.errors import EngineUnavailable, InfrastructureError, SandboxError
-from sandbox.images import Recipe
-from sandbox.runtimes.docker import host
+from sandbox.runtimes.docker import buildhost
 from sandbox.runtimes.docker.bootstrap import bootstrap
 from sandbox.runtimes.docker.client import make_client
 from sandbox.runtimes.docker.endpoint import Endpoint, find_endpoint
-from sandbox.runtimes.docker.errors import unavailable
+from sandbox.runtimes.docker.faults import unavailable
 
 Lines = Iterable[dict[str, Any]]
 Progress = Callable[[str], None]
@@ -130,7 +130,7 @@ def build(
     wanted = steps[-1]
     try:
         if force or not _present(client, wanted.reference):
-            lent = host.loan(ca_bundle)
+            lent = buildhost.loan(ca_bundle)
             if force or not _present(client, base.reference):
                 _make_base(client, base, progress)
             parent = base
@@ -195,7 +195,7 @@ def _build_step(
     client: ImageClient,
     recipe: Recipe,
     parent: Recipe,
-    lent: host.Loan,
+    lent: buildhost.Loan,
     progress: Progress,
     force: bool,
 ) -> None:

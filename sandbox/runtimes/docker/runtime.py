@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import json
 import os
 import threading
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -16,19 +14,26 @@ import docker.errors
 import requests.exceptions
 import tenacity
 
-from sandbox.errors import Conflict, SessionLost
-from sandbox.link import ByteStream
+from sandbox.container.features import REPORTABLE
+from sandbox.container.spec import ContainerSpec
+from sandbox.errors import ConfigError, Conflict, SessionLost
+from sandbox.link.link import ByteStream
 from sandbox.runtimes.base import ContainerInfo, ContainerStats, EngineInfo
 from sandbox.runtimes.docker.client import Client, make_client
-from sandbox.runtimes.docker.container import create_request, info_of, listed, stats_of
-from sandbox.runtimes.docker.endpoint import Connection, Endpoint, find_endpoint
-from sandbox.runtimes.docker.errors import refused, translated, unavailable
-from sandbox.runtimes.docker.stream import ExecStream
-from sandbox.spec import ContainerSpec
+from sandbox.runtimes.docker.disk import disk_below, has_rates
+from sandbox.runtimes.docker.endpoint import Endpoint, find_endpoint
+from sandbox.runtimes.docker.execstream import ExecStream, start_exec
+from sandbox.runtimes.docker.faults import translated
+from sandbox.runtimes.docker.translation import (
+    create_request,
+    enforced,
+    info_of,
+    listed,
+    stats_of,
+)
 
 BRIDGE = ["/usr/bin/python3", "-I", "-S", "/opt/sandbox/bridge.py"]
 MAX_CONCURRENT_CALLS = 16
-MAX_ANSWER_BYTES = 64 * 1024
 DEFAULT_TIMEOUT_S = 30.0
 
 T = TypeVar("T")
@@ -42,11 +47,22 @@ class DockerRuntime:
     Args:
         endpoint: Where the engine is.
         timeout_s: For connecting, and between two bytes of an answer.
+        apparmor: The AppArmor profile that containers must have; empty for the engine's own.
+        disk: The block device that rates are for; empty for the one that is found.
     """
 
-    def __init__(self, endpoint: Endpoint, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        apparmor: str = "",
+        disk: str = "",
+    ) -> None:
+        self._apparmor = apparmor
         self._endpoint = endpoint
         self._timeout_s = timeout_s
+        self._disk = disk
         self._limiter = anyio.CapacityLimiter(MAX_CONCURRENT_CALLS)
         self._lock = threading.Lock()
         self._made: tuple[Client, str] | None = None
@@ -58,7 +74,9 @@ class DockerRuntime:
         host: str = "",
         context: str = "",
         timeout_s: float = DEFAULT_TIMEOUT_S,
+        apparmor: str = "",
         environ: Mapping[str, str] | None = None,
+        disk: str = "",
     ) -> DockerRuntime:
         """A runtime for the engine that is meant, in this order: ``host``, ``context``,
         ``DOCKER_HOST``, ``DOCKER_CONTEXT``, the current Docker context, the local socket.
@@ -70,7 +88,7 @@ class DockerRuntime:
             ConfigError: The address, the context or the certificates cannot be used.
         """
         found = find_endpoint(host, context, os.environ if environ is None else environ)
-        return cls(found, timeout_s=timeout_s)
+        return cls(found, timeout_s=timeout_s, apparmor=apparmor, disk=disk)
 
     @property
     def address(self) -> str:
@@ -78,24 +96,47 @@ class DockerRuntime:
         return self._endpoint.url
 
     async def engine(self) -> EngineInfo:
-        """What the engine is."""
+        """What the engine is.
+
+        Raises:
+            ConfigError: Containers must have an AppArmor profile, and the engine has no AppArmor.
+        """
 
         def ask(client: Client) -> EngineInfo:
             told, version = client.info(), client.version()
+            options: list[str] = told.get("SecurityOptions") or []
             return EngineInfo(
                 name=str(told.get("Name", "")),
                 version=str(version.get("Version", "")),
                 api_version=str(version.get("ApiVersion", "")),
                 cgroup_version=int(told.get("CgroupVersion") or 1),
                 runtimes=tuple(sorted(told.get("Runtimes") or ())),
-                seccomp=any("seccomp" in option for option in told.get("SecurityOptions") or ()),
+                seccomp=any("seccomp" in option for option in options),
                 architecture=str(told.get("Architecture", "")),
                 memory_bytes=int(told.get("MemTotal") or 0),
                 cpus=int(told.get("NCPU") or 0),
                 data_root=str(told.get("DockerRootDir") or ""),
+                has_apparmor=any("apparmor" in option for option in options),
+                apparmor=self._apparmor,
+                disk=self._disk_of(told),
+                enforces=enforced(told, str(version.get("ApiVersion", ""))),
+                reports=REPORTABLE,
             )
 
-        return await self._call("say what it is", ask, idempotent=True)
+        info = await self._call("say what it is", ask, idempotent=True)
+        if info.apparmor and not info.has_apparmor:
+            raise ConfigError(
+                f"The setting apparmor names the profile {info.apparmor!r}, and the engine has no "
+                "AppArmor, so no container would have it.",
+                remedy="Leave the setting out, or use an engine whose kernel has AppArmor.",
+            )
+        return info
+
+    def _disk_of(self, told: Mapping[str, Any]) -> str:
+        """The disk that rates are for: the one that was named, else the one that is found."""
+        if not has_rates(told.get("Warnings") or ()):
+            return ""
+        return self._disk or disk_below(str(told.get("DockerRootDir")), str(told.get("Name")))
 
     async def has_image(self, reference: str) -> bool:
         """Whether the engine has an image of that reference."""
@@ -137,7 +178,7 @@ class DockerRuntime:
 
         try:
             path = await self._call(doing, prepare)
-            reader, writer = await self._start_exec(path, doing)
+            reader, writer = await start_exec(self._endpoint, path, doing, self._timeout_s)
         except Conflict as exc:  # the engine's word for a container that does not run
             raise SessionLost(exc.message) from exc
         return ExecStream(reader, writer, f"the bridge of {container_id:.12}")
@@ -219,35 +260,6 @@ class DockerRuntime:
                 )
             return self._made
 
-    async def _start_exec(self, path: str, doing: str) -> Connection:
-        """Start an exec and take its connection over, as `docker exec` does.
-
-        Done here and not by docker-py, which hands out the socket from under its HTTP client: with
-        TLS that cannot be read and written at once, and no transport of it fits asyncio.
-        """
-        body = b'{"Detach":false,"Tty":false}'
-        request = (
-            f"POST {path} HTTP/1.1\r\nHost: docker\r\n"
-            "Content-Type: application/json\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
-            f"Content-Length: {len(body)}\r\n\r\n"
-        )
-        connection: Connection | None = None
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                connection = reader, writer = await self._endpoint.dial()
-                writer.write(request.encode() + body)
-                head = await reader.readuntil(b"\r\n\r\n")
-                status = int(head.split(b" ", 2)[1])
-                if status in (101, 200):
-                    return connection
-                raise refused(doing, status, await _message(reader, head))
-        except BaseException as exc:
-            if connection is not None:
-                connection[1].transport.abort()
-            if isinstance(exc, (OSError, EOFError, ValueError, IndexError)):
-                raise unavailable(self.address, exc) from exc
-            raise
-
 
 def _is_lost_connection(exc: BaseException) -> bool:
     """Whether the same call may succeed on a new connection; not after waiting in vain."""
@@ -276,17 +288,3 @@ _until_free = tenacity.Retrying(
     wait=_wait,
     reraise=True,
 )
-
-
-async def _message(reader: asyncio.StreamReader, head: bytes) -> str:
-    """The reason in the answer of an engine that refused."""
-    length = 0
-    for line in head.split(b"\r\n"):
-        name, _, value = line.partition(b":")
-        if name.strip().lower() == b"content-length":
-            length = min(int(value), MAX_ANSWER_BYTES)
-    text = (await reader.readexactly(length)).decode(errors="replace")
-    try:
-        return str(json.loads(text)["message"])
-    except (ValueError, KeyError, TypeError):
-        return text

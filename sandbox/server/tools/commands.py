@@ -1,33 +1,30 @@
-"""Commands: one process run to its end."""
+"""Commands: processes that run to their end, however long that takes."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
+import anyio
 from mcp.server.mcpserver import Context
-from mcp.server.mcpserver.tools import Tool
 from mcp_types import CallToolResult, ContentBlock
 
-from sandbox.processes import CommandResult
+from sandbox.commands.command import Command
+from sandbox.commands.models import KEPT_BYTES, CommandRequest, CommandResult
+from sandbox.commands.report import report
 from sandbox.server import arguments as arg
 from sandbox.server.content import denial_content, shortened
-from sandbox.server.desk import Desk
-from sandbox.server.tool import reply, strict, text
+from sandbox.server.desk import asked, caller_of, permit
+from sandbox.server.tool import ToolGroup, reply, text, tool
+from sandbox.server.tools.executions import ASKING_INTERVAL_S, DEFAULT_WAIT_S
+from sandbox.sessions.session import Session
 
-MAX_OUTPUT_BYTES = 192 * 1024
-"""What fits into one message, however it is escaped; a policy may say less."""
+FAILED = frozenset({"timeout", "lost"})
 
 
-class CommandTools:
-    """The tool that runs commands."""
+class CommandTools(ToolGroup):
+    """The tools that run commands and answer what came of it."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
-
-    def tools(self) -> list[Tool]:
-        """The tools of this group."""
-        return [strict(self.run_command, "Run a command", destroys=True)]
-
+    @tool("Run a command", destroys=True)
     async def run_command(
         self,
         ctx: Context[Any, Any],
@@ -36,43 +33,114 @@ class CommandTools:
         timeout: arg.Timeout = 0,
         cwd: arg.Folder = "",
         stdin: arg.Stdin = "",
+        wait: arg.Wait = DEFAULT_WAIT_S,
     ) -> Annotated[CallToolResult, CommandResult]:
-        """Run a shell command in the sandbox to its end and answer its exit code, standard output
-        and standard error.
+        """Run a shell command in the sandbox and answer its exit code, standard output and standard
+        error.
 
-        It sees the same files as the kernels, but not their variables. When the timeout, in
-        seconds, is over, or you give the call up, the command and everything it started is killed.
-        A non-zero exit code is a result, not a failed call. For programs that ask or draw on a
-        screen use open_terminal.
+        It sees the same files as the kernels, but not their variables. A non-zero exit code is a
+        result, not a failed call. When it takes longer than `wait` seconds the call answers
+        `running` with a command_id and the output so far; the command goes on, get_command asks
+        again and stop_command ends it. After `timeout` seconds it is killed with everything it
+        started. For programs that ask or draw on a screen use open_terminal.
         """
         async with self._desk.session(ctx, session_id, "run_command") as session:
-            result = await session.processes.run(
-                command,
-                timeout_s=timeout or None,
-                cwd=cwd,
-                stdin=stdin.encode(),
-                output_limit_bytes=MAX_OUTPUT_BYTES,
+            started = session.processes.start(
+                CommandRequest(command, cwd, stdin.encode(), timeout_s=timeout or None)
             )
-        return reply(result, *_content(result), failed=result.timed_out)
+            try:
+                await self._follow(session, started, wait)
+            except anyio.get_cancelled_exc_class():
+                # The caller gave the call up, so nobody waits for the command any more.
+                if not self._desk.is_stopping:
+                    with anyio.CancelScope(shield=True):
+                        await session.processes.stop(started)
+                raise
+            return _answer(report(started, KEPT_BYTES))
+
+    @tool("See how a command stands", reads=True)
+    async def get_command(
+        self, ctx: Context[Any, Any], command_id: arg.CommandId, wait: arg.Wait = 0
+    ) -> Annotated[CallToolResult, CommandResult]:
+        """See how a command that answered `running` stands now, with its output so far.
+
+        With `wait` the call lasts up to that many seconds for the end. Giving this call up does
+        not stop the command; stop_command does. It also finds commands from before a restart of
+        the server.
+        """
+        return await self._told(ctx, "get_command", command_id, wait)
+
+    @tool("Stop a command", destroys=True)
+    async def stop_command(
+        self, ctx: Context[Any, Any], command_id: arg.CommandId
+    ) -> Annotated[CallToolResult, CommandResult]:
+        """Stop a running command with everything it started, and answer what it had written.
+
+        Stopping one that has ended answers how it ended.
+        """
+        return await self._told(ctx, "stop_command", command_id, stop=True)
+
+    async def _told(
+        self,
+        ctx: Context[Any, Any],
+        name: str,
+        command_id: str,
+        wait_s: float = 0,
+        *,
+        stop: bool = False,
+    ) -> CallToolResult:
+        caller, manager = caller_of(ctx), self._manager
+        found = await manager.command(caller, command_id)
+        result = report(found, KEPT_BYTES) if isinstance(found, Command) else found
+        # What a policy does not allow it does not allow for what has ended either.
+        policy = manager.ownership.policy_of(caller, result.session_id)
+        permit(policy, name)
+        if result.status == "running" or name in policy.approve.tools:
+            session = await manager.get(caller, result.session_id)
+            async with asked(ctx, session, name):
+                if isinstance(found, Command):
+                    if stop:
+                        await session.processes.stop(found)
+                    await self._follow(session, found, wait_s)
+                    result = report(found, KEPT_BYTES)
+        return _answer(result)
+
+    async def _follow(self, session: Session, command: Command, wait_s: float) -> None:
+        """Wait for a command's end, and for as long as the call is needed to ask a person."""
+        with self._desk.waiting():
+            await command.wait(wait_s)
+        while session.approvals.is_asking and not (command.is_over or self._desk.is_stopping):
+            with self._desk.waiting():
+                await command.wait(ASKING_INTERVAL_S)
 
 
-def _content(result: CommandResult) -> list[ContentBlock]:
+def _answer(result: CommandResult) -> CallToolResult:
     blocks: list[ContentBlock] = []
     if result.stdout:
         blocks.append(text(shortened(result.stdout)))
     if result.stderr:
         blocks.append(text(f"stderr:\n{shortened(result.stderr)}"))
     blocks += denial_content(result.denials)
-    if result.timed_out:
-        end = "timed out and was killed with everything it started"
-    elif result.signal is not None:
-        end = f"killed by signal {result.signal}"
-    else:
-        end = f"exit code {result.exit_code}"
-    cut = (
-        f"; {result.truncated_bytes} bytes of output were left out"
-        if result.truncated_bytes
-        else ""
-    )
-    blocks.append(text(f"[{end} after {result.duration_s:.2f} s{cut}]"))
-    return blocks
+    blocks.append(text(f"[{_line(result)}]"))
+    return reply(result, *blocks, failed=result.status in FAILED)
+
+
+def _line(result: CommandResult) -> str:
+    """How a command stands, in one line that says what to do next."""
+    how = {
+        "exited": f"exit code {result.exit_code}",
+        "signalled": f"killed by signal {result.signal}",
+        "timeout": "timed out and was killed with everything it started",
+        "stopped": "stopped with everything it started",
+    }.get(result.status, result.status)
+    parts = [f"{how} after {result.duration_s:.2f} s"]
+    if result.reason:
+        parts.append(result.reason.rstrip("."))
+    if result.status == "running":
+        parts.append(
+            f"get_command(command_id={result.command_id!r}, wait=30) answers what comes, "
+            "stop_command ends it"
+        )
+    if result.truncated_bytes:
+        parts.append(f"{result.truncated_bytes} bytes of output were left out")
+    return "; ".join(parts)

@@ -7,39 +7,61 @@ from typing import Annotated, Any
 
 import anyio
 from mcp.server.mcpserver import Context
-from mcp.server.mcpserver.tools import Tool
 from mcp_types import CallToolResult
 
 from sandbox.errors import SandboxError
-from sandbox.kernels import Execution, ExecutionResult
+from sandbox.kernels.execution import Execution
+from sandbox.kernels.models import ExecutionResult
+from sandbox.outputs.plain import PlainText
+from sandbox.outputs.redaction import Redactor, TextPieces
 from sandbox.server import arguments as arg
 from sandbox.server.content import execution_content, execution_line, fitting, shortened
-from sandbox.server.desk import Desk, asked, caller_of, permit
-from sandbox.server.tool import reply, strict
-from sandbox.sessions import Session
+from sandbox.server.desk import asked, caller_of, permit
+from sandbox.server.tool import ToolGroup, reply, tool
+from sandbox.sessions.session import Session
 
 DEFAULT_WAIT_S = 50.0
 """Below the minute after which many clients give a call up."""
 CANCEL_GRACE_S = 10.0
 ASKING_INTERVAL_S = 0.25
 """Between two looks at an execution whose call would be over but for a question to a person."""
+MAX_PROGRESS_BYTES = 256 * 1024
+"""Of messages that are looked at for one notification."""
 MAX_PROGRESS_TEXT = 4000
 FAILED = frozenset({"error", "timeout", "died", "lost"})
 
 
-class ExecutionTools:
+class _Written:
+    """What an execution writes, for one caller, who is told each text once."""
+
+    def __init__(self, execution: Execution, redactor: Redactor) -> None:
+        self._execution = execution
+        self._plain = PlainText()
+        self._pieces = TextPieces(redactor)  # again: plain text may join what codes kept apart
+        self._position = 0
+
+    def news(self) -> str:
+        """What was written since the last call, as plain text."""
+        texts: list[str] = []
+        size = 0
+        while (got := self._execution.read(self._position)).position > self._position:
+            left_out = got.missed
+            for message in got.entries:
+                size += len(message.content_json)
+                if size > MAX_PROGRESS_BYTES:
+                    left_out += 1
+                elif message.msg_type == "stream":
+                    texts.append(self._plain.feed(str(message.content.get("text", ""))))
+            if left_out:
+                texts.append(f"{self._plain.flush()}\n[… {left_out} messages left out …]\n")
+            self._position = got.position
+        return self._pieces.feed("".join(texts) + self._plain.flush())
+
+
+class ExecutionTools(ToolGroup):
     """The tools that run code and answer what came of it."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
-
-    def tools(self) -> list[Tool]:
-        """The tools of this group."""
-        return [
-            strict(self.execute_code, "Run code", destroys=True),
-            strict(self.get_execution, "See how an execution stands", reads=True),
-        ]
-
+    @tool("Run code", destroys=True)
     async def execute_code(
         self,
         ctx: Context[Any, Any],
@@ -73,6 +95,7 @@ class ExecutionTools:
                 raise
         return _answer(result)
 
+    @tool("See how an execution stands", reads=True)
     async def get_execution(
         self,
         ctx: Context[Any, Any],
@@ -88,14 +111,15 @@ class ExecutionTools:
         """
         caller, manager = caller_of(ctx), self._desk.manager
         found = await manager.execution(caller, execution_id)
-        if isinstance(found, ExecutionResult):
-            return _answer(found)
-        result = found.snapshot()
-        if result.status == "running":
+        result = found if isinstance(found, ExecutionResult) else found.snapshot()
+        # What a policy does not allow it does not allow for what has ended either.
+        policy = manager.ownership.policy_of(caller, result.session_id)
+        permit(policy, "get_execution")
+        if result.status == "running" or "get_execution" in policy.approve.tools:
             session = await manager.get(caller, result.session_id)
-            permit(session, "get_execution")
             async with asked(ctx, session, "get_execution"):
-                result = await self._follow(ctx, session, found, wait, progress_interval)
+                if isinstance(found, Execution):
+                    result = await self._follow(ctx, session, found, wait, progress_interval)
         return _answer(result)
 
     async def _follow(
@@ -108,41 +132,33 @@ class ExecutionTools:
     ) -> ExecutionResult:
         """Wait for an execution's end, telling the caller meanwhile what it writes.
 
-        Args:
-            ctx: The call, whose caller may have asked for progress.
-            session: Whose execution it is; while it asks a person, the call stays.
-            execution: What to wait for.
-            wait_s: How long to wait in all.
-            interval_s: The seconds between two notifications.
+        While its session asks a person the call stays. When the server stops, the execution goes
+        on without it.
         """
+        written = _Written(execution, session.redactor)
         began = anyio.current_time()
-        told = 0
+        told_s = 0.0
+
+        async def tell(news: str) -> None:
+            nonlocal told_s
+            told_s = round(max(anyio.current_time() - began, told_s + 0.01), 2)
+            await ctx.report_progress(told_s, None, shortened(news, MAX_PROGRESS_TEXT))
+
         while True:
             left_s = began + wait_s - anyio.current_time()
             is_asking = session.approvals.is_asking
             with self._desk.waiting():
                 await execution.wait(max(min(left_s, interval_s), ASKING_INTERVAL_S * is_asking))
-            result = execution.snapshot()
-            # When the server stops, the execution goes on without it.
-            if result.status != "running" or self._desk.is_stopping:
-                return result
+            if execution.is_over or self._desk.is_stopping:
+                break
             if left_s <= interval_s and not session.approvals.is_asking:
-                return result
-            written = _written(result)
-            news = written[told:] or execution_line(result)
-            told = len(written)
-            elapsed_s = round(anyio.current_time() - began, 2)
-            await ctx.report_progress(elapsed_s, None, shortened(news, MAX_PROGRESS_TEXT))
+                break
+            await tell(written.news() or execution_line(execution.snapshot()))
+        if wait_s and not self._desk.is_stopping and (news := written.news()):
+            await tell(news)
+        return execution.snapshot()
 
 
 def _answer(result: ExecutionResult) -> CallToolResult:
     result = fitting(result)
     return reply(result, *execution_content(result), failed=result.status in FAILED)
-
-
-def _written(result: ExecutionResult) -> str:
-    return "".join(
-        str(output.get("text", ""))
-        for output in result.outputs
-        if output.get("output_type") == "stream"
-    )

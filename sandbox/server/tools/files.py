@@ -7,16 +7,16 @@ import binascii
 from typing import Annotated, Any
 
 from mcp.server.mcpserver import Context
-from mcp.server.mcpserver.tools import Tool
 from mcp_types import CallToolResult
 from pydantic import BaseModel
 
 from sandbox.errors import InvalidRequest
-from sandbox.files import EditResult, FileList, FileStat
+from sandbox.files.files import MAX_EDIT_BYTES
+from sandbox.files.models import EditResult, FileList, FileStat
+from sandbox.policy.units import KIB, MIB
 from sandbox.server import arguments as arg
-from sandbox.server.desk import Desk
-from sandbox.server.reading import FileContent, read_content
-from sandbox.server.tool import printable, reply, strict, text
+from sandbox.server.reading import MAX_READ_BYTES, FileContent, read_content
+from sandbox.server.tool import ToolGroup, printable, reply, text, tool
 
 
 class Deleted(BaseModel):
@@ -27,25 +27,10 @@ class Deleted(BaseModel):
     """Files and folders together."""
 
 
-class FileTools:
+class FileTools(ToolGroup):
     """The tools that act on files."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
-
-    def tools(self) -> list[Tool]:
-        """The tools of this group."""
-        return [
-            strict(self.list_files, "List files", reads=True),
-            strict(self.read_file, "Read a file", reads=True),
-            strict(self.write_file, "Write a file", destroys=True, repeatable=True),
-            strict(self.edit_file, "Edit a file", destroys=True),
-            strict(self.delete_file, "Delete a file", destroys=True),
-            strict(self.move_file, "Move a file", destroys=True),
-            strict(self.make_directory, "Make a folder", repeatable=True),
-            strict(self.stat_file, "Look at a file", reads=True),
-        ]
-
+    @tool("List files", reads=True)
     async def list_files(
         self,
         ctx: Context[Any, Any],
@@ -67,6 +52,7 @@ class FileTools:
         lines.append(f"[{len(found.entries)} of {found.total} entries, from {start_index}]")
         return reply(found, text("\n".join(lines)))
 
+    @tool("Read a file", reads=True, read_kib=MAX_READ_BYTES // KIB)
     async def read_file(
         self,
         ctx: Context[Any, Any],
@@ -78,12 +64,13 @@ class FileTools:
         """Read a file of the sandbox: text by ranges of lines, a picture as an image, other bytes
         as base64.
 
-        At most 256 KiB come at once; `more` says that lines follow, which start_line then asks
-        for. Files of any size can be downloaded by REST.
+        At most {read_kib} KiB come at once; `more` says that lines follow, which start_line then
+        asks for. Files of any size can be downloaded by REST.
         """
         async with self._desk.session(ctx, session_id, "read_file") as session:
             return await read_content(session.files, path, start_line, line_limit, session.redactor)
 
+    @tool("Write a file", destroys=True, repeatable=True, content_mib=arg.MAX_CONTENT // MIB)
     async def write_file(
         self,
         ctx: Context[Any, Any],
@@ -95,14 +82,15 @@ class FileTools:
     ) -> Annotated[CallToolResult, FileStat]:
         """Write a whole file, replacing what was there in one step; missing folders are made.
 
-        Text is written as UTF-8; for any other bytes give them as base64. Files above 2 MiB are
-        uploaded by REST.
+        Text is written as UTF-8; for any other bytes give them as base64. Content has at
+        most {content_mib} MiB as it is given here; larger files are uploaded by REST.
         """
         data = content.encode() if encoding == "utf-8" else _decoded(content)
         async with self._desk.session(ctx, session_id, "write_file") as session:
             stat = await session.files.write(path, data, mode=int(mode, 8) if mode else None)
         return reply(stat, text(f"Wrote {stat.size} bytes to {printable(stat.path)}."))
 
+    @tool("Edit a file", destroys=True, edit_mib=MAX_EDIT_BYTES // MIB)
     async def edit_file(
         self,
         ctx: Context[Any, Any],
@@ -115,12 +103,13 @@ class FileTools:
         """Replace an exact text in a file and answer the change as a unified diff.
 
         old_string must occur exactly once, unless replace_all is true; give more of the text
-        around it to make it unique.
+        around it to make it unique. The file has at most {edit_mib} MiB, before and after.
         """
         async with self._desk.session(ctx, session_id, "edit_file") as session:
             edit = await session.files.edit(path, old_string, new_string, replace_all)
         return reply(edit, text(f"Replaced {edit.replacements} times.\n{edit.diff}"))
 
+    @tool("Delete a file", destroys=True)
     async def delete_file(
         self,
         ctx: Context[Any, Any],
@@ -134,6 +123,7 @@ class FileTools:
             count = await session.files.delete(path, recursive=recursive)
         return reply(Deleted(path=path, deleted=count), text(f"Deleted {count} entries."))
 
+    @tool("Move a file", destroys=True)
     async def move_file(
         self,
         ctx: Context[Any, Any],
@@ -147,6 +137,7 @@ class FileTools:
             stat = await session.files.move(source, target, overwrite=overwrite)
         return reply(stat, text(f"Moved to {printable(stat.path)}."))
 
+    @tool("Make a folder", repeatable=True)
     async def make_directory(
         self, ctx: Context[Any, Any], path: arg.Path, session_id: arg.SessionId = ""
     ) -> Annotated[CallToolResult, FileStat]:
@@ -155,6 +146,7 @@ class FileTools:
             stat = await session.files.mkdir(path, parents=True)
         return reply(stat, text(f"{printable(stat.path)} is there."))
 
+    @tool("Look at a file", reads=True)
     async def stat_file(
         self, ctx: Context[Any, Any], path: arg.Path, session_id: arg.SessionId = ""
     ) -> Annotated[CallToolResult, FileStat]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from mcp.server.mcpserver import Context
-from mcp.server.mcpserver.tools import Tool
 from mcp_types import CallToolResult
 from pydantic import BaseModel
 
-from sandbox.kernels import DEFAULT_KERNEL_ID, Completion, Inspection, KernelInfo
+from sandbox.kernels.kernels import DEFAULT_KERNEL_ID
+from sandbox.kernels.models import Completion, Inspection, KernelInfo
 from sandbox.server import arguments as arg
-from sandbox.server.desk import Desk
-from sandbox.server.tool import reply, strict, text
+from sandbox.server.tool import ToolGroup, reply, text, tool
 
 
 class Kernelspec(BaseModel):
@@ -31,24 +30,10 @@ class KernelList(BaseModel):
     kernelspecs: list[Kernelspec]
 
 
-class KernelTools:
+class KernelTools(ToolGroup):
     """The tools that act on kernels."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
-
-    def tools(self) -> list[Tool]:
-        """The tools of this group."""
-        return [
-            strict(self.list_kernels, "List kernels", reads=True),
-            strict(self.start_kernel, "Start a kernel"),
-            strict(self.interrupt_kernel, "Interrupt a kernel", repeatable=True),
-            strict(self.restart_kernel, "Restart a kernel", destroys=True),
-            strict(self.stop_kernel, "Stop a kernel", destroys=True),
-            strict(self.complete_code, "Complete code", reads=True),
-            strict(self.inspect_code, "Inspect code", reads=True),
-        ]
-
+    @tool("List kernels", reads=True)
     async def list_kernels(
         self, ctx: Context[Any, Any], session_id: arg.SessionId = ""
     ) -> Annotated[CallToolResult, KernelList]:
@@ -65,6 +50,7 @@ class KernelTools:
         lines.append(f"Can be started: {', '.join(spec.name for spec in specs)}.")
         return reply(found, text("\n".join(lines)))
 
+    @tool("Start a kernel")
     async def start_kernel(
         self,
         ctx: Context[Any, Any],
@@ -76,6 +62,7 @@ class KernelTools:
         async with self._desk.session(ctx, session_id, "start_kernel") as session:
             return _described(await session.kernels.start(kernel_name))
 
+    @tool("Interrupt a kernel", repeatable=True)
     async def interrupt_kernel(
         self,
         ctx: Context[Any, Any],
@@ -90,6 +77,7 @@ class KernelTools:
             (kernel,) = [k for k in await session.kernels.list() if k.kernel_id == wanted]
         return _described(kernel)
 
+    @tool("Restart a kernel", destroys=True)
     async def restart_kernel(
         self,
         ctx: Context[Any, Any],
@@ -101,6 +89,7 @@ class KernelTools:
         async with self._desk.session(ctx, session_id, "restart_kernel") as session:
             return _described(await session.kernels.restart(kernel_id))
 
+    @tool("Stop a kernel", destroys=True)
     async def stop_kernel(
         self,
         ctx: Context[Any, Any],
@@ -111,6 +100,7 @@ class KernelTools:
         async with self._desk.session(ctx, session_id, "stop_kernel") as session:
             return _described(await session.kernels.stop(kernel_id))
 
+    @tool("Complete code", reads=True)
     async def complete_code(
         self,
         ctx: Context[Any, Any],
@@ -127,6 +117,7 @@ class KernelTools:
             )
         return reply(found, text("\n".join(found.matches) or "No completion."))
 
+    @tool("Inspect code", reads=True)
     async def inspect_code(
         self,
         ctx: Context[Any, Any],

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from mcp.server.mcpserver import Context
-from mcp.server.mcpserver.tools import Tool
 from mcp_types import CallToolResult
 from pydantic import BaseModel
 
 from sandbox.policy import LivePolicies, Policy, explain
-from sandbox.server.desk import Desk, caller_of
-from sandbox.server.tool import reply, strict, text
-from sandbox.sessions import Caller, SessionManager
+from sandbox.server.desk import caller_of
+from sandbox.server.tool import ToolGroup, reply, text, tool
+from sandbox.sessions.manager import SessionManager
+from sandbox.sessions.models import Caller
 
 
 class Allowance(BaseModel):
@@ -43,16 +43,10 @@ class PolicyList(BaseModel):
     """Why the policy files as they are now are not in force, but those of before; else empty."""
 
 
-class PolicyTools:
+class PolicyTools(ToolGroup):
     """The tool that tells of policies."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._manager = desk.manager
-
-    def tools(self) -> list[Tool]:
-        """The tools of this group."""
-        return [strict(self.list_policies, "List policies", reads=True)]
-
+    @tool("List policies", reads=True)
     async def list_policies(self, ctx: Context[Any, Any]) -> Annotated[CallToolResult, PolicyList]:
         """List the policies that open_session takes: what each is for, and what a session under it
         may run, reach, read, write and spend, with the key of the policy that says so."""

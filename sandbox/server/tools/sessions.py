@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from mcp.server.mcpserver import Context
-from mcp.server.mcpserver.tools import Tool
 from mcp_types import CallToolResult
 from pydantic import BaseModel
 
-from sandbox.egress import Tightening
+from sandbox.egress.models import Tightening
 from sandbox.server import arguments as arg
-from sandbox.server.desk import Desk, caller_of
-from sandbox.server.tool import reply, strict, text
-from sandbox.sessions import SessionInfo
+from sandbox.server.desk import caller_of
+from sandbox.server.tool import ToolGroup, reply, text, tool
+from sandbox.sessions.models import SessionInfo
 
 MAX_RULES = 8
 """Of a session's network, for a reader; the structured result has all."""
@@ -25,22 +24,10 @@ class SessionList(BaseModel):
     sessions: list[SessionInfo]
 
 
-class SessionTools:
+class SessionTools(ToolGroup):
     """The tools that act on sessions as such. No policy takes them away."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._manager = desk.manager
-
-    def tools(self) -> list[Tool]:
-        """The tools of this group."""
-        return [
-            strict(self.open_session, "Open a session"),
-            strict(self.list_sessions, "List sessions", reads=True),
-            strict(self.get_session, "Look at a session", repeatable=True),
-            strict(self.tighten_session, "Tighten a session's network", repeatable=True),
-            strict(self.close_session, "Close a session", destroys=True),
-        ]
-
+    @tool("Open a session")
     async def open_session(
         self,
         ctx: Context[Any, Any],
@@ -62,12 +49,14 @@ class SessionTools:
         )
         return _described(session.info())
 
+    @tool("List sessions", reads=True)
     async def list_sessions(self, ctx: Context[Any, Any]) -> Annotated[CallToolResult, SessionList]:
         """List your open sessions, with their policies, kernels and expiry times."""
         found = SessionList(sessions=self._manager.list(caller_of(ctx)))
         lines = [_line(info) for info in found.sessions]
         return reply(found, text("\n".join(lines) or "You have no open session."))
 
+    @tool("Look at a session", repeatable=True)
     async def get_session(
         self, ctx: Context[Any, Any], session_id: arg.SessionId = ""
     ) -> Annotated[CallToolResult, SessionInfo]:
@@ -77,6 +66,7 @@ class SessionTools:
         info = session.info(with_proof=True)
         return reply(info, text(f"{_line(info)} {_proved(info)}"))
 
+    @tool("Tighten a session's network", repeatable=True)
     async def tighten_session(
         self,
         ctx: Context[Any, Any],
@@ -91,6 +81,7 @@ class SessionTools:
         info = await self._manager.tighten(caller_of(ctx), session_id, more)
         return _described(info)
 
+    @tool("Close a session", destroys=True)
     async def close_session(
         self, ctx: Context[Any, Any], session_id: arg.SessionId = ""
     ) -> Annotated[CallToolResult, SessionInfo]:

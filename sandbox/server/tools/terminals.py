@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from mcp.server.mcpserver import Context
-from mcp.server.mcpserver.tools import Tool
 from mcp_types import CallToolResult
 from pydantic import BaseModel
 
 from sandbox.server import arguments as arg
 from sandbox.server.content import denial_content
-from sandbox.server.desk import Desk
-from sandbox.server.tool import reply, strict, text
-from sandbox.terminals import TerminalInfo, TerminalView
+from sandbox.server.desk import caller_of
+from sandbox.server.tool import ToolGroup, reply, text, tool
+from sandbox.sessions.session import Session
+from sandbox.terminals.models import TerminalInfo, TerminalView
 
 
 class TerminalList(BaseModel):
@@ -22,23 +22,10 @@ class TerminalList(BaseModel):
     terminals: list[TerminalInfo]
 
 
-class TerminalTools:
+class TerminalTools(ToolGroup):
     """The tools that act on terminals."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
-
-    def tools(self) -> list[Tool]:
-        """The tools of this group."""
-        return [
-            strict(self.open_terminal, "Open a terminal"),
-            strict(self.write_terminal, "Type into a terminal", destroys=True),
-            strict(self.read_terminal, "Read a terminal"),
-            strict(self.resize_terminal, "Resize a terminal", repeatable=True),
-            strict(self.close_terminal, "Close a terminal", destroys=True),
-            strict(self.list_terminals, "List terminals", reads=True),
-        ]
-
+    @tool("Open a terminal")
     async def open_terminal(
         self,
         ctx: Context[Any, Any],
@@ -55,6 +42,7 @@ class TerminalTools:
         async with self._desk.session(ctx, session_id, "open_terminal") as session:
             return _described(await session.terminals.open(rows=rows, cols=cols, cwd=cwd))
 
+    @tool("Type into a terminal", destroys=True)
     async def write_terminal(
         self,
         ctx: Context[Any, Any],
@@ -63,6 +51,7 @@ class TerminalTools:
         keys: arg.Keys = (),
         session_id: arg.SessionId = "",
         wait: arg.ShortWait = 0.5,
+        after: arg.Position = None,
     ) -> Annotated[CallToolResult, TerminalView]:
         """Type text, then press named keys such as ["enter"] or ["ctrl-c"], and answer what the
         terminal shows then.
@@ -72,23 +61,27 @@ class TerminalTools:
         """
         async with self._desk.session(ctx, session_id, "write_terminal") as session:
             await session.terminals.write(terminal_id, text, keys)
-            return _shown(await session.terminals.read(terminal_id, wait_s=wait))
+            return await self._shown(ctx, session, terminal_id, wait, after)
 
+    @tool("Read a terminal")
     async def read_terminal(
         self,
         ctx: Context[Any, Any],
         terminal_id: arg.TerminalId,
         session_id: arg.SessionId = "",
         wait: arg.ShortWait = 0,
+        after: arg.Position = None,
     ) -> Annotated[CallToolResult, TerminalView]:
-        """Answer what is new in the terminal since it was last read, and its screen as it looks
+        """Answer what is new in the terminal since you last read it, and its screen as it looks
         now, as plain text, with the cursor's row and column.
 
-        `wait` is the most seconds to wait for something new to appear.
+        Others who read it take nothing away. `wait` is the most seconds to wait for something new
+        to appear.
         """
         async with self._desk.session(ctx, session_id, "read_terminal") as session:
-            return _shown(await session.terminals.read(terminal_id, wait_s=wait))
+            return await self._shown(ctx, session, terminal_id, wait, after)
 
+    @tool("Resize a terminal", repeatable=True)
     async def resize_terminal(
         self,
         ctx: Context[Any, Any],
@@ -101,6 +94,7 @@ class TerminalTools:
         async with self._desk.session(ctx, session_id, "resize_terminal") as session:
             return _described(await session.terminals.resize(terminal_id, rows, cols))
 
+    @tool("Close a terminal", destroys=True)
     async def close_terminal(
         self,
         ctx: Context[Any, Any],
@@ -111,6 +105,7 @@ class TerminalTools:
         async with self._desk.session(ctx, session_id, "close_terminal") as session:
             return _described(await session.terminals.close(terminal_id))
 
+    @tool("List terminals", reads=True)
     async def list_terminals(
         self, ctx: Context[Any, Any], session_id: arg.SessionId = ""
     ) -> Annotated[CallToolResult, TerminalList]:
@@ -120,6 +115,24 @@ class TerminalTools:
         lines = [_line(terminal) for terminal in found.terminals]
         return reply(found, text("\n".join(lines) or "No terminal is open."))
 
+    async def _shown(
+        self,
+        ctx: Context[Any, Any],
+        session: Session,
+        terminal_id: str,
+        wait_s: float,
+        after: int | None,
+    ) -> CallToolResult:
+        """What a terminal shows to this conversation, which has a place of its own in it."""
+        view = await session.terminals.read(
+            terminal_id, wait_s, reader=caller_of(ctx).default_key, after=after
+        )
+        lines = [line.rstrip() for line in view.screen]
+        while lines and not lines[-1]:
+            lines.pop()
+        state = "" if view.alive else f"\n[the program ended with exit code {view.exit_code}]"
+        return reply(view, text("\n".join(lines) + state), *denial_content(view.denials))
+
 
 def _described(terminal: TerminalInfo) -> CallToolResult:
     return reply(terminal, text(_line(terminal)))
@@ -128,11 +141,3 @@ def _described(terminal: TerminalInfo) -> CallToolResult:
 def _line(terminal: TerminalInfo) -> str:
     state = "running" if terminal.alive else f"ended with exit code {terminal.exit_code}"
     return f"Terminal {terminal.terminal_id}: {terminal.rows} x {terminal.cols}, {state}."
-
-
-def _shown(view: TerminalView) -> CallToolResult:
-    lines = [line.rstrip() for line in view.screen]
-    while lines and not lines[-1]:
-        lines.pop()
-    state = "" if view.alive else f"\n[the program ended with exit code {view.exit_code}]"
-    return reply(view, text("\n".join(lines) + state), *denial_content(view.denials))

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from mcp.server.mcpserver import Context
-from mcp.server.mcpserver.tools import Tool
 from mcp_types import CallToolResult
 from pydantic import BaseModel
 
 from sandbox.server import arguments as arg
-from sandbox.server.desk import Desk, caller_of
-from sandbox.server.tool import reply, strict, text
-from sandbox.workspaces import WorkspaceInfo
+from sandbox.server.desk import caller_of
+from sandbox.server.tool import ToolGroup, reply, text, tool
+from sandbox.workspaces.models import WorkspaceInfo
 
 
 class WorkspaceList(BaseModel):
@@ -27,19 +26,10 @@ class DeletedWorkspace(BaseModel):
     name: str
 
 
-class WorkspaceTools:
+class WorkspaceTools(ToolGroup):
     """The tools that act on named workspaces. No policy takes them away."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._manager = desk.manager
-
-    def tools(self) -> list[Tool]:
-        """The tools of this group."""
-        return [
-            strict(self.list_workspaces, "List workspaces", reads=True),
-            strict(self.delete_workspace, "Delete a workspace", destroys=True),
-        ]
-
+    @tool("List workspaces", reads=True)
     async def list_workspaces(
         self, ctx: Context[Any, Any]
     ) -> Annotated[CallToolResult, WorkspaceList]:
@@ -53,6 +43,7 @@ class WorkspaceTools:
         ]
         return reply(found, text("\n".join(lines) or "You have no workspace."))
 
+    @tool("Delete a workspace", destroys=True)
     async def delete_workspace(
         self, ctx: Context[Any, Any], name: arg.WorkspaceName
     ) -> Annotated[CallToolResult, DeletedWorkspace]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sandbox.audit import AuditLog, CallEntry, Verdict, verify
+from sandbox.audit import AuditLog, CallEntry, Verification, verify
 from sandbox.audit.chain import Line, read_line
-from sandbox.audit.files import lines, segments
+from sandbox.audit.logfiles import lines, segments
 
 SLOT = "serve"
 
@@ -34,7 +34,7 @@ class Logs:
             log.record(call(tool=f"tool_{number}"))
         log.close()
 
-    def verify(self) -> Verdict:
+    def verify(self) -> Verification:
         """Check the log."""
         return verify(self.folder, SLOT)
 

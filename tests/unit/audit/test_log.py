@@ -20,8 +20,8 @@ import pytest
 from sandbox.audit import AuditLog, DenialEntry, EgressEntry
 from sandbox.audit import log as log_module
 from sandbox.audit.chain import MAX_LINE_BYTES, Head
-from sandbox.audit.files import HEAD, read_head, segments
 from sandbox.audit.floods import MAX_KINDS, OTHERS
+from sandbox.audit.logfiles import HEAD, read_head, segments
 from sandbox.errors import ConfigError, InfrastructureError
 
 from .logs import Logs, call

@@ -14,16 +14,25 @@ from typing import Any
 
 import anyio
 
-from sandbox.broker import Broker, Ledger, Rules, serving
-from sandbox.broker.server import Server
-from sandbox.mounts import sources
+from sandbox.broker.admission import AdmissionRules
+from sandbox.broker.containers import OwnContainers
+from sandbox.broker.operations import Broker
+from sandbox.broker.server import Server, serving
+from sandbox.container.compiler import compile_spec
+from sandbox.container.features import ALL
+from sandbox.container.identity import SandboxIdentity, new_sandbox_id, new_uid
+from sandbox.container.mounts import sources
+from sandbox.container.roots import Root
+from sandbox.container.spec import ContainerSpec
 from sandbox.policy import load, seccomp_profile
-from sandbox.roots import Root
 from sandbox.runtimes.base import ContainerRuntime, EngineInfo
-from sandbox.runtimes.broker import BrokerRuntime
-from sandbox.spec import ContainerSpec, SessionIdentity, compile_spec, new_session_id, new_uid
+from sandbox.runtimes.broker.runtime import BrokerRuntime
 
-ENGINE = EngineInfo("fake", "0", "0", 2, ("runc", "runsc"), True, "x86_64", 8 * 1024**3, 2)
+ENGINE = EngineInfo(
+    *("fake", "0", "0", 2, ("runc", "runsc"), True, "x86_64", 8 * 1024**3, 2),
+    enforces=ALL,
+    reports=ALL,
+)
 MARK = "f" * 32
 ROOTS = (Root("datasets", "/srv/datasets"),)
 
@@ -32,8 +41,8 @@ def image_for(name: str) -> str:
     return f"sandbox/{name}:test"
 
 
-def rules(**options: Any) -> Rules:
-    return Rules(load(), seccomp_profile(), image_for, **{"roots": ROOTS, **options})
+def rules(**options: Any) -> AdmissionRules:
+    return AdmissionRules(load(), seccomp_profile(), image_for, **{"roots": ROOTS, **options})
 
 
 def spec(
@@ -43,32 +52,28 @@ def spec(
     variables: dict[str, str] | None = None,
     **identity: Any,
 ) -> ContainerSpec:
-    """The spec of a new session, as an honest controller compiles it."""
-    now = time.time()
+    """The spec of a new sandbox, as an honest controller compiles it."""
     chosen = load().get(policy)
     fields: dict[str, Any] = {
-        "session_id": new_session_id(),
-        "principal": "somebody",
+        "sandbox_id": new_sandbox_id(),
         "owner": secrets.token_hex(16),
         "uid": new_uid(),
-        "created_at": now,
-        "expires_at": now + chosen.limits.lifetime_s,
+        "created_at": time.time(),
     }
     return compile_spec(
         chosen,
-        SessionIdentity(**(fields | identity)),
+        SandboxIdentity(**(fields | identity)),
         image=image_for(chosen.image),
-        runtimes=ENGINE.runtimes,
+        engine=ENGINE,
         seccomp=seccomp_profile(),
         mounts=sources(chosen, ROOTS),
         runtime_override=runtime,
-        cpus_available=ENGINE.cpus,
         variables=variables,
     )
 
 
 def broker(engine: ContainerRuntime, *, mark: str = MARK, limit: int = 10) -> Broker:
-    return Broker(engine, rules(), Ledger(engine, mark, limit))
+    return Broker(engine, rules(), OwnContainers(engine, mark, limit))
 
 
 @asynccontextmanager

@@ -5,9 +5,10 @@ from pathlib import Path
 import anyio
 import pytest
 
+from sandbox.container.features import ALL, Feature
+from sandbox.container.labels import LABEL_BROKER, LABEL_OWNER
 from sandbox.errors import Conflict, EngineUnavailable, NotPermitted, QuotaExceeded, SessionLost
-from sandbox.runtimes.fake import FakeEngine, FakeRuntime
-from sandbox.spec import LABEL_BROKER, LABEL_OWNER
+from sandbox.testing import FakeEngine, FakeRuntime
 
 from .brokers import MARK, served, spec
 
@@ -130,3 +131,15 @@ async def test_an_engine_that_is_down_is_told_as_that_and_found_again(
                 await call
         engine.fake.is_down = False
         assert await client.create(spec())
+
+
+async def test_what_the_engine_can_is_told_through_the_broker_and_counts_at_both_ends(
+    engine: FakeRuntime, path: Path
+) -> None:
+    asked = spec()
+    engine.fake.enforces = ALL - {Feature.PIDS}
+    async with served(engine, path) as (client, _):
+        assert await client.engine() == await engine.engine()
+        with pytest.raises(NotPermitted, match="cannot enforce"):
+            await client.create(asked)
+    assert not engine.fake.containers

@@ -9,11 +9,11 @@ from pathlib import Path
 import anyio
 import pytest
 
-from sandbox.broker import serving
+from sandbox.broker.server import serving
 from sandbox.errors import ConfigError, EngineUnavailable, NotPermitted, QuotaExceeded
-from sandbox.runtimes.broker import BrokerRuntime
 from sandbox.runtimes.broker.protocol import MAX_REQUEST_BYTES
-from sandbox.runtimes.fake import FakeEngine, FakeRuntime
+from sandbox.runtimes.broker.runtime import BrokerRuntime
+from sandbox.testing import FakeEngine, FakeRuntime
 
 from .brokers import broker, said, served
 

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from sandbox.audit import AuditLog, CallEntry, SessionEntry
-from sandbox.audit.files import segments
-from sandbox.cli import auditing, exits, tokens
+from sandbox.audit.logfiles import segments
+from sandbox.cli import auditlogs, exits, token
 from sandbox.config import Settings
 from sandbox.errors import ConfigError, InvalidRequest
-from sandbox.server.tokenstore import TokenStore
+from sandbox.server.tokens import TokenStore
 
 EVIL = '=cmd|\x1b[2J\n{"seq":1}\u202e'
 
@@ -77,14 +77,14 @@ def test_the_latest_entries_of_all_logs_come_by_time(
     state.write("serve", "one", "two")
     state.write("stdio-1", "three")
     state.write("serve", "four")
-    auditing.tail(state.settings, "", 3, follow=False, as_json=False)
+    auditlogs.tail(state.settings, "", 3, follow=False, as_json=False)
     lines = printed(capsys)
     assert [line.split("tool=")[1].split()[0] for line in lines] == ["two", "three", "four"]
     assert lines[1].startswith("2023-11-14 22:13:23Z stdio-1 call ")
-    auditing.tail(state.settings, "serve", 1, follow=False, as_json=True)
+    auditlogs.tail(state.settings, "serve", 1, follow=False, as_json=True)
     (line,) = printed(capsys)
     assert json.loads(line)["tool"] == "four"
-    auditing.tail(state.settings, "", 0, follow=False, as_json=True)
+    auditlogs.tail(state.settings, "", 0, follow=False, as_json=True)
     assert printed(capsys) == []
 
 
@@ -95,12 +95,12 @@ def test_what_came_from_callers_is_shown_on_one_line_and_escaped(
     log.record(SessionEntry(event="opened", name=EVIL, reason='a="b" c=d'))
     log.close()
     for as_json in (False, True):
-        auditing.tail(state.settings, "", 9, follow=False, as_json=as_json)
+        auditlogs.tail(state.settings, "", 9, follow=False, as_json=as_json)
         out = capsys.readouterr().out
         assert out.count("\n") == 1
         assert out[:-1].isascii()
         assert out[:-1].isprintable()
-    auditing.export(state.settings, "", auditing.Filter(), "csv")
+    auditlogs.export(state.settings, "", auditlogs.Filter(), "csv")
     header, row = csv.reader(io.StringIO(capsys.readouterr().out))
     cell = row[header.index("name")]
     assert cell.startswith("'=")
@@ -129,14 +129,14 @@ def test_verify_says_that_all_is_well_and_prints_the_heads(
 ) -> None:
     state.write("serve", "one", "two")
     state.write("run-1", "three")
-    assert auditing.verify_logs(state.settings, "", "") == exits.OK
+    assert auditlogs.verify_logs(state.settings, "", "") == exits.OK
     run, serve = printed(capsys)
     assert run.startswith("run-1: intact, 1 lines from 1, head 1:")
     head = serve.rpartition(" ")[2]
     state.write("serve", "four")
-    assert auditing.verify_logs(state.settings, "serve", head) == exits.OK
+    assert auditlogs.verify_logs(state.settings, "serve", head) == exits.OK
     forged = head[:-1] + ("0" if head[-1] != "0" else "1")
-    assert auditing.verify_logs(state.settings, "serve", forged) == exits.FAILED
+    assert auditlogs.verify_logs(state.settings, "serve", forged) == exits.FAILED
 
 
 def test_verify_names_the_log_and_line_that_is_wrong(
@@ -145,24 +145,24 @@ def test_verify_names_the_log_and_line_that_is_wrong(
     state.write("serve", "one", "two", "three")
     state.write("run-1", "four")
     state.change_a_byte("serve")
-    assert auditing.verify_logs(state.settings, "", "") == exits.FAILED
+    assert auditlogs.verify_logs(state.settings, "", "") == exits.FAILED
     run, serve = printed(capsys)
     assert "intact" in run
     assert "BROKEN" in serve
     assert "line 2: changed" in serve
-    assert auditing.verify_logs(state.settings, "run-1", "") == exits.OK
+    assert auditlogs.verify_logs(state.settings, "run-1", "") == exits.OK
 
 
 def test_a_slot_whose_log_is_gone_is_broken(
     state: State, capsys: pytest.CaptureFixture[str]
 ) -> None:
     state.folder("serve").parent.mkdir(parents=True)
-    assert auditing.verify_logs(state.settings, "", "") == exits.FAILED
+    assert auditlogs.verify_logs(state.settings, "", "") == exits.FAILED
     assert "there is no log" in printed(capsys)[0]
 
 
 def test_without_any_controller_there_is_nothing_to_find(state: State) -> None:
-    assert auditing.verify_logs(state.settings, "", "") == exits.OK
+    assert auditlogs.verify_logs(state.settings, "", "") == exits.OK
 
 
 def test_export_takes_what_was_asked_for_as_it_is_stored(
@@ -174,7 +174,7 @@ def test_export_takes_what_was_asked_for_as_it_is_stored(
     stored = segments(state.folder("serve"))[0].read_text().splitlines()
 
     def exported(**wanted: Any) -> list[str]:
-        assert auditing.export(state.settings, "", auditing.Filter(**wanted), "jsonl") == exits.OK
+        assert auditlogs.export(state.settings, "", auditlogs.Filter(**wanted), "jsonl") == exits.OK
         return printed(capsys)
 
     assert exported() == stored
@@ -189,7 +189,7 @@ def test_export_leaves_out_what_cannot_be_trusted_and_says_so(
 ) -> None:
     state.write("serve", "one", "two", "three")
     state.change_a_byte("serve")
-    assert auditing.export(state.settings, "", auditing.Filter(), "jsonl") == exits.FAILED
+    assert auditlogs.export(state.settings, "", auditlogs.Filter(), "jsonl") == exits.FAILED
     told = capsys.readouterr()
     assert [json.loads(line)["tool"] for line in told.out.splitlines()] == ["one", "three"]
     assert "line 2" in told.err
@@ -206,13 +206,13 @@ def test_export_leaves_out_what_cannot_be_trusted_and_says_so(
     ],
 )
 def test_times_are_read_as_people_write_them(text: str, moment: float) -> None:
-    assert auditing.Filter.of(text, "", "", "").since == moment
+    assert auditlogs.Filter.of(text, "", "", "").since == moment
 
 
 @pytest.mark.parametrize("text", ["yesterday", "-1", "2023-13-01", "nan", "1e999", "9" * 400])
 def test_a_time_that_cannot_be_read_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest):
-        auditing.Filter.of(text, "", "", "")
+        auditlogs.Filter.of(text, "", "", "")
 
 
 @pytest.mark.parametrize(
@@ -222,13 +222,13 @@ def test_a_time_that_cannot_be_read_is_refused(text: str) -> None:
 def test_a_wrong_slot_or_head_is_refused(state: State, slot: str, expect: str) -> None:
     state.write("serve", "one")
     with pytest.raises(InvalidRequest):
-        auditing.verify_logs(state.settings, slot, expect)
+        auditlogs.verify_logs(state.settings, slot, expect)
 
 
 def test_tokens_that_are_given_out_and_taken_back_are_on_record(
     state: State, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tokens.create(
+    token.create_token(
         state.settings,
         "ann",
         "execute",
@@ -238,10 +238,10 @@ def test_tokens_that_are_given_out_and_taken_back_are_on_record(
         as_json=True,
     )
     made = json.loads(capsys.readouterr().out)
-    tokens.revoke(state.settings, token_id=made["token_id"], principal="")
-    tokens.rotate(state.settings)
+    token.revoke_tokens(state.settings, token_id=made["token_id"], principal="")
+    token.rotate_local(state.settings)
     capsys.readouterr()
-    assert auditing.export(state.settings, "", auditing.Filter(), "jsonl") == exits.OK
+    assert auditlogs.export(state.settings, "", auditlogs.Filter(), "jsonl") == exits.OK
     out = capsys.readouterr().out
     told = [json.loads(line) for line in out.splitlines()]
     assert [(each["event"], each["principal"], each["token_id"]) for each in told] == [
@@ -252,14 +252,14 @@ def test_tokens_that_are_given_out_and_taken_back_are_on_record(
     assert {each["by"] for each in told} == {f"uid {os.geteuid()}"}
     assert {each["slot"] for each in told} == {"admin-1"}
     assert made["token"] not in out
-    assert auditing.verify_logs(state.settings, "", "") == exits.OK
+    assert auditlogs.verify_logs(state.settings, "", "") == exits.OK
 
 
 def test_no_token_is_given_out_that_cannot_be_put_on_record(state: State) -> None:
     state.folder("admin-1").parent.mkdir(parents=True)
     state.folder("admin-1").write_text("not a folder")
     with pytest.raises(ConfigError):
-        tokens.create(
+        token.create_token(
             state.settings,
             "ann",
             "execute",
@@ -277,5 +277,5 @@ def test_a_broker_which_has_no_callers_has_no_log(
 ) -> None:
     state.write("serve", "one")
     state.folder("broker").parent.mkdir(parents=True)
-    assert auditing.verify_logs(state.settings, "", "") == exits.OK
+    assert auditlogs.verify_logs(state.settings, "", "") == exits.OK
     assert [line.partition(":")[0] for line in printed(capsys)] == ["serve"]

@@ -23,6 +23,8 @@ from sandbox.errors import (
     SandboxError,
 )
 
+from ...support import commandline
+
 COMMANDS = [
     "",
     "serve",
@@ -55,14 +57,8 @@ COMMANDS = [
 def sandbox(state: Path, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Run the command in a process of its own, away from this machine's settings."""
     known = {key: value for key, value in os.environ.items() if not key.startswith("SANDBOX_")}
-    return subprocess.run(
-        [sys.executable, "-m", "sandbox", *words],
-        env={**known, "HOME": str(state), "SANDBOX_STATE_DIR": str(state / "state"), **env},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        stdin=subprocess.DEVNULL,
-    )
+    own = {"HOME": str(state), "SANDBOX_STATE_DIR": str(state / "state")}
+    return commandline.run(*words, env={**known, **own, **env})
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -10,7 +10,7 @@ import pytest
 
 from sandbox.cli.printing import Printer
 from sandbox.errors import InvalidRequest
-from sandbox.kernels import ExecutionResult
+from sandbox.kernels.models import ExecutionResult
 
 PNG = base64.b64encode(b"\x89PNG").decode()
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 
 import pytest
 
-from sandbox.egress import Answer, Question, Seen
-from sandbox.errors import InfrastructureError
+from sandbox.bulkheads.shares import Owner, Shares
+from sandbox.egress.wayout import Approval, Question, Seen
+from sandbox.errors import InfrastructureError, SandboxError
+from sandbox.outputs.redaction import Redactor
 from sandbox.policy.network import AllowRule, DenyRule
 
 from ...outside import PUBLIC, Outside, policy, server, session
@@ -133,9 +137,9 @@ async def test_a_person_decides_where_a_rule_wants_it(outside: Outside) -> None:
     questions: list[Question] = []
 
     class Person:
-        async def ask(self, question: Question) -> Answer:
+        async def ask(self, question: Question) -> Approval:
             questions.append(question)
-            return Answer(len(questions) > 1, "a person said no")
+            return Approval(len(questions) > 1, "a person said no")
 
     outside.egress = replace(outside.egress, approver=Person())
     async with (
@@ -198,3 +202,112 @@ async def test_streams_for_anything_else_are_refused(outside: Outside) -> None:
             assert await client.rest() == b""
             assert client.is_cut
     assert inside.denials == ()
+
+
+OVERRIDES = (
+    *("X-Original-URL: /admin", "X-Rewrite-URL: /admin", "X-HTTP-Method-Override: DELETE"),
+    *("X-Method-Override: DELETE", "X-HTTP-Method: DELETE", "X-Forwarded-Host: other.example"),
+    *("Forwarded: host=other.example", "X_Original_URL: /admin"),
+)
+
+
+async def test_where_a_rule_is_about_requests_no_header_names_another_one(outside: Outside) -> None:
+    came: list[bytes] = []
+
+    async def page(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        came.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    narrow = AllowRule(domain="narrow.example", http=True, methods=("GET",), paths=("/public/*",))
+    wide = AllowRule(domain="wide.example", http=True)
+    async with server(page) as port, session(outside, policy(narrow, wide)) as inside:
+        outside.place("narrow.example", port, port=80)
+        outside.place("wide.example", port, port=80)
+        for line in OVERRIDES:
+            status, body = await inside.open().get("http://narrow.example/public/x", line)
+            assert (status, line.split(":")[0].lower() in body.decode()) == (403, True)
+            tunnel = inside.open()
+            assert await tunnel.connect("narrow.example:80") == 200
+            head = f"GET /public/x HTTP/1.1\r\nHost: narrow.example\r\n{line}\r\n\r\n"
+            await tunnel.send(head.encode())
+            assert (await tunnel.rest()).startswith(b"HTTP/1.1 403")
+        assert came == []
+        for line in OVERRIDES:  # no rule is about requests there, so none is deceived
+            assert (await inside.open().get("http://wide.example/x", line))[0] == 200
+        assert (await inside.open().get("http://narrow.example/public/x", "X-Own: 1"))[0] == 200
+    assert len(came) == len(OVERRIDES) + 1
+
+
+async def test_what_floods_a_connection_in_small_pieces_holds_up_nobody(outside: Outside) -> None:
+    worst_s = 0.0
+
+    async def watch() -> None:
+        nonlocal worst_s
+        while True:
+            began = time.thread_time()  # what others take of the machine is not ours
+            await asyncio.sleep(0)
+            worst_s = max(worst_s, time.thread_time() - began)
+
+    record = b"\x16\x03\x01\0\x01"
+    hello = b"\x01\0\x7f\xff" + bytes(20_000)
+    floods = (b"".join(record + hello[at : at + 1] for at in range(len(hello))), b"GET /" * 3_000)
+    async with session(outside, policy(AllowRule(domain="*.example.com"))) as inside:
+        outside.names.answers["api.example.com"] = (PUBLIC,)
+        async with server(echo) as port:
+            outside.place("api.example.com", port)
+            watching = asyncio.create_task(watch())
+            for flood in floods:
+                client = inside.open()
+                if flood.startswith(record):
+                    assert await client.connect("api.example.com:443") == 200
+                with suppress(SandboxError):
+                    for at in range(len(flood)):
+                        await client.send(flood[at : at + 1])
+                        if at % 64 == 0:
+                            await asyncio.sleep(0)
+                client.end()
+                await client.rest()
+            watching.cancel()
+    assert worst_s < 0.75
+    assert inside.rules == ["built-in: TLS only"]
+
+
+async def test_a_principals_flood_of_connections_leaves_room_for_others(outside: Outside) -> None:
+    outside.egress = replace(outside.egress, places=Shares("connections", 16, 8, 8))
+    rules = policy(AllowRule(cidr="93.184.215.0/24"))
+    mallory = [Owner("mallory", f"s-{number}") for number in range(3)]
+    async with server(echo) as port, AsyncExitStack() as stack:
+        outside.place("unused.example", port)
+        sessions = [
+            await stack.enter_async_context(session(outside, rules, owner=owner))
+            for owner in mallory
+        ]
+        made = [
+            await inside.open().connect("93.184.215.14:443")
+            for inside in sessions
+            for _ in range(8)
+        ]
+        assert made == [200] * 8 + [403] * 16
+        assert sessions[1].rules == ["built-in: share of connections"]
+        async with session(outside, rules, owner=Owner("bob", "s-bob")) as honest:
+            for _ in range(3):
+                assert await honest.open().connect("93.184.215.14:443") == 200
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert outside.egress.places.taken == 0
+
+
+async def test_what_is_told_of_a_connection_has_no_secret(outside: Outside) -> None:
+    value = "Sk-Zq7Secret"
+    redactor = Redactor({"key": value})
+    rules = policy(AllowRule(domain="*.allowed.example"))
+    async with session(outside, rules, redactor=redactor) as inside:
+        assert await inside.open().connect(f"{value}.example:443") == 403
+        assert await inside.open().connect(f"{value}.allowed.example:443") == 502
+        assert await inside.open().connect(f"{value}_/.example:443") == 400
+        await inside.open().get(f"http://{value}.example/")
+        await inside.open().get(f"http://e.example/{value}", f"X-{value}-Override: 1")
+    told = f"{inside.denials} {outside.seen} {inside.gateway.info()}"
+    assert value.lower() not in told.lower()
+    assert "[secret key].allowed.example" in told
+    assert len(inside.denials) == 5

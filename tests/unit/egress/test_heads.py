@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sandbox.egress.heads import BadHead, connect_target, parse_head, plain_target, with_header
 from sandbox.egress.hosts import parse_host
-from sandbox.egress.rules import Request
+from sandbox.policy.destinations import Request
 
 
 def lines(*text: str) -> bytes:
@@ -157,3 +157,33 @@ def test_no_bytes_break_the_parser(data: bytes) -> None:
         with suppress(BadHead):
             head, _ = parse_head(raw)
             plain_target(head, None)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("X-Original-URL", "X-Rewrite-URL", "X-HTTP-Method-Override", "X-Method-Override"),
+        *("X-HTTP-Method", "X-Forwarded-Host", "X-Forwarded-Prefix", "Forwarded", "X-Host"),
+        *("X_Original_URL", "x_http_method_override", "X-Original-URI", "X-Real-URL"),
+    ],
+)
+def test_a_header_that_may_name_another_request_is_told(name: str) -> None:
+    request, _ = plain("GET http://e.example/ HTTP/1.1", "Host: e.example", f"{name}: /admin")
+    assert request.override == name.lower()
+
+
+@pytest.mark.parametrize("name", ["X-Real-IP", "X-Request-Id", "Accept", "X-Goog-Meta-Path"])
+def test_other_headers_name_no_other_request(name: str) -> None:
+    request, _ = plain("GET http://e.example/ HTTP/1.1", "Host: e.example", f"{name}: /admin")
+    assert request.override == ""
+
+
+@pytest.mark.parametrize(
+    "line", ["Content_Length: 5", "Transfer_Encoding: chunked", "content_length:5", "X_Y: 1"]
+)
+def test_underscored_doubles_of_framing_headers_are_refused(line: str) -> None:
+    if line.startswith("X"):
+        parse_head(post(line))
+        return
+    with pytest.raises(BadHead, match="`_`"):
+        parse_head(post(line))

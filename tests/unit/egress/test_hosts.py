@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox.egress.hosts import BadHost, matches, parse_authority, parse_host, parse_port
+from sandbox.egress.hosts import BadHost, parse_authority, parse_host, parse_port
+from sandbox.policy.destinations import matches
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 
 import pytest
 
 from sandbox.egress.packageindex import KEEP_PROBLEM_S, KEEP_S, NAME, PackageIndex, Page
-from sandbox.egress.rules import Target
 from sandbox.pipindex import PipIndex
+from sandbox.policy.destinations import Target
 
 INDEX = "https://user:word@index.example/simple"
 NAMES = frozenset({NAME})
@@ -115,3 +117,48 @@ async def test_what_was_found_is_kept_for_a_while_and_a_failure_for_moments() ->
     index.now += 1
     await index.hosts()
     assert len(index.fetched) == 3
+
+
+async def test_opening_a_session_never_waits_for_the_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    index, over = Index(listed()), threading.Event()
+    answered = index.fetch
+
+    def slow(url: str, is_trusted: bool) -> Page:
+        over.wait(60)
+        return answered(url, is_trusted)
+
+    index.known = PackageIndex(slow, configured=lambda: index.config, clock=lambda: index.now)
+    try:
+        async with asyncio.timeout(5):
+            for _ in range(20):
+                assert "PIP_INDEX_URL" in await index.known.variables(NAMES)
+        monkeypatch.setattr("sandbox.egress.packageindex.WAIT_S", 0.05)
+        async with asyncio.timeout(5):
+            assert "still being looked up" in await index.problem()
+    finally:
+        over.set()
+    monkeypatch.setattr("sandbox.egress.packageindex.WAIT_S", 20)
+    assert await index.hosts() == {"index.example"}
+    assert len(index.fetched) == 1
+
+
+async def test_what_is_old_is_told_while_what_is_new_does_not_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    index, over = Index(listed()), threading.Event()
+    assert await index.hosts() == {"index.example"}
+    answered = index.fetch
+
+    def slow(url: str, is_trusted: bool) -> Page:
+        over.wait(60)
+        return answered(url, is_trusted)
+
+    monkeypatch.setattr(index.known, "_fetch", slow)
+    monkeypatch.setattr("sandbox.egress.packageindex.WAIT_S", 0.05)
+    index.now += KEEP_S
+    try:
+        async with asyncio.timeout(5):
+            assert await index.hosts() == {"index.example"}
+            assert "PIP_INDEX_URL" in await index.known.variables(NAMES)
+    finally:
+        over.set()

@@ -8,29 +8,26 @@ from typing import Any
 
 import pytest
 
-from sandbox.egress.addresses import Address
 from sandbox.egress.hosts import parse_authority
 from sandbox.egress.rules import (
     DEFAULT_RULE,
     NONE_RULE,
     OFF_RULE,
-    Request,
-    Rules,
-    Service,
-    Target,
+    NetworkRules,
     Verdict,
     in_words,
     verdict,
     verdict_on_address,
 )
+from sandbox.policy.destinations import Address, Request, Service, Target
 from sandbox.policy.network import AllowRule, DenyRule, NetworkPolicy
 
 INDEX = {"package-index": Service(frozenset({Target("index.example", 443)}))}
 
 
-def rules(*allow: AllowRule, deny: tuple[DenyRule, ...] = (), **more: Any) -> Rules:
+def rules(*allow: AllowRule, deny: tuple[DenyRule, ...] = (), **more: Any) -> NetworkRules:
     """The rules of a session."""
-    return Rules("test", NetworkPolicy(allow=allow, deny=deny), **more)
+    return NetworkRules("test", NetworkPolicy(allow=allow, deny=deny), **more)
 
 
 def tunnel(authority: str) -> Request:
@@ -45,7 +42,9 @@ def plain(url: str, method: str = "GET") -> Request:
     return Request(host, port, method, slash + path or "/", has_port=":" in authority)
 
 
-def judged(held: Rules, request: Request, services: dict[str, Service] | None = None) -> Verdict:
+def judged(
+    held: NetworkRules, request: Request, services: dict[str, Service] | None = None
+) -> Verdict:
     """The verdict on a request."""
     return verdict(held, request, INDEX if services is None else services)
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox.egress.hosts import BadHost, Host, parse_host
+from sandbox.egress.hosts import BadHost, parse_host
 from sandbox.egress.socks import BadSocks, read_greeting, read_request
+from sandbox.policy.destinations import Host
 
 NAMED = b"\x05\x01\x00\x03\x0bexample.com\x01\xbb"
 

@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 
-from sandbox.kernels import Kernels
-from sandbox.link import Link
+from sandbox.kernels.kernels import Kernels
+from sandbox.link.link import Link
 from sandbox.policy.models import Limits
-from sandbox.runtimes.fake.supervisor import FakeSupervisor
+from sandbox.testing.supervisor import FakeSupervisor
 
 from ..machines import Machine, MemoryJournal, fake_machine
 

@@ -6,8 +6,9 @@ import anyio
 import pytest
 
 from sandbox.errors import Conflict, InvalidRequest, NotFound, QuotaExceeded
-from sandbox.kernels import DEFAULT_KERNEL_ID, ExecutionResult, Kernels
 from sandbox.kernels.cells import MAX_WAITING
+from sandbox.kernels.kernels import DEFAULT_KERNEL_ID, Kernels
+from sandbox.kernels.models import ExecutionResult
 from sandbox.policy.models import Limits
 
 from ..machines import until

@@ -2,118 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+import tracemalloc
 from typing import Any
 
 import anyio
 import pytest
 
-from sandbox import wire
+from sandbox.bulkheads.overruns import MAX_OVERRUNS, Overruns
 from sandbox.errors import InfrastructureError, ProtocolError, SandboxError
-from sandbox.kernels import Kernels
+from sandbox.kernels.kernels import Kernels
+from sandbox.link import wire
+from sandbox.outputs.collector import OutputCollector
 from sandbox.policy.models import Limits
-from sandbox.stream import Stream
 
 from ..machines import MemoryJournal, scripted, until
-from .conftest import GRACE_S, SESSION
+from .conftest import SESSION
+from .liars import Content, Liar, lied_to
 
 pytestmark = pytest.mark.anyio
-
-Content = Mapping[str, Any]
-Script = Callable[["Liar", str, str, Content], None]
-
-
-class Liar:
-    """Answers as a supervisor with one well-behaved kernel, but for what the test's script does."""
-
-    def __init__(self, script: Script) -> None:
-        self.script = script
-        self.answers: dict[str, Any] = {
-            "kernel.list": {"kernels": []},
-            "kernel.start": {"kernel_id": "k-default", "name": "python3", "pid": 5, "epoch": 1},
-            "kernel.interrupt": {},
-            "kernel.restart": {"pid": 6, "epoch": 2},
-            "info": {"kernelspecs": {}},
-        }
-        self.ops: list[str] = []
-        self.epoch = 1
-        self.seq = 0
-        self._stream: Stream | None = None
-        self._sent: asyncio.Queue[bytes] = asyncio.Queue()
-
-    def raw(self, data: bytes) -> None:
-        self._sent.put_nowait(data)
-
-    def say(
-        self, channel: str, kind: str, content: Any, parent: str, *, seq: int = 0, epoch: int = 0
-    ) -> None:
-        self.seq = seq or self.seq + 1
-        envelope = {"seq": self.seq, "epoch": epoch or self.epoch, "channel": channel}
-        header, parents = {"msg_type": kind}, {"msg_id": parent}
-        parts = [b"", *(json.dumps(part).encode() for part in (header, parents, {}, content))]
-        self.raw(wire.pack_parts([json.dumps(envelope).encode(), *parts]))
-
-    def event(self, event: Content, *, epoch: int = 0) -> None:
-        self.seq += 1
-        envelope = {"seq": self.seq, "epoch": epoch or self.epoch, "channel": "event"}
-        self.raw(wire.pack_parts([json.dumps(part).encode() for part in (envelope, event)]))
-
-    def end(self, msg_id: str, kind: str = "execute", **reply: Any) -> None:
-        self.say("shell", f"{kind}_reply", {"status": "ok", "execution_count": 1, **reply}, msg_id)
-        self.say("iopub", "status", {"execution_state": "idle"}, msg_id)
-
-    async def serve(self, stream: Stream) -> None:
-        op = str(stream.request["op"])
-        self.ops.append(op)
-        if op == "kernel.attach":
-            await self._attached(stream)
-        elif isinstance(self.answers.get(op), SandboxError):
-            raise self.answers[op]
-        elif op in self.answers:
-            await stream.send_json(self.answers[op])
-            stream.end()
-
-    async def _attached(self, stream: Stream) -> None:
-        async def tell() -> None:
-            while True:
-                await stream.send(await self._sent.get(), wire.KERNEL)
-
-        async with asyncio.TaskGroup() as tasks:
-            telling = tasks.create_task(tell())
-            async for message in stream:
-                if message.tag == wire.KERNEL:
-                    _, _, header, _, _, content = wire.unpack_parts(message.data)
-                    self._asked(json.loads(header), json.loads(content))
-            telling.cancel()
-
-    def _asked(self, header: Content, content: Content) -> None:
-        kind, msg_id = str(header["msg_type"]), str(header["msg_id"])
-        if kind == "kernel_info_request":
-            self.end(msg_id, "kernel_info")
-        else:
-            self.script(self, kind, msg_id, content)
-
-
-@asynccontextmanager
-async def lied_to(script: Script) -> AsyncIterator[tuple[Kernels, Liar]]:
-    liar = Liar(script)
-    async with scripted(liar.serve) as machine, anyio.create_task_group() as tasks:
-        kernels = Kernels(SESSION, Limits(), MemoryJournal(), grace_s=GRACE_S)
-        tasks.start_soon(kernels.run)
-        await kernels.attach(await machine.connect())
-        yield kernels, liar
-        tasks.cancel_scope.cancel()
 
 
 def ends(liar: Liar, _kind: str, msg_id: str, _content: Content) -> None:
     liar.end(msg_id)
 
 
-def is_silent(_liar: Liar, _kind: str, _msg_id: str, _content: Content) -> None:
-    pass
+def is_silent(liar: Liar, _kind: str, _msg_id: str, _content: Content) -> None:
+    liar.is_busy = True
 
 
 async def test_numbers_that_come_again_are_not_counted_twice() -> None:
@@ -329,6 +243,7 @@ async def test_a_later_cell_updates_what_an_earlier_one_has_shown() -> None:
 async def test_an_interrupt_waits_until_the_cell_has_begun() -> None:
     async with lied_to(is_silent) as (kernels, liar):
         execution = await kernels.execute("1")
+        await until(lambda: liar.is_busy)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(execution.cancel)
             await anyio.sleep(0.1)
@@ -336,6 +251,35 @@ async def test_an_interrupt_waits_until_the_cell_has_begun() -> None:
             liar.say("iopub", "execute_input", {"execution_count": 1}, execution.execution_id)
 
         assert "kernel.interrupt" in liar.ops
+
+
+async def test_a_cell_whose_interrupt_took_its_reply_is_over_when_the_kernel_is_free() -> None:
+    def says_little(liar: Liar, _kind: str, msg_id: str, _content: Content) -> None:
+        liar.say("iopub", "execute_input", {"execution_count": 1}, msg_id)
+
+    async with lied_to(says_little) as (kernels, liar):
+        execution = await kernels.execute("1 + 1")
+        await execution.executing.wait()
+        liar.say("iopub", "status", {"execution_state": "idle"}, execution.execution_id)
+        await execution.cancel()
+        result = await execution.wait(5)
+
+    assert (result.status, result.state) == ("interrupted", "kept")
+    assert result.reason == "The cell was interrupted on request."
+
+
+async def test_a_cell_that_ends_while_its_kernel_is_being_restarted_keeps_no_state() -> None:
+    async with lied_to(is_silent) as (kernels, liar):
+        execution = await kernels.execute("1", timeout_s=0.1)
+
+        def ends_after_all() -> None:
+            liar.end(execution.execution_id)
+            liar.is_busy, liar.epoch = False, 2
+
+        liar.meanwhile["kernel.restart"] = ends_after_all
+        result = await execution.wait(10)
+
+    assert (result.status, result.state) == ("timeout", "restarted")
 
 
 async def test_a_supervisor_that_lists_other_kernels_each_time_is_not_believed_for_ever() -> None:
@@ -353,3 +297,91 @@ async def test_a_supervisor_that_lists_other_kernels_each_time_is_not_believed_f
 
         assert len(client.infos) <= 256
         tasks.cancel_scope.cancel()
+
+
+@pytest.fixture
+def heavy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handler that is not linear, as far as anybody knows: it never ends for a certain text."""
+    add = OutputCollector.add
+
+    def trapped(self: OutputCollector, kind: str, content: Content) -> bool:
+        if content.get("text") == "trap":
+            while True:
+                pass
+        return add(self, kind, content)
+
+    monkeypatch.setattr(OutputCollector, "add", trapped)
+
+
+@pytest.mark.usefixtures("heavy")
+async def test_a_message_that_takes_too_long_is_set_aside_and_its_cell_ends_and_says_so() -> None:
+    def traps(liar: Liar, _kind: str, msg_id: str, _content: Content) -> None:
+        liar.say("iopub", "stream", {"name": "stdout", "text": "before\n"}, msg_id)
+        liar.say("iopub", "stream", {"name": "stdout", "text": "trap"}, msg_id)
+        liar.say("iopub", "stream", {"name": "stdout", "text": "after\n"}, msg_id)
+        liar.end(msg_id)
+
+    async with lied_to(traps) as (kernels, liar):
+        result = await (await kernels.execute("1")).wait(10)
+        await until(lambda: liar.acknowledged >= liar.seq - 3)  # at once, not with the end
+
+    assert result.status == "ok"
+    assert result.reason is not None
+    assert "set aside" in result.reason
+    assert [output["text"] for output in result.outputs] == ["after\n"]
+    assert result.truncated_bytes >= len("before\ntrap")
+
+
+@pytest.mark.usefixtures("heavy")
+async def test_a_kernel_that_goes_on_so_ends_its_session() -> None:
+    reasons: list[str] = []
+
+    def traps(liar: Liar, _kind: str, msg_id: str, _content: Content) -> None:
+        for _ in range(MAX_OVERRUNS):
+            liar.say("iopub", "stream", {"name": "stdout", "text": "trap"}, msg_id)
+        liar.end(msg_id)
+
+    async with lied_to(traps, Overruns(SESSION, reasons.append)) as (kernels, _):
+        await (await kernels.execute("1")).wait(20)
+        await until(lambda: bool(reasons))
+
+
+async def test_a_message_that_cannot_be_read_in_time_is_lost_output_of_its_cell(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    decode = wire.decode_json
+
+    def trapped(data: bytes) -> dict[str, Any]:
+        while b"trap" in data:
+            pass
+        return decode(data)
+
+    def traps(liar: Liar, _kind: str, msg_id: str, _content: Content) -> None:
+        monkeypatch.setattr(wire, "decode_json", trapped)
+        liar.say("iopub", "stream", {"name": "stdout", "text": "trap"}, msg_id)
+        liar.end(msg_id)
+
+    async with lied_to(traps) as (kernels, _):
+        result = await (await kernels.execute("1")).wait(10)
+
+    assert result.status == "ok"
+    assert result.reason is not None
+    assert "too long to read" in result.reason
+    assert result.truncated_bytes > 0
+
+
+async def test_a_reply_full_of_values_is_not_kept() -> None:
+    def fills(liar: Liar, _kind: str, msg_id: str, _content: Content) -> None:
+        liar.end(msg_id, more=[[] for _ in range(100_000)])
+
+    async with lied_to(fills) as (kernels, _):
+        kept = []
+        tracemalloc.start()
+        before, _ = tracemalloc.get_traced_memory()
+        for _ in range(3):
+            kept.append(await kernels.execute("1"))
+            assert (await kept[-1].wait(10)).status == "ok"
+        after, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+
+    assert after - before < 10_000_000

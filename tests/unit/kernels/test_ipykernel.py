@@ -9,7 +9,8 @@ from typing import Any
 import anyio
 import pytest
 
-from sandbox.kernels import ExecutionResult, Kernels
+from sandbox.kernels.kernels import Kernels
+from sandbox.kernels.models import ExecutionResult
 from sandbox.policy.models import Limits
 
 from ..machines import Machine, MemoryJournal, host_machine, until
@@ -116,6 +117,17 @@ async def test_an_interrupt_right_after_the_start_is_heard(kernels: Kernels) -> 
         await execution.cancel()
         with anyio.fail_after(20):
             assert (await execution.wait()).status == "interrupted"
+
+
+async def test_an_interrupt_at_any_moment_ends_the_cell_and_nothing_else(kernels: Kernels) -> None:
+    await run(kernels, "x = 41")
+    for step in range(100):
+        execution = await kernels.execute("1 + 1")
+        await anyio.sleep(step % 20 / 2000)
+        await execution.cancel()
+        with anyio.fail_after(20):
+            assert (await execution.wait()).status in {"ok", "interrupted"}, step
+    assert data_of(await run(kernels, "x + 1")) == [{"text/plain": "42"}]
 
 
 async def test_the_next_controller_finds_all_that_a_cell_wrote(machine: Machine) -> None:

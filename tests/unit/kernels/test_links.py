@@ -6,8 +6,8 @@ import anyio
 import pytest
 
 from sandbox.errors import LinkLost
-from sandbox.kernels import Kernels
-from sandbox.kernels.keeper import KEEP_INTERVAL_S
+from sandbox.kernels.journaling import KEEP_INTERVAL_S
+from sandbox.kernels.kernels import Kernels
 
 from ..machines import until
 from .conftest import SESSION, Bench

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import tracemalloc
 from contextlib import suppress
 from typing import Any
@@ -11,11 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox import wire
 from sandbox.errors import ProtocolError
-from sandbox.kernels.messages import Messages, new_id, read
+from sandbox.kernels.messages import KernelMessage, Messages, new_id, open_envelope
+from sandbox.kernels.messages import read as read_envelope
+from sandbox.link import wire
 
 ENVELOPE = {"seq": 1, "epoch": 1, "channel": "iopub"}
+
+
+def read(data: bytes) -> KernelMessage:
+    return read_envelope(open_envelope(data))
 
 
 def packed(
@@ -109,6 +115,23 @@ def test_a_long_text_full_of_commas_is_no_list() -> None:
     content = {"text": ',[{"' * 200_000}
 
     assert read(packed(content=content)).content == content
+
+
+@pytest.mark.parametrize("unit", [b'"', b'\\"', b"\\"])
+def test_what_is_no_json_takes_no_longer_than_what_is(unit: bytes) -> None:
+    """A text that never ends was searched again from each of its quotation marks, for minutes."""
+    content = b"," * 250_001 + unit * 40_000
+    parts = [b'{"seq":1,"epoch":1,"channel":"iopub"}', b"", b'{"msg_type":"x"}', b"{}", b"{}"]
+    data = wire.pack_parts([*parts, content])
+    began = time.thread_time()
+
+    assert read(data).msg_type == ""
+    assert time.thread_time() - began < 1
+
+
+@pytest.mark.parametrize("long", ["header", "parent"])
+def test_a_long_header_is_not_parsed(long: str) -> None:
+    assert read(packed(**{long: {"msg_type": "x", "more": "x" * 100_000}})).msg_type == ""
 
 
 @given(st.binary(max_size=200))

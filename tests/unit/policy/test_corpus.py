@@ -360,6 +360,12 @@ CORPUS: dict[str, tuple[str, int, str, str]] = {
         "mounts.0",
         "within",
     ),
+    "mount-with-sockets": (
+        over("mounts:\n  - {root: data, path: a, target: /data/a, sockets: allow}\n"),
+        4,
+        "mounts.0",
+        "within",
+    ),
     "another-secret": (over("secrets:\n  - {name: other, as: file}\n"), 4, "secrets.0", "within"),
     "approval-dropped": (over("approve: {tools: []}\n"), 3, "approve.tools", "lacks"),
     "approval-remembered": (over("approve: {remember: session}\n"), 3, "approve.remember", "never"),

@@ -203,6 +203,8 @@ def test_a_policy_over_another_has_all_it_does_not_change(tmp_path: Path) -> Non
         ("limits:\n  pids: 101\n", "limits.pids"),
         ("limits:\n  open_files: 1025\n", "limits.open_files"),
         ("limits:\n  file_size: 513MiB\n", "limits.file_size"),
+        ("limits:\n  disk_read: 65MiB\n", "limits.disk_read"),
+        ("limits:\n  disk_write: 65MiB\n", "limits.disk_write"),
         ("limits:\n  output: 257KiB\n", "limits.output"),
         ("limits:\n  execution: 301s\n", "limits.execution"),
         ("limits:\n  idle: 31m\n", "limits.idle"),

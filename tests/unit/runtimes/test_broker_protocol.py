@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sandbox.container.features import ALL, Feature
 from sandbox.errors import (
     ConfigError,
     EngineUnavailable,
@@ -20,7 +21,8 @@ from sandbox.errors import (
     SessionLost,
 )
 from sandbox.runtimes.base import ContainerInfo, ContainerStats, EngineInfo
-from sandbox.runtimes.broker import BrokerRuntime, protocol
+from sandbox.runtimes.broker import protocol
+from sandbox.runtimes.broker.runtime import BrokerRuntime
 
 KINDS = (EngineInfo, ContainerInfo, list[ContainerInfo], ContainerStats, protocol.ContainerId, bool)
 values = st.recursive(
@@ -65,6 +67,22 @@ def test_an_answer_is_of_its_kind_or_breaks_the_protocol(kind: object, value: ob
     except ProtocolError:
         return
     assert isinstance(answer, bool | str | list)
+
+
+def test_what_an_engine_can_is_told_feature_by_feature_and_in_no_other_words() -> None:
+    engine = EngineInfo(
+        *("e", "1", "1", 2, ("runc",), True, "x86_64", 1 << 30, 2),
+        enforces=ALL,
+        reports=frozenset({Feature.MEMORY}),
+    )
+    line = protocol.encode_answer(EngineInfo, engine)
+    assert protocol.decode_answer(EngineInfo, line[:-1]) == engine
+    silent = json.loads(line)
+    del silent["ok"]["enforces"], silent["ok"]["reports"]
+    told = protocol.decode_answer(EngineInfo, json.dumps(silent).encode())
+    assert (told.enforces, told.reports) == (frozenset(), frozenset())
+    with pytest.raises(ProtocolError):
+        protocol.decode_answer(EngineInfo, line.replace(b'"memory"', b'"everything"')[:-1])
 
 
 @given(st.text(), st.text(), st.text())

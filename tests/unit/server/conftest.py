@@ -10,13 +10,14 @@ import pytest
 from mcp import Client
 
 from sandbox import resources
+from sandbox.cli.wiring import session_manager
 from sandbox.config import Settings
-from sandbox.policy import load, seccomp_profile
-from sandbox.runtimes.fake import FakeEngine, FakeRuntime
+from sandbox.policy import load
 from sandbox.server.desk import Desk
-from sandbox.server.protocol import mcp_server
-from sandbox.sessions import SessionManager
-from sandbox.sessions.state import take_slot
+from sandbox.server.mcpserver import mcp_server
+from sandbox.sessions.manager import SessionManager
+from sandbox.sessions.slots import take_slot
+from sandbox.testing import FakeEngine, FakeRuntime
 
 STRICT = """\
 version: 1
@@ -46,14 +47,13 @@ async def manager(tmp_path: Path, engine: FakeEngine) -> AsyncIterator[SessionMa
     state = tmp_path / "state"
     settings = Settings(state_dir=state)
     with take_slot(state, "serve") as slot:
-        async with SessionManager(
+        async with session_manager(
             FakeRuntime(engine),
             load(resources.policies(), own),
             settings,
             slot=slot,
             image_for=lambda name: f"sandbox/{name}:test",
-            seccomp=seccomp_profile(),
-            keep_sessions=False,
+            keep=False,
         ) as manager:
             yield manager
 

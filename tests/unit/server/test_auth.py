@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,13 @@ from starlette.websockets import WebSocketDisconnect
 from sandbox.config import Settings
 from sandbox.errors import ConfigError
 from sandbox.server.auth import Gate, security_settings
-from sandbox.server.tokens import LocalToken, local_verifier, read_token, rotate_token, server_token
+from sandbox.server.localtoken import (
+    LocalToken,
+    local_verifier,
+    read_token,
+    rotate_token,
+    server_token,
+)
 
 TOKEN = "0123456789abcdef0123"
 
@@ -111,6 +119,25 @@ def test_the_token_is_made_once_and_only_its_owner_may_read_it(tmp_path: Path) -
     assert server_token(settings, tmp_path) == token
     assert (tmp_path / "token").stat().st_mode & 0o777 == 0o600
     assert [path.name for path in tmp_path.iterdir()] == ["token"]
+
+
+def test_what_a_killed_first_start_left_does_not_stop_the_next(tmp_path: Path) -> None:
+    """In a container each start has the same number of a process."""
+    (tmp_path / f"token.{os.getpid()}").touch(mode=0o600)
+    token = server_token(Settings(state_dir=tmp_path), tmp_path)
+    assert read_token(tmp_path / "token") == token
+
+
+def test_a_token_that_cannot_be_kept_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(ConfigError, match="No space"):
+        server_token(Settings(state_dir=tmp_path), tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_token_of_the_settings_is_not_written_down(tmp_path: Path) -> None:

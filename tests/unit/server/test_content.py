@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from sandbox.kernels import ExecutionResult
-from sandbox.kernels.models import ExecutionError
+from sandbox.kernels.models import ExecutionError, ExecutionResult
 from sandbox.server.content import (
     MAX_IMAGES_BYTES,
     MAX_STRUCTURED_BYTES,

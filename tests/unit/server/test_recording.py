@@ -14,13 +14,13 @@ from mcp import Client
 
 from sandbox.audit import digest_of, verify
 from sandbox.audit.chain import Line, read_line
-from sandbox.audit.files import lines, segments
-from sandbox.runtimes.fake import FakeEngine
-from sandbox.sessions import SessionManager
+from sandbox.audit.logfiles import lines, segments
+from sandbox.sessions.manager import SessionManager
+from sandbox.testing import FakeEngine
 
 from .conftest import words
-from .test_app import http as http
-from .test_app import open_session
+from .test_application import http as http
+from .test_application import open_session
 
 pytestmark = pytest.mark.anyio
 

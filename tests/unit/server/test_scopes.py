@@ -13,14 +13,14 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.server.transport_security import TransportSecuritySettings
 
-from sandbox.runtimes.fake import FakeEngine
 from sandbox.server import auth
-from sandbox.server.app import make_app
+from sandbox.server.application import make_app
 from sandbox.server.desk import Desk
 from sandbox.server.grants import Grant
 from sandbox.server.scopes import SCOPES, TOOL_SCOPES
-from sandbox.server.tools import all_tools
-from sandbox.sessions import SessionManager
+from sandbox.server.tools.catalogue import all_tools
+from sandbox.sessions.manager import SessionManager
+from sandbox.testing import FakeEngine
 
 from .conftest import words
 

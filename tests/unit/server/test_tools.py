@@ -4,18 +4,42 @@ from __future__ import annotations
 
 import base64
 import json
+import time
+from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 from mcp import Client
 
-from sandbox.runtimes.fake import FakeEngine
-from sandbox.server.arguments import MAX_CODE
+from sandbox import resources
+from sandbox.files.files import MAX_EDIT_BYTES
+from sandbox.policy import load
+from sandbox.server.arguments import MAX_CODE, MAX_CONTENT
+from sandbox.server.desk import Desk
+from sandbox.server.grants import LOCAL_GRANT
+from sandbox.server.mcpserver import mcp_server
+from sandbox.server.reading import MAX_READ_BYTES
 from sandbox.server.tool import ERROR_META_KEY
-from sandbox.sessions import SessionManager
+from sandbox.sessions.manager import SessionManager
+from sandbox.testing import FakeEngine
 
 pytestmark = pytest.mark.anyio
+
+MUTE = """\
+version: 1
+description: Runs code, and answers it once.
+extends: offline
+tools: [execute_code]
+"""
+TALKING = """\
+version: 1
+description: Runs code.
+extends: offline
+tools: [execute_code, get_execution]
+limits:
+  sessions: 1
+"""
 
 SIGNATURES = {
     "open_session": {"policy": "", "name": "", "workspace": "", "reuse": True},
@@ -41,10 +65,12 @@ SIGNATURES = {
     "stop_kernel": {"kernel_id": "", "session_id": ""},
     "complete_code": {"cursor_pos": -1, "kernel_id": "", "session_id": ""},
     "inspect_code": {"cursor_pos": -1, "detail_level": 0, "kernel_id": "", "session_id": ""},
-    "run_command": {"session_id": "", "timeout": 0, "cwd": "", "stdin": ""},
+    "run_command": {"session_id": "", "timeout": 0, "cwd": "", "stdin": "", "wait": 50},
+    "get_command": {"wait": 0},
+    "stop_command": {},
     "open_terminal": {"session_id": "", "rows": 24, "cols": 80, "cwd": ""},
-    "write_terminal": {"text": "", "keys": [], "session_id": "", "wait": 0.5},
-    "read_terminal": {"session_id": "", "wait": 0},
+    "write_terminal": {"text": "", "keys": [], "session_id": "", "wait": 0.5, "after": None},
+    "read_terminal": {"session_id": "", "wait": 0, "after": None},
     "resize_terminal": {"session_id": ""},
     "close_terminal": {"session_id": ""},
     "list_terminals": {"session_id": ""},
@@ -71,6 +97,8 @@ REQUIRED = {
     "complete_code": ["code"],
     "inspect_code": ["code"],
     "run_command": ["command"],
+    "get_command": ["command_id"],
+    "stop_command": ["command_id"],
     "write_terminal": ["terminal_id"],
     "read_terminal": ["terminal_id"],
     "resize_terminal": ["terminal_id", "rows", "cols"],
@@ -173,6 +201,77 @@ async def test_long_work_answers_running_and_is_found_again_by_its_id(client: Cl
     assert ended.structured_content["outputs"][0]["text"] == "7\n"
 
 
+async def test_a_long_command_answers_running_and_is_found_again_by_its_id(client: Client) -> None:
+    began = await client.call_tool("run_command", {"command": "say early sleep 0.4", "wait": 0.2})
+    told = began.structured_content
+    assert (told["status"], told["exit_code"], told["stdout"]) == ("running", None, "early\n")
+    assert not began.is_error
+    assert told["command_id"] in words(began)
+    with anyio.fail_after(10):
+        ended = await client.call_tool("get_command", {"command_id": told["command_id"], "wait": 9})
+    assert ended.structured_content["status"] == "exited"
+    assert ended.structured_content["exit_code"] == 0
+    assert set(ended.structured_content) == {
+        *("command_id", "session_id", "status", "exit_code", "signal", "stdout", "stderr"),
+        *("truncated_bytes", "duration_s", "timed_out", "reason", "denials"),
+    }
+
+
+async def test_a_command_is_stopped_by_its_id_and_its_output_is_told(client: Client) -> None:
+    began = await client.call_tool("run_command", {"command": "say early sleep 60", "wait": 0.2})
+    stopped = {"command_id": began.structured_content["command_id"]}
+    with anyio.fail_after(10):
+        told = (await client.call_tool("stop_command", stopped)).structured_content
+        again = (await client.call_tool("stop_command", stopped)).structured_content
+    assert (told["status"], told["stdout"]) == ("stopped", "early\n")
+    assert again == told
+
+
+async def test_giving_a_command_up_stops_it_and_giving_up_asking_does_not(
+    client: Client, manager: SessionManager
+) -> None:
+    session = await manager.get(LOCAL_GRANT.caller())
+    with anyio.move_on_after(0.3):
+        await client.call_tool("run_command", {"command": "sleep 60"})
+    with anyio.fail_after(5):
+        while session.processes.is_busy:
+            await anyio.sleep(0.01)
+    began = await client.call_tool("run_command", {"command": "sleep 60", "wait": 0})
+    asked = {"command_id": began.structured_content["command_id"]}
+    with anyio.move_on_after(0.3):
+        await client.call_tool("get_command", {**asked, "wait": 60})
+    await anyio.sleep(0.3)  # in which it would be stopped
+    told = await client.call_tool("get_command", asked)
+    assert told.structured_content["status"] == "running"
+
+
+async def test_when_the_server_stops_its_commands_go_on(
+    client: Client, desk: Desk, manager: SessionManager
+) -> None:
+    session = await manager.get(LOCAL_GRANT.caller())
+    async with anyio.create_task_group() as tasks:
+        told: list[Any] = []
+
+        async def run() -> None:
+            told.append(await client.call_tool("run_command", {"command": "sleep 60"}))
+
+        tasks.start_soon(run)
+        with anyio.fail_after(5):
+            while not session.processes.is_busy:
+                await anyio.sleep(0.01)
+        desk.stop()
+    assert told[0].structured_content["status"] == "running"
+    assert session.processes.is_busy
+
+
+async def test_a_commands_output_is_told_within_what_a_message_can_hold(client: Client) -> None:
+    result = await client.call_tool("run_command", {"command": "flood 5000000"})
+    told = result.structured_content
+    assert len(result.model_dump_json()) < 500_000
+    assert len(told["stdout"]) + told["truncated_bytes"] > 4_999_000
+    assert "bytes cut" in told["stdout"]
+
+
 async def test_progress_carries_new_output_while_the_caller_waits(client: Client) -> None:
     told: list[tuple[float, str | None]] = []
 
@@ -204,7 +303,16 @@ async def test_a_time_out_says_so_and_what_state_is_left(client: Client) -> None
         result = await client.call_tool("execute_code", {"code": "sleep(60)", "timeout": 0.3})
     assert result.is_error
     assert result.structured_content["status"] == "timeout"
-    assert result.structured_content["state"] in ("kept", "restarted")
+    assert result.structured_content["state"] == "kept"
+
+
+async def test_a_time_out_that_an_interrupt_does_not_end_says_that_the_state_is_gone(
+    client: Client,
+) -> None:
+    with anyio.fail_after(30):
+        result = await client.call_tool("execute_code", {"code": "hang()", "timeout": 0.3})
+    assert result.structured_content["status"] == "timeout"
+    assert result.structured_content["state"] == "restarted"
 
 
 async def test_open_session_reuses_an_open_one_unless_told_otherwise(client: Client) -> None:
@@ -374,6 +482,53 @@ async def test_a_wrong_argument_is_refused_before_anything_runs(
     assert not any(ord(c) < 32 and c != "\n" for c in words(result))
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {f"unknown_argument_{number}": "" for number in range(100_000)},
+        {"code": "1", "timeout": list(range(100_000))},
+        {"code": {str(number): [] for number in range(100_000)}},
+        {"code": "1", "keys": [[]] * 100_000},
+        {"x" * 1_000_000: 1},
+    ],
+)
+async def test_a_great_many_wrong_arguments_are_refused_in_no_time(
+    client: Client, arguments: dict[str, Any]
+) -> None:
+    began = time.thread_time()
+    result = await client.call_tool("execute_code", arguments)
+    taken_s = time.thread_time() - began
+    assert "was not run" in words(result)
+    assert len(words(result)) < 10_000
+    assert taken_s < 1.5
+
+
+async def test_what_takes_too_long_to_validate_is_given_up(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(*_: object, **__: object) -> None:
+        while True:
+            pass
+
+    monkeypatch.setattr("sandbox.server.tool.difflib.get_close_matches", slow)
+    result = await client.call_tool("execute_code", {"code": "1", "sesion_id": "x"})
+    assert result.is_error
+    assert result.meta[ERROR_META_KEY]["code"] == "too_much_work"
+
+
+async def test_what_a_description_says_of_a_bound_is_the_bound(client: Client) -> None:
+    told = {tool.name: tool for tool in (await client.list_tools()).tools}
+    mib, kib = 1024 * 1024, 1024
+
+    assert f"{MAX_READ_BYTES // kib} KiB" in str(told["read_file"].description)
+    assert MAX_READ_BYTES % kib == 0
+    assert f"{MAX_CONTENT // mib} MiB" in str(told["write_file"].description)
+    assert f"{MAX_EDIT_BYTES // mib} MiB" in str(told["edit_file"].description)
+    for tool in ("execute_code", "complete_code", "inspect_code"):
+        described = told[tool].input_schema["properties"]["code"]["description"]
+        assert f"{MAX_CODE // mib} MiB" in described
+
+
 @pytest.mark.parametrize("policy", ["../../x", "OFFLINE", "a/b", "x" * 100, "."])
 async def test_a_policy_name_that_could_be_a_path_is_refused(
     client: Client, engine: FakeEngine, policy: str
@@ -382,6 +537,48 @@ async def test_a_policy_name_that_could_be_a_path_is_refused(
     assert result.is_error
     assert result.meta[ERROR_META_KEY]["code"] == "policy_error"
     assert not engine.containers
+
+
+@pytest.mark.parametrize("ends", [False, True])
+async def test_a_result_is_not_answered_under_a_policy_without_that_tool(
+    client: Client, manager: SessionManager, tmp_path: Path, ends: bool
+) -> None:
+    """Neither while its session is open nor when it has ended, and also when nobody knows."""
+    own = tmp_path / "policies"
+    (own / "mute.yaml").write_text(MUTE)
+    manager.ownership.policies = load(resources.policies(), own)
+    opened = await client.call_tool("open_session", {"policy": "mute"})
+    session_id = opened.structured_content["session_id"]
+    ran = await client.call_tool("execute_code", {"code": "1", "session_id": session_id})
+    asked = {"execution_id": ran.structured_content["execution_id"]}
+    if ends:
+        await client.call_tool("close_session", {"session_id": session_id})
+    refused = await client.call_tool("get_execution", asked)
+    assert refused.meta[ERROR_META_KEY]["code"] == "not_permitted"
+    assert "outputs" not in (refused.structured_content or {})
+
+
+@pytest.mark.parametrize("is_changed", [False, True])
+async def test_when_a_sessions_policy_is_known_no_longer_its_results_are_not_answered(
+    client: Client, manager: SessionManager, tmp_path: Path, is_changed: bool
+) -> None:
+    path = tmp_path / "policies" / "talking.yaml"
+    path.write_text(TALKING)
+    manager.ownership.policies = load(resources.policies(), path.parent)
+    opened = await client.call_tool("open_session", {"policy": "talking"})
+    session_id = opened.structured_content["session_id"]
+    ran = await client.call_tool("execute_code", {"code": "1", "session_id": session_id})
+    await client.call_tool("close_session", {"session_id": session_id})
+    if is_changed:
+        path.write_text(TALKING.replace("sessions: 1", "sessions: 2"))
+        manager.ownership.policies = load(resources.policies(), path.parent)
+    told = await client.call_tool(
+        "get_execution", {"execution_id": ran.structured_content["execution_id"]}
+    )
+    if is_changed:
+        assert told.meta[ERROR_META_KEY]["code"] == "not_permitted"
+    else:
+        assert told.structured_content["status"] == "ok"
 
 
 async def test_an_absent_policy_is_not_found(client: Client) -> None:
@@ -401,6 +598,8 @@ async def test_an_absent_policy_is_not_found(client: Client) -> None:
         ("run_command", {"command": "true", "session_id": "absent"}),
         ("read_file", {"path": "a", "session_id": "absent"}),
         ("get_execution", {"execution_id": "absent"}),
+        ("get_command", {"command_id": "absent"}),
+        ("stop_command", {"command_id": "absent"}),
         ("read_terminal", {"terminal_id": "absent"}),
         ("execute_code", {"code": "1", "kernel_id": "absent"}),
     ],
@@ -500,3 +699,51 @@ async def test_tightening_a_session_is_told_in_its_network(client: Client) -> No
     assert result.structured_content["network"]["is_tightened"]
     refused = await client.call_tool("tighten_session", {})
     assert refused.is_error
+
+
+async def test_two_clients_of_one_execution_both_see_every_line_and_the_same_result(
+    desk: Desk,
+) -> None:
+    lines = [f"line {n}" for n in range(20)]
+    code = "\n".join(f"print({line!r})\nsleep(0.02)" for line in lines)
+    told: dict[str, list[str]] = {"first": [], "second": []}
+    results: list[dict[str, Any]] = []
+
+    async def follow(name: str, interval_s: float) -> None:
+        async def hear(progress: float, total: float | None, message: str | None) -> None:
+            told[name].append(message or "")
+
+        async with Client(mcp_server(desk)) as client:
+            asked = {"execution_id": execution_id, "wait": 9, "progress_interval": interval_s}
+            result = await client.call_tool("get_execution", asked, progress_callback=hear)
+        results.append(result.structured_content)
+
+    async with Client(mcp_server(desk)) as client:
+        began = await client.call_tool("execute_code", {"code": code, "wait": 0})
+        execution_id = began.structured_content["execution_id"]
+        with anyio.fail_after(15):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(follow, "first", 0.1)
+                tasks.start_soon(follow, "second", 5)
+
+    for messages in told.values():
+        seen = [line for line in "".join(messages).splitlines() if line.startswith("line")]
+        assert seen == lines
+    assert len(told["first"]) > len(told["second"]) == 1
+    assert results[0] == results[1]
+    assert results[0]["outputs"][0]["text"].splitlines() == lines
+
+
+async def test_a_terminal_is_read_again_from_where_an_earlier_read_ended(client: Client) -> None:
+    opened = await client.call_tool("open_terminal", {})
+    where = {"terminal_id": opened.structured_content["terminal_id"]}
+    first = (await client.call_tool("read_terminal", {**where, "wait": 1})).structured_content
+    typed = {**where, "text": "echo hello", "keys": ["enter"], "wait": 1}
+    new = (await client.call_tool("write_terminal", typed)).structured_content
+    again = {**where, "after": first["position"]}
+    same = (await client.call_tool("read_terminal", again)).structured_content
+    nothing = (await client.call_tool("read_terminal", where)).structured_content
+
+    assert new["new_text"] == same["new_text"] == "echo hello\nhello\n$ "
+    assert new["position"] == same["position"] > first["position"]
+    assert nothing["new_text"] == ""

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.runtimes.fake import FakeEngine
-from sandbox.sessions import SessionManager
+from sandbox.sessions.manager import SessionManager
+from sandbox.testing import FakeEngine
 
 from .controllers import OPEN, TIGHT, Controllers
 

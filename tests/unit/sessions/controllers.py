@@ -11,12 +11,14 @@ from typing import Any
 import anyio
 
 from sandbox import resources
+from sandbox.cli.wiring import session_manager
 from sandbox.config import Settings
-from sandbox.kernels import ExecutionResult
+from sandbox.kernels.models import ExecutionResult
 from sandbox.policy import load
-from sandbox.runtimes.fake import FakeEngine, FakeRuntime
-from sandbox.sessions import Session, SessionManager
-from sandbox.sessions.state import SlotKind, take_slot
+from sandbox.sessions.manager import SessionManager
+from sandbox.sessions.session import Session
+from sandbox.sessions.slots import SlotKind, take_slot
+from sandbox.testing import FakeEngine, FakeRuntime
 
 TIGHT = """\
 version: 1
@@ -44,6 +46,7 @@ class Controllers:
         self.engine = engine
         self.state = state
         self.policies = policies
+        self.make_runtime: Callable[[FakeEngine], FakeRuntime] = FakeRuntime
         self.ahead_s = 0.0
         """How much later it is than it seems."""
 
@@ -52,15 +55,15 @@ class Controllers:
         self, kind: SlotKind = "serve", *, keep: bool = False, **settings: Any
     ) -> AsyncIterator[SessionManager]:
         """A controller for the time of a block, ready to be used."""
-        runtime = FakeRuntime(self.engine)
+        runtime = self.make_runtime(self.engine)
         with take_slot(self.state, kind) as slot:
-            async with SessionManager(
+            async with session_manager(
                 runtime,
                 load(resources.policies(), self.policies),
                 Settings(state_dir=self.state, **settings),
                 slot,
                 image_for=lambda name: f"sandbox/{name}:test",
-                keep_sessions=keep,
+                keep=keep,
                 clock=lambda: time.time() + self.ahead_s,
             ) as manager:
                 yield manager

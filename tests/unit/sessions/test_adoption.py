@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import anyio
 import pytest
 
-from sandbox.errors import LinkLost, NotFound, SessionLost
-from sandbox.kernels import Execution, ExecutionResult
-from sandbox.link import ByteStream
-from sandbox.runtimes.fake import FakeRuntime, pipe
-from sandbox.sessions import Caller, SessionManager
+from sandbox.commands.command import Command
+from sandbox.commands.models import CommandRequest, CommandResult
+from sandbox.commands.report import report
+from sandbox.container.labels import LABEL_SANDBOX
+from sandbox.container.spec import ContainerSpec
+from sandbox.errors import Conflict, LinkLost, NotFound, SessionLost
+from sandbox.kernels.execution import Execution
+from sandbox.kernels.models import ExecutionResult
+from sandbox.link.link import ByteStream
 from sandbox.sessions.journal import Journal
-from sandbox.sessions.state import take_slot
+from sandbox.sessions.manager import SessionManager
+from sandbox.sessions.models import Caller
+from sandbox.testing import FakeRuntime, pipe
 
 from .controllers import Controllers, run, until
 
@@ -24,12 +35,40 @@ pytestmark = pytest.mark.anyio
 
 
 def relabel(controllers: Controllers, container_id: str, **labels: str) -> None:
-    """Change labels behind the controller's back."""
+    """Change labels, or annotations of these names, behind the controller's back."""
     container: Any = controllers.engine.containers[container_id]
     changed = {LABELS + name.replace("_", "-"): value for name, value in labels.items()}
+    kinds = ("labels", "annotations")
+    told = {kind: getattr(container.spec, kind) for kind in kinds}
+    assert changed.keys() <= {**told["labels"], **told["annotations"]}.keys()
     container.spec = container.spec.model_copy(
-        update={"labels": {**container.spec.labels, **changed}}
+        update={
+            kind: {name: changed.get(name, text) for name, text in told[kind].items()}
+            for kind in kinds
+        }
     )
+
+
+@contextmanager
+def noted(controllers: Controllers) -> Iterator[Journal]:
+    """The journal of the served slot, also while a controller has it."""
+    journal = Journal(controllers.state / "controllers/serve/state.db")
+    try:
+        yield journal
+    finally:
+        journal.close()
+
+
+def removed(controllers: Controllers) -> list[tuple[str, str]]:
+    """The containers that were removed because they were nobody's, and why, as on record."""
+    lines = [
+        json.loads(line)
+        for path in (controllers.state / "controllers/serve/audit").glob("*.jsonl")
+        for line in path.read_text().splitlines()
+    ]
+    return [
+        (line["container_id"], line["reason"]) for line in lines if line.get("event") == "removed"
+    ]
 
 
 async def test_the_next_controller_takes_sessions_back_with_all_that_is_in_them(
@@ -49,6 +88,88 @@ async def test_the_next_controller_takes_sessions_back_with_all_that_is_in_them(
             assert getattr(after, field) == getattr(before, field)
         assert len(second.list(ALICE)) == 2
         await until(lambda: second.is_ready)
+
+
+async def test_a_conversation_after_a_restart_hears_of_the_session_that_an_earlier_one_left(
+    controllers: Controllers,
+) -> None:
+    before, after = Caller("alice", "mcp:before"), Caller("alice", "mcp:after")
+    async with controllers.running(keep=True) as first:
+        left = await first.get(before)
+        await run(left, "x = 41 + 1")
+    async with controllers.running(keep=True) as second:
+        with pytest.raises(Conflict) as caught:
+            await second.get(after)
+        assert left.session_id in caught.value.message
+        assert "session_id" in caught.value.remedy
+        assert len(second.list(ALICE)) == 1
+        found = await second.get(after, left.session_id)
+        assert (await run(found, "print(x)")).outputs[0]["text"] == "42\n"
+        empty = await second.get(after)
+        assert empty.session_id != left.session_id
+        # Somebody goes on with it, so nobody else is told to.
+        assert (await second.get(Caller("alice", "mcp:third"))).session_id != left.session_id
+
+
+async def test_each_new_conversation_hears_once_of_what_was_left_and_no_stranger_does(
+    controllers: Controllers,
+) -> None:
+    async with controllers.running(keep=True) as first:
+        left = [await first.get(Caller("alice", f"mcp:{n}")) for n in range(2)]
+        lasting = await first.get(Caller("alice", "header:mine"))
+    async with controllers.running(keep=True) as second:
+        for key in ("mcp:one", "mcp:other"):
+            with pytest.raises(Conflict) as caught:
+                await second.get(Caller("alice", key))
+            assert all(each.session_id in str(caught.value) for each in left)
+            assert lasting.session_id not in str(caught.value)
+        opened = await second.get(Caller("alice", "mcp:one"))
+        assert opened.session_id not in {each.session_id for each in left}
+        assert (await second.get(Caller("alice", "header:mine"))).session_id == lasting.session_id
+        await second.get(Caller("bob", "mcp:new"))
+        narrow = Caller("alice", "mcp:narrow", policies=("tight",))
+        assert (await second.get(narrow)).policy.name == "tight"
+
+
+async def test_commands_go_on_from_one_controller_to_the_next(controllers: Controllers) -> None:
+    async with controllers.running(keep=True) as first:
+        session = await first.get(ALICE)
+        async with session.use():
+            running = session.processes.start(CommandRequest("say on sleep 0.6"))
+            endless = session.processes.start(CommandRequest("sleep 600"))
+            done = await session.processes.run("echo done")
+            await until(lambda: running.position)
+    async with controllers.running(keep=True) as second:
+        found = await second.command(ALICE, running.command_id)
+        assert isinstance(found, Command)
+        with anyio.fail_after(10):
+            await found.wait()
+        told = report(found)
+        assert (told.status, told.stdout) == ("exited", "on\n")
+        assert await second.command(ALICE, done.command_id) == done
+        with pytest.raises(NotFound):
+            await second.command(Caller("bob"), running.command_id)
+        assert (await second.get(ALICE)).lease.last_used == pytest.approx(time.time(), abs=5)
+        controllers.ahead_s = 60
+        assert (await second.get(ALICE)).lease.last_used > time.time() + 50  # one still runs
+        await second.close(ALICE)
+        gone = await second.command(ALICE, endless.command_id)
+        assert isinstance(gone, CommandResult)
+        assert gone.status == "lost"
+        assert "closed" in (gone.reason or "")
+
+
+async def test_commands_of_a_container_that_is_gone_are_lost(controllers: Controllers) -> None:
+    async with controllers.running(keep=True) as first:
+        session = await first.get(ALICE)
+        async with session.use():
+            running = session.processes.start(CommandRequest("sleep 600"))
+            await until(lambda: running.is_started)
+    controllers.engine.containers.clear()
+    async with controllers.running(keep=True) as second:
+        gone = await second.command(ALICE, running.command_id)
+        assert isinstance(gone, CommandResult)
+        assert gone.status == "lost"
 
 
 async def test_an_execution_goes_on_from_one_controller_to_the_next(
@@ -89,10 +210,10 @@ async def test_an_edited_policy_file_does_not_touch_live_sessions(
     [
         {"policy_digest": "0" * 64},
         {"policy_json": "{}"},
-        {"expires_at": "9999999999.0"},
-        {"expires_at": "nan"},
+        {"created_at": "nan"},
         {"uid": "0"},
-        {"principal": "mallory"},
+        {"uid": "300000"},
+        {"sandbox": "sb-00000000000000000000000000000000"},
     ],
 )
 async def test_a_container_that_does_not_match_its_labels_is_removed(
@@ -113,9 +234,9 @@ async def test_a_container_that_does_not_match_its_policy_any_more_is_removed(
 ) -> None:
     async with controllers.running(keep=True) as first:
         session = await first.get(ALICE)
-    controllers.engine.alter_facts = lambda facts: {**facts, "privileged": True}
+    controllers.engine.alter_facts = lambda facts: {**facts, "init": False}
     async with controllers.running(keep=True) as second:
-        with pytest.raises(SessionLost, match="privileged"):
+        with pytest.raises(SessionLost, match="init"):
             await second.get(ALICE, session.session_id)
     assert controllers.container_ids() == []
 
@@ -162,10 +283,8 @@ async def test_a_session_whose_container_is_gone_is_said_to_be_lost_with_its_exe
 async def test_what_was_never_handed_to_a_caller_is_removed(controllers: Controllers) -> None:
     async with controllers.running(keep=True) as first:
         session = await first.get(ALICE)
-    with take_slot(controllers.state, "serve") as slot:
-        journal = Journal(slot.journal)
-        journal._db.execute("UPDATE sessions SET state = 'opening'")
-        journal.close()
+    with noted(controllers) as journal:
+        journal._db.write("UPDATE sessions SET state = 'opening'")
     async with controllers.running(keep=True) as second:
         await until(lambda: second.is_ready)
         assert controllers.container_ids() == []
@@ -173,18 +292,163 @@ async def test_what_was_never_handed_to_a_caller_is_removed(controllers: Control
             await second.get(ALICE, session.session_id)
 
 
-async def test_with_the_journal_gone_sessions_are_found_by_their_containers(
+async def test_with_the_journal_gone_containers_are_nobodys_and_are_removed(
     controllers: Controllers,
 ) -> None:
     async with controllers.running(keep=True) as first:
         session = await first.get(ALICE)
-        await run(session, "x = 3")
     for path in (controllers.state / "controllers/serve").glob("state.db*"):
         path.unlink()
     async with controllers.running(keep=True) as second:
-        again = await second.get(ALICE, session.session_id)
-        assert (await run(again, "print(x)")).outputs[0]["text"] == "3\n"
-        assert again.info().checks_passed > 10
+        await until(lambda: second.is_ready)
+        assert controllers.container_ids() == []
+        with pytest.raises(NotFound):
+            await second.get(ALICE, session.session_id)
+    assert removed(controllers) == [(session.container_id, "no session has claimed it")]
+
+
+async def test_a_container_that_no_claim_names_is_removed_and_the_others_are_taken_back(
+    controllers: Controllers,
+) -> None:
+    async with controllers.running(keep=True) as first:
+        kept = await first.get(ALICE)
+        nobodys = await first.get(Caller("bob"))
+    with noted(controllers) as journal:
+        journal.not_opened(nobodys.session_id)
+    async with controllers.running(keep=True) as second:
+        assert (await second.get(ALICE)).session_id == kept.session_id
+        assert controllers.container_ids() == [kept.container_id]
+        with pytest.raises(NotFound):
+            await second.get(Caller("bob"), nobodys.session_id)
+
+
+async def test_a_claim_is_good_for_one_container(controllers: Controllers) -> None:
+    async with controllers.running(keep=True) as first:
+        session = await first.get(ALICE)
+        spec = session.sandbox.spec.model_copy(update={"name": "another"})
+        await first.runtime.start(await first.runtime.create(spec))
+    async with controllers.running(keep=True) as second:
+        await until(lambda: second.is_ready)
+        assert len(controllers.container_ids()) == 1
+        assert (await second.get(ALICE)).session_id == session.session_id
+
+
+@pytest.mark.parametrize(
+    "claimed", [{"uid": 300_000}, {"policy_digest": "0" * 64}, {"sandbox_id": "sb-other"}]
+)
+async def test_a_claim_that_does_not_fit_the_containers_labels_is_not_believed(
+    controllers: Controllers, claimed: dict[str, Any]
+) -> None:
+    async with controllers.running(keep=True) as first:
+        session = await first.get(ALICE)
+    with noted(controllers) as journal:
+        for column, value in claimed.items():
+            journal._db.write(f"UPDATE sessions SET {column} = ?", value)  # noqa: S608  # above
+    async with controllers.running(keep=True) as second:
+        await until(lambda: second.is_ready)
+        assert controllers.container_ids() == []
+        with pytest.raises(SessionLost):
+            await second.get(ALICE, session.session_id)
+
+
+async def test_the_claim_is_in_the_journal_before_there_is_a_container(
+    controllers: Controllers,
+) -> None:
+    before: list[tuple[str, str, str]] = []
+
+    class Watched(FakeRuntime):
+        async def create(self, spec: ContainerSpec) -> str:
+            with noted(controllers) as journal:
+                before.extend((r.sandbox_id, r.principal, r.state) for r in journal.not_ended())
+            assert [spec.labels[LABEL_SANDBOX]] == [sandbox_id for sandbox_id, *_ in before]
+            return await super().create(spec)
+
+    controllers.make_runtime = Watched
+    async with controllers.running() as manager:
+        session = await manager.get(ALICE)
+        assert before == [(session.claim.sandbox_id, "alice", "opening")]
+
+
+@pytest.mark.parametrize("call", ["create", "start", "inspect", "connect"])
+async def test_a_controller_that_dies_during_an_open_leaves_nothing(
+    controllers: Controllers, call: str
+) -> None:
+    """Killed there: the next one finds the journal and the engine as they are at that moment."""
+    reached = anyio.Event()
+
+    class Dying(FakeRuntime):
+        def __getattribute__(self, name: str) -> Any:
+            method = super().__getattribute__(name)
+            if name != call:
+                return method
+
+            async def hang(*arguments: Any) -> Any:
+                await method(*arguments)
+                reached.set()
+                with anyio.CancelScope(shield=True):
+                    await dead.wait()
+
+            return hang
+
+    controllers.make_runtime = Dying
+    dead = anyio.Event()
+    async with anyio.create_task_group() as tasks:
+
+        async def open_and_die() -> None:
+            async with controllers.running(keep=True) as manager:
+                await manager.get(ALICE)
+
+        tasks.start_soon(open_and_die)
+        await reached.wait()
+        # A copy of its state directory is what a killed controller leaves there.
+        state = controllers.state.with_name("left")
+        shutil.copytree(controllers.state, state)
+        controllers.state, died = state, controllers.state
+        controllers.make_runtime = FakeRuntime
+        async with controllers.running() as second:
+            await until(lambda: second.is_ready)
+            assert controllers.container_ids() == []
+            assert second.list(ALICE) == []
+            with noted(controllers) as journal:
+                assert journal.not_ended() == []
+        controllers.state = died
+        dead.set()
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_session_of_before_the_claims_is_lost_and_its_container_is_removed(
+    controllers: Controllers,
+) -> None:
+    async with controllers.running(keep=True) as first:
+        session = await first.get(ALICE)
+        other = await first.get(Caller("bob"))
+    with noted(controllers) as journal:
+        journal._db.write("UPDATE sessions SET sandbox_id = '', uid = 0, policy_digest = ''")
+    for each in (session, other):
+        container: Any = controllers.engine.containers[each.container_id or ""]
+        labels = dict(container.spec.labels)
+        del labels[LABEL_SANDBOX]
+        container.spec = container.spec.model_copy(update={"labels": labels})
+    async with controllers.running(keep=True) as second:
+        await until(lambda: second.is_ready)
+        assert controllers.container_ids() == []
+        for caller, lost in ((ALICE, session), (Caller("bob"), other)):
+            with pytest.raises(SessionLost, match="container was gone"):
+                await second.get(caller, lost.session_id)
+
+
+async def test_labels_hold_no_principal_no_session_and_nothing_else_of_whose_it_is(
+    controllers: Controllers,
+) -> None:
+    caller = Caller("alice-the-principal", "key-of-the-conversation")
+    async with controllers.running() as manager:
+        session = await manager.open(caller, name="name-of-hers")
+        spec = controllers.engine.containers[session.container_id or ""].spec
+        told = spec.model_dump_json()
+        for whose in (caller.principal, caller.default_key, "name-of-hers", session.session_id):
+            assert whose not in told
+        assert session.session_id.removeprefix("s-")[:12] not in told
+        assert repr(session.claim.expires_at) not in told
 
 
 async def test_controllers_on_one_engine_do_not_touch_each_others_sessions(
@@ -254,8 +518,8 @@ async def test_a_supervisor_that_is_silent_delays_nobody_else_and_is_given_up(
         return pipe()[0] if container_id in mute else await connect(runtime, container_id)
 
     monkeypatch.setattr(FakeRuntime, "connect", connect_or_not)
-    monkeypatch.setattr("sandbox.sessions.connection.READY_TIMEOUT_S", 0.2)
-    monkeypatch.setattr("sandbox.sessions.connection.MAX_FAILURES", 3)
+    monkeypatch.setattr("sandbox.container.connection.READY_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("sandbox.container.connection.MAX_FAILURES", 3)
     async with controllers.running(keep=True) as second:
         with anyio.fail_after(2):
             assert (await second.get(ALICE)).session_id == talking.session_id

@@ -8,8 +8,9 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from sandbox.egress import Question
+from sandbox.egress.wayout import Question
 from sandbox.errors import NotPermitted
+from sandbox.outputs.redaction import Redactor
 from sandbox.policy import load
 from sandbox.policy.access import ApprovePolicy
 from sandbox.sessions.approvals import Approvals, Reply
@@ -157,3 +158,51 @@ async def test_every_question_and_answer_is_put_on_record() -> None:
         ("asked", "network api.example.com:443", ""),
         ("denied", "network api.example.com:443", ""),
     ]
+
+
+async def test_a_question_that_nobody_answers_holds_up_no_other_call() -> None:
+    asking, silent, present = approvals(timeout_s=60), Person(), Person(Reply("once"))
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(asking.agree, "run_command", "", silent)
+            while not silent.asked:
+                await anyio.lowlevel.checkpoint()
+            await asking.agree("run_command", "", present)
+            tasks.cancel_scope.cancel()
+    assert not asking.is_asking
+
+
+async def test_connections_are_asked_about_through_a_call_that_has_no_question() -> None:
+    asking, present, silent = approvals(timeout_s=60), Person(Reply("once")), Person()
+    with anyio.fail_after(5), asking.calling(present), asking.calling(silent):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(asking.ask, question())
+            while not silent.asked:
+                await anyio.lowlevel.checkpoint()
+            assert (await asking.ask(question("other.example.com:443"))).allowed
+            tasks.cancel_scope.cancel()
+
+
+async def test_a_question_that_was_not_put_says_so() -> None:
+    asking, silent, answers = approvals(), Person(), []
+
+    async def ask(destination: str) -> None:
+        answers.append(await asking.ask(question(destination)))
+
+    with asking.calling(silent):
+        async with anyio.create_task_group() as tasks:
+            for destination in ("one.example:443", "two.example:443"):
+                tasks.start_soon(ask, destination)
+    assert len(silent.asked) == 1
+    assert sorted("was not put" in answer.reason for answer in answers) == [False, True]
+
+
+async def test_neither_question_nor_record_shows_a_secret() -> None:
+    record, person = Record(), Person(Reply("once"))
+    policy = load().get().model_copy(update={"approve": ApprovePolicy(timeout_s=1)})
+    redactor = Redactor({"key": "a-secret-value"})
+    asking = Approvals("s-1", "alice", policy, record, redactor)  # type: ignore[arg-type]
+    with asking.calling(person):
+        await asking.ask(question("a-secret-value.example.com:443", "GET /a-secret-value"))
+    assert "a-secret-value" not in str(person.asked) + str(record.entries)
+    assert "[secret key].example.com:443" in person.asked[0][0]

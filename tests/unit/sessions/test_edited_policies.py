@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 
 from sandbox import resources
+from sandbox.cli.wiring import session_manager
 from sandbox.config import Settings
 from sandbox.policy import LivePolicies, load
-from sandbox.runtimes.fake import FakeRuntime
-from sandbox.sessions import Caller, SessionManager
-from sandbox.sessions.state import take_slot
+from sandbox.sessions.manager import SessionManager
+from sandbox.sessions.models import Caller
+from sandbox.sessions.slots import take_slot
+from sandbox.testing import FakeRuntime
 
 pytestmark = pytest.mark.anyio
 
@@ -38,13 +40,13 @@ async def manager(tmp_path: Path, own: Path) -> AsyncIterator[SessionManager]:
     policies = LivePolicies(lambda: load(*folders), folders, clock=lambda: float(next(seconds)))
     state = tmp_path / "state"
     with take_slot(state, "serve") as slot:
-        async with SessionManager(
+        async with session_manager(
             FakeRuntime(),
             policies,
             Settings(state_dir=state),
             slot,
             image_for=lambda name: f"sandbox/{name}:test",
-            keep_sessions=False,
+            keep=False,
         ) as manager:
             yield manager
 

@@ -6,9 +6,12 @@ import anyio
 import pytest
 
 from sandbox.errors import InfrastructureError, LinkLost, NotFound, SessionLost
-from sandbox.kernels import Execution, ExecutionResult
-from sandbox.runtimes.fake import FakeEngine
-from sandbox.sessions import Caller, Session, SessionManager
+from sandbox.kernels.execution import Execution
+from sandbox.kernels.models import ExecutionResult
+from sandbox.sessions.manager import SessionManager
+from sandbox.sessions.models import Caller
+from sandbox.sessions.session import Session
+from sandbox.testing import FakeEngine
 
 from .controllers import Controllers, run, until
 
@@ -28,9 +31,7 @@ async def start(session: Session, code: str) -> Execution:
 
 async def noticed(session: Session) -> None:
     """Wait until the session knows that its link is down."""
-    connection = session._connection
-    assert connection is not None
-    await until(lambda: not connection.is_up)
+    await until(lambda: not session.sandbox.is_up)
 
 
 async def ended(execution: Execution) -> ExecutionResult:
@@ -210,6 +211,19 @@ async def test_the_sweeper_notices_a_container_that_is_gone_while_its_link_is_up
         await manager.get(ALICE)
 
 
+async def test_the_sweeper_says_how_a_container_has_ended(
+    manager: SessionManager, engine: FakeEngine
+) -> None:
+    session = await manager.get(ALICE)
+    container = engine.containers[session.container_id or ""]
+    container.state, container.exit_code = "exited", 137
+    await manager.sweep()
+    await until(lambda: not manager.list(ALICE))
+    await container.stop(137)
+    with pytest.raises(SessionLost, match="exit code 137"):
+        await manager.get(ALICE)
+
+
 async def test_a_call_that_the_loss_interrupts_says_that_the_session_is_lost(
     manager: SessionManager, engine: FakeEngine
 ) -> None:
@@ -275,7 +289,7 @@ async def test_a_container_of_ours_that_is_no_session_is_removed_and_others_are_
     orphan = spec.model_copy(
         update={
             "name": "orphan",
-            "labels": {**spec.labels, "io.sandbox.session": "s-orphan"},
+            "labels": {**spec.labels, "io.sandbox.sandbox": "sb-orphan"},
         }
     )
     foreign = spec.model_copy(
@@ -317,9 +331,9 @@ async def test_with_the_controllers_disk_full_a_cell_is_refused_clearly_and_the_
 ) -> None:
     session = await manager.get(ALICE)
     assert (await run(session, "x = 7")).status == "ok"
-    database = manager._journal._db
-    pages = database.execute("PRAGMA page_count").fetchone()[0]
-    database.execute(f"PRAGMA max_page_count = {pages}")
+    database = manager._services.journal._db
+    pages = database.read("PRAGMA page_count")[0][0]
+    database.write(f"PRAGMA max_page_count = {pages}")
     with anyio.fail_after(10):
         async with session.use():
             execution = await session.kernels.execute("#" + "x" * 500_000)
@@ -328,5 +342,5 @@ async def test_with_the_controllers_disk_full_a_cell_is_refused_clearly_and_the_
     assert "journal" in (result.reason or "")
     with pytest.raises(InfrastructureError, match="journal"):
         await open_until_refused(manager)
-    database.execute("PRAGMA max_page_count = 1000000")
+    database.write("PRAGMA max_page_count = 1000000")
     assert (await run(session, "print(x)")).outputs[0]["text"] == "7\n"

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from sandbox.egress import Tightening
+from sandbox.commands.models import CommandResult
+from sandbox.egress.models import Tightening
 from sandbox.errors import InvalidRequest
-from sandbox.processes import CommandResult
-from sandbox.sessions import Caller, Session
-from sandbox.sessions.journal import Journal
-from sandbox.sessions.state import take_slot
+from sandbox.sessions.models import Caller
+from sandbox.sessions.session import Session
 
 from .controllers import Controllers
 
@@ -72,20 +71,6 @@ async def test_what_was_taken_away_stays_away_under_the_next_controller(
         assert untouched.info().network.allow == ("domain *.example.com, port 443",)
 
 
-async def test_a_session_that_the_journal_does_not_know_has_no_network(
-    controllers: Controllers,
-) -> None:
-    async with controllers.running(keep=True) as first:
-        session = await first.open(ALICE, policy="open")
-    with take_slot(controllers.state, "serve") as slot:
-        for path in slot.journal.parent.glob(f"{slot.journal.name}*"):
-            path.unlink()
-    for _ in range(2):  # nor does it come back when the journal has heard of it
-        async with controllers.running(keep=True) as later:
-            again = await later.get(ALICE, session.session_id)
-            assert again.info().network.mode == "none"
-
-
 @pytest.mark.parametrize(
     ("network", "deny"),
     [
@@ -101,17 +86,3 @@ async def test_a_session_that_the_journal_does_not_know_has_no_network(
 def test_what_no_rule_can_say_is_refused(network: str, deny: list[str]) -> None:
     with pytest.raises(InvalidRequest):
         Tightening.of(network, deny)
-
-
-def test_a_journal_of_the_first_version_gets_a_place_for_what_is_taken_away(
-    controllers: Controllers,
-) -> None:
-    with take_slot(controllers.state, "serve") as slot:
-        journal = Journal(slot.journal)
-        journal._db.executescript("DROP TABLE tightenings; PRAGMA user_version = 1;")
-        journal.opening("s-1", "alice", "", "", 0)
-        journal.close()
-        journal = Journal(slot.journal)
-        journal.tightened("s-1", Tightening(is_off=True))
-        assert journal.tightening("s-1") == Tightening(is_off=True)
-        journal.close()

@@ -15,8 +15,10 @@ from sandbox.errors import (
     PolicyNotEnforced,
     QuotaExceeded,
 )
-from sandbox.runtimes.fake import FakeEngine
-from sandbox.sessions import Caller, Session, SessionManager
+from sandbox.sessions.manager import SessionManager
+from sandbox.sessions.models import Caller
+from sandbox.sessions.session import Session
+from sandbox.testing import FakeEngine
 
 from .controllers import Controllers, run, until
 
@@ -148,7 +150,7 @@ async def test_the_controller_has_a_bound_of_its_own(controllers: Controllers) -
 
 
 async def test_every_session_has_a_uid_of_its_own(manager: SessionManager) -> None:
-    uids = {(await manager.open(ALICE, reuse=False)).uid for _ in range(4)}
+    uids = {(await manager.open(ALICE, reuse=False)).claim.uid for _ in range(4)}
     assert len(uids) == 4
 
 
@@ -194,8 +196,8 @@ async def test_a_name_that_cannot_be_shown_is_refused(manager: SessionManager, n
 async def test_a_container_that_differs_from_its_spec_is_removed_and_never_given_out(
     manager: SessionManager, engine: FakeEngine, controllers: Controllers
 ) -> None:
-    engine.alter_facts = lambda facts: {**facts, "network_mode": "bridge"}
-    with pytest.raises(PolicyNotEnforced, match="network_mode"):
+    engine.alter_facts = lambda facts: {**facts, "network": "bridge"}
+    with pytest.raises(PolicyNotEnforced, match="network"):
         await manager.open(ALICE)
     assert controllers.container_ids() == []
     assert manager.list(ALICE) == []

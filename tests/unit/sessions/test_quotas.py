@@ -11,9 +11,9 @@ import pytest
 
 from sandbox.config import Settings
 from sandbox.errors import QuotaExceeded, SandboxError
-from sandbox.sessions import Caller
-from sandbox.sessions.ledger import Ledger
+from sandbox.sessions.models import Caller
 from sandbox.sessions.quotas import Quotas
+from sandbox.sessions.usage import Usage
 
 from .controllers import Controllers, run
 
@@ -38,12 +38,12 @@ def clock() -> Clock:
 
 @pytest.fixture
 def quotas(tmp_path: Path, clock: Clock) -> Iterator[Callable[..., Quotas]]:
-    opened: list[Ledger] = []
+    opened: list[Usage] = []
 
     def make(**settings: Any) -> Quotas:
         for ledger in opened:
             ledger.close()
-        opened.append(Ledger(tmp_path / "usage.db", clock))
+        opened.append(Usage(tmp_path / "usage.db", clock))
         return Quotas(Settings(state_dir=tmp_path, **settings), opened[-1], clock)
 
     yield make

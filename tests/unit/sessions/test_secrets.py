@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from sandbox.errors import ConfigError
-from sandbox.runtimes.fake import FakeEngine
-from sandbox.sessions import Caller, SessionManager
+from sandbox.sessions.manager import SessionManager
+from sandbox.sessions.models import Caller
+from sandbox.testing import FakeEngine
 
 from .controllers import Controllers, run
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from sandbox.link import Link
+from sandbox.link.link import Link
 
 from .machine import Machine
 

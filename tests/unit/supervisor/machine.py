@@ -15,9 +15,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from sandbox import wire
-from sandbox.link import Link
-from sandbox.stream import Stream
+from sandbox.link import wire
+from sandbox.link.link import Link
+from sandbox.link.stream import Stream
 from sandbox.supervisor.pipes import PipePair
 
 ROOT = Path(__file__).parents[3]

@@ -15,7 +15,7 @@ import zmq
 
 from sandbox.errors import InfrastructureError
 from sandbox.supervisor import zmtp
-from sandbox.supervisor.zmtp import Connection, Incoming
+from sandbox.supervisor.zmtp import Incoming, ZmtpConnection
 
 pytestmark = pytest.mark.anyio
 
@@ -47,9 +47,9 @@ def bind() -> Iterator[Bind]:
     context.term()
 
 
-async def connect(kind: str, address: str) -> tuple[Connection, asyncio.Queue[Incoming]]:
+async def connect(kind: str, address: str) -> tuple[ZmtpConnection, asyncio.Queue[Incoming]]:
     received: asyncio.Queue[Incoming] = asyncio.Queue()
-    connection = Connection(kind, received.put_nowait)
+    connection = ZmtpConnection(kind, received.put_nowait)
     loop = asyncio.get_running_loop()
     await loop.create_unix_connection(lambda: connection, address.replace("@", "\0", 1))
     return connection, received

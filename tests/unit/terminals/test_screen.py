@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox.plaintext import is_plain
+from sandbox.outputs.plain import is_plain
 from sandbox.terminals.screen import Display
 
 

@@ -9,12 +9,17 @@ from pathlib import Path
 
 import anyio
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sandbox.errors import Conflict, InvalidRequest, LinkLost, NotFound, QuotaExceeded
-from sandbox.link import Link
-from sandbox.plaintext import is_plain
+from sandbox.link.link import Link
+from sandbox.outputs.eventlog import EventLog
+from sandbox.outputs.plain import is_plain, plain
 from sandbox.policy.models import Limits
-from sandbox.terminals import Terminals, TerminalView
+from sandbox.terminals.models import TerminalView
+from sandbox.terminals.readers import MAX_READERS, NEW_TEXT_BYTES, new_text
+from sandbox.terminals.terminals import Terminals
 
 from ..machines import Machine, fake_machine, host_machine, until
 
@@ -222,3 +227,124 @@ async def test_a_flood_is_bounded_and_the_screen_shows_its_end(real: Terminals) 
     assert max(len(view.new_text) for view in views) <= 64 * 1024
     assert sum(view.dropped_bytes for view in views) > 0
     assert "300000" in views[-1].screen
+
+
+# --- many readers
+
+LINES = [f"line {n}" for n in range(20)]
+
+
+async def test_readers_take_nothing_away_from_each_other(terminals: Terminals) -> None:
+    terminal_id = (await terminals.open()).terminal_id
+    await terminals.read(terminal_id, 1, reader="one")
+    await terminals.write(terminal_id, "echo hello", ["enter"])
+    first = await terminals.read(terminal_id, 1, reader="one")
+    second = await terminals.read(terminal_id, 1, reader="two")
+    again = await terminals.read(terminal_id, reader="two")
+
+    assert first.new_text == "echo hello\nhello\n$ "
+    assert second.new_text == "$ echo hello\nhello\n$ "
+    assert first.screen == second.screen
+    assert first.position == second.position == again.position
+    assert again.new_text == ""
+
+
+async def test_a_reader_says_where_it_was_and_is_told_the_same_again(terminals: Terminals) -> None:
+    terminal_id = (await terminals.open()).terminal_id
+    start = (await terminals.read(terminal_id, 1)).position
+    await terminals.write(terminal_id, "echo hello", ["enter"])
+    once = await terminals.read(terminal_id, 1)
+    twice = await terminals.read(terminal_id, after=start)
+    future = await terminals.read(terminal_id, after=10**9)
+
+    assert once.new_text == twice.new_text == "echo hello\nhello\n$ "
+    assert (future.new_text, future.position, future.dropped_bytes) == ("", once.position, 0)
+
+
+async def test_two_readers_and_one_who_follows_see_every_line(real: Terminals) -> None:
+    terminal_id = (await real.open()).terminal_id
+    seen = {"fast": "", "slow": ""}
+    raw = bytearray()
+
+    async def read(name: str, pause_s: float) -> None:
+        while "the end" not in seen[name]:
+            seen[name] += (await real.read(terminal_id, 1, reader=name)).new_text
+            await anyio.sleep(pause_s)
+
+    async def follow() -> None:
+        async for got in real.follow(terminal_id):
+            assert got.missed == 0
+            raw.extend(b"".join(got.entries))
+
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(follow)
+            async with anyio.create_task_group() as readers:
+                readers.start_soon(read, "fast", 0)
+                readers.start_soon(read, "slow", 0.2)
+                code = "for n in $(seq 0 19); do echo line $n; sleep 0.02; done; echo the''\" end\""
+                await real.write(terminal_id, code, ["enter"])
+            await real.close(terminal_id)  # which ends the follower, too
+
+    for text in (*seen.values(), raw.decode()):
+        assert [line for line in text.splitlines() if line in LINES] == LINES
+
+
+async def test_a_slow_reader_is_told_what_it_missed_and_slows_nobody(real: Terminals) -> None:
+    terminal_id = (await real.open()).terminal_id
+    start = (await real.read(terminal_id, 1, reader="slow")).position
+    follower = real.follow(terminal_id, start)
+    await real.write(terminal_id, "seq 1 200000; echo the-end", ["enter"])
+    await shown(real, terminal_id, "the-end")
+    late = await real.read(terminal_id, reader="slow")
+    got = await anext(follower)
+    await follower.aclose()
+
+    assert late.dropped_bytes > 0
+    assert "199999\n200000\nthe-end\n" in late.new_text
+    assert late.position - start > late.dropped_bytes
+    assert got.missed > 0
+
+
+async def test_of_many_readers_the_one_away_longest_begins_anew(terminals: Terminals) -> None:
+    terminal_id = (await terminals.open()).terminal_id
+    for n in range(MAX_READERS):
+        await terminals.read(terminal_id, 1, reader=str(n))
+    await terminals.read(terminal_id, reader="0")
+    await terminals.read(terminal_id, reader="another")
+
+    assert (await terminals.read(terminal_id, reader="0")).new_text == ""
+    assert (await terminals.read(terminal_id, reader="1")).new_text == "$ "
+
+
+@given(
+    st.lists(
+        st.sampled_from(["ab\n", "é你", "\x1b[1;31m", "\x1b]0;title\x07", "\x9b0m", "c", "d\r\n"]),
+        max_size=20,
+    ),
+    st.lists(st.integers(0, 120), max_size=6),
+)
+def test_wherever_reading_stops_nothing_is_garbled(written: list[str], stops: list[int]) -> None:
+    """A reader may stop within a character or an escape sequence."""
+    data = "".join(written).encode()
+    log = EventLog.bytes_log(1 << 20, piece_bytes=16)
+    at, position, text = 0, 0, ""
+    for stop in sorted(min(stop, len(data)) for stop in (*stops, len(data))):
+        if stop > at:
+            log.append(data[at:stop])
+        at = stop
+        new = new_text(log, position)
+        text, position = text + new.text, new.position
+
+    assert text == plain("".join(written))
+    assert position == len(data)
+
+
+def test_what_was_written_long_ago_costs_a_reader_nothing() -> None:
+    log = EventLog.bytes_log(1 << 20, piece_bytes=4096)
+    log.append(b"x" * 500_000)
+
+    assert new_text(log, log.end).text == ""
+    late = new_text(log, 0)
+    assert len(late.text) == NEW_TEXT_BYTES
+    assert late.dropped == 500_000 - NEW_TEXT_BYTES

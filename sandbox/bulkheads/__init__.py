@@ -1,0 +1,1 @@
+"""What keeps one session, or one caller, from taking what is there for all."""

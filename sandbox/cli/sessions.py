@@ -1,0 +1,96 @@
+"""`sandbox sessions`: the sessions of the running server of this state folder."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sandbox.cli.options import Json, command, group
+from sandbox.cli.tables import print_json, print_table
+
+if TYPE_CHECKING:
+    from sandbox.config import Settings
+
+app = group("Look at and close the sessions of the running `sandbox serve`.")
+
+Everybodys = Annotated[
+    bool,
+    typer.Option("--everybody", help="Of all principals: for whoever looks after the server."),
+]
+
+
+@command(app, "state_dir", name="list")
+def list_sessions(
+    settings: Settings, everybodys: Everybodys = False, as_json: Json = False
+) -> None:
+    """List your open sessions of the running server, or those of all its principals.
+
+    [bold]sandbox sessions list --everybody[/bold]
+    """
+    from sandbox.cli.remote import Remote
+
+    remote = Remote(settings)
+    path = ("admin", "sessions") if everybodys else ("sessions",)
+    found = remote.call("GET", *path)["sessions"]
+    if as_json:
+        print_json(found)
+    elif not found:
+        print("No session is open.")
+    else:
+        now = time.time()
+        owner = ["principal"] if everybodys else []
+        rows = [
+            (
+                *(info[key] for key in owner),
+                info["session_id"],
+                info["name"],
+                info["policy"],
+                info["runtime"],
+                str(len(info["kernels"])),
+                span(now - info["created_at"]),
+                span(info["idle_expires_at"] - now),
+            )
+            for info in found
+        ]
+        titles = ("session", "name", "policy", "runtime", "kernels", "age", "ends in")
+        print_table((*owner, *titles), rows)
+
+
+@command(app, "state_dir", name="show")
+def show_session(settings: Settings, session_id: str) -> None:
+    """Show all that is known of a session, as JSON."""
+    from sandbox.cli.remote import Remote
+
+    print_json(Remote(settings).call("GET", "sessions", session_id))
+
+
+@command(app, "state_dir", name="close")
+def close_sessions(
+    settings: Settings,
+    session_ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Close all of yours.")] = False,
+    everybodys: Everybodys = False,
+) -> None:
+    """Close sessions: their containers and all that is in them are removed.
+
+    [bold]sandbox sessions close --all[/bold]
+    """
+    from sandbox.cli.remote import Remote
+
+    if bool(session_ids) == every or (every and everybodys):
+        raise typer.BadParameter("give the ids of sessions, or --all for yours")
+    remote = Remote(settings)
+    if every:
+        session_ids = [info["session_id"] for info in remote.call("GET", "sessions")["sessions"]]
+    for session_id in session_ids or []:
+        remote.call("DELETE", *(["admin"] if everybodys else []), "sessions", session_id)
+        print(f"closed {session_id}")
+
+
+def span(seconds: float) -> str:
+    """A span of time in words, in the unit that says enough."""
+    if seconds < 120:
+        return f"{max(seconds, 0):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,30 @@
+"""The variables that a container has: by which programs find the way out, and the images' own."""
+
+from __future__ import annotations
+
+PROXY = "http://127.0.0.1:3128"
+"""Where the supervisor takes what goes out; also SOCKS5."""
+PROXY_VARIABLES = {
+    **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), PROXY),
+    **dict.fromkeys(("NO_PROXY", "no_proxy"), "localhost,127.0.0.1,::1"),
+}
+"""Also in a session that may reach nothing: there it is told which rule says so. Not ALL_PROXY,
+for which programs need SOCKS that many do not have."""
+CA_FILE = "/tmp/.sandbox/ca.pem"  # noqa: S108  # the container's own
+CA_VARIABLES = (
+    *("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO"),
+    "NODE_EXTRA_CA_CERTS",
+)
+"""What programs read to find the certificates they trust."""
+NETWORK_VARIABLES = frozenset(
+    {*PROXY_VARIABLES, *CA_VARIABLES, "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST"}
+)
+"""The variables by which programs find the way out that a policy opens."""
+IMAGE_VARIABLES = frozenset(
+    {
+        *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TERM", "HOSTNAME"),
+        *("PYTHONUSERBASE", "PYTHONDONTWRITEBYTECODE", "PIP_NO_CACHE_DIR"),
+        *("PIP_DISABLE_PIP_VERSION_CHECK", "IPYTHONDIR", "MPLCONFIGDIR", "XDG_CACHE_HOME"),
+    }
+)
+"""What the images set, and HOSTNAME, which engines do."""

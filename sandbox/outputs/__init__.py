@@ -1,0 +1,1 @@
+"""What code shows: collected within bounds, made plain, its secrets taken out."""

@@ -1,0 +1,81 @@
+"""A mime bundle of a kernel's message: looked at once, for however many outputs show it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import islice
+from typing import Any, cast
+
+from sandbox.outputs import mime
+from sandbox.outputs.plain import encodable, plain
+from sandbox.outputs.redaction import Redactor
+
+MAX_TYPES = 32
+"""The types of one bundle that are looked at."""
+MAX_DISPLAY_ID = 256
+
+
+class Part:
+    """What a bundle has of one type that is kept."""
+
+    __slots__ = ("_is_read", "_metadata", "_raw", "_value", "is_image", "name", "size")
+
+    def __init__(self, name: str, raw: Any, metadata: Any) -> None:
+        self.name = name
+        self.size = mime.size(raw)
+        self.is_image = mime.is_image(name)
+        self._raw = raw
+        self._metadata = metadata
+        self._value: str | None = None
+        self._is_read = False
+
+    @property
+    def value(self) -> str | None:
+        """The value made safe, as it is kept; None when it is not acceptable."""
+        if not self._is_read:
+            self._value = mime.read(self.name, self._raw)
+            self._raw, self._is_read = None, True
+        return self._value
+
+    @property
+    def shape(self) -> dict[str, int]:
+        """Width and height of an image, as far as they are stated."""
+        return mime.shape(self._metadata) if self.is_image else {}
+
+
+class Bundle:
+    """The mime bundle of a message.
+
+    Args:
+        content: The content of a display, a result or an update, unchecked.
+        redactor: Takes the values of secrets out of it, before anything of it is cut.
+    """
+
+    def __init__(self, content: Mapping[str, Any], redactor: Redactor) -> None:
+        try:
+            content = redactor.data(content)
+        except (ValueError, RecursionError):
+            content = {}
+        self.display_id = display_id(content, redactor)
+        described = mapping(content.get("metadata"))
+        self.parts: list[Part] = []
+        self.unknown: list[tuple[str, int]] = []
+        """The types that nobody could show, in plain text, with their sizes in bytes."""
+        for name, raw in islice(mapping(content.get("data")).items(), MAX_TYPES):
+            if mime.is_known(name):
+                self.parts.append(Part(name, raw, described.get(name)))
+            else:
+                self.unknown.append((plain(name[:80]), mime.size(raw)))
+
+
+def display_id(content: Mapping[str, Any], redactor: Redactor) -> str:
+    """The id under which a bundle is shown; empty when it has none."""
+    value = mapping(content.get("transient")).get("display_id")
+    if not isinstance(value, str) or len(value) > MAX_DISPLAY_ID:
+        return ""
+    return redactor.text(encodable(value))
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    """A JSON object; an empty one when it is something else."""
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}

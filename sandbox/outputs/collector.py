@@ -1,0 +1,354 @@
+"""What a cell shows, collected as nbformat 4 outputs within a fixed budget.
+
+The messages come from a hostile kernel: everything is checked, made plain or left out, and the
+memory is bounded however much comes. The budget is ``limit_bytes`` of text:
+
+* streams may take three quarters of it. Their head and tail are kept in equal parts, and a line in
+  between says how many bytes were cut;
+* rich outputs may take three quarters, and together they share the whole. One that does not fit is
+  replaced by a note of its type and size;
+* the cell's error has a quarter of its own, for a traceback must not be lost to a flood;
+* images have a budget of their own, ``IMAGE_FACTOR`` times as large.
+
+An output that is shown several times counts several times, and an update changes the last
+``MAX_SHOWN`` that have its id. What is kept is text, so that it takes the memory that it counts.
+
+The values of secrets are taken out of everything before it is cut or kept, and once more when it is
+shown, for the plain text may hold what escape sequences had broken up.
+
+The format: https://nbformat.readthedocs.io/en/latest/format_description.html#code-cell-outputs
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from sandbox.outputs import mime
+from sandbox.outputs.bundles import Bundle, display_id, mapping
+from sandbox.outputs.plain import clip, plain
+from sandbox.outputs.redaction import Redactor, TextPieces
+from sandbox.outputs.streams import StreamName, Streams
+
+__all__ = ["OutputCollector", "clip", "plain"]
+
+IMAGE_FACTOR = 8
+ITEM_COST = 256
+"""What each rich output costs beside its content, so that their number is bounded too."""
+OUTPUT_MEMORY = 1024
+"""About what each output takes in memory beside its content."""
+MAX_SHOWN = 16
+"""The outputs under one id that an update changes."""
+MAX_TEXT = 512 * 1024
+"""The characters of one stream message that are looked at; the supervisor splits longer ones."""
+MAX_NAME = 256
+
+
+@dataclass(slots=True, eq=False)
+class _Rich:
+    """An output that is not a stream."""
+
+    kind: str
+    count: int | None = None
+    display_id: str = ""
+    data: dict[str, str] = field(default_factory=dict[str, str])
+    metadata: dict[str, Any] = field(default_factory=dict[str, Any])
+    error: dict[str, str] | None = None
+    text_size: int = 0
+    image_size: int = 0
+    dropped: int = 0
+
+    def output(self) -> dict[str, Any]:
+        """As it is kept: see :func:`_shown`."""
+        if self.error is not None:
+            return {"output_type": "error", **self.error}
+        metadata = dict(self.metadata)
+        if self.display_id:  # nbformat has no other place, and who carries on needs to know it
+            metadata["display_id"] = self.display_id
+        output: dict[str, Any] = {"output_type": self.kind, "data": dict(self.data)}
+        output["metadata"] = metadata
+        if self.kind == "execute_result":
+            output["execution_count"] = self.count
+        return output
+
+
+class OutputCollector:
+    """Collects the outputs of one execution.
+
+    Args:
+        limit_bytes: The budget for text, in bytes of UTF-8.
+        image_limit_bytes: The budget for images, in bytes of base64; ``IMAGE_FACTOR`` times the
+            other when None.
+    """
+
+    def __init__(
+        self,
+        limit_bytes: int,
+        image_limit_bytes: int | None = None,
+        redactor: Redactor | None = None,
+    ) -> None:
+        self._redactor = redactor or Redactor()
+        self._stream_name: StreamName = "stdout"
+        self._limit = limit_bytes
+        self._share = limit_bytes * 3 // 4
+        self._image_limit = (
+            limit_bytes * IMAGE_FACTOR if image_limit_bytes is None else image_limit_bytes
+        )
+        self._clear()
+
+    def _clear(self) -> None:
+        self._streams: Streams[_Rich] = Streams(self._share)
+        self._pieces = TextPieces(self._redactor)
+        self._displays: dict[str, deque[_Rich]] = {}
+        self._text_size = 0
+        self._image_size = 0
+        self._dropped = 0
+        self._error: dict[str, str] | None = None
+        self._clear_is_due = False
+        self._outputs: list[dict[str, Any]] | None = None
+
+    # --- what came of it
+
+    def outputs(self) -> list[dict[str, Any]]:
+        """The outputs so far, in nbformat 4; neither the list nor what is in it may be changed.
+
+        Whoever keeps them keeps more memory than was counted.
+        """
+        if self._outputs is None:
+            outputs: list[dict[str, Any]] = [
+                item.output() if isinstance(item, _Rich) else item
+                for item in self._streams.render()
+            ]
+            self._outputs = self._redactor.data(outputs)
+        return list(map(_shown, self._outputs))
+
+    @property
+    def error(self) -> Mapping[str, str] | None:
+        """The last error: ``ename``, ``evalue`` and the plain text of ``traceback``."""
+        return self._redactor.data(self._error)
+
+    @property
+    def truncated_bytes(self) -> int:
+        """The bytes that came but are not in :meth:`outputs`."""
+        return self._dropped + self._streams.cut_bytes
+
+    @property
+    def size_bytes(self) -> int:
+        """About what the outputs take in memory."""
+        overhead = OUTPUT_MEMORY * self._streams.count
+        return self._streams.size + self._text_size + self._image_size + overhead
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether a collector restored from :meth:`outputs` would go on exactly as this one."""
+        return not self._clear_is_due and self._pieces.is_settled and self._streams.is_settled
+
+    # --- what comes
+
+    def add(self, msg_type: str, content: Mapping[str, Any]) -> bool:
+        """Take the content of an iopub message.
+
+        Args:
+            msg_type: The message's type; one that is no output is ignored.
+
+        Returns:
+            Whether the outputs have changed.
+        """
+        take = _TAKERS.get(msg_type)
+        if take is None:
+            return False
+        if self._clear_is_due and msg_type not in ("clear_output", "update_display_data"):
+            self._clear()
+        changed = take(self, content)
+        if changed:
+            self._outputs = None
+        return changed
+
+    def shows(self, content: Mapping[str, Any]) -> bool:
+        """Whether an update with this content changes something."""
+        return display_id(content, self._redactor) in self._displays
+
+    def bundle(self, content: Mapping[str, Any]) -> Bundle:
+        """What an update shows, for :meth:`update` of this collector and of others."""
+        return Bundle(content, self._redactor)
+
+    def update(self, bundle: Bundle) -> bool:
+        """Show something else under an id and return whether anything was shown there."""
+        shown = self._displays.get(bundle.display_id, ())
+        for rich in shown:
+            self._fill(rich, bundle)
+        if shown:
+            self._outputs = None
+        return bool(shown)
+
+    def finish(self) -> None:
+        """No more text of a stream is about to come: show what was held back."""
+        if held := self._pieces.last():
+            self._streams.write(self._stream_name, held)
+            self._outputs = None
+
+    def lose(self, size_bytes: int) -> None:
+        """Count output that was lost on its way here."""
+        self._dropped += size_bytes
+
+    def restore(self, outputs: list[dict[str, Any]], truncated_bytes: int) -> None:
+        """Start from what another collector had."""
+        for output in outputs:
+            transient = {"display_id": mapping(output.get("metadata")).get("display_id")}
+            self.add(str(output.get("output_type")), output | {"transient": transient})
+        self.finish()
+        self._dropped = max(0, truncated_bytes - self._streams.cut_bytes)
+
+    # --- one kind each
+
+    def _take_stream(self, content: Mapping[str, Any]) -> bool:
+        text = content.get("text")
+        if not isinstance(text, str) or not text:
+            return False
+        if len(text) > MAX_TEXT:  # no honest supervisor sends it; do not spend seconds on it
+            self._dropped += len(text) - MAX_TEXT
+            text = text[-MAX_TEXT:]
+        name: StreamName = "stderr" if content.get("name") == "stderr" else "stdout"
+        if name != self._stream_name:
+            self.finish()
+            self._stream_name = name
+        if text := self._pieces.feed(text):
+            self._streams.write(name, text)
+        return True
+
+    def _take_display(self, content: Mapping[str, Any]) -> bool:
+        return self._show(_Rich("display_data"), content)
+
+    def _take_result(self, content: Mapping[str, Any]) -> bool:
+        count = content.get("execution_count")
+        rich = _Rich("execute_result")
+        rich.count = count if type(count) is int and 0 <= count < 2**31 else None
+        return self._show(rich, content)
+
+    def _take_update(self, content: Mapping[str, Any]) -> bool:
+        return self.shows(content) and self.update(self.bundle(content))
+
+    def _take_clear(self, content: Mapping[str, Any]) -> bool:
+        if content.get("wait"):
+            self._clear_is_due = True
+            return False
+        self._clear()
+        return True
+
+    def _take_error(self, content: Mapping[str, Any]) -> bool:
+        try:
+            content = self._redactor.data(content)
+        except (ValueError, RecursionError):
+            content = {}
+        raw = content.get("traceback")
+        lines = cast("list[Any]", raw) if isinstance(raw, list) else []
+        text = "\n".join(line for line in lines if isinstance(line, str))
+        text = plain(clip(text, MAX_TEXT))
+        traceback = clip(text, self._limit // 4)
+        value = clip(plain(clip(_text(content.get("evalue")), MAX_TEXT)), self._limit // 8)
+        name = clip(plain(_text(content.get("ename"))[:MAX_NAME]), MAX_NAME)
+        error = {"ename": name, "evalue": value, "traceback": traceback}
+        rich = _Rich("error", error=error)
+        if self._error is not None:  # a second one, and what else a hostile kernel may send
+            rich.text_size = ITEM_COST + mime.size(traceback) + mime.size(value)
+            if rich.text_size > self._room():
+                self._dropped += mime.size(text)
+                return False
+            self._use(rich)
+        self._dropped += mime.size(text) - min(mime.size(text), mime.size(traceback))
+        self._error = error
+        self.finish()
+        self._streams.place(rich)
+        return True
+
+    # --- rich outputs
+
+    def _room(self) -> int:
+        return min(self._share, self._limit - self._streams.size) - self._text_size
+
+    def _use(self, rich: _Rich) -> None:
+        self._text_size += rich.text_size
+        self._image_size += rich.image_size
+        self._dropped += rich.dropped
+        self._streams.limit(min(self._share, self._limit - self._text_size))
+
+    def _show(self, rich: _Rich, content: Mapping[str, Any]) -> bool:
+        if self._room() < ITEM_COST:
+            self._dropped += mime.size(content.get("data"))
+            return False
+        self.finish()
+        bundle = self.bundle(content)
+        rich.display_id = bundle.display_id
+        self._fill(rich, bundle)
+        self._streams.place(rich)
+        if rich.display_id:
+            self._displays.setdefault(rich.display_id, deque(maxlen=MAX_SHOWN)).append(rich)
+        return True
+
+    def _fill(self, rich: _Rich, bundle: Bundle) -> None:
+        """Put a mime bundle into an output, as much of it as there is room for."""
+        self._text_size -= rich.text_size
+        self._image_size -= rich.image_size
+        self._dropped -= rich.dropped
+        rich.data, rich.metadata = {}, {}
+        rich.text_size, rich.image_size, rich.dropped = ITEM_COST, 0, 0
+        notes: list[str] = []
+        unshown = sum(size for _, size in bundle.unknown)
+        for part in bundle.parts:
+            if part.size > self._room_for(rich, part.is_image):
+                rich.dropped += part.size
+                notes.append(
+                    f"{part.name}: {part.size:,} bytes left out, more than the limit allows"
+                )
+            elif (value := part.value) is None:
+                unshown += part.size
+                notes.append(_unshown(part.name, part.size))
+            else:
+                rich.data[part.name] = value
+                if part.is_image:
+                    rich.image_size += part.size
+                else:
+                    rich.text_size += part.size
+                if shape := part.shape:
+                    rich.metadata[part.name] = shape
+        if not rich.data:
+            rich.dropped += unshown
+            notes += (_unshown(name, size) for name, size in bundle.unknown)
+            rich.data["text/plain"] = "\n".join(f"[{note}]" for note in notes[:2])
+        self._use(rich)
+
+    def _room_for(self, rich: _Rich, is_image: bool) -> int:
+        if is_image:
+            return self._image_limit - self._image_size - rich.image_size
+        return self._room() - rich.text_size
+
+
+_TAKERS: Mapping[str, Callable[[OutputCollector, Mapping[str, Any]], bool]] = {
+    "stream": OutputCollector._take_stream,  # pyright: ignore[reportPrivateUsage]  # one unit
+    "display_data": OutputCollector._take_display,  # pyright: ignore[reportPrivateUsage]
+    "execute_result": OutputCollector._take_result,  # pyright: ignore[reportPrivateUsage]
+    "update_display_data": OutputCollector._take_update,  # pyright: ignore[reportPrivateUsage]
+    "clear_output": OutputCollector._take_clear,  # pyright: ignore[reportPrivateUsage]
+    "error": OutputCollector._take_error,  # pyright: ignore[reportPrivateUsage]
+}
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _unshown(name: str, size: int) -> str:
+    return f"{name}: {size:,} bytes that cannot be shown"
+
+
+def _shown(output: dict[str, Any]) -> dict[str, Any]:
+    """An output in nbformat 4, of one as it is kept: with all its text in one piece."""
+    if output["output_type"] == "error":
+        traceback: str = output["traceback"]
+        return output | {"traceback": traceback.split("\n") if traceback else []}
+    if mime.JSON in output.get("data", ()):
+        data = {name: mime.shown(name, kept) for name, kept in output["data"].items()}
+        return output | {"data": data}
+    return output

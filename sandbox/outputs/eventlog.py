@@ -1,0 +1,220 @@
+"""A numbered log of bounded size, which any number of readers follow, each at its own pace.
+
+What is appended takes positions: a message one, a piece of bytes as many as it has. Reading takes
+nothing away from anybody. A log that has too much forgets its oldest, and a reader that had not
+come so far is told how many positions it missed; it slows nobody down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Generic, TypeVar
+from weakref import WeakSet
+
+Entry = TypeVar("Entry")
+
+MAX_ENTRIES = 10_000
+READ_ENTRIES = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Read(Generic[Entry]):
+    """What a reader got at once."""
+
+    entries: tuple[Entry, ...]
+    position: int
+    """Where the next read goes on."""
+    missed: int = 0
+    """Positions before these entries that the log had forgotten already."""
+
+
+class Budget:
+    """A bound that several logs keep together: the largest forgets first, down to nothing."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._logs: WeakSet[EventLog[Any]] = WeakSet()
+
+    def add(self, log: EventLog[Any]) -> None:
+        """Count a log, for as long as somebody has it."""
+        self._logs.add(log)
+
+    def keep(self) -> None:
+        """Let logs forget until all of them together are within the bound."""
+        while sum(log.size_bytes for log in self._logs) > self._max_bytes:
+            max(self._logs, key=lambda log: log.size_bytes).forget()
+
+
+class EventLog(Generic[Entry]):
+    """A log; use :meth:`bytes_log` for one of bytes.
+
+    Args:
+        max_bytes: What is kept at most; the newest entry stays whatever its size, unless the
+            budget is too small for it.
+        size: The size of an entry in memory, in bytes.
+        start: The position before the first entry, for a log that goes on from an earlier one.
+        width: The positions that an entry takes; at least one.
+        cut: An entry without its first positions.
+        join: The last entry and a new one as one, None where they stay two.
+        budget: What it keeps together with other logs.
+    """
+
+    def __init__(
+        self,
+        max_bytes: int,
+        size: Callable[[Entry], int],
+        *,
+        start: int = 0,
+        max_entries: int = MAX_ENTRIES,
+        width: Callable[[Entry], int] = lambda _: 1,
+        cut: Callable[[Entry, int], Entry] = lambda entry, _: entry,
+        join: Callable[[Entry, Entry], Entry | None] = lambda _last, _entry: None,
+        budget: Budget | None = None,
+    ) -> None:
+        self._max_bytes = max_bytes
+        self._max_entries = max_entries
+        self._size_of, self._width, self._cut = size, width, cut
+        self._join = join
+        self._budget = budget
+        self._entries: deque[tuple[int, int, Entry]] = deque()
+        """Each with its first position and the one behind it."""
+        self._size = 0
+        self._first = self._end = start
+        self._is_over = False
+        self._news = asyncio.Event()
+        if budget is not None:
+            budget.add(self)
+
+    @classmethod
+    def bytes_log(cls, max_bytes: int, *, start: int = 0, piece_bytes: int = 0) -> EventLog[bytes]:
+        """A log of bytes, in which a position is an offset.
+
+        Args:
+            piece_bytes: Shorter pieces are joined up to this length, which is far below the bound.
+        """
+
+        def join(last: bytes, data: bytes) -> bytes | None:
+            return last + data if len(last) + len(data) <= piece_bytes else None
+
+        return EventLog(
+            max_bytes, len, start=start, width=len, cut=lambda data, n: data[n:], join=join
+        )
+
+    @property
+    def first(self) -> int:
+        """The oldest position that can still be read."""
+        return self._first
+
+    @property
+    def end(self) -> int:
+        """The position behind the newest entry."""
+        return self._end
+
+    @property
+    def size_bytes(self) -> int:
+        """What is kept."""
+        return self._size
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more comes."""
+        return self._is_over
+
+    def append(self, entry: Entry, end: int | None = None) -> None:
+        """Add an entry at the end, and forget the oldest ones for it if need be.
+
+        Args:
+            entry: What is added.
+            end: The position behind it, where entries are numbered elsewhere and numbers may be
+                left out; it takes those before it, too.
+        """
+        start = self._end
+        self._end = start + self._width(entry) if end is None else end
+        self._size += self._size_of(entry)
+        if self._entries and (joined := self._join(self._entries[-1][2], entry)) is not None:
+            start, _, last = self._entries.pop()
+            self._size += self._size_of(joined) - self._size_of(last) - self._size_of(entry)
+            entry = joined
+        self._entries.append((start, self._end, entry))
+        while len(self._entries) > 1 and (
+            self._size > self._max_bytes or len(self._entries) > self._max_entries
+        ):
+            self.forget()
+        if self._budget is not None:
+            self._budget.keep()
+        self.wake()
+
+    def skip(self, positions: int) -> None:
+        """Say that so many positions were lost before they got here; what came before goes too."""
+        while self._entries:
+            self.forget()
+        self._end += positions
+        self._first = self._end
+        self.wake()
+
+    def forget(self) -> None:
+        """Let the oldest entry go."""
+        _, self._first, entry = self._entries.popleft()
+        self._size -= self._size_of(entry)
+
+    def finish(self) -> None:
+        """Say that nothing more comes."""
+        self._is_over = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Let those look again who wait for :meth:`changed`."""
+        self._news.set()
+        self._news = asyncio.Event()
+
+    def read(self, position: int, max_entries: int = READ_ENTRIES) -> Read[Entry]:
+        """What there is from a position on; nothing is waited for.
+
+        Args:
+            position: From where; one that never was counts as the nearest that was.
+            max_entries: How much at once.
+        """
+        position = max(0, min(position, self._end))
+        start = max(position, self._first)
+        found: list[Entry] = []
+        behind = 0
+        for _, end, _ in reversed(self._entries):
+            if end <= start:
+                break
+            behind += 1
+        for at, end, entry in islice(self._entries, len(self._entries) - behind, None):
+            if len(found) == max_entries:
+                break
+            found.append(self._cut(entry, start - at) if at < start else entry)
+            start = end
+        missed = max(0, self._first - position)
+        return Read(tuple(found), start, missed)
+
+    async def changed(self) -> None:
+        """Wait for the next entry, the end, or :meth:`wake`."""
+        await self._news.wait()
+
+    async def wait(self, position: int, timeout_s: float | None = None) -> bool:
+        """Wait until there is something from a position on, or the log is over.
+
+        Returns:
+            Whether there is; False when the time was up first, or nothing can come.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                while position >= self._end and not self._is_over:
+                    await self.changed()
+        except TimeoutError:
+            return False
+        return position < self._end
+
+    async def follow(self, position: int = 0) -> AsyncGenerator[Read[Entry]]:
+        """All from a position on, as it comes, until the log is over."""
+        while await self.wait(position):
+            got = self.read(position)
+            position = got.position
+            yield got

@@ -1,0 +1,53 @@
+"""The served application: MCP at ``/mcp/v1``, REST below it, health beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mcp.server.transport_security import TransportSecuritySettings
+from starlette.applications import Starlette
+from starlette.types import ASGIApp
+
+from sandbox.server.auth import GUARDED, Gate, TokenVerifier
+from sandbox.server.desk import Desk
+from sandbox.server.endpoints import Astray
+from sandbox.server.handshakes import Handshakes
+from sandbox.server.health import Check, Health
+from sandbox.server.intake import MAX_MCP_BODY, Intake
+from sandbox.server.mcpserver import mcp_server
+from sandbox.server.oauth import ProtectedResource
+from sandbox.server.rest import Rest
+from sandbox.server.websockets import WebSocketRoute, WebSockets
+
+
+def make_app(
+    desk: Desk,
+    *,
+    verifier: TokenVerifier,
+    security: TransportSecuritySettings,
+    check: Check,
+    resource: ProtectedResource | None = None,
+    max_requests: int = 256,
+    websockets: Sequence[WebSocketRoute] = (),
+) -> ASGIApp:
+    """The application."""
+    server = mcp_server(desk)
+    mcp_app = server.streamable_http_app(
+        streamable_http_path=GUARDED,
+        max_request_body_size=MAX_MCP_BODY,
+        # The gate has looked at Host and Origin, for REST too.
+        transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
+    )
+    astray = Astray(desk.manager.audit)
+    app = Starlette(
+        routes=[
+            *mcp_app.routes,
+            *Rest(desk).routes(),
+            *Health(check).routes(),
+            *(resource.routes() if resource else ()),
+        ],
+        lifespan=lambda _: server.session_manager.run(),
+        exception_handlers={404: astray.absent, 405: astray.wrong_method},
+    )
+    served = Intake(WebSockets(Handshakes(app), websockets, desk), max_requests)
+    return Gate(served, verifier, security, desk.manager.audit.deny, resource)

@@ -1,0 +1,155 @@
+"""The MCP server: what it says of itself, and its tools."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+from mcp.server.mcpserver import Context, MCPServer
+from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
+from mcp_types import CallToolResult, InputRequiredResult
+from starlette.requests import Request
+
+from sandbox import __version__
+from sandbox.audit import Call, recorded
+from sandbox.bulkheads.shares import Owner
+from sandbox.errors import InvalidRequest, SandboxError
+from sandbox.outputs.redaction import Redactor
+from sandbox.server.desk import Desk, caller_of, grant_of_request
+from sandbox.server.elicitation import Parking, answers_questions, objection_of
+from sandbox.server.scopes import TOOL_SCOPES
+from sandbox.server.tool import ERROR_META_KEY, failure
+from sandbox.server.tools.catalogue import all_tools
+
+INSTRUCTIONS = """\
+Runs code, commands, terminals and files in isolated containers: one for each session, with no \
+network unless its policy grants some. Call execute_code at once: it opens your default session \
+and its Python kernel by itself, and variables and files stay for the next call. When a result's \
+status is `running`, ask again with get_execution or get_command. All times are in seconds, all \
+sizes in bytes, all points in time Unix time. Sessions expire; close_session frees them earlier."""
+
+
+ALWAYS_SERVED = frozenset({"list_sessions", "close_session"})
+"""The tools that work when nothing can be put on record: they only take away."""
+
+
+class RecordingServer(MCPServer[Any]):
+    """An MCP server that puts every call of a tool on record, those that are refused among them."""
+
+    def __init__(self, desk: Desk, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._manager = desk.manager
+        self._parking = Parking(desk.manager.start)
+        self._audit = desk.manager.audit
+
+    async def call_tool(
+        self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None
+    ) -> CallToolResult | InputRequiredResult:
+        """Call a tool, or go on with a call whose client was asked something.
+
+        Raises:
+            ToolError: There is no such tool, or its arguments are wrong.
+        """
+        if context is None or not answers_questions(context):
+            return await self._call(name, arguments, context)
+        try:
+            caller = caller_of(context)
+            if context.request_state is not None:
+                return await self._parking.resume(
+                    caller.principal, context.request_state, context.input_responses
+                )
+            if not self._manager.ownership.may_ask(caller):
+                return await self._call(name, arguments, context)
+            named = arguments.get("session_id")
+            return await self._parking.begin(
+                Owner(caller.principal, named if isinstance(named, str) else ""),
+                objection_of(context),
+                lambda: self._call(name, arguments, context),
+            )
+        except SandboxError as exc:
+            return failure(exc)
+
+    async def _call(
+        self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None
+    ) -> CallToolResult | InputRequiredResult:
+        """Call a tool, and record the call at its end."""
+        request = cast(Request | None, context.request_context.request) if context else None
+        grant = grant_of_request(request)
+        with recorded(
+            self._audit,
+            principal=grant.principal,
+            token_id="" if request is None else grant.token_id,
+            tool=name,
+            arguments=arguments,
+            transport="stdio" if request is None else "http",
+        ) as call:
+            named = arguments.get("session_id")
+            call.session_id = named if isinstance(named, str) else ""
+            try:
+                if name not in ALWAYS_SERVED:
+                    self._audit.require()
+                result = await super().call_tool(name, arguments, context)
+            except SandboxError as exc:
+                result = failure(exc)
+            except UnexpectedToolError:
+                raise
+            except ToolError:  # it is unknown, or its arguments are wrong
+                call.failed(InvalidRequest.code)
+                raise
+            _note(call, result)
+            redactor = self._manager.redactor(grant.principal, call.session_id)
+            return _without_secrets(result, redactor)
+
+
+def _without_secrets(
+    result: CallToolResult | InputRequiredResult, redactor: Redactor
+) -> CallToolResult | InputRequiredResult:
+    """An answer without the values of the session's secrets: also in names, errors and diffs."""
+    if not redactor or not isinstance(result, CallToolResult):
+        return result
+    told = result.model_dump(mode="json", by_alias=True)
+    clean = redactor.data(told)
+    return result if clean is told else CallToolResult.model_validate(clean)
+
+
+def _note(call: Call, result: CallToolResult | InputRequiredResult) -> None:
+    """Note how a call ended from what it answers."""
+    if not isinstance(result, CallToolResult):
+        return
+    error: dict[str, str] = (result.meta or {}).get(ERROR_META_KEY) or {}
+    told: dict[str, Any] = result.structured_content or {}
+    if error:
+        call.failed(error["code"], error.get("reason", ""))
+    else:
+        call.ended("failed" if result.is_error else "ok", str(told.get("status", "")))
+
+
+def mcp_server(desk: Desk) -> MCPServer[Any]:
+    """The MCP server over a desk's sessions, for any transport."""
+    tools = all_tools(desk)
+    if unscoped := [tool.name for tool in tools if tool.name not in TOOL_SCOPES]:
+        raise AssertionError(f"tools without a scope: {unscoped}")
+    return RecordingServer(
+        desk,
+        name="sandbox",
+        title="Sandbox",
+        description="Runs code in a container of your own.",
+        instructions=INSTRUCTIONS,
+        version=__version__,
+        tools=tools,
+        middleware=[_show_what_may_be_called],
+        log_level="WARNING",
+        subscriptions=False,
+    )
+
+
+async def _show_what_may_be_called(
+    ctx: ServerRequestContext[Any, Any], call_next: CallNext
+) -> HandlerResult:
+    """Leave out of ``tools/list`` what the caller's token has no scope for."""
+    result = await call_next(ctx)
+    if ctx.method != "tools/list" or not isinstance(result, dict):
+        return result
+    grant = grant_of_request(ctx.request)
+    tools = cast(list[dict[str, Any]], result["tools"])
+    return {**result, "tools": [tool for tool in tools if grant.allows(tool["name"])]}

@@ -1,0 +1,77 @@
+"""The time-bounded right to a sandbox: until when, and since when it is not used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+
+from sandbox.policy import Limits
+
+
+class Lease:
+    """How long one session may go on.
+
+    Args:
+        limits: How long it may be unused, and how long it may live.
+        expires_at: Unix time at which it is over whatever is done, seconds.
+        last_used: Unix time at which it was last used, seconds.
+        clock: Unix time, seconds.
+        activity: When what runs in the session last did something; now, while a cell runs.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        expires_at: float,
+        last_used: float,
+        clock: Callable[[], float],
+        activity: Callable[[], float],
+    ) -> None:
+        self.expires_at = expires_at
+        self.is_touched = False
+        """Whether anybody has come for it since this controller has it."""
+        self._limits = limits
+        self._clock = clock
+        self._activity = activity
+        self._holds = 0
+        self._used_at = self._noted = last_used
+
+    @contextmanager
+    def hold(self) -> Generator[None]:
+        """It is used for the time of the block."""
+        self._holds += 1
+        try:
+            yield
+        finally:
+            self._holds -= 1
+            self.touch()
+
+    def touch(self) -> None:
+        """Count this moment as use."""
+        self.is_touched = True
+        self._used_at = self._clock()
+
+    @property
+    def last_used(self) -> float:
+        """Unix time at which it was last used; now, while it is in use."""
+        return self._clock() if self._holds else max(self._used_at, self._activity())
+
+    @property
+    def idle_expires_at(self) -> float:
+        """Unix time at which it is over unless it is used."""
+        return min(self.last_used + self._limits.idle_s, self.expires_at)
+
+    def expiry(self) -> str:
+        """Why it is over now, in words; empty when it is not."""
+        now = self._clock()
+        if now >= self.expires_at:
+            return f"its lifetime of {self._limits.lifetime_s:g} s was over"
+        if now >= self.idle_expires_at:
+            return f"it was not used for {self._limits.idle_s:g} s"
+        return ""
+
+    def note(self, write: Callable[[float], None]) -> None:
+        """Write down when it was last used, if that changed since it was last written."""
+        if (latest := self.last_used) > self._noted:
+            write(latest)
+            self._noted = latest

@@ -1,0 +1,107 @@
+"""What sessions may use of their host together, against what it has. Pure but for what it reads
+of this machine's kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sandbox.policy import Policy
+from sandbox.policy.units import format_size
+from sandbox.runtimes.base import EngineInfo
+
+_PROC = Path("/proc")
+
+
+@dataclass(frozen=True, slots=True)
+class Amounts:
+    """Of each thing that a host has once for all sessions: memory, processes, open files.
+
+    For a host, 0 is what is not known.
+    """
+
+    memory_bytes: int
+    processes: int
+    files: int
+
+    def __mul__(self, times: int) -> Amounts:
+        return Amounts(self.memory_bytes * times, self.processes * times, self.files * times)
+
+
+def of_host(engine: EngineInfo, proc: Path = _PROC) -> Amounts:
+    """What the engine's host has.
+
+    Its bounds of processes and files are known where it is this machine: an engine says only how
+    much memory its own has, to the byte.
+
+    Args:
+        engine: What it says.
+        proc: Where this machine's kernel tells of itself.
+    """
+    total = _fields(proc / "meminfo").get("MemTotal:", 0) * 1024
+    if total != engine.memory_bytes:
+        return Amounts(engine.memory_bytes, 0, 0)
+    kernel = proc / "sys/kernel"
+    return Amounts(
+        engine.memory_bytes,
+        min(_number(kernel / "pid_max"), _number(kernel / "threads-max")),
+        _number(proc / "sys/fs/file-max"),
+    )
+
+
+def of_sessions(policies: Iterable[Policy]) -> Amounts:
+    """What sessions of these policies may use together, if each uses all that it may."""
+    limits = [policy.limits for policy in policies]
+    return Amounts(
+        sum(each.memory_bytes for each in limits),
+        sum(each.pids for each in limits),
+        sum(each.pids * each.open_files for each in limits),
+    )
+
+
+def largest(policies: Iterable[Policy]) -> Amounts:
+    """The most that one session of any of these policies may use of each."""
+    each = [of_sessions([policy]) for policy in policies]
+    return Amounts(
+        max((one.memory_bytes for one in each), default=0),
+        max((one.processes for one in each), default=0),
+        max((one.files for one in each), default=0),
+    )
+
+
+def missing(host: Amounts, wanted: Amounts) -> list[str]:
+    """What a host does not have, each in words; empty when it has it all."""
+    return list(_missing(host, wanted))
+
+
+def _missing(host: Amounts, wanted: Amounts) -> Iterator[str]:
+    if host.memory_bytes and wanted.memory_bytes > host.memory_bytes:
+        yield (
+            f"{format_size(_round(wanted.memory_bytes))} of memory, and the host has "
+            f"{format_size(_round(host.memory_bytes))}"
+        )
+    if host.processes and wanted.processes > host.processes:
+        yield f"{wanted.processes:,} processes, and the host has {host.processes:,}"
+    if host.files and wanted.files > host.files:
+        yield f"{wanted.files:,} open files, and the host has {host.files:,}"
+
+
+def _round(size_bytes: int) -> int:
+    return max(1, size_bytes >> 20) << 20
+
+
+def _fields(path: Path) -> dict[str, int]:
+    try:
+        lines = [line.split() for line in path.read_text().splitlines()]
+    except OSError:
+        return {}
+    return {line[0]: int(line[1]) for line in lines if len(line) > 1 and line[1].isdecimal()}
+
+
+def _number(path: Path) -> int:
+    try:
+        text = path.read_text().strip()
+    except OSError:
+        return 0
+    return int(text) if text.isdecimal() else 0

@@ -1,0 +1,148 @@
+"""All kernels of the container, and the operations on them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Coroutine
+from typing import Any
+
+from sandbox.errors import Conflict, InvalidRequest, NotFound, QuotaExceeded
+from sandbox.link import wire
+from sandbox.link.stream import Message, Stream
+from sandbox.supervisor import kernelspecs
+from sandbox.supervisor.kernelhost import KernelHost, Launcher
+from sandbox.supervisor.requests import flag, identifier, text, whole
+from sandbox.supervisor.tasks import Background, alongside
+
+MAX_KERNELS = 64
+CHANNELS = frozenset({"shell", "control", "stdin"})
+_MAX_SEQ = 2**63
+
+
+class KernelHosts:
+    """All kernels of the container, and the operations on them.
+
+    Args:
+        launcher: How a kernel process is started.
+        workspace: Where kernels start, and under which a user's own kernelspecs are.
+        tasks: Where what outlives a request runs.
+    """
+
+    def __init__(self, launcher: Launcher, workspace: str, tasks: Background) -> None:
+        self._launcher = launcher
+        self._workspace = workspace
+        self._tasks = tasks
+        self._kernels: dict[str, KernelHost] = {}
+
+    def specs(self) -> dict[str, kernelspecs.InstalledKernel]:
+        """The kernels that can be started, by name."""
+        return kernelspecs.find(kernelspecs.directories(self._workspace))
+
+    async def start(self, stream: Stream) -> None:
+        """``kernel.start``"""
+        request = stream.request
+        kernel_id = identifier(request, "kernel_id")
+        cwd = os.path.join(self._workspace, text(request, "cwd", ""))
+        name = text(request, "name", kernelspecs.NATIVE)
+        spec = self.specs().get(name)
+        if spec is None:
+            raise NotFound(f"There is no kernel named {name!r}.")
+        if kernel_id in self._kernels:
+            raise Conflict(f"The kernel {kernel_id} exists already.")
+        if len(self._kernels) >= MAX_KERNELS:
+            raise QuotaExceeded(f"There are {MAX_KERNELS} kernels already.")
+        kernel = KernelHost(kernel_id, spec, cwd)
+        self._kernels[kernel_id] = kernel
+        try:
+            await self._finish(kernel.start(self._launcher, self._tasks))
+        except Exception:
+            self._kernels.pop(kernel_id, None)
+            raise
+        await _answer(stream, kernel_id=kernel_id, name=spec.name, **kernel.process())
+
+    async def list(self, stream: Stream) -> None:
+        """``kernel.list``"""
+        await _answer(stream, kernels=[kernel.describe() for kernel in self._kernels.values()])
+
+    async def interrupt(self, stream: Stream) -> None:
+        """``kernel.interrupt``"""
+        kernel = self._find(stream)
+        kernel.interrupt()
+        ended = kernel.end_what_was_started() if flag(stream.request, "expired") else 0
+        await _answer(stream, processes=ended)
+
+    async def restart(self, stream: Stream) -> None:
+        """``kernel.restart``"""
+        kernel = self._find(stream)
+        await self._finish(kernel.restart(self._launcher, self._tasks))
+        await _answer(stream, **kernel.process())
+
+    async def stop(self, stream: Stream) -> None:
+        """``kernel.stop``"""
+        kernel = self._find(stream)
+        await self._finish(kernel.stop())
+        self._kernels.pop(kernel.kernel_id, None)
+        await _answer(stream)
+
+    async def attach(self, stream: Stream) -> None:
+        """``kernel.attach``"""
+        kernel = self._find(stream)
+        after = whole(stream.request, "after", 0, 0, _MAX_SEQ)
+        kernel.log.open()
+        try:
+            async with alongside(_send_log(kernel, stream, after)):
+                async for message in stream:
+                    await _take(kernel, message)
+        finally:
+            kernel.log.close()
+        stream.end()
+
+    def _find(self, stream: Stream) -> KernelHost:
+        kernel = self._kernels.get(identifier(stream.request, "kernel_id"))
+        if kernel is None:
+            raise NotFound("There is no such kernel.")
+        return kernel
+
+    async def _finish(self, work: Coroutine[Any, Any, None]) -> None:
+        """Wait for work that goes on to its end although the link may be lost meanwhile."""
+        outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        async def run() -> None:
+            try:
+                await work
+            except Exception as exc:
+                if not outcome.cancelled():
+                    outcome.set_exception(exc)
+            else:
+                if not outcome.cancelled():
+                    outcome.set_result(None)
+
+        self._tasks.start(run())
+        await outcome
+
+
+async def _answer(stream: Stream, **fields: Any) -> None:
+    await stream.send_json(fields)
+    stream.end()
+
+
+async def _send_log(kernel: KernelHost, stream: Stream, after: int) -> None:
+    while (entry := await kernel.log.read(after)) is not None:
+        after, data = entry
+        await stream.send(data, wire.KERNEL)
+    stream.end()
+
+
+async def _take(kernel: KernelHost, message: Message) -> None:
+    """Do what the controller says on an attached stream."""
+    if message.tag == wire.JSON:
+        kernel.log.acknowledge(whole(message.json(), "ack", 0, 0, _MAX_SEQ))
+        return
+    if message.tag != wire.KERNEL:
+        raise InvalidRequest("Only acknowledgements and kernel messages are sent to a kernel.")
+    head, *parts = wire.unpack_parts(message.data)
+    channel = wire.decode_json(head).get("channel")
+    if channel not in CHANNELS:
+        raise InvalidRequest("A kernel message goes to shell, control or stdin.")
+    await kernel.send(channel, parts)

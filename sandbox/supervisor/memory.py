@@ -1,0 +1,100 @@
+"""Ends what uses most when memory runs out, where the kernel does not: gVisor ends as a whole.
+
+Linux ends a process of the container at its limit and counts that, which :mod:`.oom` reads. To the
+machine a gVisor sandbox is one process, with which the session would go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import resource
+import signal
+from collections import defaultdict
+from contextlib import suppress
+
+from sandbox.supervisor import oom
+from sandbox.supervisor.children import Children
+from sandbox.supervisor.restraint import every_descriptor, mark_of
+
+GVISOR_BYTES = 64 * 1024**2
+GVISOR_BYTES_PER_PROCESS = 4 * 1024**2
+"""What is kept free for gVisor itself, whose own memory ``/proc/meminfo`` does not count."""
+FASTEST_BYTES_PER_S = 4 * 1024**3
+"""Memory is used up no faster, so that it need not be looked at sooner."""
+SHORTEST_S, LONGEST_S = 0.01, 1.0
+RELEASE_S = 0.25
+"""After an end it takes a moment until memory is free again."""
+LARGE = 1 / 16
+"""Only who uses this part of all memory is ended, until hardly any is left."""
+
+logger = logging.getLogger(__name__)
+
+
+class MemoryGuard:
+    """Watches the memory of a sandbox for as long as :meth:`run` runs.
+
+    Args:
+        children: Those of whom one is ended.
+    """
+
+    def __init__(self, children: Children) -> None:
+        self._children = children
+
+    async def run(self) -> None:
+        """Keep some memory free; returns at once where the kernel sees to that."""
+        if oom.read() is not None:
+            return
+        with suppress(OSError, ValueError, KeyError):  # then nothing can be known of it
+            total, _ = _memory()
+            processes = resource.getrlimit(resource.RLIMIT_NPROC)[0]
+            kept = min(total // 3, GVISOR_BYTES + GVISOR_BYTES_PER_PROCESS * max(0, processes))
+            while True:
+                _, free = _memory()
+                if free < kept:
+                    self._end_one(total * LARGE, is_urgent=free < kept / 4)
+                    await asyncio.sleep(RELEASE_S)
+                left_s = (free - kept) / FASTEST_BYTES_PER_S
+                await asyncio.sleep(min(max(left_s, SHORTEST_S), LONGEST_S))
+
+    def _end_one(self, large_bytes: float, *, is_urgent: bool) -> None:
+        """End who uses most, alone if it is one process, else with all that it belongs to.
+
+        Args:
+            large_bytes: Who uses less is not ended.
+            is_urgent: Whether to end the last that was started where nobody is large: whose the
+                memory is that is in no process, as of files and shared pieces, nobody knows.
+        """
+        sizes: dict[int, dict[int, int]] = defaultdict(dict)
+        with every_descriptor():
+            for name in os.listdir("/proc"):
+                if name.isdigit():
+                    with suppress(OSError, ValueError, IndexError):
+                        sizes[mark_of(int(name))][int(name)] = _resident(int(name))
+        used = {child.pid: sum(sizes[child.mark].values()) for child in self._children}
+        child = max(self._children, key=lambda child: used[child.pid], default=None)
+        if child is not None and used[child.pid] < large_bytes:
+            child = tuple(self._children)[-1] if is_urgent else None
+        if child is None:
+            return
+        logger.warning("memory runs out: what uses %d MiB is ended", used[child.pid] >> 20)
+        largest, size = max(sizes[child.mark].items(), key=lambda item: item[1], default=(0, 0))
+        if largest != child.pid and size > used[child.pid] // 2:
+            with suppress(OSError):
+                os.kill(largest, signal.SIGKILL)
+        else:
+            child.is_out_of_memory = True
+            child.kill_tree()
+
+
+def _memory() -> tuple[int, int]:
+    """The bytes of memory there are, and those that are free."""
+    with open("/proc/meminfo", "rb") as file:
+        found = dict(line.split()[:2] for line in file)
+    return int(found[b"MemTotal:"]) * 1024, int(found[b"MemFree:"]) * 1024
+
+
+def _resident(pid: int) -> int:
+    with open(f"/proc/{pid}/statm", "rb") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()

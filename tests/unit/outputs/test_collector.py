@@ -1,0 +1,488 @@
+"""Outputs of a cell within their budget."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import time
+import tracemalloc
+from typing import Any
+
+import nbformat
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sandbox.kernels.models import ExecutionResult
+from sandbox.outputs.collector import IMAGE_FACTOR, MAX_SHOWN, OutputCollector
+from sandbox.outputs.plain import is_plain
+from sandbox.outputs.redaction import Redactor
+
+LIMIT = 16 * 1024
+PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"\0" * 100).decode()
+ESCAPED = "\x1b[31mred\x1b[0m"
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=20), inner),
+    max_leaves=20,
+)
+NAMES = st.sampled_from(
+    [
+        *("name", "text", "data", "metadata", "transient", "display_id", "execution_count", "wait"),
+        *("ename", "evalue", "traceback", "text/plain", "text/html", "image/png", "image/svg+xml"),
+    ]
+)
+CONTENTS = st.dictionaries(NAMES, JSON | st.dictionaries(NAMES, JSON), max_size=5)
+TYPES = st.sampled_from(
+    ["stream", "display_data", "execute_result", "update_display_data", "clear_output", "error"]
+)
+
+
+def stream(text: str, name: str = "stdout") -> dict[str, Any]:
+    return {"name": name, "text": text}
+
+
+def shown(data: dict[str, Any], display_id: str = "") -> dict[str, Any]:
+    return {"data": data, "metadata": {}, "transient": {"display_id": display_id}}
+
+
+def collected(*messages: tuple[str, dict[str, Any]], limit: int = LIMIT) -> OutputCollector:
+    collector = OutputCollector(limit)
+    for kind, content in messages:
+        collector.add(kind, content)
+    return collector
+
+
+def texts(collector: OutputCollector) -> list[str]:
+    return [output["text"] for output in collector.outputs() if output["output_type"] == "stream"]
+
+
+def test_consecutive_texts_of_one_stream_are_one_output() -> None:
+    collector = collected(
+        ("stream", stream("a\n")), ("stream", stream("b")), ("stream", stream("c\n", "stderr"))
+    )
+
+    assert collector.outputs() == [
+        {"output_type": "stream", "name": "stdout", "text": "a\nb"},
+        {"output_type": "stream", "name": "stderr", "text": "c\n"},
+    ]
+
+
+def test_what_is_collected_is_a_valid_notebook() -> None:
+    collector = collected(
+        ("stream", stream(ESCAPED)),
+        ("display_data", shown({"text/plain": "x", "image/png": PNG}, "d1")),
+        ("execute_result", {**shown({"application/json": {"a": [1]}}), "execution_count": 3}),
+        ("error", {"ename": "E", "evalue": "v", "traceback": [ESCAPED, "two"]}),
+    )
+    cell = nbformat.v4.new_code_cell(
+        "x", outputs=[nbformat.from_dict(o) for o in collector.outputs()]
+    )
+
+    nbformat.validate(nbformat.v4.new_notebook(cells=[cell]))
+    assert [output["output_type"] for output in collector.outputs()] == [
+        *("stream", "display_data", "execute_result", "error")
+    ]
+
+
+def test_escape_codes_reach_nobody() -> None:
+    collector = collected(
+        ("stream", stream(ESCAPED + "\x9b31m\n")),
+        ("execute_result", shown({"text/plain": ESCAPED, "text/html": f"<b>{ESCAPED}</b>"})),
+        ("error", {"ename": ESCAPED, "evalue": ESCAPED, "traceback": [ESCAPED]}),
+    )
+
+    assert "\x1b" not in json.dumps(collector.outputs(), ensure_ascii=False)
+    assert "\\u001b" not in json.dumps(collector.outputs())
+    assert collector.error == {"ename": "red", "evalue": "red", "traceback": "red"}
+
+
+def test_a_progress_bar_is_shown_as_it_stands() -> None:
+    collector = OutputCollector(LIMIT)
+    for percent in range(101):
+        collector.add("stream", stream(f"\r{percent:3}%|{'#' * percent}", "stderr"))
+
+    assert texts(collector) == [f"100%|{'#' * 100}"]
+
+
+def test_a_flood_keeps_head_and_tail_and_says_what_is_missing() -> None:
+    lines = "".join(f"line {n}\n" for n in range(100_000))
+    collector = OutputCollector(LIMIT)
+    for start in range(0, len(lines), 1000):
+        collector.add("stream", stream(lines[start : start + 1000]))
+    (text,) = texts(collector)
+    marker = re.search(r"\n\[… ([\d,]+) bytes cut …\]\n", text)
+
+    assert marker is not None
+    head, tail = text[: marker.start()], text[marker.end() :]
+    assert lines.startswith(head)
+    assert lines.endswith(tail)
+    assert 0.5 < len(head) / len(tail) < 2
+    assert len(text) <= LIMIT
+    assert collector.truncated_bytes == int(marker[1].replace(",", ""))
+    kept = len(head) + len(tail) + collector.truncated_bytes
+    assert kept in (len(lines), len(lines) - 1)  # the marker's own line end may stand for one
+
+
+@given(st.lists(st.tuples(st.booleans(), st.text("ab€漢\n", max_size=3000)), max_size=30))
+def test_every_byte_is_kept_or_counted(pieces: list[tuple[bool, str]]) -> None:
+    collector = OutputCollector(4096)
+    for is_error, text in pieces:
+        collector.add("stream", stream(text, "stderr" if is_error else "stdout"))
+    kept = "".join(re.sub(r"\n?\[… [\d,]+ bytes cut …\]\n", "", t) for t in texts(collector))
+    sent = "".join(text for _, text in pieces)
+    size = len(kept.encode()) + collector.truncated_bytes
+
+    assert len(sent.encode()) - size in (0, 1)
+    assert collector.truncated_bytes > 0 or kept == sent
+    assert sum(len(t.encode()) for t in texts(collector)) <= 4096
+
+
+def test_memory_stays_flat_under_an_endless_flood() -> None:
+    collector = OutputCollector(LIMIT)
+    flood = [
+        ("stream", stream("x" * 100_000)),
+        ("stream", stream("\r" * 1000, "stderr")),
+        ("stream", stream("y")),
+        ("display_data", shown({"text/plain": "z" * 100, "image/png": PNG}, "id")),
+        ("update_display_data", shown({"text/plain": "w" * 200}, "id")),
+        ("error", {"ename": "E", "evalue": "v" * 1000, "traceback": ["t" * 1000]}),
+    ]
+    tracemalloc.start()
+    sizes: list[int] = []
+    for _ in range(4):
+        for kind, content in flood * 50:
+            collector.add(kind, content)
+        collector.outputs()
+        sizes.append(tracemalloc.get_traced_memory()[0])
+    tracemalloc.stop()
+
+    assert sizes[-1] - sizes[0] < LIMIT
+    assert len(json.dumps(collector.outputs())) < 3 * LIMIT * (1 + IMAGE_FACTOR)
+
+
+def test_alternating_streams_cost_more_than_their_letters() -> None:
+    collector = OutputCollector(LIMIT)
+    for n in range(20_000):
+        collector.add("stream", stream("x", ("stdout", "stderr")[n % 2]))
+
+    assert len(collector.outputs()) < LIMIT / 32
+    assert collector.truncated_bytes + sum(
+        len(text) for text in texts(collector) if "bytes cut" not in text
+    ) in range(19_900, 20_001)
+
+
+def test_the_last_value_is_shown_after_a_flood() -> None:
+    collector = collected(
+        *[("stream", stream("x" * 10_000))] * 20, ("execute_result", shown({"text/plain": "42"}))
+    )
+
+    assert collector.outputs()[-1]["data"] == {"text/plain": "42"}
+
+
+def test_a_picture_between_floods_stays_in_its_place() -> None:
+    flood = [("stream", stream("x" * 10_000))] * 20
+    collector = collected(*flood, ("display_data", shown({"image/png": PNG})), *flood)
+    kinds = [output["output_type"] for output in collector.outputs()]
+
+    assert kinds == ["stream", "display_data", "stream"]
+    assert all("bytes cut" in text for text in texts(collector))
+
+
+def test_a_result_that_is_too_big_becomes_a_note_of_its_type_and_size() -> None:
+    collector = collected(("execute_result", shown({"text/html": "x" * 100_000})))
+    (output,) = collector.outputs()
+
+    assert list(output["data"]) == ["text/plain"]
+    assert "text/html" in output["data"]["text/plain"]
+    assert "100,000 bytes" in output["data"]["text/plain"]
+    assert collector.truncated_bytes == 100_000
+
+
+def test_the_small_form_of_a_big_result_is_kept() -> None:
+    bundle = {"text/html": "x" * 100_000, "text/plain": "a table"}
+    collector = collected(("execute_result", shown(bundle)))
+
+    assert collector.outputs()[0]["data"] == {"text/plain": "a table"}
+    assert collector.truncated_bytes == 100_000
+
+
+def test_images_have_a_budget_of_their_own() -> None:
+    image = base64.b64encode(b"i" * (LIMIT * IMAGE_FACTOR // 2)).decode()
+    collector = collected(*[("display_data", shown({"image/png": image}))] * 2)
+    first, second = collector.outputs()
+
+    assert first["data"] == {"image/png": image}
+    assert "image/png" in second["data"]["text/plain"]
+
+
+@pytest.mark.parametrize(
+    ("mime", "value"),
+    [
+        ("image/png", "not base64!"),
+        ("image/png", {"no": "text"}),
+        ("text/plain", 5),
+        ("text/html", ["a", 1]),
+        ("application/json", float("nan")),
+        ("application/vnd.acme", "x"),
+        ("image/webp", PNG),
+        ("no type at all \x1b[31m", "x"),
+    ],
+)
+def test_what_cannot_be_shown_becomes_a_note(mime: str, value: Any) -> None:
+    (output,) = collected(("display_data", shown({mime: value}))).outputs()
+
+    assert list(output["data"]) == ["text/plain"]
+    assert "cannot be shown" in output["data"]["text/plain"]
+    assert is_plain(output["data"]["text/plain"])
+
+
+def test_unknown_types_beside_known_ones_are_left_out_quietly() -> None:
+    bundle = {"application/vnd.jupyter.widget-view+json": {"id": 1}, "text/plain": "a widget"}
+    collector = collected(("display_data", shown(bundle)))
+
+    assert collector.outputs()[0]["data"] == {"text/plain": "a widget"}
+    assert collector.truncated_bytes == 0
+
+
+def test_an_update_changes_what_was_shown_under_its_id() -> None:
+    collector = collected(
+        ("display_data", shown({"text/plain": "1%"}, "bar")),
+        ("display_data", shown({"text/plain": "other"}, "other")),
+        ("update_display_data", shown({"text/plain": "100%"}, "bar")),
+    )
+
+    assert [output["data"]["text/plain"] for output in collector.outputs()] == ["100%", "other"]
+    assert not collector.add("update_display_data", shown({"text/plain": "?"}, "unknown"))
+
+
+def test_clear_output_clears_at_once_or_with_the_next_output() -> None:
+    collector = collected(
+        ("stream", stream("one")), ("clear_output", {"wait": False}), ("stream", stream("two"))
+    )
+    assert texts(collector) == ["two"]
+
+    collector.add("clear_output", {"wait": True})
+    assert texts(collector) == ["two"]
+    assert not collector.is_settled
+
+    collector.add("stream", stream("three"))
+    assert texts(collector) == ["three"]
+    assert collector.is_settled
+
+
+def test_a_long_traceback_keeps_its_head_and_tail() -> None:
+    lines = [f"frame {n}" for n in range(10_000)]
+    collector = collected(("error", {"ename": "E", "evalue": "v", "traceback": lines}))
+    assert collector.error is not None
+    kept = collector.error["traceback"].split("\n")
+
+    assert kept[0] == "frame 0"
+    assert kept[-1] == "frame 9999"
+    assert any("bytes cut" in line for line in kept)
+    assert collector.truncated_bytes > 0
+
+
+def test_an_error_is_kept_when_a_flood_came_before() -> None:
+    collector = collected(
+        *[("display_data", shown({"text/plain": "x" * 1000}))] * 100,
+        ("error", {"ename": "ValueError", "evalue": "no", "traceback": ["here"]}),
+    )
+
+    assert collector.outputs()[-1] == {
+        "output_type": "error",
+        "ename": "ValueError",
+        "evalue": "no",
+        "traceback": ["here"],
+    }
+
+
+@settings(max_examples=50)
+@given(st.lists(st.tuples(TYPES, CONTENTS), max_size=12))
+def test_no_content_whatever_does_harm(messages: list[tuple[str, dict[str, Any]]]) -> None:
+    collector = OutputCollector(4096)
+    for kind, content in messages:
+        collector.add(kind, content)
+    result = ExecutionResult(
+        execution_id="e",
+        session_id="s",
+        kernel_id="k",
+        status="ok",
+        state="kept",
+        outputs=collector.outputs(),
+        truncated_bytes=collector.truncated_bytes,
+    )
+    cell = nbformat.v4.new_code_cell("", outputs=[nbformat.from_dict(o) for o in result.outputs])
+
+    nbformat.validate(nbformat.v4.new_notebook(cells=[cell]))
+    assert ExecutionResult.model_validate_json(result.model_dump_json()) == result
+    assert collector.truncated_bytes >= 0
+
+
+MESSAGES = st.lists(
+    st.one_of(
+        st.builds(
+            lambda text, name: ("stream", stream(text, name)),
+            st.text("ab\n", max_size=600),
+            st.sampled_from(["stdout", "stderr"]),
+        ),
+        st.builds(
+            lambda text, name: ("display_data", shown({"text/plain": text}, name)),
+            st.text("ab", max_size=20),
+            st.sampled_from(["", "d1", "d2"]),
+        ),
+        st.builds(
+            lambda text, name: ("update_display_data", shown({"text/plain": text}, name)),
+            st.text("ab", max_size=20),
+            st.sampled_from(["d1", "d2"]),
+        ),
+        st.just(("clear_output", {"wait": False})),
+    ),
+    max_size=12,
+)
+
+
+@given(MESSAGES, MESSAGES)
+def test_who_restores_outputs_goes_on_as_if_nothing_had_happened(
+    before: list[tuple[str, dict[str, Any]]], after: list[tuple[str, dict[str, Any]]]
+) -> None:
+    limit = 64 * 1024
+    first = collected(*before, limit=limit)
+    second = OutputCollector(limit)
+    second.restore(first.outputs(), first.truncated_bytes)
+
+    assert first.is_settled
+    for kind, content in after:
+        first.add(kind, content)
+        second.add(kind, content)
+    assert second.outputs() == first.outputs()
+    assert second.truncated_bytes == first.truncated_bytes
+
+
+def test_restored_outputs_go_on_being_cut() -> None:
+    first = collected(*[("stream", stream("x" * 999 + "\n"))] * 100)
+    second = OutputCollector(LIMIT)
+    second.restore(first.outputs(), first.truncated_bytes)
+    second.add("stream", stream("y" * 20_000))
+    (text,) = texts(second)
+
+    assert text.startswith("xxx")
+    assert text.endswith("yyy")
+    assert second.truncated_bytes > first.truncated_bytes + 10_000
+    assert len(text) <= LIMIT
+
+
+SECRET = "sk-1234567890"
+
+
+def redacting(limit: int = LIMIT) -> OutputCollector:
+    return OutputCollector(limit, redactor=Redactor({"key": SECRET}))
+
+
+@pytest.mark.parametrize("at", range(1, len(SECRET)))
+def test_a_secret_cut_anywhere_between_two_messages_is_not_shown(at: int) -> None:
+    collector = redacting()
+    collector.add("stream", {"name": "stdout", "text": f"key: {SECRET[:at]}"})
+    assert collector.outputs() == [{"output_type": "stream", "name": "stdout", "text": "key: "}]
+    assert not collector.is_settled
+    collector.add("stream", {"name": "stdout", "text": f"{SECRET[at:]}!"})
+    assert collector.outputs()[0]["text"] == "key: [secret key]!"
+    assert collector.is_settled
+
+
+def test_the_beginning_of_a_secret_that_is_none_is_shown_in_the_end() -> None:
+    collector = redacting()
+    collector.add("stream", {"name": "stdout", "text": "ask"})
+    collector.add("stream", {"name": "stderr", "text": "sk-"})
+    collector.finish()
+    assert [output["text"] for output in collector.outputs()] == ["ask", "sk-"]
+
+
+def test_a_secret_is_not_shown_by_cutting_what_surrounds_it() -> None:
+    collector = redacting(4096)
+    for size in range(1500, 1700, 3):
+        text = "x" * size + SECRET + "y" * 8000
+        collector.add("stream", {"name": "stdout", "text": text})
+        collector.add("error", {"ename": "E", "evalue": text, "traceback": [text, text]})
+    shown = str(collector.outputs())
+    assert "567" not in shown
+    assert "sk-" not in shown
+
+
+def test_a_secret_in_rich_outputs_and_errors_is_not_shown() -> None:
+    collector = redacting()
+    data = {
+        "text/plain": repr(SECRET),
+        "text/html": f"<b>{SECRET}</b>",
+        "application/json": {"a": [SECRET]},
+    }
+    collector.add("display_data", {"data": data, "metadata": {}})
+    collector.add("error", {"ename": "E", "evalue": SECRET, "traceback": [f"no {SECRET}"]})
+    assert SECRET not in str(collector.outputs())
+    assert str(collector.outputs()).count("[secret key]") == 5
+    assert collector.error is not None
+    assert collector.error["evalue"] == "[secret key]"
+
+
+def test_a_secret_broken_up_by_escape_sequences_is_not_shown() -> None:
+    collector = redacting()
+    text = f"{SECRET[:4]}\x1b[1m{SECRET[4:]}\n"
+    collector.add("stream", {"name": "stdout", "text": text})
+    assert collector.outputs()[0]["text"] == "[secret key]\n"
+
+
+def shown_times(count: int, value: str = "x") -> OutputCollector:
+    return collected(
+        *[("display_data", shown({"text/plain": value}, "one"))] * count, limit=1 << 20
+    )
+
+
+def test_an_update_changes_the_last_outputs_of_an_id_and_counts_each_of_them() -> None:
+    collector = shown_times(1000)
+    update = shown({"text/plain": "y" * 100_000}, "one")
+    assert collector.add("update_display_data", update)
+
+    sizes = [len(output["data"]["text/plain"]) for output in collector.outputs()]
+    assert 0 < sum(size == 100_000 for size in sizes) <= MAX_SHOWN
+    assert sum(sizes) < 1 << 20
+    assert collector.truncated_bytes > 0
+
+
+def test_one_large_update_is_looked_at_once_however_often_it_is_shown() -> None:
+    collector = shown_times(5000)
+    update = shown({"text/plain": ["y" * 1000] * 7_000}, "one")
+    began = time.thread_time()
+    collector.add("update_display_data", update)
+    assert time.thread_time() - began < 1
+
+
+def test_json_takes_no_more_memory_than_it_counts() -> None:
+    text = json.dumps([[]] * 200_000)
+    collectors: list[OutputCollector] = []
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    for _ in range(5):
+        display = ("display_data", shown({"application/json": json.loads(text)}))
+        collectors.append(collected(display, limit=1 << 20))
+        collectors[-1].outputs()
+        del display
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert collectors[0].outputs()[0]["data"] == {"application/json": json.loads(text)}
+    assert after - before < 2 * sum(collector.size_bytes for collector in collectors)
+
+
+def test_many_small_outputs_count_what_they_take() -> None:
+    collector = OutputCollector(1 << 20)
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    for n in range(40_000):
+        collector.add("stream", stream("x", ("stdout", "stderr")[n % 2]))
+    collector.outputs()
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert after - before < 2 * collector.size_bytes
