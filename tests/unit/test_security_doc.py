@@ -8,6 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 SUITE = ROOT / "tests" / "security"
+DOCUMENT = ROOT / "docs" / "security.md"
 NAMED = re.compile(r"`(test_\w+\.py)::(test_\w+)`")
 
 
@@ -21,6 +22,15 @@ def functions_of(path: Path) -> dict[str, ast.FunctionDef | ast.AsyncFunctionDef
     }
 
 
+def rows(document: str) -> list[list[list[str]]]:
+    """The tables of a document: of each its rows, of each row its cells."""
+    tables = re.findall(r"(?:^\|.*\n)+", document, re.MULTILINE)
+    return [
+        [row.strip().strip("|").split(" | ") for row in table.splitlines() if "|---" not in row]
+        for table in tables
+    ]
+
+
 def suite() -> set[tuple[str, str]]:
     """Every attack, as module and name."""
     return {(path.name, name) for path in SUITE.glob("test_*.py") for name in functions_of(path)}
@@ -28,7 +38,7 @@ def suite() -> set[tuple[str, str]]:
 
 def named() -> list[tuple[str, str]]:
     """Every test that the document names."""
-    return NAMED.findall((ROOT / "docs" / "security.md").read_text())
+    return NAMED.findall(DOCUMENT.read_text())
 
 
 def test_every_test_that_the_document_names_exists() -> None:
@@ -48,3 +58,16 @@ def test_every_attack_names_the_invariant_or_rule_it_tries_to_break() -> None:
         if not first_words.match(ast.get_docstring(node) or "")
     ]
     assert silent == []
+
+
+def test_every_file_that_the_document_names_exists() -> None:
+    paths = re.findall(r"`((?:tests|sandbox|policies)/[\w/]+\.\w+)`", DOCUMENT.read_text())
+    assert len(paths) > 20
+    assert [path for path in paths if not (ROOT / path).is_file()] == []
+
+
+def test_every_row_of_a_table_has_the_cells_of_its_head() -> None:
+    odd = [
+        row for table in rows(DOCUMENT.read_text()) for row in table if len(row) != len(table[0])
+    ]
+    assert odd == []
