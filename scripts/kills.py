@@ -1,9 +1,10 @@
 """``make kills``: a controller is killed at random moments, and what the next one makes of it.
 
-While sessions are opened and closed and cells run, a real ``sandbox serve`` is killed with SIGKILL
-and started again, time after time. Each time every container must be that of a live session of the
-journal, every live session must have its container, whatever a caller had heard of must be there,
-and running cells must go on to their end. ``--seed`` repeats the moments, as far as time can be.
+While sessions are opened and closed, and cells and commands run, a real ``sandbox serve`` is killed
+with SIGKILL and started again, time after time. Each time every container must be that of a live
+session of the journal, every live session must have its container, whatever a caller had heard of
+must be there, and running cells and commands must go on to their end. ``--seed`` repeats the
+moments, as far as time can be.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ from tests.integration.served import Served, close_all, serve
 LINES = 6
 CELL = f"import time\nfor n in range({LINES}):\n    print(n, flush=True)\n    time.sleep(0.3)"
 EXPECTED = "".join(f"{number}\n" for number in range(LINES))
+COMMAND = f"for n in $(seq 0 {LINES - 1}); do echo $n; sleep 0.3; done; exit 3"
 NOT_BEGUN = "before this cell ran"
+UNKNOWN = "not known whether it ran"
 LATEST_KILL_S = 2.5
 KEPT_SESSIONS = 2
 """So many live on from one kill to the next, at most."""
@@ -53,6 +56,10 @@ class Report:
     """That ran over a kill, or ended in it, and were found again."""
     not_begun: int = 0
     """Cells that waited when the kill came; they are told to be lost, and have run nothing."""
+    commands: int = 0
+    """That ran over a kill, or ended in it, and were found again with all that they wrote."""
+    not_known: int = 0
+    """Commands that the kill hit as they were started; that is what is told of them."""
     cut_short: int = 0
     """Openings that a kill hit."""
     removed: int = 0
@@ -64,7 +71,8 @@ class Report:
         verdict = f"{len(self.faults)} FAULTS" if self.faults else "zero orphans, nothing lost"
         return (
             f"{self.kills} kills: {self.sessions} sessions taken back, {self.cells} cells went on, "
-            f"{self.not_begun} had not begun, "
+            f"{self.not_begun} had not begun, {self.commands} commands went on, "
+            f"{self.not_known} were hit as they began, "
             f"{self.cut_short} openings cut short, {self.removed} containers of nobody removed: "
             f"{verdict}"
         )
@@ -76,6 +84,7 @@ class Heard:
 
     sessions: set[str] = field(default_factory=set[str])
     executions: list[str] = field(default_factory=list[str])
+    commands: list[str] = field(default_factory=list[str])
     of_a_cell: anyio.Event = field(default_factory=anyio.Event)
 
 
@@ -121,7 +130,10 @@ async def open_and_close(http: httpx2.AsyncClient, order: random.Random, heard: 
 
 
 async def execute(client: Client, heard: Heard) -> None:
-    """Start two cells, one of which waits for the other."""
+    """Start a command and two cells, one of which waits for the other."""
+    command = await call(client, "run_command", command=COMMAND, wait=0)
+    heard.sessions.add(command["session_id"])
+    heard.commands.append(command["command_id"])
     for _ in range(2):
         cell = await call(client, "execute_code", code=CELL, wait=0)
         heard.sessions.add(cell["session_id"])
@@ -197,9 +209,26 @@ async def look(served: Served, heard: Heard, report: Report) -> None:
                 report.not_begun += 1
             else:
                 report.faults.append(f"cell {execution_id}: {result['status']} with {text!r:.80}")
+        for command_id in heard.commands:
+            await look_at_command(client, command_id, report)
     async with served.http() as http:
         for session_id in sorted(alive)[KEPT_SESSIONS:]:
             await http.delete(f"/mcp/v1/sessions/{session_id}")
+
+
+async def look_at_command(client: Client, command_id: str, report: Report) -> None:
+    """See that a command went on with all it wrote, or is told to have been hit as it began."""
+    with anyio.fail_after(ENDED_S):
+        result = {"status": "running"}
+        while result["status"] == "running":
+            result = await call(client, "get_command", command_id=command_id, wait=10)
+    told = result["status"], result.get("exit_code"), result["stdout"]
+    if told == ("exited", 3, EXPECTED):
+        report.commands += 1
+    elif told == ("lost", None, "") and UNKNOWN in result["reason"]:
+        report.not_known += 1
+    else:
+        report.faults.append(f"command {command_id}: {told!r:.80} {result.get('reason')}")
 
 
 async def kills(folder: Path, times: int, order: random.Random) -> Report:
