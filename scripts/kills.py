@@ -29,7 +29,7 @@ import httpx2
 from mcp import Client
 
 from sandbox.container.labels import LABEL_OWNER, LABEL_SANDBOX
-from tests.integration.served import Served, close_all, serve
+from tests.support.served import Served, close_all, serve
 
 LINES = 6
 CELL = f"import time\nfor n in range({LINES}):\n    print(n, flush=True)\n    time.sleep(0.3)"

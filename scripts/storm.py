@@ -1,6 +1,6 @@
 """``make storm``: three hostile principals beside two honest ones, and what came of it.
 
-The hostile ones make every attack of ``tests/security/attacks.py`` and ``hostattacks.py`` in random
+The hostile ones make every attack of ``tests/support/attacks.py`` and ``hostattacks.py`` in random
 order. The honest ones run cells, files, commands and terminals through the official client and
 check each answer. At the end they must have been served, the record be whole, the controller's
 memory be back, and nothing be left. ``--seed`` repeats an order; Control-C ends a storm early and
@@ -28,9 +28,9 @@ import docker
 from sandbox.audit import verify
 from sandbox.container.labels import LABEL_OWNER
 from scripts.leftovers import processes
-from tests.security.attacks import MEMORY, TIME, Attack, Attacker
-from tests.security.hostattacks import HOST, SHARES
-from tests.security.neighbour import (
+from tests.support.attacks import MEMORY, TIME, Attack, Attacker
+from tests.support.hostattacks import HOST, SHARES
+from tests.support.neighbour import (
     ALL_SCOPES,
     MIB,
     WORKS,
@@ -40,7 +40,7 @@ from tests.security.neighbour import (
     Usage,
     beside,
 )
-from tests.security.world import close_everything, policies, sink
+from tests.support.world import close_everything, policies, sink
 
 HOSTILE = ("mallory", "trudy", "oscar")
 HONEST = ("alice", "bob")

@@ -14,9 +14,9 @@ from sandbox.runtimes.base import ContainerRuntime
 from sandbox.runtimes.docker.runtime import DockerRuntime
 from sandbox.testing import FakeEngine, FakeRuntime
 
-from .brokers import brokered
-from .engines import make_certificates, proxied, put_ssh, server_context
-from .specs import specs_of
+from ..support.brokered import brokered
+from ..support.engines import make_certificates, proxied, put_ssh, server_context
+from ..support.specs import specs_of
 
 WAYS = ("fake", "socket", "tcp", "tls", "ssh", "broker")
 

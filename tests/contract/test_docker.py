@@ -16,8 +16,8 @@ from sandbox.errors import ConfigError, EngineUnavailable, SessionLost
 from sandbox.link.link import Link
 from sandbox.runtimes.docker.runtime import DockerRuntime
 
-from .engines import engine_path, make_certificates, proxied, put_ssh, server_context
-from .specs import linked, running, specs_of
+from ..support.engines import engine_path, make_certificates, proxied, put_ssh, server_context
+from ..support.specs import linked, running, specs_of
 
 pytestmark = pytest.mark.anyio
 

@@ -12,8 +12,8 @@ from sandbox.container.spec import ContainerSpec
 from sandbox.errors import Conflict, ImageMissing, SessionLost
 from sandbox.runtimes.base import ContainerRuntime
 
-from .brokers import ABSENT_IMAGE
-from .specs import LABEL, linked, running
+from ..support.brokered import ABSENT_IMAGE
+from ..support.specs import LABEL, linked, running
 
 pytestmark = pytest.mark.anyio
 

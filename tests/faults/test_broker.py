@@ -14,8 +14,8 @@ import docker
 import pytest
 from mcp import Client
 
-from ..integration.brokers import BrokerProcess, broker_process
-from ..integration.served import close_all, environment, serve
+from ..support.brokerprocess import BrokerProcess, broker_process
+from ..support.served import close_all, environment, serve
 
 pytestmark = pytest.mark.anyio
 

@@ -17,7 +17,7 @@ from mcp import Client
 from sandbox.container.labels import LABEL_OWNER
 from sandbox.runtimes.docker.runtime import DockerRuntime
 
-from ..integration.served import Served, close_all, serve
+from ..support.served import Served, close_all, serve
 
 CELL = """
 import time

@@ -14,8 +14,8 @@ from sandbox.errors import EngineUnavailable
 from sandbox.link.link import Link
 from sandbox.runtimes.docker.runtime import DockerRuntime
 
-from ..contract.engines import EngineProxy, proxied
-from ..contract.specs import LABEL, linked, running, specs_of
+from ..support.engines import EngineProxy, proxied
+from ..support.specs import LABEL, linked, running, specs_of
 
 pytestmark = pytest.mark.anyio
 

@@ -17,9 +17,9 @@ from sandbox.audit import verify
 from sandbox.runtimes.docker.runtime import DockerRuntime
 from sandbox.sessions.manager import SessionManager
 
-from . import timed
-from .controllers import Controllers
-from .served import RUNTIME, Served, close_all, serve
+from ..support import stopwatch
+from ..support.controllers import Controllers
+from ..support.served import RUNTIME, Served, close_all, serve
 
 
 @pytest.fixture
@@ -54,7 +54,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """
     folder = tmp_path_factory.mktemp("served")
     slow = folder / "slow"
-    with serve(folder, program=timed.__name__, **{timed.SLOW_CALLBACKS: str(slow)}) as running:
+    watched = {stopwatch.SLOW_CALLBACKS: str(slow)}
+    with serve(folder, program=stopwatch.__name__, **watched) as running:
         try:
             yield running
         finally:

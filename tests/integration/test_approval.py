@@ -20,7 +20,7 @@ from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import ElicitResult
 
-from .served import Served, close_all, environment, serve
+from ..support.served import Served, close_all, environment, serve
 
 pytestmark = pytest.mark.anyio
 

@@ -18,7 +18,7 @@ from sandbox.audit import digest_of
 from sandbox.audit.logfiles import segments
 from sandbox.cli import exits
 
-from .served import Served, close_all, environment
+from ..support.served import Served, close_all, environment
 
 pytestmark = pytest.mark.anyio
 

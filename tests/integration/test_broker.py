@@ -11,8 +11,8 @@ import pytest
 
 from sandbox.policy import load
 
-from .brokers import BrokerProcess, broker_process
-from .served import environment
+from ..support.brokerprocess import BrokerProcess, broker_process
+from ..support.served import environment
 
 WITHOUT_MOUNTS = [name for name in load().names() if not load().get(name).mounts]
 

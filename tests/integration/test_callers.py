@@ -16,7 +16,7 @@ import pytest
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
-from .served import Served
+from ..support.served import Served
 
 pytestmark = pytest.mark.anyio
 

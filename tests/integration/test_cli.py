@@ -15,7 +15,7 @@ import pytest
 
 from sandbox.cli import exits
 
-from .served import environment
+from ..support.served import environment
 
 PICTURE = (
     "from IPython.display import display, SVG\n"

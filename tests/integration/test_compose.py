@@ -16,7 +16,7 @@ import pytest
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
-from .composed import Composed, compose_file, composed, described, program
+from ..support.composed import Composed, compose_file, composed, described, program
 
 KNOWN_KEYS = {
     "image", "pull_policy", "command", "environment", "user", "volumes", "restart", "cap_drop",

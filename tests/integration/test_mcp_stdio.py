@@ -15,7 +15,7 @@ from sandbox.container.labels import LABEL_OWNER
 from sandbox.runtimes.docker.runtime import DockerRuntime
 from sandbox.server.scopes import TOOL_SCOPES
 
-from .served import environment
+from ..support.served import environment
 
 pytestmark = pytest.mark.anyio
 

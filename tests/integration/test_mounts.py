@@ -13,7 +13,7 @@ import pytest
 from sandbox.errors import ConfigError, NotFound, SessionLost
 from sandbox.sessions.models import Caller
 
-from .controllers import Controllers, run, shell, text_of
+from ..support.controllers import Controllers, run, shell, text_of
 
 ADA = Caller("ada")
 SCRATCH = """\

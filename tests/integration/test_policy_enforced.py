@@ -30,9 +30,9 @@ from sandbox.runtimes.docker.runtime import DockerRuntime
 from sandbox.sessions.manager import SessionManager
 from sandbox.sessions.models import Caller
 
-from ..unit.machines import serving
-from .controllers import Controllers
-from .served import RUNTIME
+from ..support.controllers import Controllers
+from ..support.machines import serving
+from ..support.served import RUNTIME
 
 OWNER = f"test-policy-enforced-{os.getpid()}"
 

@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import pytest
 
-from .served import RUNTIME
+from ..support.served import RUNTIME
 
 pytestmark = pytest.mark.anyio
 

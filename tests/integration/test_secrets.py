@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from .served import Served, close_all, environment, serve
+from ..support.served import Served, close_all, environment, serve
 
 pytestmark = pytest.mark.anyio
 

@@ -12,9 +12,9 @@ from sandbox.errors import FileError, InfrastructureError, LinkLost, SandboxErro
 from sandbox.link.link import Link
 from sandbox.runtimes.docker.runtime import DockerRuntime
 
-from ..unit.supervisor.machine import Cells, run_command
-from .containers import Container, container
-from .served import RUNTIME
+from ..support.containers import Container, container
+from ..support.served import RUNTIME
+from ..support.supervisorprocess import Cells, run_command
 
 pytestmark = pytest.mark.anyio
 

@@ -17,7 +17,7 @@ from sandbox import resources
 from sandbox.cli import exits
 from sandbox.policy import load
 
-from .served import RUNTIME, environment
+from ..support.served import RUNTIME, environment
 
 SHIPPED = sorted(load().names())
 

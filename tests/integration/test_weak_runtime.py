@@ -25,9 +25,9 @@ from sandbox.policy import load
 from sandbox.runtimes.docker.runtime import DockerRuntime
 from sandbox.sessions.models import Caller
 
-from . import weakrunc
-from .controllers import Controllers
-from .served import RUNTIME, environment
+from ..support import weakrunc
+from ..support.controllers import Controllers
+from ..support.served import RUNTIME, environment
 
 START_TIMEOUT_S = 60
 IMAGE = images.reference(load().get("offline").image)

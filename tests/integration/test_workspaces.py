@@ -21,7 +21,7 @@ from sandbox.sessions.models import Caller
 from sandbox.sessions.session import Session
 from sandbox.workspaces import autosave as keeping_module
 
-from .controllers import Controllers, run, shell, text_of, until
+from ..support.controllers import Controllers, run, shell, text_of, until
 
 ADA = Caller("ada")
 GRACE = Caller("grace")

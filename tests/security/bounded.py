@@ -19,7 +19,7 @@ from mcp import Client
 from sandbox.server.scopes import SCOPES
 from sandbox.server.tokens import TokenStore
 
-from ..integration.served import Served, close_all, serve
+from ..support.served import Served, close_all, serve
 
 SPARE_BYTES = 200 * 1024 * 1024
 PAUSE_S = 0.2

@@ -43,8 +43,8 @@ from sandbox.policy import load
 from sandbox.runtimes.broker.protocol import MAX_REQUEST_BYTES
 from sandbox.runtimes.broker.runtime import BrokerRuntime
 
-from ..contract.specs import linked, running, specs_of
-from ..integration.brokers import BrokerProcess, broker_process
+from ..support.brokerprocess import BrokerProcess, broker_process
+from ..support.specs import linked, running, specs_of
 
 pytestmark = pytest.mark.anyio
 

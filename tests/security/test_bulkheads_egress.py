@@ -28,7 +28,7 @@ from sandbox.sessions.manager import SessionManager
 from sandbox.sessions.models import Caller
 from sandbox.sessions.slots import take_slot
 
-from ..outside import PUBLIC, Outside, server
+from ..support.outside import PUBLIC, Outside, server
 from .conftest import RUNTIME, Attacked
 from .inside import connect, status, through
 

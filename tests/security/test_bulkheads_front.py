@@ -11,7 +11,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from ..integration.served import Served
+from ..support.served import Served
 from .bounded import as_principal, neighbour_served, pressed
 
 pytestmark = pytest.mark.anyio

@@ -24,7 +24,7 @@ from mcp import Client
 from sandbox.container.labels import LABEL_OWNER
 from sandbox.runtimes.docker.runtime import DockerRuntime
 
-from ..integration.served import Served, close_all, environment, serve
+from ..support.served import Served, close_all, environment, serve
 
 WORST_S = 1.0
 GROWTH_BYTES = 200_000_000

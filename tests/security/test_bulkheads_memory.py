@@ -14,7 +14,7 @@ from typing import Any
 import anyio
 import pytest
 
-from ..integration.served import RUNTIME, Served
+from ..support.served import RUNTIME, Served
 from .bounded import as_principal, neighbour_served, pressed
 
 pytestmark = pytest.mark.anyio

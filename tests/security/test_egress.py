@@ -1,7 +1,8 @@
 """Attacks on the way out: from a real container, at a gateway whose outside is made up.
 
-Names, addresses and servers are a test's own (``tests/outside.py``): real servers on loopback,
-reached because the gateway is given another resolver and dialer, not because a setting says so.
+Names, addresses and servers are a test's own (``tests/support/outside.py``): real servers on
+loopback, reached because the gateway is given another resolver and dialer, not because a setting
+says so.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from sandbox.sessions.manager import SessionManager
 from sandbox.sessions.models import Caller
 from sandbox.sessions.slots import take_slot
 
-from ..outside import PUBLIC, Outside, self_signed, server
+from ..support.outside import PUBLIC, Outside, self_signed, server
 from .conftest import RUNTIME, Attacked
 from .inside import connect, readable, status, through
 

@@ -12,9 +12,9 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from .attacks import COMMAS, MEMORY, PUBLISH, TIME, Attack, Attacker
-from .neighbour import BUSY, MIB, READY_S, Controller
-from .world import close_everything, policies, sink
+from ..support.attacks import COMMAS, MEMORY, PUBLISH, TIME, Attack, Attacker
+from ..support.neighbour import BUSY, MIB, READY_S, Controller
+from ..support.world import close_everything, policies, sink
 
 pytestmark = pytest.mark.anyio
 

@@ -24,8 +24,8 @@ from sandbox.server.websockets import WebSocketBounds
 from sandbox.sessions.slots import take_slot
 from sandbox.testing import FakeEngine, FakeRuntime
 
-from ..wsclient import BINARY, PING, PONG, TEXT, WsClient, frame
-from ..wsserver import ECHO, HEADER, TOKEN, Server, carried, serving
+from ..support.wsclient import BINARY, PING, PONG, TEXT, WsClient, frame
+from ..support.wsserver import ECHO, HEADER, TOKEN, Server, carried, serving
 
 pytestmark = pytest.mark.anyio
 

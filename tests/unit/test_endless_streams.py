@@ -22,7 +22,7 @@ from sandbox.server.reading import read_content
 from sandbox.terminals.terminals import Terminals
 from sandbox.workspaces.archive import pack, unpack
 
-from .machines import scripted, serving
+from ..support.machines import scripted, serving
 
 pytestmark = pytest.mark.anyio
 

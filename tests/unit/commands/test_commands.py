@@ -30,7 +30,7 @@ from sandbox.link.stream import Stream
 from sandbox.outputs.redaction import Redactor
 from sandbox.policy.models import Limits
 
-from ..machines import (
+from ...support.machines import (
     MemoryCommandJournal,
     fake_machine,
     host_machine,

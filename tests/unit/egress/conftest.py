@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ...outside import Outside
+from ...support.outside import Outside
 
 
 @pytest.fixture

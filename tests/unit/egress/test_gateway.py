@@ -15,7 +15,7 @@ from sandbox.errors import InfrastructureError, SandboxError
 from sandbox.outputs.redaction import Redactor
 from sandbox.policy.network import AllowRule, DenyRule
 
-from ...outside import PUBLIC, Outside, policy, server, session
+from ...support.outside import PUBLIC, Outside, policy, server, session
 
 pytestmark = pytest.mark.anyio
 

@@ -17,7 +17,7 @@ from sandbox.link import wire
 from sandbox.link.stream import Stream
 from sandbox.policy.models import Limits
 
-from ..machines import Machine, fake_machine, host_machine, scripted
+from ...support.machines import Machine, fake_machine, host_machine, scripted
 
 pytestmark = pytest.mark.anyio
 

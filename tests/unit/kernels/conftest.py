@@ -13,7 +13,7 @@ from sandbox.link.link import Link
 from sandbox.policy.models import Limits
 from sandbox.testing.supervisor import FakeSupervisor
 
-from ..machines import Machine, MemoryJournal, fake_machine
+from ...support.machines import Machine, MemoryJournal, fake_machine
 
 SESSION = "s-test"
 GRACE_S = 0.2

@@ -18,7 +18,7 @@ from sandbox.link.stream import Stream
 from sandbox.outputs.redaction import Redactor
 from sandbox.policy.models import Limits
 
-from ..machines import MemoryJournal, scripted
+from ...support.machines import MemoryJournal, scripted
 from .conftest import GRACE_S, SESSION
 
 Content = Mapping[str, Any]

@@ -15,7 +15,7 @@ from sandbox.link import wire
 from sandbox.outputs.collector import OutputCollector
 from sandbox.policy.models import Limits
 
-from ..machines import MemoryJournal, scripted, until
+from ...support.machines import MemoryJournal, scripted, until
 from .conftest import SESSION
 from .liars import Content, Liar, lied_to
 

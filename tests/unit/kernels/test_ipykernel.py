@@ -13,7 +13,7 @@ from sandbox.kernels.kernels import Kernels
 from sandbox.kernels.models import ExecutionResult
 from sandbox.policy.models import Limits
 
-from ..machines import Machine, MemoryJournal, host_machine, until
+from ...support.machines import Machine, MemoryJournal, host_machine, until
 
 pytestmark = pytest.mark.anyio
 

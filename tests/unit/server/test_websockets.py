@@ -15,8 +15,8 @@ from sandbox.server.desk import Desk
 from sandbox.server.websockets import WebSocketBounds, WebSocketRoute, WebSockets
 from sandbox.sessions.manager import SessionManager
 
-from ...wsclient import BINARY, CLOSE, TEXT, frame
-from ...wsserver import ECHO, HEADER, Server, carried, echo, nothing_else, serving
+from ...support.wsclient import BINARY, CLOSE, TEXT, frame
+from ...support.wsserver import ECHO, HEADER, Server, carried, echo, nothing_else, serving
 
 pytestmark = pytest.mark.anyio
 

@@ -8,19 +8,19 @@ import pytest
 
 from sandbox.link.link import Link
 
-from .machine import Machine
+from ...support.supervisorprocess import SupervisorProcess
 
 
 @pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SupervisorProcess]:
     """A running supervisor."""
-    made = Machine(tmp_path_factory.mktemp("supervisor"))
+    made = SupervisorProcess(tmp_path_factory.mktemp("supervisor"))
     yield made
     made.stop()
 
 
 @pytest.fixture
-async def link(machine: Machine) -> AsyncIterator[Link]:
+async def link(machine: SupervisorProcess) -> AsyncIterator[Link]:
     """A link to it."""
     async with machine.link() as made:
         yield made

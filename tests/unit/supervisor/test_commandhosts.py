@@ -14,7 +14,7 @@ from sandbox.link import wire
 from sandbox.link.link import Link
 from sandbox.link.stream import Stream
 
-from .machine import Machine, ending
+from ...support.supervisorprocess import SupervisorProcess, ending
 from .test_programs import gone
 
 pytestmark = pytest.mark.anyio
@@ -52,7 +52,9 @@ async def test_a_command_has_stdin_and_separate_outputs_and_an_ending(link: Link
     assert again == bytes(range(250, 256))
 
 
-async def test_a_command_outlives_its_link_and_is_found_by_the_next(machine: Machine) -> None:
+async def test_a_command_outlives_its_link_and_is_found_by_the_next(
+    machine: SupervisorProcess,
+) -> None:
     with anyio.fail_after(10):
         async with machine.link() as link:
             await start(link, "c-2", command="echo one; sleep 0.4; echo two")
@@ -69,7 +71,7 @@ async def test_a_command_outlives_its_link_and_is_found_by_the_next(machine: Mac
 
 
 async def test_a_command_waits_for_room_and_nothing_is_dropped(
-    link: Link, machine: Machine
+    link: Link, machine: SupervisorProcess
 ) -> None:
     size = 12_000_000
     with anyio.fail_after(30):
@@ -116,7 +118,7 @@ async def test_its_time_ends_a_command_that_waits_for_room(link: Link) -> None:
 
 @pytest.mark.parametrize("op", ["command.stop", "command.forget"])
 async def test_a_stop_kills_whatever_the_command_started(
-    link: Link, machine: Machine, op: str
+    link: Link, machine: SupervisorProcess, op: str
 ) -> None:
     pids = machine.workspace / "stopped-pids"
     pids.unlink(missing_ok=True)
@@ -140,7 +142,9 @@ async def test_a_stop_kills_whatever_the_command_started(
         assert "c-5" not in await listed(link)
 
 
-async def test_a_link_lost_before_all_of_stdin_came_has_started_nothing(machine: Machine) -> None:
+async def test_a_link_lost_before_all_of_stdin_came_has_started_nothing(
+    machine: SupervisorProcess,
+) -> None:
     with anyio.fail_after(10):
         async with machine.link() as link:
             stream = link.open("command.start", command_id="c-6", command="touch started; cat")

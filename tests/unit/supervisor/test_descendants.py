@@ -15,7 +15,7 @@ import pytest
 from sandbox.link.link import Link
 from sandbox.supervisor.restraint import RESERVED_DESCRIPTORS, Marks
 
-from .machine import Cells, Machine, run_command
+from ...support.supervisorprocess import Cells, SupervisorProcess, run_command
 
 pytestmark = pytest.mark.anyio
 
@@ -62,7 +62,7 @@ async def gone(pids: list[int]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def spinners(machine: Machine, number: int) -> list[int]:
+async def spinners(machine: SupervisorProcess, number: int) -> list[int]:
     """The pids of what :data:`SPIN` started, once all of it runs."""
     while len(found := list(machine.workspace.glob("*.spins"))) < number:
         await asyncio.sleep(0.01)
@@ -72,7 +72,7 @@ async def spinners(machine: Machine, number: int) -> list[int]:
 
 
 async def test_what_a_kernel_has_started_ends_when_it_dies_by_itself(
-    cells: Cells, link: Link, machine: Machine
+    cells: Cells, link: Link, machine: SupervisorProcess
 ) -> None:
     with anyio.fail_after(30):
         await cells.run(SPIN)
@@ -88,7 +88,7 @@ async def test_what_a_kernel_has_started_ends_when_it_dies_by_itself(
 
 @pytest.mark.parametrize("op", ["kernel.restart", "kernel.stop"])
 async def test_what_a_kernel_has_started_ends_when_it_is_ended(
-    cells: Cells, link: Link, machine: Machine, op: str
+    cells: Cells, link: Link, machine: SupervisorProcess, op: str
 ) -> None:
     with anyio.fail_after(30):
         await cells.run(SPIN)
@@ -97,7 +97,9 @@ async def test_what_a_kernel_has_started_ends_when_it_is_ended(
         await gone(pids)
 
 
-async def test_what_a_command_has_started_ends_with_its_time(link: Link, machine: Machine) -> None:
+async def test_what_a_command_has_started_ends_with_its_time(
+    link: Link, machine: SupervisorProcess
+) -> None:
     with anyio.fail_after(30):
         _, _, ending = await run_command(
             link,
@@ -109,7 +111,7 @@ async def test_what_a_command_has_started_ends_with_its_time(link: Link, machine
 
 
 async def test_what_other_kernels_and_commands_have_started_goes_on(
-    cells: Cells, link: Link, machine: Machine
+    cells: Cells, link: Link, machine: SupervisorProcess
 ) -> None:
     with anyio.fail_after(30):
         await run_command(link, command="sleep 1000 & echo $! > of-a-command")
@@ -143,7 +145,7 @@ async def test_who_lowers_its_own_mark_ends_with_its_parents(cells: Cells, link:
 
 
 async def test_the_end_of_its_time_ends_what_a_cell_has_started_and_nothing_older(
-    cells: Cells, link: Link, machine: Machine
+    cells: Cells, link: Link, machine: SupervisorProcess
 ) -> None:
     with anyio.fail_after(30):
         await cells.run(SPIN)
@@ -161,7 +163,7 @@ async def test_the_end_of_its_time_ends_what_a_cell_has_started_and_nothing_olde
 
 
 async def test_code_gives_way_to_the_supervisor_and_leaves_it_room(
-    cells: Cells, link: Link, machine: Machine
+    cells: Cells, link: Link, machine: SupervisorProcess
 ) -> None:
     look = (
         "import json, os, resource as r; "

@@ -18,12 +18,12 @@ from sandbox.link.link import Link
 from sandbox.supervisor import bridge
 from sandbox.supervisor.pipes import PipePair
 
-from .machine import Machine
+from ...support.supervisorprocess import SupervisorProcess
 
 pytestmark = pytest.mark.anyio
 
 
-async def test_it_says_what_it_is(link: Link, machine: Machine) -> None:
+async def test_it_says_what_it_is(link: Link, machine: SupervisorProcess) -> None:
     with anyio.fail_after(10):
         info = await link.call("info")
     assert info["pid"] == machine.process.pid
@@ -31,7 +31,7 @@ async def test_it_says_what_it_is(link: Link, machine: Machine) -> None:
     assert info["kernelspecs"]["python3"]["language"] == "python"
 
 
-async def test_it_stays_single_threaded_since_it_forks(machine: Machine) -> None:
+async def test_it_stays_single_threaded_since_it_forks(machine: SupervisorProcess) -> None:
     with anyio.fail_after(30):
         async with machine.link() as link:
             await link.call("kernel.start", kernel_id="threads", name="python3")
@@ -47,7 +47,7 @@ async def test_operations_that_do_not_exist_are_refused(link: Link) -> None:
                 await link.call(op)
 
 
-async def test_a_newer_link_replaces_the_older(machine: Machine) -> None:
+async def test_a_newer_link_replaces_the_older(machine: SupervisorProcess) -> None:
     with anyio.fail_after(10):
         async with machine.link() as first, machine.link() as second:
             await first.wait_closed()
@@ -55,7 +55,9 @@ async def test_a_newer_link_replaces_the_older(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("said", [b"", b"GET / HTTP/1.1\r\n\r\n", bytes(100_000)])
-async def test_who_hands_over_no_link_is_let_go(machine: Machine, link: Link, said: bytes) -> None:
+async def test_who_hands_over_no_link_is_let_go(
+    machine: SupervisorProcess, link: Link, said: bytes
+) -> None:
     with anyio.fail_after(10), machine.connect() as stranger:
         stranger.setblocking(False)
         if said:
@@ -73,7 +75,7 @@ async def test_who_hands_over_no_link_is_let_go(machine: Machine, link: Link, sa
         await link.call("info")
 
 
-async def test_a_crowd_of_silent_strangers_only_delays_a_link(machine: Machine) -> None:
+async def test_a_crowd_of_silent_strangers_only_delays_a_link(machine: SupervisorProcess) -> None:
     strangers = [machine.connect() for _ in range(20)]
     try:
         with anyio.fail_after(10):
@@ -85,7 +87,9 @@ async def test_a_crowd_of_silent_strangers_only_delays_a_link(machine: Machine) 
 
 
 @pytest.mark.parametrize("count", [1, 3])
-async def test_a_wrong_number_of_descriptors_is_no_link(machine: Machine, count: int) -> None:
+async def test_a_wrong_number_of_descriptors_is_no_link(
+    machine: SupervisorProcess, count: int
+) -> None:
     before = len(list(Path(f"/proc/{machine.process.pid}/fd").iterdir()))
     null = os.open(os.devnull, os.O_RDWR)
     with anyio.fail_after(10):
@@ -100,7 +104,7 @@ async def test_a_wrong_number_of_descriptors_is_no_link(machine: Machine, count:
             await anyio.sleep(0.02)
 
 
-async def test_garbage_on_a_link_ends_that_link_alone(machine: Machine) -> None:
+async def test_garbage_on_a_link_ends_that_link_alone(machine: SupervisorProcess) -> None:
     with anyio.fail_after(10):
         with machine.connect() as connection:
             (their_in, our_out), (our_in, their_out) = os.pipe(), os.pipe()
@@ -116,7 +120,7 @@ async def test_garbage_on_a_link_ends_that_link_alone(machine: Machine) -> None:
             await link.call("info")
 
 
-async def test_the_bridge_hands_over_its_descriptors_and_waits(machine: Machine) -> None:
+async def test_the_bridge_hands_over_its_descriptors_and_waits(machine: SupervisorProcess) -> None:
     process = start_bridge(machine.address)
     assert process.stdin is not None
     assert process.stdout is not None
@@ -136,7 +140,7 @@ async def test_the_bridge_hands_over_its_descriptors_and_waits(machine: Machine)
 
 
 async def test_nothing_it_started_outlives_it(tmp_path: Path) -> None:
-    machine = Machine(tmp_path)
+    machine = SupervisorProcess(tmp_path)
     with anyio.fail_after(30):
         async with machine.link() as link:
             pids = [(await link.call("kernel.start", kernel_id="k", name="python3"))["pid"]]

@@ -14,13 +14,13 @@ from sandbox.link import wire
 from sandbox.link.link import Link
 from sandbox.supervisor import tree
 
-from .machine import Machine, ending
+from ...support.supervisorprocess import SupervisorProcess, ending
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def here(machine: Machine, request: pytest.FixtureRequest) -> Path:
+def here(machine: SupervisorProcess, request: pytest.FixtureRequest) -> Path:
     """A folder of this test's own in the workspace."""
     folder = machine.workspace / f"t{abs(hash(request.node.name))}"
     folder.mkdir()
@@ -65,7 +65,7 @@ async def test_what_is_written_is_read_back(link: Link, here: Path) -> None:
 
 
 async def test_paths_are_relative_to_the_workspace_or_absolute(
-    link: Link, machine: Machine, here: Path
+    link: Link, machine: SupervisorProcess, here: Path
 ) -> None:
     with anyio.fail_after(10):
         info = await write(link, f"{here.name}/relative", b"x")
@@ -110,7 +110,9 @@ async def test_a_write_that_is_given_up_leaves_nothing(link: Link, here: Path) -
     assert (here / "file").read_text() == "old"
 
 
-async def test_a_write_whose_link_is_lost_leaves_nothing(machine: Machine, here: Path) -> None:
+async def test_a_write_whose_link_is_lost_leaves_nothing(
+    machine: SupervisorProcess, here: Path
+) -> None:
     with anyio.fail_after(10):
         async with machine.link() as link:
             stream = link.open("file.write", path=str(here / "new"))
@@ -286,7 +288,9 @@ async def test_deleting_does_not_follow_links_nor_empty_what_is_not_asked_for(
     assert (here / "kept/file").exists()
 
 
-async def test_the_workspace_and_filesystems_stay(link: Link, machine: Machine, here: Path) -> None:
+async def test_the_workspace_and_filesystems_stay(
+    link: Link, machine: SupervisorProcess, here: Path
+) -> None:
     inside = str(here / "..")
     for path in (str(machine.workspace), ".", "./", "//", "/", "/proc", inside, f"{here}/."):
         for op in ("file.delete", "file.move"):

@@ -18,7 +18,7 @@ from sandbox.link import wire
 from sandbox.link.link import Link
 from sandbox.link.stream import Stream
 
-from .machine import Cells, Machine
+from ...support.supervisorprocess import Cells, SupervisorProcess
 
 pytestmark = pytest.mark.anyio
 
@@ -50,7 +50,9 @@ async def test_a_cell_runs_and_its_first_output_is_not_missed(link: Link) -> Non
             await link.call("kernel.stop", kernel_id=f"first-{number}")
 
 
-async def test_a_kernel_sees_nothing_of_the_supervisor(cells: Cells, machine: Machine) -> None:
+async def test_a_kernel_sees_nothing_of_the_supervisor(
+    cells: Cells, machine: SupervisorProcess
+) -> None:
     code = (
         "import json, os, sys\n"
         "fds = {fd: os.readlink(f'/proc/self/fd/{fd}') for fd in os.listdir('/proc/self/fd')"
@@ -116,7 +118,7 @@ async def test_kernels_do_not_share_their_randomness(link: Link) -> None:
 
 
 async def test_a_package_put_into_the_user_site_later_can_be_imported(
-    cells: Cells, machine: Machine
+    cells: Cells, machine: SupervisorProcess
 ) -> None:
     with anyio.fail_after(30):
         version = f"python{sys.version_info.major}.{sys.version_info.minor}"
@@ -198,7 +200,7 @@ async def test_a_dead_kernel_is_reported_with_its_cause(
 
 
 async def test_the_log_goes_on_over_links_and_is_read_from_where_it_was_left(
-    machine: Machine,
+    machine: SupervisorProcess,
 ) -> None:
     with anyio.fail_after(30):
         async with machine.link() as first:
@@ -227,14 +229,16 @@ async def test_a_flood_arrives_whole_when_it_is_read_slowly(cells: Cells) -> Non
     assert not [event for event in cells.events if event["event"] == "dropped"]
 
 
-async def test_one_print_of_any_size_is_paced(cells: Cells, machine: Machine) -> None:
+async def test_one_print_of_any_size_is_paced(cells: Cells, machine: SupervisorProcess) -> None:
     with anyio.fail_after(60):
         found, _ = await cells.outputs(await cells.submit("print('y' * 100_000_000)"))
     assert sum(len(content["text"]) for kind, content in found if kind == "stream") == 100_000_001
     assert machine.peak_memory_bytes() < 200 * 1024 * 1024
 
 
-async def test_a_flood_that_nobody_reads_is_bounded_and_its_gap_is_told(machine: Machine) -> None:
+async def test_a_flood_that_nobody_reads_is_bounded_and_its_gap_is_told(
+    machine: SupervisorProcess,
+) -> None:
     with anyio.fail_after(60):
         async with machine.link() as first:
             await first.call("kernel.start", kernel_id="flood", name="python3")
@@ -289,7 +293,7 @@ async def test_an_output_that_is_too_large_is_replaced_by_an_event(cells: Cells)
 
 
 @pytest.fixture
-def other_kernel(machine: Machine) -> str:
+def other_kernel(machine: SupervisorProcess) -> str:
     """A kernelspec of a program: ipykernel, but as a process of its own."""
     folder = machine.workspace / ".local/share/jupyter/kernels/other"
     folder.mkdir(parents=True, exist_ok=True)
@@ -314,7 +318,7 @@ async def test_a_kernel_of_another_program_runs_the_same(link: Link, other_kerne
 
 
 async def test_a_kernel_that_does_not_start_says_its_last_words(
-    link: Link, machine: Machine
+    link: Link, machine: SupervisorProcess
 ) -> None:
     folder = machine.workspace / ".local/share/jupyter/kernels/broken"
     folder.mkdir(parents=True)
@@ -354,7 +358,9 @@ async def test_wrong_requests_are_refused(cells: Cells, link: Link) -> None:
         assert await cells.run("print('still here')") == "still here\n"
 
 
-async def test_a_link_lost_while_a_kernel_starts_leaves_a_whole_kernel(machine: Machine) -> None:
+async def test_a_link_lost_while_a_kernel_starts_leaves_a_whole_kernel(
+    machine: SupervisorProcess,
+) -> None:
     with anyio.fail_after(30):
         async with machine.link() as first:
             first.open("kernel.start", kernel_id="half-way", name="python3")

@@ -12,7 +12,7 @@ from sandbox.errors import FileError, InvalidRequest
 from sandbox.link import wire
 from sandbox.link.link import Link
 
-from .machine import Machine, run_command
+from ...support.supervisorprocess import SupervisorProcess, run_command
 
 pytestmark = pytest.mark.anyio
 
@@ -47,7 +47,7 @@ async def test_a_list_of_arguments_is_not_interpreted(link: Link) -> None:
 
 
 async def test_the_environment_is_the_containers_and_the_requests(
-    link: Link, machine: Machine
+    link: Link, machine: SupervisorProcess
 ) -> None:
     with anyio.fail_after(10):
         out, _, _ = await run_command(link, argv=["env"], env={"GIVEN": "a=b"})
@@ -58,7 +58,7 @@ async def test_the_environment_is_the_containers_and_the_requests(
 
 
 async def test_the_working_directory_is_the_workspace_or_below(
-    link: Link, machine: Machine
+    link: Link, machine: SupervisorProcess
 ) -> None:
     (machine.workspace / "below").mkdir(exist_ok=True)
     with anyio.fail_after(10):
@@ -93,7 +93,7 @@ async def test_a_signal_that_ends_a_command_is_told(link: Link) -> None:
     ],
 )
 async def test_a_time_out_kills_whatever_the_command_started(
-    link: Link, machine: Machine, command: str
+    link: Link, machine: SupervisorProcess, command: str
 ) -> None:
     pids = machine.workspace / "pids"
     pids.unlink(missing_ok=True)
@@ -105,7 +105,7 @@ async def test_a_time_out_kills_whatever_the_command_started(
 
 
 async def test_a_reset_kills_what_runs_also_after_stdin_was_ended(
-    link: Link, machine: Machine
+    link: Link, machine: SupervisorProcess
 ) -> None:
     pids = machine.workspace / "reset-pids"
     with anyio.fail_after(10):
@@ -118,7 +118,7 @@ async def test_a_reset_kills_what_runs_also_after_stdin_was_ended(
         await gone(int(pids.read_text()))
 
 
-async def test_a_lost_link_kills_what_runs(machine: Machine) -> None:
+async def test_a_lost_link_kills_what_runs(machine: SupervisorProcess) -> None:
     pids = machine.workspace / "lost-pids"
     with anyio.fail_after(10):
         async with machine.link() as link:
@@ -128,7 +128,7 @@ async def test_a_lost_link_kills_what_runs(machine: Machine) -> None:
 
 
 async def test_the_end_does_not_wait_for_who_holds_the_output_open(
-    link: Link, machine: Machine
+    link: Link, machine: SupervisorProcess
 ) -> None:
     pids = machine.workspace / "holder-pids"
     with anyio.fail_after(10):
@@ -144,7 +144,7 @@ async def test_the_end_does_not_wait_for_who_holds_the_output_open(
 
 
 async def test_a_flood_is_delivered_whole_and_waits_for_a_slow_reader(
-    link: Link, machine: Machine
+    link: Link, machine: SupervisorProcess
 ) -> None:
     size = 20_000_000
     with anyio.fail_after(30):

@@ -13,7 +13,7 @@ from sandbox.link.link import Link
 from sandbox.link.stream import Stream
 from sandbox.supervisor.pipes import PipePair
 
-from .machine import Machine
+from ...support.supervisorprocess import SupervisorProcess
 
 pytestmark = pytest.mark.anyio
 
@@ -30,7 +30,9 @@ async def refuse(stream: Stream) -> None:
     stream.reset()
 
 
-async def through(machine: Machine, gateway: Callable[[Stream], Awaitable[None]]) -> bytes:
+async def through(
+    machine: SupervisorProcess, gateway: Callable[[Stream], Awaitable[None]]
+) -> bytes:
     """What comes back of a megabyte that a program sends out."""
     link = await asyncio.to_thread(machine.connect)
     with link:
@@ -65,17 +67,17 @@ async def through(machine: Machine, gateway: Callable[[Stream], Awaitable[None]]
                 await made.aclose()
 
 
-async def test_bytes_and_both_ends_pass_to_the_gateway_and_back(machine: Machine) -> None:
+async def test_bytes_and_both_ends_pass_to_the_gateway_and_back(machine: SupervisorProcess) -> None:
     async with asyncio.timeout(20):
         assert await through(machine, echo) == bytes(16 * 65536)
 
 
-async def test_a_connection_that_is_given_up_is_closed(machine: Machine) -> None:
+async def test_a_connection_that_is_given_up_is_closed(machine: SupervisorProcess) -> None:
     async with asyncio.timeout(20):
         assert await through(machine, refuse) in (b"", b"reset")
 
 
-async def test_without_a_link_a_connection_ends_within_a_bound(machine: Machine) -> None:
+async def test_without_a_link_a_connection_ends_within_a_bound(machine: SupervisorProcess) -> None:
     async with asyncio.timeout(20):
         reader, writer = await asyncio.open_connection("127.0.0.1", machine.egress_port)
         assert await reader.read() == b""

@@ -10,7 +10,7 @@ from sandbox.link import wire
 from sandbox.link.link import Link
 from sandbox.link.stream import Stream
 
-from .machine import Machine
+from ...support.supervisorprocess import SupervisorProcess
 
 pytestmark = pytest.mark.anyio
 
@@ -77,7 +77,9 @@ async def test_a_resize_reaches_the_program(link: Link) -> None:
         assert (info["rows"], info["cols"], info["alive"]) == (50, 99, True)
 
 
-async def test_a_terminal_lives_on_without_a_link_and_is_read_on(machine: Machine) -> None:
+async def test_a_terminal_lives_on_without_a_link_and_is_read_on(
+    machine: SupervisorProcess,
+) -> None:
     with anyio.fail_after(10):
         async with machine.link() as first:
             terminal_id = await open_terminal(first, "sh", "-c", "echo one; read x; echo got $x")

@@ -1,7 +1,7 @@
 """``sandbox`` with a stopwatch: callbacks of its event loop that take long are noted in a file.
 
 Counted is the processor time of the loop's thread, once the controller is ready to serve.
-``python -m tests.integration.timed serve …`` writes to the file that ``SLOW_CALLBACKS`` names.
+``python -m tests.support.stopwatch serve …`` writes to the file that ``SLOW_CALLBACKS`` names.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from sandbox.link.link import Link
 from sandbox.link.stream import Stream
 from sandbox.supervisor.pipes import PipePair
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 _START = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
@@ -29,7 +29,7 @@ main()
 """
 
 
-class Machine:
+class SupervisorProcess:
     """One supervisor process. Its workspace is ``folder / "workspace"``."""
 
     def __init__(self, folder: Path) -> None:

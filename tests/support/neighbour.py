@@ -1,7 +1,7 @@
 """What an attack costs others: a served controller, and a neighbour whose answers are timed.
 
 The neighbour is another principal, with a token of its own, that executes ``1 + 1`` once a second
-through the official client. It is a process (``python -m tests.security.neighbour``), so that the
+through the official client. It is a process (``python -m tests.support.neighbour``), so that the
 work of a test distorts none of its times, and makes a new connection for each call, so that a
 controller which takes no more of them is noticed. :meth:`Controller.watched` says what a block cost
 it, and what the block took of the controller's memory and descriptors: the peak, which the kernel
@@ -29,7 +29,7 @@ import httpx2
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
-from ..integration.served import Served, environment, serve
+from .served import Served, environment, serve
 
 ROOT = Path(__file__).parents[2]
 MIB = 1024 * 1024
@@ -263,7 +263,7 @@ def beside(url: str, token: str, path: Path, works: Iterable[str]) -> Iterator[N
     """Run a neighbour for the time of a block, who does these of ``WORKS`` in turn."""
     path.write_text("")
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.security.neighbour", url, str(path), *works],
+        [sys.executable, "-m", "tests.support.neighbour", url, str(path), *works],
         cwd=ROOT,
         env={**os.environ, TOKEN: token},
         stdin=subprocess.DEVNULL,

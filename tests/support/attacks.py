@@ -1,8 +1,8 @@
 """Attacks on the time and the memory of a controller, as a hostile principal makes them.
 
 Each is a coroutine of an :class:`Attacker`, bounded in what it sends and in how long it lasts, so
-that it is over soon also where nothing stops it. ``test_neighbour.py`` runs each beside a
-neighbour, ``scripts/storm.py`` all of them in random order.
+that it is over soon also where nothing stops it. ``tests/security/test_neighbour.py`` runs each
+beside a neighbour, ``scripts/storm.py`` all of them in random order.
 
 What a cell does is proved by the word that it prints last, or by the truth about its end: a session
 that goes too far may be ended, and its caller is then told so.

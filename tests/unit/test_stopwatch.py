@@ -8,7 +8,7 @@ from pathlib import Path
 
 PROGRAM = """
 import asyncio, gc, sys, time
-from tests.integration.timed import watch
+from tests.support.stopwatch import watch
 
 def hold_up():
     until = time.thread_time() + 0.08
