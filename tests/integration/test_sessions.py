@@ -17,7 +17,8 @@ from sandbox.sessions.manager import SessionManager
 from sandbox.sessions.models import Caller
 from sandbox.sessions.session import Session
 
-from ..support.controllers import Controllers, ended, run, shell, start, text_of, until
+from ..support.controllers import Controllers, ended, run, shell, start, text_of
+from ..support.waiting import until
 
 ALICE = Caller("alice")
 MALLORY = Caller("mallory")

@@ -14,6 +14,7 @@ from typing import Any
 import anyio
 import pytest
 
+from ..support.calls import greeting
 from ..support.served import RUNTIME, Served
 from .bounded import as_principal, neighbour_served, pressed
 
@@ -30,11 +31,6 @@ MODERN = {
 META = {
     "io.modelcontextprotocol/protocolVersion": "2026-07-28",
     "io.modelcontextprotocol/clientCapabilities": {},
-}
-INITIALIZE = {
-    "protocolVersion": "2025-06-18",
-    "capabilities": {},
-    "clientInfo": {"name": "attack", "version": "1"},
 }
 
 
@@ -128,7 +124,7 @@ async def test_many_large_messages_at_once_are_not_all_taken_in(
 
 async def test_handshakes_without_end_take_no_memory(controller: Served, attacker: Served) -> None:
     """Invariant 3: of one principal's MCP sessions the idle ones make room for new ones."""
-    body = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": INITIALIZE}
+    body = greeting("2025-06-18")
     headers = {key: MODERN[key] for key in ("Accept", "Content-Type")}
     made: list[str] = []
     async with attacker.http(**headers) as http, neighbour_served(controller):

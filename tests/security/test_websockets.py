@@ -50,9 +50,7 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
 async def server(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Server]:
     async with serving(desk, monkeypatch) as running:
         yield running
-        for client in running.clients:
-            client.close()
-        await running.is_left_by_all()
+        await running.all_leave()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from sandbox.kernels.kernels import DEFAULT_KERNEL_ID, Kernels
 from sandbox.kernels.models import ExecutionResult
 from sandbox.policy.models import Limits
 
-from ...support.machines import until
+from ...support.waiting import until
 from .conftest import Bench
 
 pytestmark = pytest.mark.anyio

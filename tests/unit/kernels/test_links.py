@@ -9,7 +9,7 @@ from sandbox.errors import LinkLost
 from sandbox.kernels.journaling import KEEP_INTERVAL_S
 from sandbox.kernels.kernels import Kernels
 
-from ...support.machines import until
+from ...support.waiting import until
 from .conftest import SESSION, Bench
 
 pytestmark = pytest.mark.anyio

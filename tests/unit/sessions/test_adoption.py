@@ -26,7 +26,8 @@ from sandbox.sessions.manager import SessionManager
 from sandbox.sessions.models import Caller
 from sandbox.testing import FakeRuntime, pipe
 
-from .controllers import Controllers, run, until
+from ...support.waiting import until
+from .controllers import Controllers, run
 
 ALICE = Caller("alice")
 LABELS = "io.sandbox."

@@ -14,7 +14,8 @@ from sandbox.sessions.manager import SessionManager
 from sandbox.sessions.models import Caller
 from sandbox.testing import FakeEngine, FakeRuntime
 
-from .controllers import Controllers, until
+from ...support.waiting import until
+from .controllers import Controllers
 
 ALICE, BOB = Caller("alice"), Caller("bob")
 THREADS = 16

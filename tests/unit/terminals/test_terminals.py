@@ -21,7 +21,8 @@ from sandbox.terminals.models import TerminalView
 from sandbox.terminals.readers import MAX_READERS, NEW_TEXT_BYTES, new_text
 from sandbox.terminals.terminals import Terminals
 
-from ...support.machines import Machine, fake_machine, host_machine, until
+from ...support.machines import Machine, fake_machine, host_machine
+from ...support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
