@@ -15,10 +15,10 @@ import anyio
 import pytest
 
 from ..support.calls import greeting
-from ..support.served import RUNTIME, Served
+from ..support.served import RUNTIME, Served, close_all
 from .bounded import as_principal, neighbour_served, pressed
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.timed]
 
 LIAR = (Path(__file__).parent / "liar.py").read_text()
 MODERN = {
@@ -41,8 +41,11 @@ def controller(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 @pytest.fixture
-def attacker(controller: Served) -> Served:
-    return as_principal(controller, "attacker")
+def attacker(controller: Served) -> Iterator[Served]:
+    """Its sessions are closed at the end: a test that is tried again begins with new ones."""
+    made = as_principal(controller, "attacker")
+    yield made
+    close_all(made)
 
 
 def call(arguments: dict[str, Any]) -> bytes:

@@ -16,7 +16,7 @@ from ..support.attacks import COMMAS, MEMORY, PUBLISH, TIME, Attack, Attacker
 from ..support.neighbour import BUSY, MIB, READY_S, Controller
 from ..support.world import close_everything, policies, sink
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.timed]
 
 
 @pytest.fixture(scope="module")

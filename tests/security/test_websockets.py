@@ -177,6 +177,7 @@ async def test_a_length_that_is_only_announced_takes_no_memory(server: Server) -
     assert await client.close_code() in (1009, 0)
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize(
     "flood",
     [

@@ -311,6 +311,7 @@ async def test_a_bad_request_is_refused_before_anything_runs(
         assert bench.supervisor.kernels == {}
 
 
+@pytest.mark.timed
 async def test_no_caller_can_exceed_the_time_of_the_policy(bench: Bench) -> None:
     async with bench.controller(Limits(execution_s=1)) as kernels:
         result = await run(kernels, "sleep(30)", timeout_s=1000)

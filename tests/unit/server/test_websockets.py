@@ -101,6 +101,7 @@ async def test_a_connection_counts_among_the_requests_of_its_principal(
         assert (await server.client(headers=HEADER)).answer.status == 429
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize(
     ("bounds", "is_talking"),
     [(WebSocketBounds(idle_s=0.2), False), (WebSocketBounds(total_s=0.4), True)],
