@@ -82,6 +82,7 @@ async def served_meanwhile(manager: SessionManager, slow: SlowRuntime) -> None:
         slow.go_on.set()
 
 
+@pytest.mark.timed
 async def test_many_openings_of_one_principal_hold_up_no_other_ones(
     manager: SessionManager, slow: SlowRuntime
 ) -> None:
@@ -94,6 +95,7 @@ async def test_many_openings_of_one_principal_hold_up_no_other_ones(
     assert len(manager.list(ALICE)) == MANY
 
 
+@pytest.mark.timed
 async def test_many_closings_of_one_principal_hold_up_no_openings_of_another(
     manager: SessionManager, slow: SlowRuntime
 ) -> None:
