@@ -1,4 +1,4 @@
-"""What every test shares: asynchronous tests run on asyncio, the only backend of the link."""
+"""What every test shares: asyncio, the only backend of the link, and tries of what is timed."""
 
 from __future__ import annotations
 
@@ -15,3 +15,12 @@ settings.load_profile("any machine")
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Try a test that holds a bound on time up to three times, with new fixtures of its own."""
+    if config.option.usepdb:  # with which no test can be tried again
+        return
+    for item in items:
+        if item.get_closest_marker("timed"):
+            item.add_marker(pytest.mark.flaky(reruns=2))

@@ -48,6 +48,7 @@ def engine() -> docker.APIClient:
     return docker.APIClient(f"unix://{engine_path()}", version="auto")
 
 
+@pytest.mark.timed
 async def test_a_container_full_of_forking_processes_is_gone_within_two_seconds(
     runtime: DockerRuntime, make_spec: Callable[[], ContainerSpec]
 ) -> None:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import anyio
 import docker
 import pytest
-from mcp import Client
 
 from ..support.brokerprocess import BrokerProcess, broker_process
-from ..support.served import close_all, environment, serve
+from ..support.calls import call, written
+from ..support.served import close_all, sandbox, serve
 
 pytestmark = pytest.mark.anyio
 
@@ -32,18 +29,6 @@ def broker(tmp_path: Path) -> Iterator[BrokerProcess]:
         container.remove(force=True)
     client.close()
     assert left == []
-
-
-async def call(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
-    """Call a tool that must succeed."""
-    result = await client.call_tool(tool, arguments)
-    assert not result.is_error, result.content
-    assert result.structured_content is not None
-    return result.structured_content
-
-
-def written(result: dict[str, Any]) -> str:
-    return "".join(output.get("text", "") for output in result["outputs"])
 
 
 async def test_a_killed_broker_costs_no_variable_and_not_even_the_cell_that_runs(
@@ -92,14 +77,13 @@ async def test_a_controller_comes_back_to_its_sessions_through_the_broker(
 
 
 def test_the_doctor_looks_through_the_broker(broker: BrokerProcess, tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "sandbox", "doctor", "--json", "--engine", broker.address]
-    state = environment(tmp_path / "state")
-    done = subprocess.run(words, env=state, capture_output=True, text=True, check=False)
+    words = ("doctor", "--json", "--engine", broker.address)
+    done = sandbox(tmp_path / "state", *words)
     found = {row["name"]: row for row in json.loads(done.stdout)}
     assert done.returncode == 0, done.stdout
     assert found["image"]["verdict"] == "ok"
     broker.kill()
-    done = subprocess.run(words, env=state, capture_output=True, text=True, check=False)
+    done = sandbox(tmp_path / "state", *words)
     found = {row["name"]: row for row in json.loads(done.stdout)}
     assert (done.returncode, found["engine"]["verdict"]) == (1, "fail")
     assert "sandbox broker" in found["engine"]["remedy"]
@@ -109,10 +93,7 @@ def test_the_doctor_looks_through_the_broker(broker: BrokerProcess, tmp_path: Pa
 def test_a_second_broker_of_the_same_place_is_refused_in_words(
     broker: BrokerProcess, tmp_path: Path
 ) -> None:
-    second = [sys.executable, "-m", "sandbox", "broker", "--socket", str(broker.path)]
     for state, reason in ((tmp_path / "broker-state", "uses this"), (tmp_path / "x", "listens")):
-        done = subprocess.run(
-            second, env=environment(state), capture_output=True, text=True, check=False
-        )
+        done = sandbox(state, "broker", "--socket", str(broker.path))
         assert done.returncode == 2
         assert reason in done.stderr

@@ -6,17 +6,16 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import anyio
 import anyio.to_thread
 import httpx2
 import pytest
-from mcp import Client
 
 from sandbox.container.labels import LABEL_OWNER
 from sandbox.runtimes.docker.runtime import DockerRuntime
 
+from ..support.calls import call, written
 from ..support.served import Served, close_all, serve
 
 CELL = """
@@ -29,18 +28,6 @@ print("secret is", secret)
 CELL_S = 30
 
 pytestmark = pytest.mark.anyio
-
-
-async def call(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
-    """Call a tool that must succeed."""
-    result = await client.call_tool(tool, arguments)
-    assert not result.is_error, result.content
-    assert result.structured_content is not None
-    return result.structured_content
-
-
-def written(result: dict[str, Any]) -> str:
-    return "".join(output.get("text", "") for output in result["outputs"])
 
 
 def kill(served: Served) -> None:

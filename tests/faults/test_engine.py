@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 
 import anyio
 import pytest
@@ -48,6 +49,7 @@ async def make_spec(direct: DockerRuntime) -> AsyncIterator[Callable[[], Contain
         yield make
 
 
+@pytest.mark.timed
 async def test_an_engine_that_is_down_is_named_soon_and_found_again(
     proxy: EngineProxy, runtime: DockerRuntime
 ) -> None:
@@ -93,19 +95,21 @@ async def test_a_missing_socket_is_an_engine_that_is_not_there(tmp_path: object)
     await runtime.aclose()
 
 
+@pytest.mark.timed
 async def test_an_engine_that_hangs_is_given_up_in_time_and_found_again(
     proxy: EngineProxy,
 ) -> None:
-    runtime = DockerRuntime.connect_engine(host=proxy.url, timeout_s=0.5, environ={})
-    await runtime.engine()
-    proxy.freeze()
-    began = time.monotonic()
-    with pytest.raises(EngineUnavailable, match="in time"):
-        await runtime.list({"a": "b"})
-    assert time.monotonic() - began < 4
-    proxy.break_connections()
-    assert await runtime.list({"a": "b"}) == []
-    await runtime.aclose()
+    async with aclosing(
+        DockerRuntime.connect_engine(host=proxy.url, timeout_s=0.5, environ={})
+    ) as runtime:
+        await runtime.engine()
+        proxy.freeze()
+        began = time.monotonic()
+        with pytest.raises(EngineUnavailable, match="in time"):
+            await runtime.list({"a": "b"})
+        assert time.monotonic() - began < 4
+        proxy.break_connections()
+        assert await runtime.list({"a": "b"}) == []
 
 
 async def test_a_connection_that_breaks_in_the_middle_of_a_question_is_asked_again(

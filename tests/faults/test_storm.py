@@ -17,6 +17,7 @@ SECONDS = 30
 SEED = 7
 
 
+@pytest.mark.timed
 async def test_honest_principals_are_served_through_a_storm_and_nothing_is_left(
     tmp_path: Path,
 ) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -18,25 +17,14 @@ from sandbox.audit import digest_of
 from sandbox.audit.logfiles import segments
 from sandbox.cli import exits
 
-from ..support.served import Served, close_all, environment
+from ..support.served import Served, close_all, sandbox
 
 pytestmark = pytest.mark.anyio
 
 
-def command(state: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line on a state folder."""
-    return subprocess.run(
-        [sys.executable, "-m", "sandbox", *words],
-        env=environment(state),
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-
-
 def audit(state: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Run ``sandbox audit`` on a state folder."""
-    return command(state, "audit", *words)
+    return sandbox(state, "audit", *words)
 
 
 def entries(state: Path, *words: str) -> list[dict[str, Any]]:
@@ -122,7 +110,7 @@ async def test_a_killed_controllers_record_is_whole_and_the_next_one_goes_on(
 
 async def test_code_run_from_the_command_line_is_on_record(tmp_path: Path) -> None:
     state = tmp_path / "state"
-    run = command(state, "run", "-c", "raise SystemExit(3)")
+    run = sandbox(state, "run", "-c", "raise SystemExit(3)")
     assert run.returncode == exits.FAILED
     told = [entry for entry in entries(state) if entry["kind"] == "call"]
     assert [(entry["tool"], entry["outcome"], entry["transport"]) for entry in told] == [

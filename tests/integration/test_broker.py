@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 from sandbox.policy import load
 
 from ..support.brokerprocess import BrokerProcess, broker_process
-from ..support.served import environment
+from ..support.served import sandbox
 
 WITHOUT_MOUNTS = [name for name in load().names() if not load().get(name).mounts]
 
@@ -25,13 +24,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
 
 def run(broker: BrokerProcess, state: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """``sandbox run`` through the broker."""
-    return subprocess.run(
-        [sys.executable, "-m", "sandbox", "run", "--engine", broker.address, *words],
-        env=environment(state),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return sandbox(state, "run", "--engine", broker.address, *words)
 
 
 @pytest.mark.parametrize("policy", WITHOUT_MOUNTS)
@@ -57,12 +50,6 @@ def test_a_policy_that_only_the_controller_has_is_refused_with_what_to_do(
 
 
 def test_images_are_not_built_through_it(broker: BrokerProcess, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "sandbox", "image", "list", "--engine", broker.address],
-        env=environment(tmp_path),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = sandbox(tmp_path, "image", "list", "--engine", broker.address)
     assert done.returncode == 2
     assert "builds no images" in done.stderr

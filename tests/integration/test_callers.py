@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,7 +13,8 @@ import pytest
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
-from ..support.served import Served
+from ..support.calls import greeting
+from ..support.served import Served, sandbox
 
 pytestmark = pytest.mark.anyio
 
@@ -25,13 +23,8 @@ READS = {"list_files", "read_file", "stat_file"}
 
 def command(served: Served, *words: str) -> Any:
     """What a command of `sandbox token` prints as JSON."""
-    done = subprocess.run(
-        [sys.executable, "-m", "sandbox", "token", *words],
-        env={**os.environ, "SANDBOX_STATE_DIR": str(served.state)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = sandbox(served.state, "token", *words)
+    assert done.returncode == 0, done.stderr
     return json.loads(done.stdout) if "--json" in words else done.stdout
 
 
@@ -101,16 +94,7 @@ async def test_a_revoked_token_is_refused_at_once_and_its_open_streams_end(clean
     made = make(clean, "leaver", "session")
     headers = {"Authorization": f"Bearer {made['token']}"}
     async with httpx2.AsyncClient(base_url=clean.base, headers=headers, timeout=60) as http:
-        hello = {
-            "jsonrpc": "2.0",
-            "id": 1,
-            "method": "initialize",
-            "params": {
-                "protocolVersion": "2025-11-25",
-                "capabilities": {},
-                "clientInfo": {"name": "test", "version": "1"},
-            },
-        }
+        hello = greeting("2025-11-25")
         accept = {"Accept": "application/json, text/event-stream"}
         greeted = await http.post("/mcp/v1", json=hello, headers=accept)
         held = {"Mcp-Session-Id": greeted.headers["mcp-session-id"], **accept}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -15,26 +14,12 @@ import pytest
 
 from sandbox.cli import exits
 
-from ..support.served import environment
+from ..support.served import environment, sandbox
 
 PICTURE = (
     "from IPython.display import display, SVG\n"
     "display(SVG('<svg xmlns=\"http://www.w3.org/2000/svg\"/>'))"
 )
-
-
-def sandbox(
-    state: Path, *words: str, stdin: str = "", cwd: Path | None = None
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "sandbox", *words],
-        env={**environment(state), "PYTHONPATH": os.getcwd()},
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=cwd,
-    )
 
 
 def left(state: Path) -> list[str]:
@@ -82,7 +67,7 @@ def test_run_saves_pictures_beside_the_file(tmp_path: Path) -> None:
 
 
 def test_run_reads_code_from_standard_input_and_answers_json(tmp_path: Path) -> None:
-    done = sandbox(tmp_path / "state", "run", "--json", "-", stdin="print('hi')")
+    done = sandbox(tmp_path / "state", "run", "--json", "-", given="print('hi')")
     result = json.loads(done.stdout)
     assert result["status"] == "ok"
     assert result["outputs"] == [{"output_type": "stream", "name": "stdout", "text": "hi\n"}]

@@ -14,7 +14,8 @@ from sandbox.sessions.models import Caller
 from sandbox.sessions.session import Session
 from sandbox.terminals.models import TerminalView
 
-from ..support.controllers import text_of, until
+from ..support.controllers import text_of
+from ..support.waiting import until
 
 ALICE = Caller("alice")
 

@@ -15,21 +15,13 @@ from sandbox.container.labels import LABEL_OWNER
 from sandbox.runtimes.docker.runtime import DockerRuntime
 from sandbox.server.scopes import TOOL_SCOPES
 
+from ..support.calls import greeting
 from ..support.served import environment
 
 pytestmark = pytest.mark.anyio
 
 ERAS = ["2026-07-28", "legacy"]
-INITIALIZE = {
-    "jsonrpc": "2.0",
-    "id": 1,
-    "method": "initialize",
-    "params": {
-        "protocolVersion": "2025-06-18",
-        "capabilities": {},
-        "clientInfo": {"name": "test", "version": "0"},
-    },
-}
+INITIALIZE = greeting("2025-06-18")
 
 
 @pytest.fixture

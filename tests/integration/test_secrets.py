@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from ..support.served import Served, close_all, environment, serve
+from ..support.served import Served, close_all, sandbox, serve
 
 pytestmark = pytest.mark.anyio
 
@@ -35,24 +33,17 @@ def variables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     }
 
 
-def sandbox(state: Path, variables: dict[str, str], *words: str, given: str = "") -> str:
-    """Run a command of the command line; what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-m", "sandbox", *words],
-        env=environment(state, **variables),
-        input=given,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
+def printed(state: Path, variables: dict[str, str], *words: str, given: str = "") -> str:
+    """What a command that must succeed printed."""
+    done = sandbox(state, *words, given=given, **variables)
+    assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
 def keyed(tmp_path_factory: pytest.TempPathFactory, variables: dict[str, str]) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("keyed")
-    assert VALUE not in sandbox(
+    assert VALUE not in printed(
         folder / "state", variables, "secret", "set", "given", given=f"{VALUE}\n"
     )
     with serve(folder, **variables) as running:
@@ -61,11 +52,11 @@ def keyed(tmp_path_factory: pytest.TempPathFactory, variables: dict[str, str]) -
 
 
 def test_secrets_are_listed_by_name_and_size(keyed: Served, variables: dict[str, str]) -> None:
-    told = sandbox(keyed.state, variables, "secret", "list", "--json")
+    told = printed(keyed.state, variables, "secret", "list", "--json")
     assert json.loads(told) == [
         {"name": "given", "bytes": len(VALUE), "policies": ["keyed"], "problem": ""}
     ]
-    shown = sandbox(keyed.state, variables, "secret", "list")
+    shown = printed(keyed.state, variables, "secret", "list")
     assert "given" in shown
     assert VALUE not in shown
 

@@ -17,7 +17,8 @@ from sandbox.sessions.manager import SessionManager
 from sandbox.sessions.models import Caller
 from sandbox.sessions.session import Session
 
-from ..support.controllers import Controllers, ended, run, shell, start, text_of, until
+from ..support.controllers import Controllers, ended, run, shell, start, text_of
+from ..support.waiting import until
 
 ALICE = Caller("alice")
 MALLORY = Caller("mallory")
@@ -39,6 +40,7 @@ print("lit")
 pytestmark = pytest.mark.anyio
 
 
+@pytest.mark.timed
 async def test_a_session_runs_cells_commands_and_files_and_is_gone_when_closed(
     manager: SessionManager, controllers: Controllers
 ) -> None:
@@ -184,6 +186,7 @@ async def test_a_link_that_is_cut_is_made_again_and_the_cell_goes_on(
     assert text_of(await run(session, "print(x)")) == "1\n"
 
 
+@pytest.mark.timed
 async def test_a_session_full_of_processes_that_hear_no_signal_closes_within_two_seconds(
     manager: SessionManager, controllers: Controllers, engine: DockerRuntime
 ) -> None:

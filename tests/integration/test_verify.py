@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,20 +15,9 @@ from sandbox import resources
 from sandbox.cli import exits
 from sandbox.policy import load
 
-from ..support.served import RUNTIME, environment
+from ..support.served import RUNTIME, sandbox
 
 SHIPPED = sorted(load().names())
-
-
-def sandbox(state: Path, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "sandbox", *words],
-        env=environment(state, **env),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from sandbox.sessions.models import Caller
 
 from ..support import weakrunc
 from ..support.controllers import Controllers
-from ..support.served import RUNTIME, environment
+from ..support.served import RUNTIME, sandbox
 
 START_TIMEOUT_S = 60
 IMAGE = images.reference(load().get("offline").image)
@@ -159,15 +159,8 @@ def test_verify_fails_where_the_runtime_ignores_seccomp(
     """Invariant 4, on demand."""
     weak.leave_out(weakening)
     state = tmp_path / "state"
-    command = ["verify", "--policy", "offline", "--json", "--engine", weak.url]
-    done = subprocess.run(
-        [sys.executable, "-m", "sandbox", *command],
-        env={**environment(state), "PYTHONPATH": os.getcwd()},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    words = ("verify", "--policy", "offline", "--json", "--engine", weak.url)
+    done = sandbox(state, *words)
     weak.leave_out("")
     assert done.returncode == code, done.stderr
     (verdict,) = json.loads(done.stdout)

@@ -21,7 +21,8 @@ from sandbox.sessions.models import Caller
 from sandbox.sessions.session import Session
 from sandbox.workspaces import autosave as keeping_module
 
-from ..support.controllers import Controllers, run, shell, text_of, until
+from ..support.controllers import Controllers, run, shell, text_of
+from ..support.waiting import until
 
 ADA = Caller("ada")
 GRACE = Caller("grace")

@@ -362,6 +362,7 @@ async def test_the_engines_own_api_is_not_passed_through(
     assert answer["error"]["code"] == "invalid_request"
 
 
+@pytest.mark.timed
 async def test_endless_and_unfinished_requests_hold_up_nobody(
     broker: BrokerProcess, client: BrokerRuntime
 ) -> None:
@@ -373,11 +374,12 @@ async def test_endless_and_unfinished_requests_hold_up_nobody(
         writer.write(b'{"op":')
     began = time.monotonic()
     assert (await client.engine()).version
-    assert time.monotonic() - began < 5
+    took_s = time.monotonic() - began
     with anyio.fail_after(60):
         for reader, writer in slow:
             assert b"did not arrive" in await reader.readline()
             writer.transport.abort()
+    assert took_s < 5
 
 
 async def test_connections_are_bounded_and_free_again(

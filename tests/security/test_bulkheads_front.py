@@ -61,6 +61,7 @@ async def asked_s(served: Served, address: str) -> float:
     return await anyio.to_thread.run_sync(ask)
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("data", [b"", HALF], ids=["silent", "half requests"])
 async def test_connections_without_a_token_keep_nobody_out(controller: Served, data: bytes) -> None:
     """Invariant 3: who waits without a token makes room: others get in from elsewhere, and, as
@@ -94,6 +95,7 @@ async def test_half_requests_that_never_end_are_cut_off(controller: Served) -> N
     assert await anyio.to_thread.run_sync(dribble) < 30
 
 
+@pytest.mark.timed
 async def test_one_token_does_not_take_all_that_can_be_served(controller: Served) -> None:
     """Invariant 3: a principal has so many requests under way, and those of others are served."""
     attacker = as_principal(controller, "attacker")

@@ -8,8 +8,6 @@ second, and its worst answer must come within a second: during the attack, after
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -24,14 +22,14 @@ from mcp import Client
 from sandbox.container.labels import LABEL_OWNER
 from sandbox.runtimes.docker.runtime import DockerRuntime
 
-from ..support.served import Served, close_all, environment, serve
+from ..support.calls import written
+from ..support.served import Served, close_all, sandbox, serve
 
 WORST_S = 1.0
 GROWTH_BYTES = 200_000_000
-COMMAND = (sys.executable, "-m", "sandbox", "token", "create")
 SCOPES = "session,execute"
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.timed]
 
 PRELUDE = """
 import json, os, time
@@ -120,13 +118,8 @@ class Neighbour:
 def controller(folder: Path) -> Iterator[tuple[Served, Served]]:
     """A served controller, as its own principal and as another one meets it."""
     with serve(folder) as served:
-        made = subprocess.run(
-            [*COMMAND, "--principal", "neighbour", "--scopes", SCOPES, "--json"],
-            env=environment(served.state),
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        words = ("--principal", "neighbour", "--scopes", SCOPES, "--json")
+        made = sandbox(served.state, "token", "create", *words)
         token = json.loads(made.stdout)["token"]
         yield served, Served(served.base, token, served.process, served.state, served.log)
 
@@ -177,10 +170,6 @@ async def finished(client: Client, cell: dict[str, Any]) -> dict[str, Any]:
 def worked_s(served: Served) -> float:
     """The processor time that a controller has used."""
     return sum(psutil.Process(served.process.pid).cpu_times()[:2])
-
-
-def written(result: dict[str, Any]) -> str:
-    return "".join(output.get("text", "") for output in result["outputs"])
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,11 @@ from typing import Any
 import anyio
 import pytest
 
-from ..support.served import RUNTIME, Served
+from ..support.calls import greeting
+from ..support.served import RUNTIME, Served, close_all
 from .bounded import as_principal, neighbour_served, pressed
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.timed]
 
 LIAR = (Path(__file__).parent / "liar.py").read_text()
 MODERN = {
@@ -31,11 +32,6 @@ META = {
     "io.modelcontextprotocol/protocolVersion": "2026-07-28",
     "io.modelcontextprotocol/clientCapabilities": {},
 }
-INITIALIZE = {
-    "protocolVersion": "2025-06-18",
-    "capabilities": {},
-    "clientInfo": {"name": "attack", "version": "1"},
-}
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +41,11 @@ def controller(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 @pytest.fixture
-def attacker(controller: Served) -> Served:
-    return as_principal(controller, "attacker")
+def attacker(controller: Served) -> Iterator[Served]:
+    """Its sessions are closed at the end: a test that is tried again begins with new ones."""
+    made = as_principal(controller, "attacker")
+    yield made
+    close_all(made)
 
 
 def call(arguments: dict[str, Any]) -> bytes:
@@ -128,7 +127,7 @@ async def test_many_large_messages_at_once_are_not_all_taken_in(
 
 async def test_handshakes_without_end_take_no_memory(controller: Served, attacker: Served) -> None:
     """Invariant 3: of one principal's MCP sessions the idle ones make room for new ones."""
-    body = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": INITIALIZE}
+    body = greeting("2025-06-18")
     headers = {key: MODERN[key] for key in ("Accept", "Content-Type")}
     made: list[str] = []
     async with attacker.http(**headers) as http, neighbour_served(controller):

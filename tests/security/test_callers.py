@@ -29,17 +29,10 @@ from sandbox.server.jwks import KeySet
 from sandbox.server.oauth import MAX_TOKEN, AccessTokens, protected_resource
 from sandbox.server.tokens import TokenStore
 
+from ..support.clock import Clock
 from .authority import AUDIENCE, Authority, public_jwk, running
 
 pytestmark = pytest.mark.anyio
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
@@ -50,7 +43,7 @@ def authority() -> Iterator[Authority]:
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(1000.0)
 
 
 @pytest.fixture

@@ -491,6 +491,7 @@ async def test_bytes_connections_and_time_are_bounded(out: Attacked, world: Worl
     assert world.connections == 8
 
 
+@pytest.mark.timed
 async def test_what_is_taken_away_is_cut_at_once(out: Attacked, world: World) -> None:
     """Policy rule network: a tightened session keeps no connection that it would not be given
     now."""

@@ -330,6 +330,7 @@ async def test_refusals_cannot_carry_escape_sequences_or_forge_errors() -> None:
             assert all(c.isprintable() or c == "\n" for c in text)
 
 
+@pytest.mark.timed
 async def test_a_flood_on_one_link_leaves_the_loop_to_others() -> None:
     """Invariant 3: one session's flood does not stop the controller from serving another."""
     async with hostile_link() as (flooding, link), hostile_link() as (honest, other):

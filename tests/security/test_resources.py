@@ -54,6 +54,7 @@ def processes_of(uid: int) -> list[int]:
     return found
 
 
+@pytest.mark.timed
 async def test_a_fork_bomb_stops_at_the_limit_and_can_be_swept_away(
     victim: Attacked, neighbour: Attacked
 ) -> None:
@@ -309,6 +310,7 @@ async def test_locked_memory_is_bounded(sandbox: Attacked) -> None:
     assert number in (1, 11, 12)
 
 
+@pytest.mark.timed
 async def test_processors_are_shared_by_quota(victim: Attacked, neighbour: Attacked) -> None:
     """Policy rule limits.cpus: many spinning processes together get no more than the quota."""
 
@@ -369,6 +371,7 @@ async def test_huge_and_many_rich_outputs_are_cut(victim: Attacked) -> None:
     assert process.memory_info().rss - before < 96 * MIB
 
 
+@pytest.mark.timed
 async def test_nothing_outlives_its_session(opener: Opener, engine: docker.DockerClient) -> None:
     """Invariant 7: daemons that left their group, ignore signals and hide, end with the session."""
     async with opener() as attacked:

@@ -50,9 +50,7 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
 async def server(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Server]:
     async with serving(desk, monkeypatch) as running:
         yield running
-        for client in running.clients:
-            client.close()
-        await running.is_left_by_all()
+        await running.all_leave()
 
 
 @pytest.mark.parametrize(
@@ -179,6 +177,7 @@ async def test_a_length_that_is_only_announced_takes_no_memory(server: Server) -
     assert await client.close_code() in (1009, 0)
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize(
     "flood",
     [

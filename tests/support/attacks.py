@@ -23,6 +23,7 @@ import anyio
 import httpx2
 from mcp import Client, MCPError
 
+from .calls import greeting
 from .neighbour import PATIENCE_S, connected
 
 HOSTILE = "127.0.0.2"
@@ -355,16 +356,7 @@ async def results_of_empty_lists(attacker: Attacker) -> None:
 
 async def a_flood_of_greetings(attacker: Attacker) -> None:
     """MCP sessions by the thousand, none of which is ever used."""
-    hello = {
-        "jsonrpc": "2.0",
-        "id": 1,
-        "method": "initialize",
-        "params": {
-            "protocolVersion": "2025-11-25",
-            "capabilities": {},
-            "clientInfo": {"name": "flood", "version": "1"},
-        },
-    }
+    hello = greeting("2025-11-25")
     accept = {"Accept": "application/json, text/event-stream"}
     statuses: list[int] = []
 

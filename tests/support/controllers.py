@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -112,10 +112,3 @@ async def shell(session: Session, command: str) -> CommandResult:
 def text_of(result: ExecutionResult) -> str:
     """What a cell wrote."""
     return "".join(str(output.get("text", "")) for output in result.outputs)
-
-
-async def until(condition: Callable[[], Any], timeout_s: float = 20) -> None:
-    """Wait until a condition holds."""
-    with anyio.fail_after(timeout_s):
-        while not condition():
-            await anyio.sleep(0.02)

@@ -217,10 +217,3 @@ async def serving(
         await commands.attach(link)
         yield commands
         tasks.cancel_scope.cancel()
-
-
-async def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
-    """Poll until something holds; fails when it does not within the time."""
-    with anyio.fail_after(timeout_s):
-        while not condition():
-            await anyio.sleep(0.005)

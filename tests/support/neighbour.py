@@ -29,7 +29,7 @@ import httpx2
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
-from .served import Served, environment, serve
+from .served import Served, sandbox, serve
 
 ROOT = Path(__file__).parents[2]
 MIB = 1024 * 1024
@@ -179,23 +179,9 @@ class Controller:
 
     def token(self, principal: str, scopes: str = ALL_SCOPES) -> str:
         """A token of a principal's own, made as an operator does."""
-        words = (
-            "token",
-            "create",
-            "--principal",
-            principal,
-            "--scopes",
-            scopes,
-            "--policies",
-            "*",
-            "--json",
-        )
-        done = subprocess.run(
-            [sys.executable, "-m", "sandbox", *words],
-            env=environment(self.served.state),
-            capture_output=True,
-            check=True,
-        )
+        words = ("--principal", principal, "--scopes", scopes, "--policies", "*", "--json")
+        done = sandbox(self.served.state, "token", "create", *words)
+        assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)["token"]
 
     @asynccontextmanager

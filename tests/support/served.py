@@ -24,6 +24,7 @@ from mcp.client.streamable_http import streamable_http_client
 RUNTIME = os.environ.get("SANDBOX_TEST_RUNTIME", "runc")
 START_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 30
+COMMAND_TIMEOUT_S = 300
 STACK_BYTES = 1024 * 1024
 
 
@@ -63,6 +64,24 @@ class Served:
 def environment(state: Path, **more: str) -> dict[str, str]:
     """The environment of a controller that keeps its state in this folder."""
     return {**os.environ, "SANDBOX_STATE_DIR": str(state), "SANDBOX_RUNTIME": RUNTIME, **more}
+
+
+def sandbox(
+    state: Path, *words: str, given: str = "", **env: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command of ``sandbox`` on a state folder to its end, with what it reads given.
+
+    ``commandline.run`` does so within this process.
+    """
+    return subprocess.run(
+        [sys.executable, "-m", "sandbox", *words],
+        env=environment(state, **env),
+        input=given,
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_TIMEOUT_S,
+        check=False,
+    )
 
 
 @contextmanager

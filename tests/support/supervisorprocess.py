@@ -95,6 +95,7 @@ class Cells:
     """A kernel attached to: runs cells and sees everything that the log says."""
 
     def __init__(self, link: Link, kernel_id: str, after: int = 0) -> None:
+        self.kernel_id = kernel_id
         self.stream = link.open("kernel.attach", kernel_id=kernel_id, after=after)
         self.seq = after
         self.events: list[dict[str, Any]] = []

@@ -27,6 +27,7 @@ from sandbox.server.intake import Intake
 from sandbox.server.scopes import WEBSOCKET_SCOPES
 from sandbox.server.websockets import WebSocketRoute, WebSockets
 
+from .applications import listening
 from .wsclient import WsClient
 
 TOKEN = "0123456789abcdef0123"
@@ -109,6 +110,12 @@ class Server:
         self.clients.append(client)
         return client
 
+    async def all_leave(self) -> None:
+        """Close every client, and wait until the server has noticed."""
+        for client in self.clients:
+            client.close()
+        await self.is_left_by_all()
+
     async def is_left_by_all(self) -> None:
         """Wait until no connection is counted."""
         with anyio.fail_after(5):
@@ -138,11 +145,7 @@ async def serving(
         timeout_graceful_shutdown=1,
         **connections.options(),
     )
-    server = uvicorn.Server(config)
-    config.load()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server.lifespan = config.lifespan_class(config)
-        await server.startup([listener])
+    async with listening(config) as (server, listener):
         port = listener.getsockname()[1]
         running = Server(port, connections, verifier, server, listener, denied)
         try:
@@ -150,7 +153,6 @@ async def serving(
         finally:
             for client in running.clients:
                 client.close()
-            await server.shutdown([listener])
 
 
 async def nothing_else(*_: object) -> None:

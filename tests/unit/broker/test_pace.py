@@ -8,6 +8,7 @@ from sandbox.broker.pace import Pace
 pytestmark = pytest.mark.anyio
 
 
+@pytest.mark.timed
 async def test_a_burst_passes_at_once_and_what_follows_waits_its_turn() -> None:
     pace = Pace(per_s=20, burst=4)
     began = anyio.current_time()

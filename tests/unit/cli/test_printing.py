@@ -10,20 +10,10 @@ import pytest
 
 from sandbox.cli.printing import Printer
 from sandbox.errors import InvalidRequest
-from sandbox.kernels.models import ExecutionResult
+
+from ...support.results import result, stream
 
 PNG = base64.b64encode(b"\x89PNG").decode()
-
-
-def result(*outputs: dict[str, Any], **fields: Any) -> ExecutionResult:
-    known = {"status": "ok", "state": "kept", **fields}
-    return ExecutionResult(
-        execution_id="e", session_id="s", kernel_id="k", outputs=list(outputs), **known
-    )
-
-
-def stream(text: str, name: str = "stdout") -> dict[str, Any]:
-    return {"output_type": "stream", "name": name, "text": text}
 
 
 def display(**data: Any) -> dict[str, Any]:

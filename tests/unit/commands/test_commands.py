@@ -30,14 +30,8 @@ from sandbox.link.stream import Stream
 from sandbox.outputs.redaction import Redactor
 from sandbox.policy.models import Limits
 
-from ...support.machines import (
-    MemoryCommandJournal,
-    fake_machine,
-    host_machine,
-    scripted,
-    serving,
-    until,
-)
+from ...support.machines import MemoryCommandJournal, fake_machine, host_machine, scripted, serving
+from ...support.waiting import until
 
 pytestmark = pytest.mark.anyio
 

@@ -11,7 +11,7 @@ from sandbox.kernels.kernels import DEFAULT_KERNEL_ID, Kernels
 from sandbox.kernels.models import ExecutionResult
 from sandbox.policy.models import Limits
 
-from ...support.machines import until
+from ...support.waiting import until
 from .conftest import Bench
 
 pytestmark = pytest.mark.anyio
@@ -311,6 +311,7 @@ async def test_a_bad_request_is_refused_before_anything_runs(
         assert bench.supervisor.kernels == {}
 
 
+@pytest.mark.timed
 async def test_no_caller_can_exceed_the_time_of_the_policy(bench: Bench) -> None:
     async with bench.controller(Limits(execution_s=1)) as kernels:
         result = await run(kernels, "sleep(30)", timeout_s=1000)

@@ -21,7 +21,7 @@ from sandbox.kernels.messages import KernelMessage
 from sandbox.outputs.eventlog import Budget
 from sandbox.outputs.redaction import Redactor
 
-from ...support.machines import until
+from ...support.waiting import until
 from .conftest import Bench
 from .liars import Content, Liar, lied_to
 

@@ -15,7 +15,8 @@ from sandbox.link import wire
 from sandbox.outputs.collector import OutputCollector
 from sandbox.policy.models import Limits
 
-from ...support.machines import MemoryJournal, scripted, until
+from ...support.machines import MemoryJournal, scripted
+from ...support.waiting import until
 from .conftest import SESSION
 from .liars import Content, Liar, lied_to
 

@@ -13,7 +13,8 @@ from sandbox.kernels.kernels import Kernels
 from sandbox.kernels.models import ExecutionResult
 from sandbox.policy.models import Limits
 
-from ...support.machines import Machine, MemoryJournal, host_machine, until
+from ...support.machines import Machine, MemoryJournal, host_machine
+from ...support.waiting import until
 
 pytestmark = pytest.mark.anyio
 

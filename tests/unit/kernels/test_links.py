@@ -9,7 +9,7 @@ from sandbox.errors import LinkLost
 from sandbox.kernels.journaling import KEEP_INTERVAL_S
 from sandbox.kernels.kernels import Kernels
 
-from ...support.machines import until
+from ...support.waiting import until
 from .conftest import SESSION, Bench
 
 pytestmark = pytest.mark.anyio
@@ -195,6 +195,7 @@ async def test_a_kernel_restarted_behind_our_back_does_not_keep_a_cell_running(
     assert (result.status, result.state) == ("lost", "restarted")
 
 
+@pytest.mark.timed
 async def test_the_time_of_a_cell_runs_on_while_no_controller_lives(bench: Bench) -> None:
     async with bench.controller() as kernels:
         execution = await kernels.execute("print(1)\nsleep(30)", timeout_s=0.5)

@@ -57,6 +57,7 @@ async def test_short_work_adds_up_while_another_session_works() -> None:
     assert time.perf_counter() - began > 2 * TURN_S
 
 
+@pytest.mark.timed
 async def test_who_is_alone_does_not_wait_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Turn, "_latest", (None, -10.0))
     monkeypatch.setattr(Turn, "_before", -10.0)

@@ -95,6 +95,7 @@ def test_an_alias_bomb_is_refused_before_it_grows() -> None:
     assert "anchor" in refusal(bomb).reason
 
 
+@pytest.mark.timed
 def test_a_file_of_brackets_is_refused_at_once() -> None:
     started = time.monotonic()
     assert "nested" in refusal("a: " + "[" * 60_000).reason
@@ -135,6 +136,7 @@ def test_what_cannot_be_opened_is_a_policy_error(tmp_path: Path) -> None:
         read_document(tmp_path / "absent.yaml")
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("kind", ["fifo", "directory"])
 def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "p.yaml"

@@ -7,13 +7,7 @@ import pytest
 from sandbox.errors import NotFound, PolicyError, SandboxError
 from sandbox.policy import LivePolicies, load
 
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+from ...support.clock import Clock
 
 
 @pytest.fixture

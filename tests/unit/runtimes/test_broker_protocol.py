@@ -142,6 +142,7 @@ async def ask(tmp_path: Path, answer: bytes, *, timeout_s: float = 5) -> None:
             await over.wait()
 
 
+@pytest.mark.timed
 @pytest.mark.anyio
 async def test_a_silent_broker_is_given_up_in_time(tmp_path: Path) -> None:
     began = time.monotonic()

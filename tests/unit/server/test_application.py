@@ -17,6 +17,8 @@ from sandbox.server.localtoken import LocalToken
 from sandbox.sessions.manager import SessionManager
 from sandbox.testing import FakeEngine
 
+from ...support.applications import started
+
 pytestmark = pytest.mark.anyio
 
 TOKEN = "0123456789abcdef0123"
@@ -30,27 +32,10 @@ MODERN = {
 @asynccontextmanager
 async def running(app: ASGIApp) -> AsyncIterator[httpx.AsyncClient]:
     """A client of an application that has started."""
-    started, stop = anyio.Event(), anyio.Event()
-
-    async def lifespan() -> None:
-        async def receive() -> dict[str, str]:
-            if not started.is_set():
-                return {"type": "lifespan.startup"}
-            await stop.wait()
-            return {"type": "lifespan.shutdown"}
-
-        async def send(message: object) -> None:
-            started.set()
-
-        await app({"type": "lifespan", "asgi": {"version": "3.0"}}, receive, send)
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(lifespan)
-        await started.wait()
+    async with started(app):
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             yield client
-        stop.set()
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import resource
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -19,6 +18,8 @@ from starlette.types import Receive, Scope, Send
 
 from sandbox.server import connections
 from sandbox.server.connections import MAX_DESCRIPTORS, Connections
+
+from ...support import applications
 
 pytestmark = pytest.mark.anyio
 
@@ -59,11 +60,7 @@ async def listening(
         timeout_keep_alive=60,
         timeout_graceful_shutdown=1,
     )
-    server = uvicorn.Server(config)
-    config.load()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server.lifespan = config.lifespan_class(config)
-        await server.startup([listener])
+    async with applications.listening(config) as (_, listener):
         try:
             yield listener.getsockname()[1], kept, app
         finally:
@@ -71,7 +68,6 @@ async def listening(
             for caller in Caller.made:
                 caller.close()
             Caller.made.clear()
-            await server.shutdown([listener])
 
 
 class Caller:

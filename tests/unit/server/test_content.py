@@ -18,19 +18,10 @@ from sandbox.server.content import (
     shortened,
 )
 
+from ...support.results import result, stream
+
 PNG = base64.b64encode(b"\x89PNG\r\n" + bytes(60)).decode()
 MESSAGE_BYTES = 1024 * 1024
-
-
-def result(*outputs: dict[str, Any], **fields: Any) -> ExecutionResult:
-    known = {"status": "ok", "state": "kept", **fields}
-    return ExecutionResult(
-        execution_id="e", session_id="s", kernel_id="k", outputs=list(outputs), **known
-    )
-
-
-def stream(text: str, name: str = "stdout") -> dict[str, Any]:
-    return {"output_type": "stream", "name": name, "text": text}
 
 
 def display(**data: Any) -> dict[str, Any]:

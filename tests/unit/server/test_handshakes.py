@@ -18,6 +18,7 @@ from sandbox.server.handshakes import Handshakes
 from sandbox.server.scopes import SCOPES
 from sandbox.sessions.manager import SessionManager
 
+from ...support.calls import greeting
 from .test_application import running
 
 pytestmark = pytest.mark.anyio
@@ -26,16 +27,7 @@ HEADERS = {
     "Accept": "application/json, text/event-stream",
     "Content-Type": "application/json",
 }
-INITIALIZE = {
-    "jsonrpc": "2.0",
-    "id": 1,
-    "method": "initialize",
-    "params": {
-        "protocolVersion": "2025-06-18",
-        "capabilities": {},
-        "clientInfo": {"name": "test", "version": "1"},
-    },
-}
+INITIALIZE = greeting("2025-06-18")
 
 
 class Tokens:

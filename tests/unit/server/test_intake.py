@@ -166,6 +166,7 @@ async def test_a_body_that_stands_still_is_over(monkeypatch: pytest.MonkeyPatch)
     assert seen == ["http.disconnect"]
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("unit", [b'"a",', b'"\\', b'\\"', b"[", b'"', b"x", b'""'])
 async def test_counting_values_takes_time_in_proportion(unit: bytes) -> None:
     """Each is looked at once, also where a text never ends."""

@@ -22,6 +22,7 @@ from sandbox.server.tools.catalogue import all_tools
 from sandbox.sessions.manager import SessionManager
 from sandbox.testing import FakeEngine
 
+from ...support.applications import started
 from .conftest import words
 
 pytestmark = pytest.mark.anyio
@@ -80,25 +81,8 @@ async def front(desk: Desk, manager: SessionManager) -> AsyncIterator[Front]:
         security=TransportSecuritySettings(allowed_hosts=["test"], allowed_origins=[]),
         check=manager.runtime.engine,
     )
-    started, stop = anyio.Event(), anyio.Event()
-
-    async def lifespan() -> None:
-        async def receive() -> dict[str, str]:
-            if not started.is_set():
-                return {"type": "lifespan.startup"}
-            await stop.wait()
-            return {"type": "lifespan.shutdown"}
-
-        async def send(message: object) -> None:
-            started.set()
-
-        await app({"type": "lifespan", "asgi": {"version": "3.0"}}, receive, send)
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(lifespan)
-        await started.wait()
+    async with started(app):
         yield Front(app, grants)
-        stop.set()
 
 
 async def test_every_tool_needs_one_scope_that_exists(desk: Desk) -> None:

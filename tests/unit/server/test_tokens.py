@@ -11,20 +11,14 @@ import pytest
 from sandbox.errors import ConfigError, InvalidRequest, NotFound
 from sandbox.server.tokens import STORE_FILE, USED_EVERY_S, TokenStore
 
+from ...support.clock import Clock
+
 pytestmark = pytest.mark.anyio
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(1_000_000.0)
 
 
 @pytest.fixture

@@ -25,9 +25,7 @@ pytestmark = pytest.mark.anyio
 async def server(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Server]:
     async with serving(desk, monkeypatch) as running:
         yield running
-        for client in running.clients:
-            client.close()
-        await running.is_left_by_all()
+        await running.all_leave()
 
 
 async def test_a_program_shows_its_token_in_the_header(server: Server) -> None:
@@ -103,6 +101,7 @@ async def test_a_connection_counts_among_the_requests_of_its_principal(
         assert (await server.client(headers=HEADER)).answer.status == 429
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize(
     ("bounds", "is_talking"),
     [(WebSocketBounds(idle_s=0.2), False), (WebSocketBounds(total_s=0.4), True)],

@@ -80,10 +80,3 @@ async def run(session: Session, code: str) -> ExecutionResult:
         execution = await session.kernels.execute(code)
     with anyio.fail_after(10):
         return await execution.wait(None)
-
-
-async def until(condition: Callable[[], Any], timeout_s: float = 10) -> None:
-    """Wait until a condition holds."""
-    with anyio.fail_after(timeout_s):
-        while not condition():
-            await anyio.sleep(0.01)

@@ -26,7 +26,8 @@ from sandbox.sessions.manager import SessionManager
 from sandbox.sessions.models import Caller
 from sandbox.testing import FakeRuntime, pipe
 
-from .controllers import Controllers, run, until
+from ...support.waiting import until
+from .controllers import Controllers, run
 
 ALICE = Caller("alice")
 LABELS = "io.sandbox."
@@ -505,6 +506,7 @@ async def test_many_sessions_come_back_at_once(controllers: Controllers) -> None
     assert controllers.container_ids() == []
 
 
+@pytest.mark.timed
 async def test_a_supervisor_that_is_silent_delays_nobody_else_and_is_given_up(
     controllers: Controllers, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,8 @@ from sandbox.sessions.models import Caller
 from sandbox.sessions.session import Session
 from sandbox.testing import FakeEngine
 
-from .controllers import Controllers, run, until
+from ...support.waiting import until
+from .controllers import Controllers, run
 
 ALICE = Caller("alice")
 MALLORY = Caller("mallory")

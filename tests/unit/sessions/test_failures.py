@@ -18,7 +18,8 @@ from sandbox.sessions.models import Caller
 from sandbox.testing import FakeRuntime
 from sandbox.workspaces.store import WorkspaceStore
 
-from .controllers import Controllers, run, until
+from ...support.waiting import until
+from .controllers import Controllers, run
 
 ALICE = Caller("alice")
 BOB = Caller("bob")

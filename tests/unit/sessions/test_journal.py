@@ -350,6 +350,7 @@ def test_executions_of_a_forgotten_session_go_with_it(journal: Journal) -> None:
     assert journal.executions.result("s1", "e1") is None
 
 
+@pytest.mark.timed
 def test_a_write_takes_a_fraction_of_a_millisecond(journal: Journal) -> None:
     """A wide bound, ten times what is usual: it fails when a write waits for the disk."""
     open_session(journal)

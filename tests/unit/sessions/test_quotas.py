@@ -15,6 +15,7 @@ from sandbox.sessions.models import Caller
 from sandbox.sessions.quotas import Quotas
 from sandbox.sessions.usage import Usage
 
+from ...support.clock import Clock
 from .controllers import Controllers, run
 
 pytestmark = pytest.mark.anyio
@@ -23,17 +24,9 @@ ALICE, BOB = Caller("alice"), Caller("bob")
 NOON = 20_000 * 86_400 + 43_200.0
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = NOON
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(NOON)
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from sandbox.sessions.manager import SessionManager
 from sandbox.sessions.models import Caller
 from sandbox.testing import FakeEngine, FakeRuntime
 
-from .controllers import Controllers, until
+from ...support.waiting import until
+from .controllers import Controllers
 
 ALICE, BOB = Caller("alice"), Caller("bob")
 THREADS = 16
@@ -81,6 +82,7 @@ async def served_meanwhile(manager: SessionManager, slow: SlowRuntime) -> None:
         slow.go_on.set()
 
 
+@pytest.mark.timed
 async def test_many_openings_of_one_principal_hold_up_no_other_ones(
     manager: SessionManager, slow: SlowRuntime
 ) -> None:
@@ -93,6 +95,7 @@ async def test_many_openings_of_one_principal_hold_up_no_other_ones(
     assert len(manager.list(ALICE)) == MANY
 
 
+@pytest.mark.timed
 async def test_many_closings_of_one_principal_hold_up_no_openings_of_another(
     manager: SessionManager, slow: SlowRuntime
 ) -> None:

@@ -34,19 +34,6 @@ _ = os.wait()
 """Starts three: one as usual, one that hides, one that hides and has no parent either."""
 
 
-@pytest.fixture
-async def cells(link: Link) -> Cells:
-    """A new kernel, attached to."""
-    kernel_id = uuid.uuid4().hex
-    with anyio.fail_after(30):
-        await link.call("kernel.start", kernel_id=kernel_id, name="python3")
-        return Cells(link, kernel_id)
-
-
-def kernel_id(cells: Cells) -> str:
-    return str(cells.stream.request["kernel_id"])
-
-
 def runs(pid: int) -> bool:
     """Whether a process has not ended."""
     try:
@@ -82,7 +69,7 @@ async def test_what_a_kernel_has_started_ends_when_it_dies_by_itself(
         exited = await cells.event("exited")
         assert (exited["exit_code"], exited["killed_by_us"], exited["processes"]) == (3, False, 3)
         await gone(pids)
-        await link.call("kernel.restart", kernel_id=kernel_id(cells))
+        await link.call("kernel.restart", kernel_id=cells.kernel_id)
         assert await cells.run("print(1)") == "1\n"
 
 
@@ -93,7 +80,7 @@ async def test_what_a_kernel_has_started_ends_when_it_is_ended(
     with anyio.fail_after(30):
         await cells.run(SPIN)
         pids = await spinners(machine, 3)
-        await link.call(op, kernel_id=kernel_id(cells))
+        await link.call(op, kernel_id=cells.kernel_id)
         await gone(pids)
 
 
@@ -124,7 +111,7 @@ async def test_what_other_kernels_and_commands_have_started_goes_on(
         ]
         await cells.run(SPIN)
         ours = await spinners(machine, 3)
-        await link.call("kernel.stop", kernel_id=kernel_id(cells))
+        await link.call("kernel.stop", kernel_id=cells.kernel_id)
         await gone(ours)
         assert all(map(runs, theirs))
         await link.call("kernel.stop", kernel_id=other)
@@ -140,7 +127,7 @@ async def test_who_lowers_its_own_mark_ends_with_its_parents(cells: Cells, link:
     )
     with anyio.fail_after(30):
         pid = int(await cells.run(code))
-        await link.call("kernel.stop", kernel_id=kernel_id(cells))
+        await link.call("kernel.stop", kernel_id=cells.kernel_id)
         await gone([pid])
 
 
@@ -152,14 +139,14 @@ async def test_the_end_of_its_time_ends_what_a_cell_has_started_and_nothing_olde
         older = await spinners(machine, 3)
         msg_id = await cells.submit(f"{SPIN}\nimport time; time.sleep(1000)")
         newer = await spinners(machine, 3)
-        await link.call("kernel.interrupt", kernel_id=kernel_id(cells), expired=True)
+        await link.call("kernel.interrupt", kernel_id=cells.kernel_id, expired=True)
         await gone(newer)
         assert all(map(runs, older))
         assert (await cells.event("ended"))["processes"] == 3
         _, reply = await cells.outputs(msg_id)
         assert reply["ename"] == "KeyboardInterrupt"
         assert await cells.run("print(2)") == "2\n"
-        await link.call("kernel.stop", kernel_id=kernel_id(cells))
+        await link.call("kernel.stop", kernel_id=cells.kernel_id)
 
 
 async def test_code_gives_way_to_the_supervisor_and_leaves_it_room(

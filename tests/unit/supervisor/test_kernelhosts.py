@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import time
-import uuid
 
 import anyio
 import pytest
@@ -21,19 +20,6 @@ from sandbox.link.stream import Stream
 from ...support.supervisorprocess import Cells, SupervisorProcess
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def cells(link: Link) -> Cells:
-    """A new kernel, attached to."""
-    kernel_id = uuid.uuid4().hex
-    with anyio.fail_after(30):
-        await link.call("kernel.start", kernel_id=kernel_id, name="python3")
-        return Cells(link, kernel_id)
-
-
-def kernel_id(cells: Cells) -> str:
-    return str(cells.stream.request["kernel_id"])
 
 
 async def test_a_cell_runs_and_its_first_output_is_not_missed(link: Link) -> None:
@@ -148,7 +134,7 @@ async def test_an_interrupted_cell_keeps_its_kernel(cells: Cells, link: Link) ->
         msg_id = await cells.submit("print('on', flush=True)\nimport time; time.sleep(60)")
         while b'"on' not in b"".join((await cells.next())[1]):
             pass
-        await link.call("kernel.interrupt", kernel_id=kernel_id(cells))
+        await link.call("kernel.interrupt", kernel_id=cells.kernel_id)
         _, reply = await cells.outputs(msg_id)
         assert reply["ename"] == "KeyboardInterrupt"
         assert await cells.run("print(x + 1)") == "42\n"
@@ -160,7 +146,7 @@ async def test_a_restart_kills_at_once_and_forgets(cells: Cells, link: Link) -> 
         await cells.run("child = subprocess.Popen(['sleep', '1000'], start_new_session=True)")
         child = int(await cells.run("print(child.pid)"))
         await cells.submit("signal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: pass")
-        answer = await link.call("kernel.restart", kernel_id=kernel_id(cells))
+        answer = await link.call("kernel.restart", kernel_id=cells.kernel_id)
         assert answer["epoch"] == 2
         exited = await cells.event("exited")
         assert (exited["epoch"], exited["signal"], exited["killed_by_us"]) == (1, 9, True)
@@ -192,10 +178,10 @@ async def test_a_dead_kernel_is_reported_with_its_cause(
         [line] = [
             kernel
             for kernel in (await link.call("kernel.list"))["kernels"]
-            if kernel["kernel_id"] == kernel_id(cells)
+            if kernel["kernel_id"] == cells.kernel_id
         ]
         assert line["alive"] is False
-        await link.call("kernel.restart", kernel_id=kernel_id(cells))
+        await link.call("kernel.restart", kernel_id=cells.kernel_id)
         assert await cells.run("print('back')") == "back\n"
 
 
@@ -333,17 +319,17 @@ async def test_a_kernel_that_does_not_start_says_its_last_words(
 
 async def test_a_kernel_that_is_stopped_ends_its_streams(cells: Cells, link: Link) -> None:
     with anyio.fail_after(30):
-        await link.call("kernel.stop", kernel_id=kernel_id(cells))
+        await link.call("kernel.stop", kernel_id=cells.kernel_id)
         await cells.event("exited")
         assert await cells.stream.receive() is None
         with pytest.raises(NotFound):
-            await link.call("kernel.restart", kernel_id=kernel_id(cells))
+            await link.call("kernel.restart", kernel_id=cells.kernel_id)
 
 
 async def test_wrong_requests_are_refused(cells: Cells, link: Link) -> None:
     with anyio.fail_after(30):
         with pytest.raises(Conflict):
-            await link.call("kernel.start", kernel_id=kernel_id(cells), name="python3")
+            await link.call("kernel.start", kernel_id=cells.kernel_id, name="python3")
         with pytest.raises(NotFound):
             await link.call("kernel.start", kernel_id="new", name="cobol")
         with pytest.raises(NotFound):
@@ -351,7 +337,7 @@ async def test_wrong_requests_are_refused(cells: Cells, link: Link) -> None:
         for wrong in ("", "../x", "a b", "x" * 65, 5, None):
             with pytest.raises(InvalidRequest):
                 await link.call("kernel.start", kernel_id=wrong, name="python3")
-        stream = link.open("kernel.attach", kernel_id=kernel_id(cells), after=0)
+        stream = link.open("kernel.attach", kernel_id=cells.kernel_id, after=0)
         await stream.send(wire.pack_parts([b'{"channel":"heart"}', b""]), wire.KERNEL)
         with pytest.raises(InvalidRequest):
             await drain(stream)

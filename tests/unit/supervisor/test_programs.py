@@ -31,6 +31,7 @@ async def gone(pid: int) -> None:
         await asyncio.sleep(0.01)
 
 
+@pytest.mark.timed
 async def test_a_command_has_stdin_and_separate_outputs_and_an_exit_code(link: Link) -> None:
     with anyio.fail_after(10):
         command = "echo out; echo err >&2; cat; exit 3"
@@ -127,6 +128,7 @@ async def test_a_lost_link_kills_what_runs(machine: SupervisorProcess) -> None:
         await gone(int(pids.read_text()))
 
 
+@pytest.mark.timed
 async def test_the_end_does_not_wait_for_who_holds_the_output_open(
     link: Link, machine: SupervisorProcess
 ) -> None:

@@ -21,7 +21,8 @@ from sandbox.terminals.models import TerminalView
 from sandbox.terminals.readers import MAX_READERS, NEW_TEXT_BYTES, new_text
 from sandbox.terminals.terminals import Terminals
 
-from ...support.machines import Machine, fake_machine, host_machine, until
+from ...support.machines import Machine, fake_machine, host_machine
+from ...support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -73,6 +74,7 @@ async def test_what_is_typed_is_shown_and_new_only_once(terminals: Terminals) ->
     assert third.screen == second.screen
 
 
+@pytest.mark.timed
 async def test_reading_without_waiting_answers_at_once(terminals: Terminals) -> None:
     terminal_id = (await terminals.open()).terminal_id
     await terminals.read(terminal_id, 1)
@@ -81,6 +83,7 @@ async def test_reading_without_waiting_answers_at_once(terminals: Terminals) -> 
         assert (await terminals.read(terminal_id)).new_text == ""
 
 
+@pytest.mark.timed
 async def test_reading_waits_no_longer_than_asked(terminals: Terminals) -> None:
     terminal_id = (await terminals.open()).terminal_id
     await terminals.read(terminal_id, 1)
