@@ -459,13 +459,13 @@ def test_one_large_update_is_looked_at_once_however_often_it_is_shown() -> None:
 
 
 def test_json_takes_no_more_memory_than_it_counts() -> None:
-    text = json.dumps([[]] * 20_000)
+    text = json.dumps([[]] * 5_000)
     collectors: list[OutputCollector] = []
     tracemalloc.start()
     before, _ = tracemalloc.get_traced_memory()
     for _ in range(5):
         display = ("display_data", shown({"application/json": json.loads(text)}))
-        collectors.append(collected(display, limit=1 << 17))
+        collectors.append(collected(display, limit=1 << 15))
         collectors[-1].outputs()
         del display
     after, _ = tracemalloc.get_traced_memory()
