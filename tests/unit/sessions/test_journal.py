@@ -434,7 +434,7 @@ def test_no_step_of_forgetting_holds_the_loop_however_long_the_journal_is(
     longest = max(longest, prune(journal, now=201.0 + KEEP_ENDED_S))
     assert left == 15_000
     assert journal._db.read("SELECT count(*) FROM executions")[0][0] == 0
-    assert longest < 0.1
+    assert longest < 0.05
 
 
 @pytest.mark.parametrize("version", range(1, len(SCHEMA)))
