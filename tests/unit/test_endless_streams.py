@@ -115,8 +115,9 @@ PIECES = {
 @pytest.mark.parametrize("piece", PIECES)
 @pytest.mark.parametrize("client", CLIENTS)
 async def test_a_stream_that_never_ends_costs_no_memory(
-    client: Callable[[Link], Awaitable[None]], piece: str
+    client: Callable[[Link], Awaitable[None]], piece: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("sandbox.commands.commands.STOP_GRACE_S", 0.1)
     tag, data = PIECES[piece]
     start = {"offset": 0}
     heads = {"file.read": STAT, "terminal.attach": start, "command.attach": start}

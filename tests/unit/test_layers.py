@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Iterator
+from functools import cache
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -88,16 +90,31 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+def room(name: str) -> str:
+    return ".".join(name.split(".")[:2])
+
+
 MODULES = {
     module_name(path): path
     for path in sorted(PACKAGE.rglob("*.py"))
     if "_data" not in path.relative_to(PACKAGE).parts
 }
+ROOMS = {own: list(names) for own, names in groupby(sorted(MODULES, key=room), key=room)}
 
 
-def imports(name: str) -> Iterator[str]:
+@cache
+def parsed(name: str) -> ast.Module:
+    return ast.parse(MODULES[name].read_text())
+
+
+@cache
+def imports(name: str) -> frozenset[str]:
     """The modules that one imports, wherever in it; ``from a import b`` is a.b when that is one."""
-    for node in ast.walk(ast.parse(MODULES[name].read_text())):
+    return frozenset(imported(name))
+
+
+def imported(name: str) -> Iterator[str]:
+    for node in ast.walk(parsed(name)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -124,14 +141,13 @@ def is_inside(name: str) -> bool:
     return within(name, ("sandbox.supervisor", *INSIDE))
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_a_module_imports_only_what_is_on_its_layer_or_below(name: str) -> None:
+def check_layers(name: str) -> None:
     if within(name, ("sandbox.supervisor",)):
         allowed = ("sandbox.supervisor", *INSIDE)
         strangers = {
             each for each in imports(name) if within(each, ("sandbox",)) and each != "sandbox"
         }
-        assert [each for each in sorted(strangers) if not within(each, allowed)] == []
+        assert [each for each in sorted(strangers) if not within(each, allowed)] == [], name
         return
     own = layer(name)
     first = name.split(".")[1] if "." in name else ""
@@ -149,9 +165,15 @@ def test_a_module_imports_only_what_is_on_its_layer_or_below(name: str) -> None:
             assert first == second, f"{name} and {other} shall not know each other"
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_a_foreign_package_is_imported_only_where_it_belongs(name: str) -> None:
-    for other in imports(name):
+@pytest.mark.parametrize("names", ROOMS.values(), ids=ROOMS)
+def test_a_module_imports_only_what_is_on_its_layer_or_below(names: list[str]) -> None:
+    for name in names:
+        check_layers(name)
+
+
+@pytest.mark.parametrize("names", ROOMS.values(), ids=ROOMS)
+def test_a_foreign_package_is_imported_only_where_it_belongs(names: list[str]) -> None:
+    for name, other in ((each, other) for each in names for other in imports(each)):
         package = other.partition(".")[0]
         if package in FOREIGN:
             assert within(name, FOREIGN[package]), f"{name} imports {package}"
@@ -199,7 +221,7 @@ def test_no_modules_import_each_other_in_a_circle_not_even_for_their_types() -> 
 
 def private_names(name: str) -> Iterator[str]:
     """The names with an underscore that a module takes from another of ours, as ``module.name``."""
-    tree = ast.parse(MODULES[name].read_text())
+    tree = parsed(name)
     taken: dict[str, str] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and within(node.module or "", ("sandbox",)):
@@ -214,13 +236,11 @@ def private_names(name: str) -> Iterator[str]:
             yield each
 
 
-def room(name: str) -> str:
-    return ".".join(name.split(".")[:2])
-
-
-@pytest.mark.parametrize("name", MODULES)
-def test_no_room_takes_a_private_name_of_another(name: str) -> None:
-    taken = [each for each in private_names(name) if room(each) != room(name)]
+@pytest.mark.parametrize("own", ROOMS)
+def test_no_room_takes_a_private_name_of_another(own: str) -> None:
+    taken = [
+        (name, each) for name in ROOMS[own] for each in private_names(name) if room(each) != own
+    ]
     assert taken == []
 
 
@@ -245,13 +265,13 @@ def loop_names(tree: ast.Module) -> dict[str, str]:
     return {name: package for name, package in names.items() if package in ("asyncio", "anyio")}
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if not within(name, UNMENDED)])
-def test_no_class_waits_in_two_ways(name: str) -> None:
+@pytest.mark.parametrize("names", ROOMS.values(), ids=ROOMS)
+def test_no_class_waits_in_two_ways(names: list[str]) -> None:
     """asyncio and anyio cancel differently; within one class a reader has to know one of them."""
-    tree = ast.parse(MODULES[name].read_text())
-    names = loop_names(tree)
-    classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
-    assert [each.name for each in classes if len(loops(each, names)) > 1] == []
+    for name in (each for each in names if not within(each, UNMENDED)):
+        loops_of = loop_names(parsed(name))
+        classes = [node for node in ast.walk(parsed(name)) if isinstance(node, ast.ClassDef)]
+        assert [each.name for each in classes if len(loops(each, loops_of)) > 1] == [], name
 
 
 def test_a_class_that_waits_in_two_ways_is_found() -> None:

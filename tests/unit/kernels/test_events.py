@@ -33,6 +33,12 @@ TWENTY = "\n".join(f"print('line', {n})\nsleep(0.01)" for n in range(20))
 MIB = 1024 * 1024
 
 
+@pytest.fixture
+def kept_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Progress is kept every fifth of a second."""
+    monkeypatch.setattr("sandbox.kernels.journaling.KEEP_INTERVAL_S", 0.2)
+
+
 async def read_all(execution: Execution, pause_s: float = 0) -> tuple[list[LoggedMessage], int]:
     """Everything that belongs to an execution, and how much was missed."""
     found: list[LoggedMessage] = []
@@ -326,11 +332,12 @@ def test_buffers_keep_their_length_without_a_secret() -> None:
 # --- over controllers
 
 
+@pytest.mark.usefixtures("kept_often")
 async def test_a_reader_goes_on_with_the_next_controller(bench: Bench) -> None:
     """Its position is the supervisor's number; what only the journal has, it is told to have
     missed."""
     async with bench.controller() as kernels:
-        execution = await kernels.execute(TWENTY + "\nsleep(1.5)\nprint('end')")
+        execution = await kernels.execute(TWENTY + "\nsleep(0.6)\nprint('end')")
         seen: list[LoggedMessage] = []
         async for got in execution.follow():
             seen += got.entries
@@ -353,6 +360,7 @@ async def test_a_reader_goes_on_with_the_next_controller(bench: Bench) -> None:
     assert text_of(rest).endswith("end\n")
 
 
+@pytest.mark.usefixtures("kept_often")
 async def test_what_the_journal_has_not_taken_is_not_acknowledged(bench: Bench) -> None:
     """A journal that fails holds no reader up, and the supervisor keeps what it has not taken."""
     async with bench.controller() as kernels:
@@ -362,7 +370,7 @@ async def test_what_the_journal_has_not_taken_is_not_acknowledged(bench: Bench) 
         bench.journal.is_full = True
         execution = await kernels.execute(TWENTY)
         messages, _ = await read_all(execution)
-        await anyio.sleep(1.5)
+        await anyio.sleep(0.5)
         held = kernel.info()["first_seq"]
         bench.journal.is_full = False
         await until(lambda: kernel.info()["first_seq"] > messages[-1].seq)

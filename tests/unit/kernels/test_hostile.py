@@ -373,7 +373,7 @@ async def test_a_message_that_cannot_be_read_in_time_is_lost_output_of_its_cell(
 
 async def test_a_reply_full_of_values_is_not_kept() -> None:
     def fills(liar: Liar, _kind: str, msg_id: str, _content: Content) -> None:
-        liar.end(msg_id, more=[[] for _ in range(100_000)])
+        liar.end(msg_id, more=[[] for _ in range(30_000)])
 
     async with lied_to(fills) as (kernels, _):
         kept = []
@@ -385,4 +385,4 @@ async def test_a_reply_full_of_values_is_not_kept() -> None:
         after, _ = tracemalloc.get_traced_memory()
         tracemalloc.stop()
 
-    assert after - before < 10_000_000
+    assert after - before < 3_000_000

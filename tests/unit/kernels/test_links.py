@@ -6,7 +6,6 @@ import anyio
 import pytest
 
 from sandbox.errors import LinkLost
-from sandbox.kernels.journaling import KEEP_INTERVAL_S
 from sandbox.kernels.kernels import Kernels
 
 from ...support.waiting import until
@@ -103,20 +102,23 @@ async def test_the_next_controller_carries_a_running_cell_on(bench: Bench) -> No
     assert after.outputs[0]["text"] == "41\n"
 
 
-async def test_snapshots_and_the_log_meet_without_a_seam(bench: Bench) -> None:
+async def test_snapshots_and_the_log_meet_without_a_seam(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Killed again and again, some time after a snapshot was kept and its messages forgotten."""
-    lines = [f"print({n})\nsleep(0.02)" for n in range(150)]
+    monkeypatch.setattr("sandbox.kernels.journaling.KEEP_INTERVAL_S", 0.2)
+    lines = [f"print({n})\nsleep(0.02)" for n in range(75)]
     async with bench.controller() as kernels:
         execution_id = await started(kernels, "\n".join(lines))
         await until(lambda: bool(bench.journal.progressed))
-    for pause_s in (0.1, KEEP_INTERVAL_S + 0.1, 0.3):
+    for pause_s in (0.1, 0.3, 0.2):
         async with bench.controller() as kernels:
             await anyio.sleep(pause_s)
     async with bench.controller() as kernels:
         result = await kernels.execution(execution_id).wait(20)
 
     assert result.status == "ok"
-    assert result.outputs[0]["text"] == "".join(f"{n}\n" for n in range(150))
+    assert result.outputs[0]["text"] == "".join(f"{n}\n" for n in range(75))
 
 
 async def test_an_end_that_nobody_saw_is_found_by_the_next_controller(bench: Bench) -> None:

@@ -299,7 +299,7 @@ def test_an_error_is_kept_when_a_flood_came_before() -> None:
     }
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(TYPES, CONTENTS), max_size=12))
 def test_no_content_whatever_does_harm(messages: list[tuple[str, dict[str, Any]]]) -> None:
     collector = OutputCollector(4096)
@@ -459,13 +459,13 @@ def test_one_large_update_is_looked_at_once_however_often_it_is_shown() -> None:
 
 
 def test_json_takes_no_more_memory_than_it_counts() -> None:
-    text = json.dumps([[]] * 200_000)
+    text = json.dumps([[]] * 5_000)
     collectors: list[OutputCollector] = []
     tracemalloc.start()
     before, _ = tracemalloc.get_traced_memory()
     for _ in range(5):
         display = ("display_data", shown({"application/json": json.loads(text)}))
-        collectors.append(collected(display, limit=1 << 20))
+        collectors.append(collected(display, limit=1 << 15))
         collectors[-1].outputs()
         del display
     after, _ = tracemalloc.get_traced_memory()
@@ -476,10 +476,10 @@ def test_json_takes_no_more_memory_than_it_counts() -> None:
 
 
 def test_many_small_outputs_count_what_they_take() -> None:
-    collector = OutputCollector(1 << 20)
+    collector = OutputCollector(1 << 18)
     tracemalloc.start()
     before, _ = tracemalloc.get_traced_memory()
-    for n in range(40_000):
+    for n in range(10_000):
         collector.add("stream", stream("x", ("stdout", "stderr")[n % 2]))
     collector.outputs()
     after, _ = tracemalloc.get_traced_memory()

@@ -14,6 +14,7 @@ from mcp import Client
 
 from sandbox import resources
 from sandbox.files.files import MAX_EDIT_BYTES
+from sandbox.kernels.kernels import Kernels
 from sandbox.policy import load
 from sandbox.server.arguments import MAX_CODE, MAX_CONTENT
 from sandbox.server.desk import Desk
@@ -307,8 +308,9 @@ async def test_a_time_out_says_so_and_what_state_is_left(client: Client) -> None
 
 
 async def test_a_time_out_that_an_interrupt_does_not_end_says_that_the_state_is_gone(
-    client: Client,
+    client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(Kernels.__init__.__kwdefaults__, "grace_s", 0.2)
     with anyio.fail_after(30):
         result = await client.call_tool("execute_code", {"code": "hang()", "timeout": 0.3})
     assert result.structured_content["status"] == "timeout"

@@ -79,6 +79,11 @@ async def test_a_connection_that_is_given_up_is_closed(machine: SupervisorProces
 
 async def test_without_a_link_a_connection_ends_within_a_bound(machine: SupervisorProcess) -> None:
     async with asyncio.timeout(20):
-        reader, writer = await asyncio.open_connection("127.0.0.1", machine.egress_port)
+        while True:
+            try:
+                reader, writer = await asyncio.open_connection("127.0.0.1", machine.egress_port)
+                break
+            except ConnectionRefusedError:  # it is still starting
+                await asyncio.sleep(0.01)
         assert await reader.read() == b""
         writer.close()
