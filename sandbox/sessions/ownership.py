@@ -220,7 +220,7 @@ class Ownership:
         return await self._result(
             caller,
             f"command {printable(command_id, 80)!r}",
-            lambda session: session.processes.command(command_id),
+            lambda session: session.commands.command(command_id),
             self._journal.session(caller.principal, table.session_of(command_id)),
             lambda session_id: table.result(session_id, command_id),
         )

@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 class Session:
     """One caller's sandbox and all in it.
 
-    Made by the manager only. Use ``kernels``, ``processes``, ``terminals`` and ``files`` inside
+    Made by the manager only. Use ``kernels``, ``commands``, ``terminals`` and ``files`` inside
     ``async with session.use():``.
 
     Args:
@@ -97,7 +97,7 @@ class Session:
         self.approvals = self._parts.approvals
         self.network = self._parts.network
         self.kernels = self._parts.kernels
-        self.processes = self._parts.processes
+        self.commands = self._parts.commands
         self.terminals = self._parts.terminals
         self.files = self._parts.files
         self._services = services
@@ -370,7 +370,7 @@ class Session:
             with self._step("its kernels"):
                 await self.kernels.aclose(lost=f"The session is {ending}: {reason}.")
             with self._step("its commands"):
-                self.processes.lose(f"The session is {ending}: {reason}.")
+                self.commands.lose(f"The session is {ending}: {reason}.")
             with self._step("its processor time"), anyio.move_on_after(METER_TIMEOUT_S):
                 await self.meter()
             with self._step("its quotas"):

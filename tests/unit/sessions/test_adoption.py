@@ -135,9 +135,9 @@ async def test_commands_go_on_from_one_controller_to_the_next(controllers: Contr
     async with controllers.running(keep=True) as first:
         session = await first.get(ALICE)
         async with session.use():
-            running = session.processes.start(CommandRequest("say on sleep 0.6"))
-            endless = session.processes.start(CommandRequest("sleep 600"))
-            done = await session.processes.run("echo done")
+            running = session.commands.start(CommandRequest("say on sleep 0.6"))
+            endless = session.commands.start(CommandRequest("sleep 600"))
+            done = await session.commands.run("echo done")
             await until(lambda: running.position)
     async with controllers.running(keep=True) as second:
         found = await second.command(ALICE, running.command_id)
@@ -163,7 +163,7 @@ async def test_commands_of_a_container_that_is_gone_are_lost(controllers: Contro
     async with controllers.running(keep=True) as first:
         session = await first.get(ALICE)
         async with session.use():
-            running = session.processes.start(CommandRequest("sleep 600"))
+            running = session.commands.start(CommandRequest("sleep 600"))
             await until(lambda: running.is_started)
     controllers.engine.containers.clear()
     async with controllers.running(keep=True) as second:

@@ -145,7 +145,7 @@ async def test_of_a_hundred_cells_and_commands_at_once_as_many_run_as_may(
         async def command() -> None:
             try:
                 async with session.use():
-                    await session.processes.run("true")
+                    await session.commands.run("true")
                 ended.append("ran")
             except QuotaExceeded as exc:
                 # As many may also run at once as the policy says.
@@ -199,7 +199,7 @@ async def test_without_processor_time_nothing_new_runs_and_what_there_is_stays(
                 await anyio.sleep(0.05)
         assert "variables and files are kept" in told
         for refused in (
-            session.processes.run("true"),
+            session.commands.run("true"),
             session.terminals.open(),
             session.terminals.write(terminal.terminal_id, "ls"),
             manager.open(ALICE, reuse=False),
