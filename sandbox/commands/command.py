@@ -26,12 +26,8 @@ class Command:
     """A command that runs or has ended. Made by :class:`sandbox.commands.commands.Commands`.
 
     Args:
-        record: What the journal knows of it.
         request: What is to be run; None for what an earlier controller has started.
         limit_bytes: What is kept of both outputs together for whoever comes late.
-        denials: What the session's network policy refuses; those from now to its end are its own.
-        redactor: Knows the session's secrets.
-        overruns: Counts what is set aside because working on it takes too long.
     """
 
     def __init__(

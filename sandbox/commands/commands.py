@@ -54,13 +54,7 @@ class Commands:
     """The commands of one session; :meth:`serve` must be running.
 
     Args:
-        session_id: The session's.
-        limits: The policy's; how many may run at once, how long, and how much output is kept.
-        journal: Where commands outlive the controller.
-        denials: What the session's network policy refuses.
         admit: Called before a command is run; raises when its caller has run enough.
-        redactor: Knows the session's secrets, which no output shows.
-        overruns: Counts what is set aside because working on it takes too long.
     """
 
     def __init__(
@@ -124,11 +118,7 @@ class Commands:
             self._tasks.start_soon(self._forget, link, *over)
 
     def lose(self, reason: str) -> None:
-        """End all that has not ended: the sandbox is gone, or is about to be.
-
-        Args:
-            reason: Why, in words.
-        """
+        """End all that has not ended: the sandbox is gone, or is about to be."""
         for command in tuple(self._commands.values()):
             if not command.is_over:
                 command.end("lost", reason)
@@ -208,10 +198,7 @@ class Commands:
         """Run a command to its end, and tell how that was; whoever cancels this stops it.
 
         Args:
-            command: As in :class:`CommandRequest`.
-            timeout_s: As there.
             output_limit_bytes: What is shown of its output; the policy's limit when None.
-            fields: The others of the request.
 
         Raises:
             SandboxError: It could not be started.

@@ -27,9 +27,7 @@ class Connection:
     """The link to one container, made again whenever it is lost.
 
     Args:
-        connect: Makes the byte stream to the container's supervisor.
         attach: Called with each new link before it counts as up; an error it raises ends the link.
-        on_open: Serves the streams that the supervisor opens.
         is_new: Whether the container is new: then a first link that fails is not tried again.
     """
 
@@ -58,14 +56,7 @@ class Connection:
         return self._link is not None and not self._link.is_closed and not self._over
 
     async def settled(self, timeout_s: float) -> bool:
-        """Wait while a lost link is being made again.
-
-        Args:
-            timeout_s: How long.
-
-        Returns:
-            Whether it is settled: the link is up, or it is over with it.
-        """
+        """Wait while a lost link is being made again; whether it is up, or over with it."""
         with anyio.move_on_after(timeout_s) as scope:
             if self._link is not None and self._link.is_closed:
                 await self._down.wait()

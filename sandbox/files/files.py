@@ -84,12 +84,11 @@ class Reading:
 class Files:
     """The files of one session.
 
+    No name, target or change shows a secret: a name that holds one is told as something else, and
+    opens nothing.
+
     Every method raises :class:`FileError` with the reason when the file system refuses, and
     ``LinkLost`` when the link ends.
-
-    Args:
-        redactor: Knows the session's secrets, which no name, target or change shows. A name that
-            holds one is told as something else, and opens nothing.
     """
 
     def __init__(self, limits: Limits, redactor: Redactor | None = None) -> None:
@@ -112,8 +111,7 @@ class Files:
     ) -> FileList:
         """List a directory and what is below it, ``max_depth`` levels in all, sorted by path.
 
-        Args:
-            pattern: What names must match, with ``*``, ``?`` and ``[…]``; everything when empty.
+        Names must match the pattern, with ``*``, ``?`` and ``[…]``; all do when it is empty.
         """
         if not 1 <= limit <= MAX_ENTRIES or not 0 <= start_index < 2**31:
             raise InvalidRequest(f"A page has 1 to {MAX_ENTRIES} entries and starts at 0 or later.")
@@ -132,12 +130,8 @@ class Files:
         return _parse(FileStat, await self._call("file.stat", path=_checked(path)))
 
     async def open_read(self, path: str, offset: int = 0, length: int | None = None) -> Reading:
-        """Open a file for reading, to be used with ``async with``.
-
-        Args:
-            offset: Where to begin, in bytes.
-            length: How many bytes at most; to the end when None.
-        """
+        """Open a file for reading, to be used with ``async with``: from an offset, so many bytes or
+        to its end."""
         stream = self._open("file.read", path=_checked(path), **_range(offset, length))
         return Reading(stream, self._redactor, length)
 

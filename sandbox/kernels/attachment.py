@@ -29,10 +29,6 @@ class Attachment:
     and is acknowledged at once, so that no controller after this one meets it again.
 
     Args:
-        kernel_id: Whose.
-        link: The link for calls.
-        events: Gets every message.
-        overruns: Counts what is set aside.
         take: Called with each message, in order, once it is in ``events``.
         keep: Called when much has come, or when something was set aside; it must acknowledge.
     """
@@ -68,12 +64,7 @@ class Attachment:
         return self.link.turn
 
     async def pump(self, link: Link, attached: Callable[[], Awaitable[None]]) -> None:
-        """Read over a link until that ends.
-
-        Args:
-            link: The link.
-            attached: Called once requests can be sent.
-        """
+        """Read over a link until that ends; ``attached`` is called once requests can be sent."""
         stream: Stream | None = None
         try:
             stream = link.open("kernel.attach", kernel_id=self._kernel_id, after=self._events.end)

@@ -80,13 +80,7 @@ class _Held:
 
 
 class KernelEvents:
-    """The log of one kernel.
-
-    Args:
-        redactor: Knows the session's secrets.
-        budget: What the session's kernels may keep together.
-        start: The number of the last message before the log.
-    """
+    """The log of one kernel, after its message ``start``; the budget is all its session's kernels'."""
 
     def __init__(self, redactor: Redactor, budget: Budget, start: int = 0) -> None:
         self._redactor = redactor

@@ -40,15 +40,7 @@ Cancel = Callable[["Execution"], Awaitable[None]]
 
 
 class Execution:
-    """A cell that waits, runs or has ended. Made by :meth:`sandbox.kernels.Kernels.execute`.
-
-    Args:
-        record: What is known of it.
-        output_bytes: What is kept of its output.
-        cancel: Called to cancel it.
-        denials: What the session's network policy refuses; those from its start to its end are
-            its own.
-    """
+    """A cell that waits, runs or has ended. Made by :meth:`sandbox.kernels.Kernels.execute`."""
 
     def __init__(
         self,
@@ -170,13 +162,10 @@ class Execution:
         return Read(tuple(filter(self._owns, got.entries)), got.position, got.missed)
 
     async def follow(self, position: int = 0) -> AsyncGenerator[Read[LoggedMessage]]:
-        """The kernel's messages that belong to it, as they come, until it has ended.
+        """The kernel's messages that belong to it after one, as they come, until it has ended.
 
         Any number of readers may follow it at once. One that comes too late, or is too slow, is
         told how many messages of the kernel it missed; where the kernel is gone, there are none.
-
-        Args:
-            position: The number of the last message that the reader knows; 0 for all.
         """
         while self._started is None and self._result is None:
             await self._changed.wait()

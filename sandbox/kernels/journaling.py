@@ -24,11 +24,6 @@ class ProgressWriter:
 
     Only what the journal has is acknowledged, so that whoever carries on after this controller
     finds every message either in a snapshot or in the supervisor's log, and never in both.
-
-    Args:
-        journal: Where to write.
-        events: The kernel's log.
-        overruns: Counts what is set aside because writing it takes too long.
     """
 
     def __init__(self, journal: ExecutionJournal, events: KernelEvents, overruns: Overruns) -> None:
@@ -54,13 +49,9 @@ class ProgressWriter:
         return all([self._write(execution) for execution in tuple(self._changed.values())])
 
     async def keep_and_acknowledge(self, attachment: Attachment, *, force: bool = False) -> None:
-        """Write what is new, then let the supervisor forget it.
-
-        Args:
-            attachment: Of the kernel.
-            force: Whether to do so even in a state that a snapshot does not hold wholly, such as
-                after a ``clear_output`` that waits for the next output.
-        """
+        """Write what is new, then let the supervisor forget it; with ``force`` even in a state that
+        a snapshot does not hold wholly, such as after a ``clear_output`` that waits for the next
+        output."""
         changed = tuple(self._changed.values())
         if not force and not all(e.is_settled or e.is_over for e in changed):
             return

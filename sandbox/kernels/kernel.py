@@ -43,10 +43,6 @@ class Kernel:
     """A kernel of a session; :meth:`run` must be running.
 
     Args:
-        kernel_id: Its id.
-        name: Of its kernelspec.
-        around: What it shares with the others.
-        link: The link in use.
         epoch: Of a kernel that runs already; 0 for one that is to be started.
         last_seq: The number of the last message of a kernel that runs already which an earlier
             controller has put into the journal.

@@ -62,16 +62,9 @@ class Kernels:
     """The kernels of one session and what they execute; :meth:`run` must be running.
 
     Args:
-        session_id: The session's.
-        limits: The policy's.
-        journal: Where executions outlive the controller.
-        denials: What the session's network policy refuses, for the results of executions.
         admit: Called before a cell is queued; raises when its caller has run enough.
-        redactor: Knows the session's secrets, which no output shows.
-        overruns: Counts what is set aside because working on it takes too long.
         oom_probe: Asked when a kernel dies for no stated reason: whether the container ran out of
             memory, None when that is not known.
-        grace_s: How long a cell may take to heed an interrupt before its kernel is restarted.
     """
 
     def __init__(
@@ -227,7 +220,6 @@ class Kernels:
 
         Args:
             timeout_s: How long it may run, in seconds; the policy's limit when None, never more.
-            execution_id: Its id; a new one when None.
 
         Raises:
             InvalidRequest: The code is too long or not a text.

@@ -78,7 +78,6 @@ class OutputCollector:
     """Collects the outputs of one execution.
 
     Args:
-        limit_bytes: The budget for text, in bytes of UTF-8.
         image_limit_bytes: The budget for images, in bytes of base64; ``IMAGE_FACTOR`` times the
             other when None.
     """
@@ -148,14 +147,8 @@ class OutputCollector:
     # --- what comes
 
     def add(self, msg_type: str, content: Mapping[str, Any]) -> bool:
-        """Take the content of an iopub message.
-
-        Args:
-            msg_type: The message's type; one that is no output is ignored.
-
-        Returns:
-            Whether the outputs have changed.
-        """
+        """Take the content of an iopub message, unless that is no output; whether the outputs have
+        changed."""
         take = _TAKERS.get(msg_type)
         if take is None:
             return False

@@ -91,11 +91,8 @@ class EventLog(Generic[Entry]):
 
     @classmethod
     def bytes_log(cls, max_bytes: int, *, start: int = 0, piece_bytes: int = 0) -> EventLog[bytes]:
-        """A log of bytes, in which a position is an offset.
-
-        Args:
-            piece_bytes: Shorter pieces are joined up to this length, which is far below the bound.
-        """
+        """A log of bytes, in which a position is an offset; pieces are joined up to
+        ``piece_bytes``, which is far below the bound."""
 
         def join(last: bytes, data: bytes) -> bytes | None:
             return last + data if len(last) + len(data) <= piece_bytes else None
@@ -128,7 +125,6 @@ class EventLog(Generic[Entry]):
         """Add an entry at the end, and forget the oldest ones for it if need be.
 
         Args:
-            entry: What is added.
             end: The position behind it, where entries are numbered elsewhere and numbers may be
                 left out; it takes those before it, too.
         """
@@ -172,12 +168,8 @@ class EventLog(Generic[Entry]):
         self._news = asyncio.Event()
 
     def read(self, position: int, max_entries: int = READ_ENTRIES) -> Read[Entry]:
-        """What there is from a position on; nothing is waited for.
-
-        Args:
-            position: From where; one that never was counts as the nearest that was.
-            max_entries: How much at once.
-        """
+        """What there is from a position on, or from the nearest that ever was; nothing is waited
+        for."""
         position = max(0, min(position, self._end))
         start = max(position, self._first)
         found: list[Entry] = []

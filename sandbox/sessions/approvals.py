@@ -70,15 +70,7 @@ class _Nobody:
 
 
 class Approvals:
-    """What one session asks; an ``Approver`` for its gateway.
-
-    Args:
-        session_id: The session's id.
-        principal: Whose it is.
-        policy: Its policy.
-        audit: Where questions and answers are put on record.
-        redactor: Knows the session's secrets, which neither a question nor a record shows.
-    """
+    """What one session asks; an ``Approver`` for its gateway. No question or record shows a secret."""
 
     def __init__(
         self,
@@ -117,12 +109,8 @@ class Approvals:
                 scope.cancel()
 
     async def agree(self, tool: str, told: str, asker: Asker) -> None:
-        """Have a person agree to the call of a tool, if the policy wants that.
-
-        Args:
-            tool: Its name.
-            told: What it will do, as it is shown.
-            asker: Reaches the person behind this call.
+        """Have a person agree to the call of a tool, if the policy wants that; they are told what
+        it will do.
 
         Raises:
             NotPermitted: There is no yes; nothing has run.

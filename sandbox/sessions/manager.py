@@ -49,14 +49,7 @@ logger = logging.getLogger(__name__)
 
 
 class SessionManager:
-    """The sessions of one controller; an async context manager.
-
-    Args:
-        services: What all sessions share; closed by whoever made it.
-        policies: What callers may ask for.
-        settings: ``runtime``, ``max_sessions`` and ``overcommit`` are read here.
-        slot: The controller's place in the state directory; released by whoever took it.
-    """
+    """The sessions of one controller; an async context manager."""
 
     def __init__(
         self, services: SessionServices, policies: PolicySet, settings: Settings, slot: Slot
@@ -178,9 +171,7 @@ class SessionManager:
         nobody's default: whoever means it says its id.
 
         Args:
-            caller: Whose it is to be.
             policy: What it may; empty for the default policy.
-            name: The caller's word for it; empty for none.
             workspace: The name of the workspace whose files it begins with, and which keeps them;
                 empty for none.
             reuse: Return an open one of that policy (and name, and workspace) if there is one.
@@ -285,11 +276,7 @@ class SessionManager:
         return sorted(found, key=lambda each: each[1].created_at)
 
     async def close_anybodys(self, session_id: str, by: str) -> SessionInfo:
-        """Close a session whosesoever it is.
-
-        Args:
-            session_id: Which.
-            by: Who closes it, for its owner to read.
+        """Close a session whosesoever it is; its owner reads by whom.
 
         Raises:
             NotFound: There is no such session.
@@ -302,12 +289,7 @@ class SessionManager:
         raise NotFound(f"There is no session {printable(session_id, 80)!r}.")
 
     async def tighten(self, caller: Caller, session_id: str, more: Tightening) -> SessionInfo:
-        """Take something from a session's network, for good and at once.
-
-        Args:
-            caller: Whose session it is.
-            session_id: Which; empty for the caller's default session.
-            more: What is taken.
+        """Take something from a session's network, or the default one's, for good and at once.
 
         Raises:
             NotFound: The caller has no such session.

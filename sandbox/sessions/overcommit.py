@@ -34,10 +34,6 @@ def of_host(engine: EngineInfo, proc: Path = _PROC) -> Amounts:
 
     Its bounds of processes and files are known where it is this machine: an engine says only how
     much memory its own has, to the byte.
-
-    Args:
-        engine: What it says.
-        proc: Where this machine's kernel tells of itself.
     """
     total = _fields(proc / "meminfo").get("MemTotal:", 0) * 1024
     if total != engine.memory_bytes:

@@ -27,13 +27,7 @@ _Kept = TypeVar("_Kept")
 
 
 class Ownership:
-    """What belongs to each caller.
-
-    Args:
-        sessions: The sessions there are now, by principal and id.
-        journal: Knows those that have ended.
-        policies: What callers may ask for.
-    """
+    """What belongs to each caller."""
 
     def __init__(
         self,
@@ -233,15 +227,7 @@ class Ownership:
         row: SessionRow | None,
         kept: Callable[[str], _Kept | None],
     ) -> _Live | _Kept:
-        """What ran in one of the caller's sessions: as a session has it, or else the journal.
-
-        Args:
-            caller: Whose it is to be.
-            what: It in words.
-            live: Finds it in a session; raises ``NotFound``.
-            row: Its session as the journal knows it; None when there is none of the principal's.
-            kept: Finds how it ended, by the session's id.
-        """
+        """What ran in one of the caller's sessions: as a session has it, or else the journal."""
         for session in tuple(self.mine(caller)):
             if session.is_usable:
                 with suppress(NotFound):

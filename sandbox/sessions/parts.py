@@ -33,18 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 class SessionParts:
-    """What one session has at its end of the sandbox's link; the sandbox's ``Claimant``.
-
-    Args:
-        claim: Whose they are.
-        sandbox: What they are for.
-        services: What they share with those of other sessions.
-        secrets: What the policy gives the session, or adds to its requests.
-        certificates: What it is given to trust, in PEM; empty for what its image does.
-        tightened: What was taken from its network since it was opened.
-        overruns: Counts what is set aside because working on it takes too long.
-        autosave: Keeps its workspace; None when it has none that is kept.
-    """
+    """What one session has at its end of the sandbox's link; the sandbox's ``Claimant``."""
 
     def __init__(
         self,

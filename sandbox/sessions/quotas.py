@@ -19,14 +19,7 @@ MINUTE_S = 60.0
 
 
 class Quotas:
-    """The quotas of a controller's principals.
-
-    Args:
-        settings: ``max_sessions_per_principal``, ``executions_per_minute``,
-            ``cpu_seconds_per_day`` and ``egress_bytes_per_day`` are read here.
-        ledger: What was used today.
-        clock: Unix time, seconds.
-    """
+    """The quotas of a controller's principals."""
 
     def __init__(self, settings: Settings, ledger: Usage, clock: Callable[[], float]) -> None:
         self._settings = settings
@@ -43,7 +36,6 @@ class Quotas:
         """Refuse a session to a principal that has enough, or no processor time left.
 
         Args:
-            principal: Who wants to open one.
             count: How many it has, those that are being opened or closed among them.
 
         Raises:

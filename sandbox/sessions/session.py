@@ -50,11 +50,7 @@ class Session:
 
     Args:
         claim: In the journal already if the sandbox is an adopted one.
-        secrets: What its policy gives it, or adds to its requests.
-        last_used: Unix time, seconds.
         certificates: What it is given to trust, in PEM; empty for what its image does.
-        tightened: What was taken from its network since it was opened.
-        earlier_proof: What an earlier controller proved, if it is known.
     """
 
     def __init__(

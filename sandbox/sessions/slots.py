@@ -55,8 +55,6 @@ class Slot:
     """A controller's place in the state directory, held until :meth:`release`.
 
     Args:
-        name: ``serve``, or ``stdio-1`` and the like.
-        directory: Its folder, mode 0700.
         owner: The id that labels its containers: 32 hexadecimal digits.
     """
 
@@ -105,7 +103,6 @@ def take_slot(root: Path, kind: SlotKind) -> Slot:
     """Take a slot of the state directory for this process.
 
     Args:
-        root: The state directory.
         kind: ``serve`` and ``broker`` are one slot each, for one process at a time; of the others
             the first free one is taken. ``admin`` is for commands that change something without a
             controller, and put that on record.

@@ -54,13 +54,7 @@ class _Duty:
 
 
 class Sweeper:
-    """The housekeeping of one controller.
-
-    Args:
-        services: What all sessions share.
-        slot: The controller's own slot.
-        sessions: The sessions there are now.
-    """
+    """The housekeeping of one controller."""
 
     def __init__(
         self, services: SessionServices, slot: Slot, sessions: Callable[[], Iterable[Session]]

@@ -57,12 +57,8 @@ class Terminals:
     """The terminals of one session; :meth:`run` must be running.
 
     Args:
-        limits: The policy's.
-        denials: What the session's network policy refuses.
         admit: Called before a shell is started or text typed; raises when its caller has no
             processor time left.
-        redactor: Knows the session's secrets, which no output shows.
-        overruns: Counts what is set aside because working on it takes too long.
     """
 
     def __init__(
