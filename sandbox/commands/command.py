@@ -41,6 +41,7 @@ class Command:
         overruns: Overruns,
     ) -> None:
         self.record = record
+        self.command_id = record.command_id
         self.request = request
         self.is_started = request is None
         """Whether the supervisor knows it."""
@@ -75,11 +76,6 @@ class Command:
         self._over = anyio.Event()
 
     # --- for callers
-
-    @property
-    def command_id(self) -> str:
-        """Its id."""
-        return self.record.command_id
 
     @property
     def is_over(self) -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 import anyio
 from anyio.abc import TaskGroup
 
+from sandbox.answers import no_link
 from sandbox.bulkheads.overruns import Overruns
 from sandbox.commands import exchange
 from sandbox.commands.command import Command
@@ -145,7 +146,7 @@ class Commands:
         """
         request.check()
         if self._link is None or self._link.is_closed or self._tasks is None:
-            raise LinkLost("There is no link to the sandbox at the moment.", remedy="Try again.")
+            raise no_link()
         running = sum(not command.is_over for command in self._commands.values())
         if running >= self._limits.processes:
             raise QuotaExceeded(

@@ -19,6 +19,7 @@ import anyio
 from sandbox.audit import ApprovalEntry, AuditLog
 from sandbox.egress.wayout import Approval, Question
 from sandbox.errors import NotPermitted
+from sandbox.outputs.plain import escaped
 from sandbox.outputs.redaction import Redactor
 from sandbox.policy import Policy
 
@@ -70,7 +71,7 @@ class _Nobody:
 
 
 class Approvals:
-    """What one session asks; an ``Approver`` for its gateway. No question or record shows a secret."""
+    """What one session asks; an ``Approver`` for its gateway. Nothing shown has a secret in it."""
 
     def __init__(
         self,
@@ -141,7 +142,7 @@ class Approvals:
             f"(policy {self._policy.name})?\nRule: {question.rule}"
         )
         if question.request:
-            message += f"\nRequest: {_line(question.request)}"
+            message += f"\nRequest: {escaped(question.request[:500])}"
         return await self._decide(subject, message, asker)
 
     async def _decide(self, subject: str, message: str, asker: Asker) -> Approval:
@@ -232,7 +233,3 @@ class Approvals:
                 reason=reason,
             )
         )
-
-
-def _line(text: str) -> str:
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text[:500])

@@ -51,7 +51,8 @@ async def test_what_is_written_is_read_back(files: Files) -> None:
     data = bytes(range(256)) * 2000
     stat = await files.write("folder/data.bin", data)
     whole, same = await files.read_bytes("folder/data.bin", 1_000_000)
-    part = b"".join([piece async for piece in files.read("folder/data.bin", 1000, 500)])
+    async with await files.open_read("folder/data.bin", 1000, 500) as reading:
+        part = b"".join([piece async for piece in reading])
 
     assert stat.size == len(data)
     assert whole == data
