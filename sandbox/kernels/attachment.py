@@ -67,7 +67,9 @@ class Attachment:
         """Read over a link until that ends; ``attached`` is called once requests can be sent."""
         stream: Stream | None = None
         try:
-            stream = link.open("kernel.attach", kernel_id=self._kernel_id, after=self._events.end)
+            stream = link.open(
+                "kernel.attach", kernel_id=self._kernel_id, after=self._events.log.end
+            )
             self._stream = stream
             await attached()
             async for message in stream:
@@ -86,7 +88,7 @@ class Attachment:
 
     async def _read(self, data: bytes) -> None:
         envelope = open_envelope(data)
-        if envelope.seq <= self._events.end:
+        if envelope.seq <= self._events.log.end:
             return
         self._unacknowledged_bytes += len(data)
         overruns = self._overruns.count
@@ -100,7 +102,7 @@ class Attachment:
             message = set_aside(envelope)
             logged = self._events.redacted(message)
         finally:  # whatever comes of it, it has been read
-            self._events.append(envelope.seq, logged)
+            self._events.log.append(logged, envelope.seq)
         self._take(message)
         if self._unacknowledged_bytes >= KEEP_BYTES or self._overruns.count > overruns:
             await self._keep()

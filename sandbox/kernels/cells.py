@@ -77,7 +77,7 @@ class Cells:
         if not self._waiting:
             return None
         execution = self.running = self._waiting.popleft()
-        execution.begin(epoch, self._events.end)
+        execution.begin(epoch, self._events.log.end)
         try:
             self._around.journal.started(execution.record)
         except SandboxError as exc:  # run unrecorded it could not be told from one never run

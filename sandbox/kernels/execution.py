@@ -51,6 +51,7 @@ class Execution:
         redactor: Redactor | None = None,
     ) -> None:
         self.record = record
+        self.execution_id = record.execution_id
         self.is_adopted = record.state == "running"
         """Whether another controller has sent it to the kernel, or was about to."""
         self.version = 0
@@ -114,11 +115,6 @@ class Execution:
     # --- for callers
 
     @property
-    def execution_id(self) -> str:
-        """Its id, also the ``msg_id`` of its Jupyter request."""
-        return self.record.execution_id
-
-    @property
     def is_over(self) -> bool:
         """Whether it has ended."""
         return self._result is not None
@@ -170,14 +166,15 @@ class Execution:
         while self._started is None and self._result is None:
             await self._changed.wait()
         while self.events is not None:
-            is_over = self.is_over or self.events.is_over  # then all that belongs to it is there
+            # Read after this is known: then all that belongs to it is there.
+            is_over = self.is_over or self.events.log.is_over
             got = self.read(position)
             if got.entries or got.missed:
                 yield got
             elif got.position <= position and is_over:
                 return
             elif got.position <= position:
-                await self.events.changed()
+                await self.events.log.changed()
             position = got.position
 
     async def cancel(self) -> None:
@@ -307,8 +304,8 @@ class Execution:
         self.executing.set()
         self._bump()
         if self.events is not None:
-            self._end = self.events.end
-            self.events.wake()
+            self._end = self.events.log.end
+            self.events.log.wake()
 
     # --- inside
 

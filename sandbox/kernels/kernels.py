@@ -106,7 +106,7 @@ class Kernels:
         finally:
             self._tasks = None
             for kernel in self._kernels.values():
-                kernel.keep()
+                kernel.cells.writer.keep()
 
     async def aclose(self, *, lost: str = "") -> None:
         """Let go of the kernels; may be called twice.
@@ -120,7 +120,7 @@ class Kernels:
             if lost:
                 kernel.lose(lost)
             else:
-                kernel.keep()
+                kernel.cells.writer.keep()
         if lost:
             abandon(self._around, self._execution, lost)
         if self._tasks is not None:
@@ -302,7 +302,7 @@ class Kernels:
 
     def _find(self, execution_id: str) -> Execution | None:
         for kernel in self._kernels.values():
-            for execution in kernel.executions:
+            for execution in kernel.cells:
                 if execution.execution_id == execution_id:
                     return execution
         return self._around.recent.get(execution_id)
@@ -349,7 +349,7 @@ class Kernels:
             entry.kernel_id, entry.name, self._around, link=link, epoch=entry.epoch, last_seq=last
         )
         if running is not None:
-            kernel.adopt(running)
+            kernel.cells.adopt(running)
         kernel.attach(link, entry.epoch, entry.last_seq, is_alive=entry.alive)
         self._serve(kernel)
 
@@ -380,4 +380,4 @@ class Kernels:
     async def _cancel(self, execution: Execution) -> None:
         kernel = self._kernels.get(execution.record.kernel_id)
         if kernel is not None:
-            await kernel.cancel(execution)
+            await kernel.runner.cancel(execution)

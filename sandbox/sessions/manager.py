@@ -18,7 +18,7 @@ import anyio.to_thread
 from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskGroup, TaskStatus
 
-from sandbox.audit import AuditLog, about
+from sandbox.audit import about
 from sandbox.commands.command import Command
 from sandbox.commands.models import CommandResult
 from sandbox.config import Settings
@@ -29,7 +29,6 @@ from sandbox.kernels.models import ExecutionResult
 from sandbox.link.link import printable
 from sandbox.outputs.redaction import Redactor
 from sandbox.policy import Policy, PolicySet
-from sandbox.runtimes.base import ContainerRuntime
 from sandbox.sessions.adoption import Adoption
 from sandbox.sessions.locks import KeyedLocks
 from sandbox.sessions.models import Caller, SessionInfo
@@ -55,6 +54,8 @@ class SessionManager:
         self, services: SessionServices, policies: PolicySet, settings: Settings, slot: Slot
     ) -> None:
         self._services = services
+        self.runtime, self.audit, self.owner = services.runtime, services.audit, services.owner
+        self.policies = policies
         self._sessions: dict[tuple[str, str], Session] = {}
         self._locks = KeyedLocks()
         self.ownership = Ownership(self._sessions, services.journal, policies)
@@ -100,26 +101,6 @@ class SessionManager:
                 await self._sweeper.run()
         finally:
             self._housekeeping_over.set()
-
-    @property
-    def policies(self) -> PolicySet:
-        """What callers may ask for."""
-        return self.ownership.policies
-
-    @property
-    def runtime(self) -> ContainerRuntime:
-        """Where the containers are."""
-        return self._services.runtime
-
-    @property
-    def audit(self) -> AuditLog:
-        """Where what is done is put on record."""
-        return self._services.audit
-
-    @property
-    def owner(self) -> str:
-        """The mark that labels this controller's containers."""
-        return self._services.owner
 
     @property
     def is_ready(self) -> bool:

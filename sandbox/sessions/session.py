@@ -21,7 +21,6 @@ from sandbox.container.sandbox import Sandbox
 from sandbox.egress.models import Tightening
 from sandbox.errorgroups import one_error
 from sandbox.errors import LinkLost, SandboxError, SessionLost
-from sandbox.policy import Policy
 from sandbox.secrets import SessionSecrets
 from sandbox.sessions.auditing import SessionRecord
 from sandbox.sessions.claims import Claim
@@ -67,7 +66,9 @@ class Session:
         earlier_proof: SessionProof | None = None,
     ) -> None:
         self.claim = claim
+        self.session_id, self.principal = claim.session_id, claim.principal
         self.sandbox = sandbox
+        self.policy = sandbox.policy
         self.state: SessionState = "opening"
         self.redactor = secrets.redactor  # of all that leaves it: every part of it has it
         self.lease = Lease(
@@ -108,21 +109,6 @@ class Session:
         self._over = anyio.Event()
 
     # --- what it is
-
-    @property
-    def session_id(self) -> str:
-        """Its id, which nobody can guess."""
-        return self.claim.session_id
-
-    @property
-    def principal(self) -> str:
-        """Whose it is."""
-        return self.claim.principal
-
-    @property
-    def policy(self) -> Policy:
-        """What it may."""
-        return self.sandbox.policy
 
     @property
     def container_id(self) -> str | None:
