@@ -29,13 +29,7 @@ from sandbox.commands.models import (
     lost,
 )
 from sandbox.commands.report import report
-from sandbox.errors import (
-    InfrastructureError,
-    LinkLost,
-    NotFound,
-    QuotaExceeded,
-    SandboxError,
-)
+from sandbox.errors import InfrastructureError, LinkLost, NotFound, QuotaExceeded, SandboxError
 from sandbox.link.link import Link
 from sandbox.outputs.denials import DenialLog
 from sandbox.outputs.redaction import Redactor

@@ -19,14 +19,11 @@ from sandbox.kernels.models import (
 )
 from sandbox.kernels.verdict import verdict
 from sandbox.outputs.bundles import Bundle
-from sandbox.outputs.collector import OutputCollector
+from sandbox.outputs.collector import OUTPUTS, OutputCollector
 from sandbox.outputs.denials import Denial, DenialLog, joined
 from sandbox.outputs.eventlog import Read
 from sandbox.outputs.redaction import Redactor
 
-OUTPUTS = frozenset(
-    ("stream", "display_data", "execute_result", "update_display_data", "clear_output", "error")
-)
 LOSSES = frozenset(("dropped", SET_ASIDE))
 """Events that say that messages were lost, whoever's they were."""
 MAX_PAGES = 4
@@ -236,7 +233,10 @@ class Execution:
         elif message.channel == "iopub":
             if message.msg_type in OUTPUTS:
                 self.executing.set()
-                return self._take_output(message)
+                changed = self._collector.add(message.msg_type, content)
+                if changed:
+                    self._bump()
+                return changed
             if message.msg_type == "execute_input":
                 self.executing.set()
                 self._count = _count(content.get("execution_count"))
@@ -313,12 +313,6 @@ class Execution:
         if message.channel == "event" and message.msg_type in LOSSES:
             return self._end is None or message.seq <= self._end
         return message.parent_id == self.execution_id and message.epoch == self.record.epoch
-
-    def _take_output(self, message: KernelMessage) -> bool:
-        changed = self._collector.add(message.msg_type, message.content)
-        if changed:
-            self._bump()
-        return changed
 
     def _take_reply(self, reply: Mapping[str, Any]) -> None:
         status = reply.get("status")

@@ -13,13 +13,7 @@ from anyio.abc import TaskGroup
 
 from sandbox.answers import linked, parse
 from sandbox.bulkheads.overruns import Overruns
-from sandbox.errors import (
-    Conflict,
-    InfrastructureError,
-    InvalidRequest,
-    NotFound,
-    QuotaExceeded,
-)
+from sandbox.errors import Conflict, InfrastructureError, InvalidRequest, NotFound, QuotaExceeded
 from sandbox.kernels.answers import (
     KERNEL_ID,
     KERNEL_NAME,
@@ -175,10 +169,6 @@ class Kernels:
         """All kernels as they are now, dead ones too."""
         return tuple(kernel.info() for kernel in self._kernels.values())
 
-    async def list(self) -> list[KernelInfo]:
-        """All kernels, dead ones too."""
-        return list(self.infos)
-
     async def kernelspecs(self) -> dict[str, KernelSpec]:
         """The kinds of kernels that can be started, by name."""
         return parse(Info, self._shown(await linked(self._link).call("info"))).kernelspecs
@@ -280,11 +270,7 @@ class Kernels:
             return completion(self._shown(answer), len(code), position)
 
     async def inspect(
-        self,
-        code: str,
-        cursor_pos: int | None = None,
-        detail_level: int = 0,
-        kernel_id: str = "",
+        self, code: str, cursor_pos: int | None = None, detail_level: int = 0, kernel_id: str = ""
     ) -> Inspection:
         """What the kernel knows about the name at the cursor; level 1 also asks for the source.
 

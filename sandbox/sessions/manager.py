@@ -10,7 +10,6 @@ from __future__ import annotations
 import builtins
 import logging
 from collections.abc import Callable, Coroutine
-from types import TracebackType
 from typing import Any
 
 import anyio
@@ -75,12 +74,7 @@ class SessionManager:
         self._tasks.start_soon(search_folders, self._sessions.values)
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_exc: object) -> None:
         self._closing = True
         with anyio.CancelScope(shield=True):
             # First the sweeper: to it, a container whose session is no longer here is an orphan.
@@ -114,10 +108,7 @@ class SessionManager:
         self._tasks.start_soon(self._run, session)
 
     async def _run(
-        self,
-        session: Session,
-        *,
-        task_status: TaskStatus[Exception | None] = TASK_STATUS_IGNORED,
+        self, session: Session, *, task_status: TaskStatus[Exception | None] = TASK_STATUS_IGNORED
     ) -> None:
         """A session's whole life. Nothing that happens in it is raised: the others live on.
 

@@ -30,10 +30,7 @@ class Ownership:
     """What belongs to each caller."""
 
     def __init__(
-        self,
-        sessions: Mapping[tuple[str, str], Session],
-        journal: Journal,
-        policies: PolicySet,
+        self, sessions: Mapping[tuple[str, str], Session], journal: Journal, policies: PolicySet
     ) -> None:
         self._sessions = sessions
         self._journal = journal
@@ -176,7 +173,7 @@ class Ownership:
                 return policy
         raise NotPermitted(
             f"The policy {was.policy!r} has changed since this session ended, so what it allowed "
-            "is no longer known.",
+            "is no longer known."
         )
 
     def may_ask(self, caller: Caller) -> bool:

@@ -193,7 +193,7 @@ class Session:
         """
         quotas = self._services.quotas
         if quotas.meters_cpu and (stats := await self.sandbox.stats()) is not None:
-            quotas.note_cpu(self.principal, self.session_id, stats.cpu_s)
+            quotas.usage.note_cpu(self.principal, self.session_id, stats.cpu_s)
 
     @asynccontextmanager
     async def use(self) -> AsyncGenerator[None]:
@@ -356,7 +356,7 @@ class Session:
             with self._step("its processor time"), anyio.move_on_after(METER_TIMEOUT_S):
                 await self.meter()
             with self._step("its quotas"):
-                self._services.quotas.forget(self.session_id)
+                self._services.quotas.usage.forget(self.session_id)
             with self._step("its sandbox"):
                 if self.sandbox.claimant is self._parts:  # and not another session's
                     await self.sandbox.remove()

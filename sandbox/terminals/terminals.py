@@ -207,9 +207,10 @@ class Terminals:
         terminal.close()
         return terminal.info()
 
-    async def list(self) -> list[TerminalInfo]:
-        """All terminals, those whose program has ended too."""
-        return [terminal.info() for terminal in self._terminals.values()]
+    @property
+    def infos(self) -> tuple[TerminalInfo, ...]:
+        """All terminals as they are now, those whose program has ended too."""
+        return tuple(terminal.info() for terminal in self._terminals.values())
 
     # --- inside
 
