@@ -46,6 +46,7 @@ class Section:
 
     Args:
         whose: The session or principal whose bytes they are; empty where nobody is known.
+        budget_s: Processor time, in seconds.
 
     Raises:
         TooMuchWork: On leaving it: the work took longer. In the main thread it was stopped

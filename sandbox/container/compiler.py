@@ -69,6 +69,8 @@ def compile_spec(
     """Decide every property of a sandbox's container.
 
     Args:
+        image: The engine's reference of the policy's image.
+        seccomp: The profile as JSON.
         mounts: The folders that the policy's mounts mean (``sandbox.container.mounts``).
         runtime_override: A runtime to take if the policy permits it; None or empty for the
             policy's preference.

@@ -35,7 +35,8 @@ _searches: dict[str, threading.BoundedSemaphore] = {}
 
 
 def sources(policy: Policy, roots: tuple[Root, ...], engine_data: str = "") -> tuple[Mount, ...]:
-    """The mounts that a policy means, by name alone.
+    """The mounts that a policy means, by name alone; the engine's own directory is empty when it is
+    not known.
 
     Raises:
         ConfigError: The operator has no such root, or it is in the engine's directory.

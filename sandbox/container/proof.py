@@ -31,6 +31,7 @@ async def prove(
     Args:
         directories: The device and inode that each mount must be, by its target; those that are
             not known are not compared.
+        reports: What the engine's inspection tells; what is not in here must be decided inside.
 
     Raises:
         PolicyNotEnforced: Something is weaker than the spec (:class:`NotProved`), or was not

@@ -59,6 +59,7 @@ class Sandbox:
 
     Args:
         reports: What the engine's inspection tells; the rest has to be proved inside.
+        clock: Unix time, seconds.
         container_id: Of the container that an earlier controller made and proved, and this one
             held against the spec; None when one is to be made.
     """

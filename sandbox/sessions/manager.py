@@ -47,7 +47,10 @@ logger = logging.getLogger(__name__)
 
 
 class SessionManager:
-    """The sessions of one controller; an async context manager."""
+    """The sessions of one controller; an async context manager.
+
+    Whoever made the services and took the slot closes and releases them.
+    """
 
     def __init__(
         self, services: SessionServices, policies: PolicySet, settings: Settings, slot: Slot

@@ -46,7 +46,10 @@ class SessionServices:
         owner: The mark of the controller's slot, which labels its containers.
         image_for: The engine's reference of an image that a policy names.
         seccomp: The seccomp profile as JSON.
+        opening: How many sessions are made, or taken back, at once.
+        calls: How many calls of the engine are under way at once.
         keep: Whether sessions outlive this controller.
+        clock: Unix time, seconds.
     """
 
     owner: str

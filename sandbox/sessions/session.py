@@ -49,6 +49,7 @@ class Session:
 
     Args:
         claim: In the journal already if the sandbox is an adopted one.
+        last_used: Unix time, seconds.
         certificates: What it is given to trust, in PEM; empty for what its image does.
     """
 

@@ -54,6 +54,8 @@ class Slot:
     """A controller's place in the state directory, held until :meth:`release`.
 
     Args:
+        name: ``serve``, or ``stdio-1`` and the like.
+        directory: Its folder, mode 0700.
         owner: The id that labels its containers: 32 hexadecimal digits.
     """
 
