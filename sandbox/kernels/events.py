@@ -123,7 +123,8 @@ class KernelEvents:
             text(message.parent_id),
             self._json(content) if as_it_came is None else as_it_came,
             self._json(message.metadata) if message.metadata else b"{}",
-            tuple(map(self._buffer, message.buffers)) if message.buffers else (),
+            # Buffers keep their length, for others may count on that.
+            tuple(Pieces(self._redactor, keep_length=True).last(each) for each in message.buffers),
         )
         if unfinished is not None:
             if len(self._held) >= MAX_HELD:
@@ -139,10 +140,6 @@ class KernelEvents:
             return wire.encode_json(self._redactor.data(value))
         except (ValueError, RecursionError):
             return b"{}"
-
-    def _buffer(self, data: bytes) -> bytes:
-        """A buffer without secrets; it keeps its length, for others may count on that."""
-        return Pieces(self._redactor, keep_length=True).last(data)
 
     def _stream(self, message: KernelMessage) -> tuple[Mapping[str, Any], TextPieces | None]:
         """What can be shown of a text, and what holds its end back if that is not known yet."""

@@ -77,26 +77,14 @@ class _Rich:
 
 
 class OutputCollector:
-    """Collects the outputs of one execution.
+    """Collects the outputs of one execution within a budget of so many bytes of UTF-8."""
 
-    Args:
-        image_limit_bytes: The budget for images, in bytes of base64; ``IMAGE_FACTOR`` times the
-            other when None.
-    """
-
-    def __init__(
-        self,
-        limit_bytes: int,
-        image_limit_bytes: int | None = None,
-        redactor: Redactor | None = None,
-    ) -> None:
+    def __init__(self, limit_bytes: int, redactor: Redactor | None = None) -> None:
         self._redactor = redactor or Redactor()
         self._stream_name: StreamName = "stdout"
         self._limit = limit_bytes
         self._share = limit_bytes * 3 // 4
-        self._image_limit = (
-            limit_bytes * IMAGE_FACTOR if image_limit_bytes is None else image_limit_bytes
-        )
+        self._image_limit = limit_bytes * IMAGE_FACTOR
         self._clear()
 
     def _clear(self) -> None:

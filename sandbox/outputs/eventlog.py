@@ -93,16 +93,14 @@ class EventLog(Generic[Entry]):
             budget.add(self)
 
     @classmethod
-    def bytes_log(cls, max_bytes: int, *, start: int = 0, piece_bytes: int = 0) -> EventLog[bytes]:
+    def bytes_log(cls, max_bytes: int, *, piece_bytes: int = 0) -> EventLog[bytes]:
         """A log of bytes, in which a position is an offset; pieces are joined up to
         ``piece_bytes``, which is far below the bound."""
 
         def join(last: bytes, data: bytes) -> bytes | None:
             return last + data if len(last) + len(data) <= piece_bytes else None
 
-        return EventLog(
-            max_bytes, len, start=start, width=len, cut=lambda data, n: data[n:], join=join
-        )
+        return EventLog(max_bytes, len, width=len, cut=lambda data, n: data[n:], join=join)
 
     def append(self, entry: Entry, end: int | None = None) -> None:
         """Add an entry at the end, and forget the oldest ones for it if need be.

@@ -40,9 +40,7 @@ async def files() -> AsyncIterator[Files]:
 
 
 @asynccontextmanager
-async def answered(
-    answer: Callable[[Stream], Coroutine[Any, Any, None]],
-) -> AsyncIterator[Files]:
+async def answered(answer: Callable[[Stream], Coroutine[Any, Any, None]]) -> AsyncIterator[Files]:
     async with scripted(answer) as machine:
         yield await files_of(machine)
 

@@ -9,12 +9,7 @@ from collections.abc import Sequence
 import anyio
 import pytest
 
-from sandbox.kernels.events import (
-    KERNEL_BYTES,
-    SESSION_BYTES,
-    KernelEvents,
-    LoggedMessage,
-)
+from sandbox.kernels.events import KERNEL_BYTES, SESSION_BYTES, KernelEvents, LoggedMessage
 from sandbox.kernels.execution import Execution
 from sandbox.kernels.kernels import DEFAULT_KERNEL_ID
 from sandbox.kernels.messages import KernelMessage

@@ -192,9 +192,7 @@ async def test_an_execution_goes_on_from_one_controller_to_the_next(
         assert result.outputs == finished.outputs
 
 
-async def test_an_edited_policy_file_does_not_touch_live_sessions(
-    controllers: Controllers,
-) -> None:
+async def test_an_edited_policy_file_does_not_touch_live_sessions(controllers: Controllers) -> None:
     async with controllers.running(keep=True) as first:
         session = await first.open(ALICE, policy="tight")
     tight = controllers.policies / "tight.yaml"
