@@ -19,11 +19,8 @@ logger = logging.getLogger(__name__)
 
 
 class Overruns:
-    """Counts them for one session.
-
-    Args:
-        end: Ends the session, with a reason in words; called once, and must return at once.
-    """
+    """Counts them for one session. ``end`` ends it, with a reason in words; it is called once, and
+    must return at once."""
 
     def __init__(self, session_id: str = "", end: Callable[[str], None] = lambda _reason: None):
         self._session_id = session_id

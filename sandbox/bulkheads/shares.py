@@ -39,13 +39,8 @@ class Shares:
         self.of_session = min(of_session, in_all)
         self._principals: Counter[str] = Counter()
         self._sessions: Counter[Owner] = Counter()
-        self._taken = 0
+        self.taken = 0
         self._waiting: deque[tuple[Owner, asyncio.Future[None]]] = deque()
-
-    @property
-    def taken(self) -> int:
-        """The places that are taken."""
-        return self._taken
 
     def objection(self, owner: Owner) -> str:
         """Why somebody cannot have another place now, in words; empty when it can."""
@@ -54,14 +49,14 @@ class Shares:
         held = self._principals[owner.principal]
         if held >= self.of_principal:
             return f"your sessions have {held} {self.what} together, which is your share"
-        if self._taken >= open_to(held, self.in_all):
-            return f"the sessions of all callers have {self._taken} {self.what}, which is the most"
+        if self.taken >= open_to(held, self.in_all):
+            return f"the sessions of all callers have {self.taken} {self.what}, which is the most"
         return ""
 
     def take(self, owner: Owner) -> str:
         """Take a place, which :meth:`give` gives back; why there is none, else empty."""
         if not (why := self.objection(owner)):
-            self._taken += 1
+            self.taken += 1
             self._principals[owner.principal] += 1
             self._sessions[owner] += 1
         return why
@@ -93,7 +88,7 @@ class Shares:
 
     def give(self, owner: Owner) -> None:
         """Give a place back; of the principals that have fewest, who has waited longest gets it."""
-        self._taken -= 1
+        self.taken -= 1
         self._principals = self._principals - Counter([owner.principal])  # without those at 0
         self._sessions = self._sessions - Counter([owner])
         for waiting in sorted(self._waiting, key=lambda each: self._principals[each[0].principal]):

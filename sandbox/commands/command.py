@@ -26,12 +26,8 @@ class Command:
     """A command that runs or has ended. Made by :class:`sandbox.commands.commands.Commands`.
 
     Args:
-        record: What the journal knows of it.
         request: What is to be run; None for what an earlier controller has started.
         limit_bytes: What is kept of both outputs together for whoever comes late.
-        denials: What the session's network policy refuses; those from now to its end are its own.
-        redactor: Knows the session's secrets.
-        overruns: Counts what is set aside because working on it takes too long.
     """
 
     def __init__(
@@ -45,6 +41,7 @@ class Command:
         overruns: Overruns,
     ) -> None:
         self.record = record
+        self.command_id = record.command_id
         self.request = request
         self.is_started = request is None
         """Whether the supervisor knows it."""
@@ -79,11 +76,6 @@ class Command:
         self._over = anyio.Event()
 
     # --- for callers
-
-    @property
-    def command_id(self) -> str:
-        """Its id."""
-        return self.record.command_id
 
     @property
     def is_over(self) -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 import anyio
 from anyio.abc import TaskGroup
 
+from sandbox.answers import no_link
 from sandbox.bulkheads.overruns import Overruns
 from sandbox.commands import exchange
 from sandbox.commands.command import Command
@@ -28,13 +29,7 @@ from sandbox.commands.models import (
     lost,
 )
 from sandbox.commands.report import report
-from sandbox.errors import (
-    InfrastructureError,
-    LinkLost,
-    NotFound,
-    QuotaExceeded,
-    SandboxError,
-)
+from sandbox.errors import InfrastructureError, LinkLost, NotFound, QuotaExceeded, SandboxError
 from sandbox.link.link import Link
 from sandbox.outputs.denials import DenialLog
 from sandbox.outputs.redaction import Redactor
@@ -54,13 +49,7 @@ class Commands:
     """The commands of one session; :meth:`serve` must be running.
 
     Args:
-        session_id: The session's.
-        limits: The policy's; how many may run at once, how long, and how much output is kept.
-        journal: Where commands outlive the controller.
-        denials: What the session's network policy refuses.
         admit: Called before a command is run; raises when its caller has run enough.
-        redactor: Knows the session's secrets, which no output shows.
-        overruns: Counts what is set aside because working on it takes too long.
     """
 
     def __init__(
@@ -124,11 +113,7 @@ class Commands:
             self._tasks.start_soon(self._forget, link, *over)
 
     def lose(self, reason: str) -> None:
-        """End all that has not ended: the sandbox is gone, or is about to be.
-
-        Args:
-            reason: Why, in words.
-        """
+        """End all that has not ended: the sandbox is gone, or is about to be."""
         for command in tuple(self._commands.values()):
             if not command.is_over:
                 command.end("lost", reason)
@@ -155,7 +140,7 @@ class Commands:
         """
         request.check()
         if self._link is None or self._link.is_closed or self._tasks is None:
-            raise LinkLost("There is no link to the sandbox at the moment.", remedy="Try again.")
+            raise no_link()
         running = sum(not command.is_over for command in self._commands.values())
         if running >= self._limits.processes:
             raise QuotaExceeded(
@@ -208,10 +193,7 @@ class Commands:
         """Run a command to its end, and tell how that was; whoever cancels this stops it.
 
         Args:
-            command: As in :class:`CommandRequest`.
-            timeout_s: As there.
             output_limit_bytes: What is shown of its output; the policy's limit when None.
-            fields: The others of the request.
 
         Raises:
             SandboxError: It could not be started.

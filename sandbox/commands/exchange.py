@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 import anyio
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import Field, StringConstraints
 
+from sandbox.answers import Answer, parse
 from sandbox.commands.command import Command
 from sandbox.commands.models import CommandRequest
 from sandbox.errors import InfrastructureError, ProtocolError
@@ -23,14 +24,12 @@ PIECE_OVERHEAD = 256
 """What the supervisor counts for a piece beside its bytes."""
 
 
-class _Listed(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
-
+class ListedCommand(Answer):
     command_id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 
 
-class _Listing(BaseModel):
-    commands: Annotated[list[_Listed], Field(max_length=MAX_LISTED)]
+class CommandListing(Answer):
+    commands: Annotated[list[ListedCommand], Field(max_length=MAX_LISTED)]
 
 
 async def listed(link: Link) -> frozenset[str]:
@@ -39,10 +38,7 @@ async def listed(link: Link) -> frozenset[str]:
     Raises:
         ProtocolError: Its list makes no sense.
     """
-    try:
-        listing = _Listing.model_validate(await link.call("command.list"))
-    except ValidationError as exc:
-        raise ProtocolError("The supervisor's list of commands makes no sense.") from exc
+    listing = parse(CommandListing, await link.call("command.list"))
     return frozenset(each.command_id for each in listing.commands)
 
 

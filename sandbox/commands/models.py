@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from sandbox.errors import InvalidRequest
 from sandbox.link import wire
@@ -71,11 +71,7 @@ class Piece(NamedTuple):
     data: bytes
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class CommandResult(_Frozen):
+class CommandResult(BaseModel, frozen=True):
     """A command as it is now, or how it ended, with what it wrote as plain text."""
 
     command_id: str
@@ -102,7 +98,7 @@ class CommandResult(_Frozen):
     session shares it."""
 
 
-class CommandRecord(_Frozen):
+class CommandRecord(BaseModel, frozen=True):
     """What the journal keeps of a command, so that another controller can go on with it."""
 
     command_id: str

@@ -9,13 +9,7 @@ from sandbox.outputs.redaction import Pieces, Redactor
 
 
 class Output:
-    """The head and the tail of the bytes that a command writes to one output.
-
-    Args:
-        limit_bytes: What is kept.
-        redactor: Knows the session's secrets.
-        overruns: Counts what is set aside because working on it takes too long.
-    """
+    """The head and the tail of the bytes that a command writes to one output."""
 
     def __init__(self, limit_bytes: int, redactor: Redactor, overruns: Overruns) -> None:
         self._limit = limit_bytes

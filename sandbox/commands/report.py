@@ -11,13 +11,8 @@ SET_ASIDE = "Its output was set aside: showing it took the controller too long."
 
 
 def report(command: Command, limit_bytes: int | None = None) -> CommandResult:
-    """A command as it is now, or how it ended.
-
-    Args:
-        command: Which.
-        limit_bytes: What is shown of stdout and stderr together; what is kept when None, and
-            never more.
-    """
+    """A command as it is now, or how it ended; of stdout and stderr together no more than
+    ``limit_bytes`` are shown, nor than is kept."""
     kept = [output.kept for output in command.outputs.values()]
     if limit_bytes is not None:
         kept = [each.within(limit_bytes // 2) for each in kept]

@@ -22,14 +22,7 @@ class Check(Told):
 
 
 class NotProved(PolicyNotEnforced):
-    """A proof failed.
-
-    Args:
-        message: What is weaker than the spec.
-        checks: All that were made, those that hold too.
-        is_measured: Whether they were made inside; else they are the engine's inspection.
-        remedy: What to do about it.
-    """
+    """A proof failed: by what was measured inside, or else by the engine's inspection."""
 
     def __init__(
         self, message: str, checks: tuple[Check, ...], *, is_measured: bool, remedy: str

@@ -69,9 +69,6 @@ def compile_spec(
     """Decide every property of a sandbox's container.
 
     Args:
-        policy: What the sandbox may be and consume.
-        identity: Which it is.
-        engine: Where it is to be: what it has, and what it can enforce.
         image: The engine's reference of the policy's image.
         seccomp: The profile as JSON.
         mounts: The folders that the policy's mounts mean (``sandbox.container.mounts``).

@@ -27,9 +27,7 @@ class Connection:
     """The link to one container, made again whenever it is lost.
 
     Args:
-        connect: Makes the byte stream to the container's supervisor.
         attach: Called with each new link before it counts as up; an error it raises ends the link.
-        on_open: Serves the streams that the supervisor opens.
         is_new: Whether the container is new: then a first link that fails is not tried again.
     """
 
@@ -50,32 +48,21 @@ class Connection:
         self._down = anyio.Event()
         self.was_up = False
         """Whether it was ever up."""
-        self._over = False
+        self.is_over = False
+        """Whether the link will never be up again."""
 
     @property
     def is_up(self) -> bool:
         """Whether calls can be made now."""
-        return self._link is not None and not self._link.is_closed and not self._over
+        return self._link is not None and not self._link.is_closed and not self.is_over
 
     async def settled(self, timeout_s: float) -> bool:
-        """Wait while a lost link is being made again.
-
-        Args:
-            timeout_s: How long.
-
-        Returns:
-            Whether it is settled: the link is up, or it is over with it.
-        """
+        """Wait while a lost link is being made again; whether it is up, or over with it."""
         with anyio.move_on_after(timeout_s) as scope:
             if self._link is not None and self._link.is_closed:
                 await self._down.wait()
             await self._up.wait()
         return not scope.cancelled_caught
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the link will never be up again."""
-        return self._over
 
     async def run(self, *, task_status: TaskStatus[None]) -> None:
         """Keep the link up until cancelled; started once the first link is up.
@@ -108,7 +95,7 @@ class Connection:
                 await anyio.sleep(min(FIRST_DELAY_S * 2**waits, LONGEST_DELAY_S))
                 waits += 1
         finally:
-            self._over = True
+            self.is_over = True
             self._up.set()  # nobody shall wait any longer
 
     async def _one_link(self, task_status: TaskStatus[None]) -> None:

@@ -16,11 +16,7 @@ class ContainerInfo:
     """What the engine says of a container.
 
     Args:
-        id: The engine's id.
-        name: The container's name.
         state: ``missing`` when there is none with that id.
-        labels: Its labels.
-        annotations: Its annotations.
         exit_code: Of the main process, once exited; None in listings.
         oom_killed: Whether the engine says that the main process ran out of memory; False in
             listings.

@@ -200,14 +200,7 @@ def _mounts(spec: ContainerSpec, facts: Facts, *, gvisor: bool) -> Iterator[Chec
         if mount.target not in wanted and not _is_engines(spec, mount, gvisor=gvisor)
     ]
     yield none_but("mounts.unexpected", set(), unexpected)
-    shm = Tmpfs(
-        target=SHM,
-        size_bytes=spec.shm_bytes,
-        inodes=0,
-        mode=0o1777,
-        uid=0,
-        gid=0,
-    )
+    shm = Tmpfs(target=SHM, size_bytes=spec.shm_bytes, inodes=0, mode=0o1777, uid=0, gid=0)
     for tmpfs in (*spec.tmpfs, shm):
         mount = next((each for each in facts.mounts if each.target == tmpfs.target), None)
         yield from _tmpfs(tmpfs, mount, gvisor=gvisor)
@@ -216,20 +209,12 @@ def _mounts(spec: ContainerSpec, facts: Facts, *, gvisor: bool) -> Iterator[Chec
     hidden = {mount.target for mount in facts.mounts} & set(spec.masked_paths)
     bare = [path for path in _ALWAYS_MASKED if path in spec.masked_paths and path not in hidden]
     yield none_but("mounts.unmasked", set(), bare)
-    yield check(
-        "mounts./proc/sys",
-        "read-only",
-        "read-only" if any(_is_proc_sys(mount) for mount in facts.mounts) else "writable",
-        ok=any(_is_proc_sys(mount) for mount in facts.mounts),
-    )
+    guarded = any(each.target == "/proc/sys" and "ro" in each.options for each in facts.mounts)
+    yield check("mounts./proc/sys", "read-only", "read-only" if guarded else "writable", ok=guarded)
 
 
 def _folders(
-    spec: ContainerSpec,
-    facts: Facts,
-    directories: Mapping[str, tuple[int, int]],
-    *,
-    gvisor: bool,
+    spec: ContainerSpec, facts: Facts, directories: Mapping[str, tuple[int, int]], *, gvisor: bool
 ) -> Iterator[Check]:
     """The folders of the host: mounted as they must be, and those that are meant."""
     table = {mount.target: mount for mount in facts.mounts}
@@ -263,10 +248,6 @@ def _files(spec: ContainerSpec, facts: Facts, *, gvisor: bool) -> Iterator[Check
     yield none_but("writable", writable, facts.writable)
     devices = _DEVICES | _GVISOR_DEVICES if gvisor else _DEVICES
     yield none_but("devices", set(devices), facts.devices)
-
-
-def _is_proc_sys(mount: MeasuredMount) -> bool:
-    return mount.target == "/proc/sys" and "ro" in mount.options
 
 
 def _is_engines(spec: ContainerSpec, mount: MeasuredMount, *, gvisor: bool) -> bool:

@@ -224,11 +224,6 @@ def wishes(spec: ContainerSpec) -> dict[Feature, Any]:
 def require_enforceable(spec: ContainerSpec, enforces: AbstractSet[Feature], engine: str) -> None:
     """Refuse a container before it is made if its engine cannot make it so.
 
-    Args:
-        spec: What is wished.
-        enforces: What the engine can enforce.
-        engine: The engine, as people know it.
-
     Raises:
         PolicyNotEnforced: It names each wish, the engine, and what to do.
     """

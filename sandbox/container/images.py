@@ -44,9 +44,7 @@ class Recipe:
     """One build of one image.
 
     Attributes:
-        name: The image's name within `sandbox/`.
         parent: The name of the recipe it stands on; empty for the base itself.
-        files: The build context: contents by path.
         digest: A hex digest of the files and of everything below.
     """
 

@@ -21,11 +21,6 @@ def inspected(
 
     What it cannot report is not in the answer: the proof inside has to decide that. What it can
     report and does not is a difference, and so is what nobody asked for.
-
-    Args:
-        spec: What was asked for.
-        facts: What an inspection found.
-        reports: What the engine can report.
     """
     return tuple(_compared(spec, facts or {}, reports))
 

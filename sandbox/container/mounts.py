@@ -35,12 +35,8 @@ _searches: dict[str, threading.BoundedSemaphore] = {}
 
 
 def sources(policy: Policy, roots: tuple[Root, ...], engine_data: str = "") -> tuple[Mount, ...]:
-    """The mounts that a policy means, by name alone.
-
-    Args:
-        policy: The policy.
-        roots: The operator's.
-        engine_data: The engine's own directory; empty when it is not known.
+    """The mounts that a policy means, by name alone; the engine's own directory is empty when it is
+    not known.
 
     Raises:
         ConfigError: The operator has no such root, or it is in the engine's directory.
@@ -87,14 +83,7 @@ def _source(policy: Policy, index: int, known: dict[str, Root], engine_data: str
 
 
 async def look(mounts: tuple[Mount, ...], roots: tuple[Root, ...]) -> dict[str, Identity]:
-    """See which directories these mounts lead to.
-
-    Args:
-        mounts: What ``sources`` said.
-        roots: The operator's.
-
-    Returns:
-        The directory of each target: its device and inode.
+    """See which directory each mount leads to: its device and inode, by its target.
 
     Raises:
         ConfigError: A folder is not there, is behind a symbolic link, or a sandbox could change
@@ -112,14 +101,10 @@ def searched(policy: Policy, mounts: tuple[Mount, ...]) -> tuple[Mount, ...]:
 
 
 async def search(mount: Mount, identity: Identity | None = None) -> sockets.Search:
-    """Look for a socket or a FIFO in a folder, for a bounded time.
+    """Look for a socket or a FIFO in a folder, which must be of that identity, for a bounded time.
 
     In a folder that is written to, those that sandboxes made are passed over: what their sessions
     share there is theirs to share, and none must be able to end the others by making one.
-
-    Args:
-        mount: Of the folder.
-        identity: The directory that it must be; None for any.
     """
     strangers = range(0) if mount.read_only else range(MIN_UID, MAX_UID + 1)
     free = _searches.setdefault(mount.source, threading.BoundedSemaphore(MAX_SEARCHES))
@@ -141,11 +126,7 @@ async def search(mount: Mount, identity: Identity | None = None) -> sockets.Sear
 
 
 async def refuse_sockets(mounts: tuple[Mount, ...], directories: Mapping[str, Identity]) -> None:
-    """Refuse folders in which something leads out to the host's programs.
-
-    Args:
-        mounts: What ``searched`` said.
-        directories: What ``look`` said.
+    """Refuse the ``searched`` folders in which something leads out to the host's programs.
 
     Raises:
         ConfigError: There is a socket or a FIFO in one, or nobody can say that there is none.

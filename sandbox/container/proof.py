@@ -29,8 +29,6 @@ async def prove(
     """Have the supervisor measure its container, and compare that with the spec.
 
     Args:
-        link: To the supervisor.
-        spec: What its container must be.
         directories: The device and inode that each mount must be, by its target; those that are
             not known are not compared.
         reports: What the engine's inspection tells; what is not in here must be decided inside.

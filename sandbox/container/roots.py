@@ -30,9 +30,7 @@ class Root:
     """A folder of the engine's host.
 
     Args:
-        name: What policies call it.
         path: Absolute, without ``.``, ``..`` or a slash at the end.
-        writable: Whether a policy may mount it to be written to.
     """
 
     name: str

@@ -58,12 +58,7 @@ class Sandbox:
     """One container of one policy. Whoever opens it removes it, or leaves it to be adopted.
 
     Args:
-        identity: Which it is.
-        policy: What it may.
-        spec: What its container must be.
-        runtime: Where its container is.
         reports: What the engine's inspection tells; the rest has to be proved inside.
-        roots: The folders of the host that policies may mount.
         clock: Unix time, seconds.
         container_id: Of the container that an earlier controller made and proved, and this one
             held against the spec; None when one is to be made.
@@ -133,7 +128,6 @@ class Sandbox:
         """Make it ready: the container is what its spec says, proved, and its link is up.
 
         Args:
-            tasks: Where its link is kept up from then on.
             place: What is to be held while the engine makes the container.
 
         Raises:

@@ -60,7 +60,8 @@ def search(folder: str, *, identity: tuple[int, int] | None = None, strangers: r
     """
     top = os.open(folder, _FLAGS)
     try:
-        if identity is not None and _identity(os.fstat(top)) != identity:
+        found = os.fstat(top)
+        if identity not in (None, (found.st_dev, found.st_ino)):
             return Search(unsearched="another folder is there than was looked at")
         try:
             with closing(_Walk(top, strangers).sockets(top, "")) as sockets:
@@ -145,10 +146,6 @@ class _Walk:
                 raise _TooMuch(f"it takes longer than {MAX_S:g} s")
         if self._entries > MAX_ENTRIES:
             raise _TooMuch(f"there are more than {MAX_ENTRIES:,} files")
-
-
-def _identity(found: os.stat_result) -> tuple[int, int]:
-    return (found.st_dev, found.st_ino)
 
 
 def _mount_id(descriptor: int) -> str:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Generator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
-from pydantic import BaseModel, ValidationError
 
-from sandbox.errors import FileError, InfrastructureError, InvalidRequest, LinkLost, ProtocolError
+from sandbox.answers import linked, parse
+from sandbox.errors import FileError, InfrastructureError, InvalidRequest, ProtocolError
 from sandbox.files.diff import replacement_diff
 from sandbox.files.models import (
     MAX_ENTRIES,
@@ -35,8 +35,6 @@ MAX_EDIT_BYTES = 8 * 1024 * 1024
 """The largest file that is edited in place."""
 MAX_DIFF_BYTES = 64 * 1024
 
-_Model = TypeVar("_Model", bound=BaseModel)
-
 
 class Reading:
     """An open file: its stat, and its bytes by iterating once.
@@ -55,7 +53,7 @@ class Reading:
         try:
             with _patience():
                 answer = self._redactor.data(await self._stream.receive_json())
-            self.stat = _parse(FileStat, answer)
+            self.stat = parse(FileStat, answer)
         except BaseException:
             self._stream.reset()
             raise
@@ -84,12 +82,11 @@ class Reading:
 class Files:
     """The files of one session.
 
+    No name, target or change shows a secret: a name that holds one is told as something else, and
+    opens nothing.
+
     Every method raises :class:`FileError` with the reason when the file system refuses, and
     ``LinkLost`` when the link ends.
-
-    Args:
-        redactor: Knows the session's secrets, which no name, target or change shows. A name that
-            holds one is told as something else, and opens nothing.
     """
 
     def __init__(self, limits: Limits, redactor: Redactor | None = None) -> None:
@@ -112,8 +109,7 @@ class Files:
     ) -> FileList:
         """List a directory and what is below it, ``max_depth`` levels in all, sorted by path.
 
-        Args:
-            pattern: What names must match, with ``*``, ``?`` and ``[…]``; everything when empty.
+        Names must match the pattern, with ``*``, ``?`` and ``[…]``; all do when it is empty.
         """
         if not 1 <= limit <= MAX_ENTRIES or not 0 <= start_index < 2**31:
             raise InvalidRequest(f"A page has 1 to {MAX_ENTRIES} entries and starts at 0 or later.")
@@ -125,29 +121,17 @@ class Files:
             start_index=start_index,
             limit=limit,
         )
-        return _parse(FileList, answer)
+        return parse(FileList, answer)
 
     async def stat(self, path: str) -> FileStat:
         """What there is at a path; a symbolic link itself, not what it leads to."""
-        return _parse(FileStat, await self._call("file.stat", path=_checked(path)))
+        return parse(FileStat, await self._call("file.stat", path=_checked(path)))
 
     async def open_read(self, path: str, offset: int = 0, length: int | None = None) -> Reading:
-        """Open a file for reading, to be used with ``async with``.
-
-        Args:
-            offset: Where to begin, in bytes.
-            length: How many bytes at most; to the end when None.
-        """
-        stream = self._open("file.read", path=_checked(path), **_range(offset, length))
+        """Open a file for reading, to be used with ``async with``: from an offset, so many bytes or
+        to its end."""
+        stream = linked(self._link).open("file.read", path=_checked(path), **_range(offset, length))
         return Reading(stream, self._redactor, length)
-
-    async def read(
-        self, path: str, offset: int = 0, length: int | None = None
-    ) -> AsyncIterator[bytes]:
-        """The bytes of a file, piece by piece."""
-        async with await self.open_read(path, offset, length) as reading:
-            async for piece in reading:
-                yield piece
 
     async def read_bytes(
         self, path: str, max_bytes: int, offset: int = 0
@@ -193,7 +177,7 @@ class Files:
             raise InvalidRequest(f"A mode is between 0 and 0o777, not {mode:#o}.")
         fields = {"mode": mode, "if_etag": if_etag, "append": append or None}
         given = {name: value for name, value in fields.items() if value is not None}
-        stream = self._open(
+        stream = linked(self._link).open(
             "file.write", path=_checked(path), create_parents=create_parents, **given
         )
         try:
@@ -207,7 +191,7 @@ class Files:
                         await stream.send(piece)
             with _patience():
                 stream.end()
-                return _parse(FileStat, self._redactor.data(await stream.receive_json()))
+                return parse(FileStat, self._redactor.data(await stream.receive_json()))
         finally:
             stream.reset()
 
@@ -240,29 +224,22 @@ class Files:
     async def delete(self, path: str, *, recursive: bool = False) -> int:
         """Delete a file or directory and return how many entries are gone."""
         answer = await self._call("file.delete", path=_checked(path), recursive=recursive)
-        return _parse(Deleted, answer).deleted
+        return parse(Deleted, answer).deleted
 
     async def move(self, source: str, target: str, *, overwrite: bool = False) -> FileStat:
         """Move or rename; ``target`` is the new path itself, not a directory to move into."""
         answer = await self._call(
             "file.move", source=_checked(source), target=_checked(target), overwrite=overwrite
         )
-        return _parse(FileStat, answer)
+        return parse(FileStat, answer)
 
     async def mkdir(self, path: str, *, parents: bool = True) -> FileStat:
         """Make a directory; with ``parents`` those above it too, and it may exist already."""
         answer = await self._call("file.mkdir", path=_checked(path), parents=parents)
-        return _parse(FileStat, answer)
-
-    def _open(self, op: str, **fields: Any) -> Stream:
-        if self._link is None:
-            raise LinkLost("There is no link to the sandbox at the moment.", remedy="Try again.")
-        return self._link.open(op, **fields)
+        return parse(FileStat, answer)
 
     async def _call(self, op: str, **fields: Any) -> dict[str, Any]:
-        if self._link is None:
-            raise LinkLost("There is no link to the sandbox at the moment.", remedy="Try again.")
-        return self._redactor.data(await self._link.call(op, **fields))
+        return self._redactor.data(await linked(self._link).call(op, **fields))
 
 
 def _edited(
@@ -301,13 +278,6 @@ def _patience(seconds: float | None = None) -> Generator[None]:
             yield
     except TimeoutError as exc:
         raise InfrastructureError(f"The supervisor took more than {seconds:g} s.") from exc
-
-
-def _parse(model: type[_Model], answer: dict[str, Any]) -> _Model:
-    try:
-        return model.model_validate(answer)
-    except ValidationError as exc:
-        raise ProtocolError(f"The supervisor's answer is not a {model.__name__}.") from exc
 
 
 def _checked(path: str) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import Field, StringConstraints
+
+from sandbox.answers import Answer
 
 MAX_PATH_BYTES = 4096
 MAX_ENTRIES = 1000
@@ -13,13 +15,7 @@ _Text = Annotated[str, StringConstraints(max_length=4 * MAX_PATH_BYTES)]
 _Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
-class _Answer(BaseModel):
-    """What the supervisor says; what it says beside that is ignored."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
-
-
-class FileStat(_Answer):
+class FileStat(Answer):
     """What there is at a path."""
 
     path: _Text
@@ -39,7 +35,7 @@ class FileStat(_Answer):
     """Whether the name is not UTF-8; ``path`` then shows it with ``\\xNN`` and opens nothing."""
 
 
-class FileList(_Answer):
+class FileList(Answer):
     """A page of what is in a directory."""
 
     entries: Annotated[tuple[FileStat, ...], Field(max_length=MAX_ENTRIES, strict=False)]
@@ -50,7 +46,7 @@ class FileList(_Answer):
     """Whether there was too much to count."""
 
 
-class EditResult(_Answer):
+class EditResult(Answer):
     """What an edit did."""
 
     diff: str
@@ -59,7 +55,7 @@ class EditResult(_Answer):
     stat: FileStat
 
 
-class Deleted(_Answer):
+class Deleted(Answer):
     """What a deletion did."""
 
     deleted: _Count

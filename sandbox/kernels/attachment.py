@@ -29,10 +29,6 @@ class Attachment:
     and is acknowledged at once, so that no controller after this one meets it again.
 
     Args:
-        kernel_id: Whose.
-        link: The link for calls.
-        events: Gets every message.
-        overruns: Counts what is set aside.
         take: Called with each message, in order, once it is in ``events``.
         keep: Called when much has come, or when something was set aside; it must acknowledge.
     """
@@ -68,15 +64,12 @@ class Attachment:
         return self.link.turn
 
     async def pump(self, link: Link, attached: Callable[[], Awaitable[None]]) -> None:
-        """Read over a link until that ends.
-
-        Args:
-            link: The link.
-            attached: Called once requests can be sent.
-        """
+        """Read over a link until that ends; ``attached`` is called once requests can be sent."""
         stream: Stream | None = None
         try:
-            stream = link.open("kernel.attach", kernel_id=self._kernel_id, after=self._events.end)
+            stream = link.open(
+                "kernel.attach", kernel_id=self._kernel_id, after=self._events.log.end
+            )
             self._stream = stream
             await attached()
             async for message in stream:
@@ -95,7 +88,7 @@ class Attachment:
 
     async def _read(self, data: bytes) -> None:
         envelope = open_envelope(data)
-        if envelope.seq <= self._events.end:
+        if envelope.seq <= self._events.log.end:
             return
         self._unacknowledged_bytes += len(data)
         overruns = self._overruns.count
@@ -109,7 +102,7 @@ class Attachment:
             message = set_aside(envelope)
             logged = self._events.redacted(message)
         finally:  # whatever comes of it, it has been read
-            self._events.append(envelope.seq, logged)
+            self._events.log.append(logged, envelope.seq)
         self._take(message)
         if self._unacknowledged_bytes >= KEEP_BYTES or self._overruns.count > overruns:
             await self._keep()

@@ -16,14 +16,8 @@ MAX_WAITING = 64
 
 
 class Cells:
-    """A kernel's queue, of which one cell at a time runs.
-
-    Args:
-        kernel_id: Whose.
-        around: What the session's kernels share.
-        events: What the kernel says.
-        changed: Called when a cell may begin or needs attention.
-    """
+    """A kernel's queue, of which one cell at a time runs; ``changed`` is called when one may begin
+    or needs attention."""
 
     def __init__(
         self,
@@ -56,12 +50,8 @@ class Cells:
     # --- the queue
 
     def put(self, execution: Execution, *, runs_at_once: bool) -> None:
-        """Put a cell at the end of the queue.
-
-        Args:
-            execution: The cell.
-            runs_at_once: Whether nothing is before it, so that its first record can say that it
-                runs.
+        """Put a cell at the end of the queue; with ``runs_at_once`` nothing is before it, so that
+        its first record can say that it runs.
 
         Raises:
             QuotaExceeded: Too many wait already.
@@ -87,7 +77,7 @@ class Cells:
         if not self._waiting:
             return None
         execution = self.running = self._waiting.popleft()
-        execution.begin(epoch, self._events.end)
+        execution.begin(epoch, self._events.log.end)
         try:
             self._around.journal.started(execution.record)
         except SandboxError as exc:  # run unrecorded it could not be told from one never run
@@ -131,14 +121,8 @@ class Cells:
             self._close(self.running)
 
     def end_all(self, status: ExecutionStatus, state: KernelState, reason: str, fate: str) -> None:
-        """End the running cell as said, and those behind it as never run.
-
-        Args:
-            status: Of the running cell.
-            state: Of all.
-            reason: Of the running cell's end.
-            fate: What the kernel did, for the others: ``died``, ``was restarted``.
-        """
+        """End the running cell as said, and those behind it as never run: the kernel's fate, such
+        as ``was restarted``, says why."""
         if self.running is not None:
             self.end(self.running, status, state, reason)
         while self._waiting:

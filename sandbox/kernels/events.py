@@ -80,73 +80,31 @@ class _Held:
 
 
 class KernelEvents:
-    """The log of one kernel.
-
-    Args:
-        redactor: Knows the session's secrets.
-        budget: What the session's kernels may keep together.
-        start: The number of the last message before the log.
-    """
+    """What one kernel said after its message ``start``; all its session's have one budget."""
 
     def __init__(self, redactor: Redactor, budget: Budget, start: int = 0) -> None:
         self._redactor = redactor
         self._held: dict[str, _Held] = {}
-        self._log: EventLog[tuple[LoggedMessage, ...]] = EventLog(
+        self.log: EventLog[tuple[LoggedMessage, ...]] = EventLog(
             KERNEL_BYTES,
             lambda messages: sum(message.size_bytes for message in messages),
             start=start,
             budget=budget,
         )
-
-    @property
-    def first(self) -> int:
-        """The oldest position from which nothing is missed."""
-        return self._log.first
-
-    @property
-    def end(self) -> int:
-        """The number of the newest message."""
-        return self._log.end
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing more comes: the kernel was stopped, or its session let go of."""
-        return self._log.is_over
-
-    @property
-    def size_bytes(self) -> int:
-        """What is kept."""
-        return self._log.size_bytes
+        """For each message of the kernel what :meth:`redacted` made of it, until the kernel is
+        stopped, or its session let go of."""
 
     def read(self, position: int = 0) -> Read[LoggedMessage]:
         """What came after the message ``position`` and is there; nothing is waited for."""
-        return _flat(self._log.read(position))
+        return _flat(self.log.read(position))
 
     async def follow(self, position: int = 0) -> AsyncGenerator[Read[LoggedMessage]]:
         """What came after the message ``position``, and what comes until the kernel is stopped.
 
         A reader that is too slow is told how many messages it missed.
         """
-        async for got in self._log.follow(position):
+        async for got in self.log.follow(position):
             yield _flat(got)
-
-    async def changed(self) -> None:
-        """Wait for the next message, the end of the log, or :meth:`wake`."""
-        await self._log.changed()
-
-    def wake(self) -> None:
-        """Let readers look again: something has ended without a message."""
-        self._log.wake()
-
-    # --- for its kernel
-
-    def append(self, seq: int, messages: tuple[LoggedMessage, ...]) -> None:
-        """Keep what :meth:`redacted` made of the message ``seq``."""
-        self._log.append(messages, seq)
-
-    def finish(self) -> None:
-        """Say that nothing more comes."""
-        self._log.finish()
 
     def redacted(self, message: KernelMessage) -> tuple[LoggedMessage, ...]:
         """A message without secrets, after what was held back before it."""
@@ -165,7 +123,8 @@ class KernelEvents:
             text(message.parent_id),
             self._json(content) if as_it_came is None else as_it_came,
             self._json(message.metadata) if message.metadata else b"{}",
-            tuple(map(self._buffer, message.buffers)) if message.buffers else (),
+            # Buffers keep their length, for others may count on that.
+            tuple(Pieces(self._redactor, keep_length=True).last(each) for each in message.buffers),
         )
         if unfinished is not None:
             if len(self._held) >= MAX_HELD:
@@ -181,10 +140,6 @@ class KernelEvents:
             return wire.encode_json(self._redactor.data(value))
         except (ValueError, RecursionError):
             return b"{}"
-
-    def _buffer(self, data: bytes) -> bytes:
-        """A buffer without secrets; it keeps its length, for others may count on that."""
-        return Pieces(self._redactor, keep_length=True).last(data)
 
     def _stream(self, message: KernelMessage) -> tuple[Mapping[str, Any], TextPieces | None]:
         """What can be shown of a text, and what holds its end back if that is not known yet."""

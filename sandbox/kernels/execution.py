@@ -19,14 +19,11 @@ from sandbox.kernels.models import (
 )
 from sandbox.kernels.verdict import verdict
 from sandbox.outputs.bundles import Bundle
-from sandbox.outputs.collector import OutputCollector
+from sandbox.outputs.collector import OUTPUTS, OutputCollector
 from sandbox.outputs.denials import Denial, DenialLog, joined
 from sandbox.outputs.eventlog import Read
 from sandbox.outputs.redaction import Redactor
 
-OUTPUTS = frozenset(
-    ("stream", "display_data", "execute_result", "update_display_data", "clear_output", "error")
-)
 LOSSES = frozenset(("dropped", SET_ASIDE))
 """Events that say that messages were lost, whoever's they were."""
 MAX_PAGES = 4
@@ -40,15 +37,7 @@ Cancel = Callable[["Execution"], Awaitable[None]]
 
 
 class Execution:
-    """A cell that waits, runs or has ended. Made by :meth:`sandbox.kernels.Kernels.execute`.
-
-    Args:
-        record: What is known of it.
-        output_bytes: What is kept of its output.
-        cancel: Called to cancel it.
-        denials: What the session's network policy refuses; those from its start to its end are
-            its own.
-    """
+    """A cell that waits, runs or has ended. Made by :meth:`sandbox.kernels.Kernels.execute`."""
 
     def __init__(
         self,
@@ -59,6 +48,7 @@ class Execution:
         redactor: Redactor | None = None,
     ) -> None:
         self.record = record
+        self.execution_id = record.execution_id
         self.is_adopted = record.state == "running"
         """Whether another controller has sent it to the kernel, or was about to."""
         self.version = 0
@@ -122,11 +112,6 @@ class Execution:
     # --- for callers
 
     @property
-    def execution_id(self) -> str:
-        """Its id, also the ``msg_id`` of its Jupyter request."""
-        return self.record.execution_id
-
-    @property
     def is_over(self) -> bool:
         """Whether it has ended."""
         return self._result is not None
@@ -170,25 +155,23 @@ class Execution:
         return Read(tuple(filter(self._owns, got.entries)), got.position, got.missed)
 
     async def follow(self, position: int = 0) -> AsyncGenerator[Read[LoggedMessage]]:
-        """The kernel's messages that belong to it, as they come, until it has ended.
+        """The kernel's messages that belong to it after one, as they come, until it has ended.
 
         Any number of readers may follow it at once. One that comes too late, or is too slow, is
         told how many messages of the kernel it missed; where the kernel is gone, there are none.
-
-        Args:
-            position: The number of the last message that the reader knows; 0 for all.
         """
         while self._started is None and self._result is None:
             await self._changed.wait()
         while self.events is not None:
-            is_over = self.is_over or self.events.is_over  # then all that belongs to it is there
+            # Read after this is known: then all that belongs to it is there.
+            is_over = self.is_over or self.events.log.is_over
             got = self.read(position)
             if got.entries or got.missed:
                 yield got
             elif got.position <= position and is_over:
                 return
             elif got.position <= position:
-                await self.events.changed()
+                await self.events.log.changed()
             position = got.position
 
     async def cancel(self) -> None:
@@ -250,7 +233,10 @@ class Execution:
         elif message.channel == "iopub":
             if message.msg_type in OUTPUTS:
                 self.executing.set()
-                return self._take_output(message)
+                changed = self._collector.add(message.msg_type, content)
+                if changed:
+                    self._bump()
+                return changed
             if message.msg_type == "execute_input":
                 self.executing.set()
                 self._count = _count(content.get("execution_count"))
@@ -318,8 +304,8 @@ class Execution:
         self.executing.set()
         self._bump()
         if self.events is not None:
-            self._end = self.events.end
-            self.events.wake()
+            self._end = self.events.log.end
+            self.events.log.wake()
 
     # --- inside
 
@@ -327,12 +313,6 @@ class Execution:
         if message.channel == "event" and message.msg_type in LOSSES:
             return self._end is None or message.seq <= self._end
         return message.parent_id == self.execution_id and message.epoch == self.record.epoch
-
-    def _take_output(self, message: KernelMessage) -> bool:
-        changed = self._collector.add(message.msg_type, message.content)
-        if changed:
-            self._bump()
-        return changed
 
     def _take_reply(self, reply: Mapping[str, Any]) -> None:
         status = reply.get("status")

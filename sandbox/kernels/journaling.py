@@ -24,15 +24,10 @@ class ProgressWriter:
 
     Only what the journal has is acknowledged, so that whoever carries on after this controller
     finds every message either in a snapshot or in the supervisor's log, and never in both.
-
-    Args:
-        journal: Where to write.
-        events: The kernel's log.
-        overruns: Counts what is set aside because writing it takes too long.
     """
 
     def __init__(self, journal: ExecutionJournal, events: KernelEvents, overruns: Overruns) -> None:
-        self.position = events.end
+        self.position = events.log.end
         """The last message that the journal has."""
         self._journal = journal
         self._events = events
@@ -47,24 +42,22 @@ class ProgressWriter:
         """Write the end of an execution at once."""
         self.note(execution)
         if not self._write(execution):
-            self._events.wake()
+            self._events.log.wake()
 
     def keep(self) -> bool:
         """Write all that is new; False when the journal could not take everything."""
         return all([self._write(execution) for execution in tuple(self._changed.values())])
 
     async def keep_and_acknowledge(self, attachment: Attachment, *, force: bool = False) -> None:
-        """Write what is new, then let the supervisor forget it.
-
-        Args:
-            attachment: Of the kernel.
-            force: Whether to do so even in a state that a snapshot does not hold wholly, such as
-                after a ``clear_output`` that waits for the next output.
-        """
+        """Write what is new, then let the supervisor forget it; with ``force`` even in a state that
+        a snapshot does not hold wholly, such as after a ``clear_output`` that waits for the next
+        output."""
         changed = tuple(self._changed.values())
         if not force and not all(e.is_settled or e.is_over for e in changed):
             return
-        seq = self._events.end  # what comes while others have their turn is written the next time
+        seq = (
+            self._events.log.end
+        )  # what comes while others have their turn is written the next time
         is_written = True
         for execution in changed:
             if not (force or execution.is_settled or execution.is_over):
@@ -81,8 +74,8 @@ class ProgressWriter:
     async def run(self, attachment: Attachment) -> None:
         """Keep and acknowledge about once a second while there is something new."""
         while True:
-            while self.position >= self._events.end and not self._changed:
-                await self._events.changed()
+            while self.position >= self._events.log.end and not self._changed:
+                await self._events.log.changed()
             await anyio.sleep(KEEP_INTERVAL_S)
             await self.keep_and_acknowledge(attachment)
 
@@ -104,4 +97,4 @@ class ProgressWriter:
 
     def _put(self, execution: Execution) -> None:
         put = self._journal.finished if execution.is_over else self._journal.progress
-        put(execution.execution_id, execution.snapshot(), self._events.end)
+        put(execution.execution_id, execution.snapshot(), self._events.log.end)

@@ -8,7 +8,7 @@ goes on after the last message read.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -43,10 +43,6 @@ class Kernel:
     """A kernel of a session; :meth:`run` must be running.
 
     Args:
-        kernel_id: Its id.
-        name: Of its kernelspec.
-        around: What it shares with the others.
-        link: The link in use.
         epoch: Of a kernel that runs already; 0 for one that is to be started.
         last_seq: The number of the last message of a kernel that runs already which an earlier
             controller has put into the journal.
@@ -85,12 +81,12 @@ class Kernel:
             self.events,
             around.overruns,
             self._take,
-            lambda: self._cells.writer.keep_and_acknowledge(self._link, force=True),
+            lambda: self.cells.writer.keep_and_acknowledge(self._link, force=True),
         )
-        self._cells = Cells(kernel_id, around, self.events, self._attend)
+        self.cells = Cells(kernel_id, around, self.events, self._attend)
         self._questions = Questions(kernel_id, around.messages, self._link.send)
-        self._runner = Runner(self._cells, self._questions, self._link, around)
-        self._hearing = Hearing(self, self._cells, self._questions, around)
+        self.runner = Runner(self.cells, self._questions, self._link, around)
+        self._hearing = Hearing(self, self.cells, self._questions, around)
         self._wake = anyio.Event()
         """Set, and replaced, when there may be something to decide."""
         self._settled = anyio.Event()
@@ -104,24 +100,19 @@ class Kernel:
             state = "dead"
         elif not self._is_ready:
             state = "starting"
-        elif self._cells.running or self._cells.waiting:
+        elif self.cells.running or self.cells.waiting:
             state = "busy"
         return KernelInfo(
             session_id=self._around.session_id,
             kernel_id=self.kernel_id,
             name=self.name,
             state=state,
-            queue_length=self._cells.waiting,
-            execution_count=self._cells.count,
+            queue_length=self.cells.waiting,
+            execution_count=self.cells.count,
             started_at=self._started_at,
             last_activity_at=self._active_at,
             reason=self._death,
         )
-
-    @property
-    def executions(self) -> Iterable[Execution]:
-        """Those that run or wait."""
-        return self._cells
 
     async def run(self) -> None:
         """Serve the kernel until it is stopped."""
@@ -129,11 +120,11 @@ class Kernel:
             self._tasks = tasks
             if self.epoch:
                 self._pump()
-            tasks.start_soon(self._cells.writer.run, self._link)
+            tasks.start_soon(self.cells.writer.run, self._link)
             try:
                 await self._work()
             finally:
-                self.events.finish()
+                self.events.log.finish()
 
     async def wait_ready(self) -> None:
         """Wait until the kernel answers.
@@ -151,12 +142,8 @@ class Kernel:
     def submit(self, execution: Execution) -> None:
         """Put a cell at the end of the queue, unless the kernel is dead or too many wait."""
         self._check_alive()
-        self._cells.put(execution, runs_at_once=self._is_ready)
+        self.cells.put(execution, runs_at_once=self._is_ready)
         self._active_at = time.time()
-
-    async def cancel(self, execution: Execution) -> None:
-        """Interrupt a cell if it runs, take it out of the queue if it waits."""
-        await self._runner.cancel(execution)
 
     async def interrupt(self) -> None:
         """Interrupt the running cell; harmless when none runs.
@@ -166,8 +153,8 @@ class Kernel:
             LinkLost: The link ended before that was confirmed.
         """
         self._check_alive()
-        if self._cells.running is not None:
-            await self.cancel(self._cells.running)
+        if self.cells.running is not None:
+            await self.runner.cancel(self.cells.running)
 
     async def restart(self) -> None:
         """Restart it, dead or alive: nothing of its state stays, and no cell of its queue runs."""
@@ -189,7 +176,7 @@ class Kernel:
         finally:
             self._is_replaced = False
         reason = "The kernel was stopped on request."
-        self._cells.end_all("interrupted", "lost", reason, "was stopped")
+        self.cells.end_all("interrupted", "lost", reason, "was stopped")
         self.close(reason)
 
     def close(self, reason: str) -> None:
@@ -198,7 +185,7 @@ class Kernel:
         self._death = self._death or reason
         self._questions.fail()
         self._settle()
-        self.events.finish()
+        self.events.log.finish()
         if self._restart is not None:
             self._restart.done.set()
         if self._tasks is not None:
@@ -206,12 +193,8 @@ class Kernel:
 
     def lose(self, reason: str) -> None:
         """The container is gone: nothing of this kernel can go on."""
-        self._cells.end_all("lost", "lost", reason, "was lost")
+        self.cells.end_all("lost", "lost", reason, "was lost")
         self.close(reason)
-
-    def keep(self) -> None:
-        """Write to the journal what is new; the last chance before the controller ends."""
-        self._cells.writer.keep()
 
     async def ask(self, msg_type: str, content: Mapping[str, Any]) -> Mapping[str, Any]:
         """Ask something that it answers between cells; ``Conflict`` when it does not in time."""
@@ -224,8 +207,8 @@ class Kernel:
             return
         self._link.link = link
         if self.epoch and epoch != self.epoch:
-            if self._cells.running is not None and self._cells.running.expired:
-                self._cells.end_overdue()
+            if self.cells.running is not None and self.cells.running.expired:
+                self.cells.end_overdue()
             self._enter(epoch, "The kernel was restarted.")
         self.epoch = epoch
         self._dead_at_seq = None if is_alive else last_seq
@@ -237,10 +220,6 @@ class Kernel:
         """The supervisor does not know it any more."""
         if self.epoch and self._death is None:
             self._note_exit({})
-
-    def adopt(self, execution: Execution) -> None:
-        """Carry on the cell that it runs already, before :meth:`run`."""
-        self._cells.adopt(execution)
 
     async def _work(self) -> None:
         while True:
@@ -261,16 +240,16 @@ class Kernel:
         if self._death is not None or not self._link.is_attached:
             return None
         if not self._is_ready:
-            if self._runner.has_waited_in_vain:
+            if self.runner.has_waited_in_vain:
                 self._die(f"It did not answer within {START_TIMEOUT_S:g} s of its start.")
                 return None
-            return await self._runner.greet()
-        if self._cells.running is None:
-            await self._runner.begin(self.epoch)
-        running = self._cells.running
+            return await self.runner.greet()
+        if self.cells.running is None:
+            await self.runner.begin(self.epoch)
+        running = self.cells.running
         if running is None:
             return None
-        delay_s = await self._runner.watch(running)
+        delay_s = await self.runner.watch(running)
         if running.is_overdue:
             await self._replace(None)
         return delay_s
@@ -283,7 +262,7 @@ class Kernel:
                 return  # the next link found that it had been started
             self.failure = exc
             reason = f"The kernel did not start: {exc.message}"
-            self._cells.end_all("lost", "lost", reason, "failed to start")
+            self.cells.end_all("lost", "lost", reason, "failed to start")
             self.close("It did not start.")
             return
         if not self.epoch:
@@ -298,7 +277,7 @@ class Kernel:
             entered = epoch_of(await self._link.call("kernel.restart"))
             if self.epoch == epoch:  # no new link has found it restarted already
                 if wish is None:
-                    self._cells.end_overdue()
+                    self.cells.end_overdue()
                 self._enter(entered, "The kernel was restarted on request.")
         except SandboxError as exc:
             if not isinstance(exc, LinkLost):  # the next link leads here again
@@ -312,15 +291,15 @@ class Kernel:
 
     def _enter(self, epoch: int, reason: str) -> None:
         """A new process of the same id: end what the old one left and wait for the new one."""
-        self._cells.end_all("interrupted", "restarted", reason, "was restarted")
+        self.cells.end_all("interrupted", "restarted", reason, "was restarted")
         self._exit = None
         self.epoch = epoch
         self._death = None
         self._dead_at_seq = None
-        self._cells.count = 0
+        self.cells.count = 0
         self._started_at = self._active_at = time.time()
         self._is_ready = False
-        self._runner.forget()
+        self.runner.forget()
         self._attend()
 
     async def _bury(self, exit_event: Mapping[str, Any]) -> None:
@@ -332,7 +311,7 @@ class Kernel:
 
     def _die(self, reason: str) -> None:
         self._death = reason
-        self._cells.end_all("died", "lost", reason, "died")
+        self.cells.end_all("died", "lost", reason, "died")
         self._questions.fail()
         self._is_ready = False
         self._settle()
@@ -350,8 +329,8 @@ class Kernel:
 
     async def _attached(self) -> None:
         self._attend()
-        if self._cells.running is not None:
-            await self._runner.probe()  # was the request lost with the last link?
+        if self.cells.running is not None:
+            await self.runner.probe()  # was the request lost with the last link?
 
     def _take(self, message: KernelMessage) -> None:
         if message.epoch == self.epoch:
@@ -375,7 +354,7 @@ class Kernel:
         """What ends the running cell may be lost: find out."""
         probe = self._questions.probe
         if self._tasks is not None and (probe is None or probe.execution is not running):
-            self._tasks.start_soon(self._runner.probe)
+            self._tasks.start_soon(self.runner.probe)
 
     def _note_exit(self, event: Mapping[str, Any]) -> None:
         self._exit = event
@@ -383,7 +362,7 @@ class Kernel:
 
     def _note_death_if_read(self) -> None:
         """A process that is gone says nothing more: with the last message its end is known."""
-        if self._dead_at_seq is not None and self.events.end >= self._dead_at_seq:
+        if self._dead_at_seq is not None and self.events.log.end >= self._dead_at_seq:
             self._dead_at_seq = None
             if self._death is None and self._exit is None:
                 self._note_exit({})

@@ -13,13 +13,7 @@ from anyio.abc import TaskGroup
 
 from sandbox.answers import linked, parse
 from sandbox.bulkheads.overruns import Overruns
-from sandbox.errors import (
-    Conflict,
-    InfrastructureError,
-    InvalidRequest,
-    NotFound,
-    QuotaExceeded,
-)
+from sandbox.errors import Conflict, InfrastructureError, InvalidRequest, NotFound, QuotaExceeded
 from sandbox.kernels.answers import (
     KERNEL_ID,
     KERNEL_NAME,
@@ -62,16 +56,9 @@ class Kernels:
     """The kernels of one session and what they execute; :meth:`run` must be running.
 
     Args:
-        session_id: The session's.
-        limits: The policy's.
-        journal: Where executions outlive the controller.
-        denials: What the session's network policy refuses, for the results of executions.
         admit: Called before a cell is queued; raises when its caller has run enough.
-        redactor: Knows the session's secrets, which no output shows.
-        overruns: Counts what is set aside because working on it takes too long.
         oom_probe: Asked when a kernel dies for no stated reason: whether the container ran out of
             memory, None when that is not known.
-        grace_s: How long a cell may take to heed an interrupt before its kernel is restarted.
     """
 
     def __init__(
@@ -113,7 +100,7 @@ class Kernels:
         finally:
             self._tasks = None
             for kernel in self._kernels.values():
-                kernel.keep()
+                kernel.cells.writer.keep()
 
     async def aclose(self, *, lost: str = "") -> None:
         """Let go of the kernels; may be called twice.
@@ -127,7 +114,7 @@ class Kernels:
             if lost:
                 kernel.lose(lost)
             else:
-                kernel.keep()
+                kernel.cells.writer.keep()
         if lost:
             abandon(self._around, self._execution, lost)
         if self._tasks is not None:
@@ -182,10 +169,6 @@ class Kernels:
         """All kernels as they are now, dead ones too."""
         return tuple(kernel.info() for kernel in self._kernels.values())
 
-    async def list(self) -> list[KernelInfo]:
-        """All kernels, dead ones too."""
-        return list(self.infos)
-
     async def kernelspecs(self) -> dict[str, KernelSpec]:
         """The kinds of kernels that can be started, by name."""
         return parse(Info, self._shown(await linked(self._link).call("info"))).kernelspecs
@@ -227,7 +210,6 @@ class Kernels:
 
         Args:
             timeout_s: How long it may run, in seconds; the policy's limit when None, never more.
-            execution_id: Its id; a new one when None.
 
         Raises:
             InvalidRequest: The code is too long or not a text.
@@ -288,11 +270,7 @@ class Kernels:
             return completion(self._shown(answer), len(code), position)
 
     async def inspect(
-        self,
-        code: str,
-        cursor_pos: int | None = None,
-        detail_level: int = 0,
-        kernel_id: str = "",
+        self, code: str, cursor_pos: int | None = None, detail_level: int = 0, kernel_id: str = ""
     ) -> Inspection:
         """What the kernel knows about the name at the cursor; level 1 also asks for the source.
 
@@ -310,7 +288,7 @@ class Kernels:
 
     def _find(self, execution_id: str) -> Execution | None:
         for kernel in self._kernels.values():
-            for execution in kernel.executions:
+            for execution in kernel.cells:
                 if execution.execution_id == execution_id:
                     return execution
         return self._around.recent.get(execution_id)
@@ -357,7 +335,7 @@ class Kernels:
             entry.kernel_id, entry.name, self._around, link=link, epoch=entry.epoch, last_seq=last
         )
         if running is not None:
-            kernel.adopt(running)
+            kernel.cells.adopt(running)
         kernel.attach(link, entry.epoch, entry.last_seq, is_alive=entry.alive)
         self._serve(kernel)
 
@@ -388,4 +366,4 @@ class Kernels:
     async def _cancel(self, execution: Execution) -> None:
         kernel = self._kernels.get(execution.record.kernel_id)
         if kernel is not None:
-            await kernel.cancel(execution)
+            await kernel.runner.cancel(execution)

@@ -82,15 +82,13 @@ class Messages:
         }
         return self.request("execute_request", content, msg_id)
 
-    def request(
-        self, msg_type: str, content: Mapping[str, Any], msg_id: str, channel: str = "shell"
-    ) -> bytes:
-        """Any request, as the bytes of a KERNEL message of the link."""
+    def request(self, msg_type: str, content: Mapping[str, Any], msg_id: str) -> bytes:
+        """Any request on the shell channel, as the bytes of a KERNEL message of the link."""
         session = self._session
         header = session.msg_header(msg_type) | {"msg_id": msg_id}
         make = cast("Callable[..., dict[str, Any]]", session.msg)  # pyright: ignore[reportUnknownMemberType]  # its types are incomplete
         parts = session.serialize(make(msg_type, dict(content), header=header))
-        return wire.pack_parts([wire.encode_json({"channel": channel}), *parts[1:]])
+        return wire.pack_parts([wire.encode_json({"channel": "shell"}), *parts[1:]])
 
 
 def new_id() -> str:

@@ -37,13 +37,7 @@ class EndProbe:
 
 
 class Questions:
-    """The questions to one kernel that have no answer yet.
-
-    Args:
-        kernel_id: Whose.
-        messages: Makes the requests.
-        send: Sends one.
-    """
+    """The questions to one kernel that have no answer yet."""
 
     def __init__(self, kernel_id: str, messages: Messages, send: Send) -> None:
         self.probe: EndProbe | None = None

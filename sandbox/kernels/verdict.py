@@ -27,10 +27,7 @@ def verdict(
 
     Args:
         reply: The status in its reply; None without one.
-        error: What it raised.
         over: That its time was over, in words, if it was interrupted for that.
-        interrupted: Whether it was interrupted on request.
-        asked_input: Whether that was because it asked for input.
     """
     if reply is None and error is not None:
         reply = "error"

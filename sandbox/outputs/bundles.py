@@ -44,12 +44,8 @@ class Part:
 
 
 class Bundle:
-    """The mime bundle of a message.
-
-    Args:
-        content: The content of a display, a result or an update, unchecked.
-        redactor: Takes the values of secrets out of it, before anything of it is cut.
-    """
+    """The mime bundle of a message's content, which nobody has checked; secrets are taken out of it
+    before anything of it is cut."""
 
     def __init__(self, content: Mapping[str, Any], redactor: Redactor) -> None:
         try:

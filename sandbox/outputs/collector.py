@@ -22,7 +22,7 @@ The format: https://nbformat.readthedocs.io/en/latest/format_description.html#co
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -32,8 +32,10 @@ from sandbox.outputs.plain import clip, plain
 from sandbox.outputs.redaction import Redactor, TextPieces
 from sandbox.outputs.streams import StreamName, Streams
 
-__all__ = ["OutputCollector", "clip", "plain"]
-
+OUTPUTS = frozenset(
+    ("stream", "display_data", "execute_result", "update_display_data", "clear_output", "error")
+)
+"""The types of messages that are outputs, or change them."""
 IMAGE_FACTOR = 8
 ITEM_COST = 256
 """What each rich output costs beside its content, so that their number is bounded too."""
@@ -75,27 +77,14 @@ class _Rich:
 
 
 class OutputCollector:
-    """Collects the outputs of one execution.
+    """Collects the outputs of one execution within a budget of so many bytes of UTF-8."""
 
-    Args:
-        limit_bytes: The budget for text, in bytes of UTF-8.
-        image_limit_bytes: The budget for images, in bytes of base64; ``IMAGE_FACTOR`` times the
-            other when None.
-    """
-
-    def __init__(
-        self,
-        limit_bytes: int,
-        image_limit_bytes: int | None = None,
-        redactor: Redactor | None = None,
-    ) -> None:
+    def __init__(self, limit_bytes: int, redactor: Redactor | None = None) -> None:
         self._redactor = redactor or Redactor()
         self._stream_name: StreamName = "stdout"
         self._limit = limit_bytes
         self._share = limit_bytes * 3 // 4
-        self._image_limit = (
-            limit_bytes * IMAGE_FACTOR if image_limit_bytes is None else image_limit_bytes
-        )
+        self._image_limit = limit_bytes * IMAGE_FACTOR
         self._clear()
 
     def _clear(self) -> None:
@@ -148,23 +137,37 @@ class OutputCollector:
     # --- what comes
 
     def add(self, msg_type: str, content: Mapping[str, Any]) -> bool:
-        """Take the content of an iopub message.
-
-        Args:
-            msg_type: The message's type; one that is no output is ignored.
-
-        Returns:
-            Whether the outputs have changed.
-        """
-        take = _TAKERS.get(msg_type)
-        if take is None:
+        """Take the content of an iopub message, unless that is no output; whether the outputs have
+        changed."""
+        if msg_type not in OUTPUTS:
             return False
         if self._clear_is_due and msg_type not in ("clear_output", "update_display_data"):
             self._clear()
-        changed = take(self, content)
+        changed = self._take(msg_type, content)
         if changed:
             self._outputs = None
         return changed
+
+    def _take(self, msg_type: str, content: Mapping[str, Any]) -> bool:
+        match msg_type:
+            case "stream":
+                return self._take_stream(content)
+            case "display_data":
+                return self._show(_Rich("display_data"), content)
+            case "execute_result":
+                count = content.get("execution_count")
+                is_count = type(count) is int and 0 <= count < 2**31
+                return self._show(_Rich("execute_result", count if is_count else None), content)
+            case "update_display_data":
+                return self.shows(content) and self.update(self.bundle(content))
+            case "clear_output" if content.get("wait"):
+                self._clear_is_due = True
+                return False
+            case "clear_output":
+                self._clear()
+                return True
+            case _:
+                return self._take_error(content)
 
     def shows(self, content: Mapping[str, Any]) -> bool:
         """Whether an update with this content changes something."""
@@ -216,25 +219,6 @@ class OutputCollector:
             self._stream_name = name
         if text := self._pieces.feed(text):
             self._streams.write(name, text)
-        return True
-
-    def _take_display(self, content: Mapping[str, Any]) -> bool:
-        return self._show(_Rich("display_data"), content)
-
-    def _take_result(self, content: Mapping[str, Any]) -> bool:
-        count = content.get("execution_count")
-        rich = _Rich("execute_result")
-        rich.count = count if type(count) is int and 0 <= count < 2**31 else None
-        return self._show(rich, content)
-
-    def _take_update(self, content: Mapping[str, Any]) -> bool:
-        return self.shows(content) and self.update(self.bundle(content))
-
-    def _take_clear(self, content: Mapping[str, Any]) -> bool:
-        if content.get("wait"):
-            self._clear_is_due = True
-            return False
-        self._clear()
         return True
 
     def _take_error(self, content: Mapping[str, Any]) -> bool:
@@ -323,16 +307,6 @@ class OutputCollector:
         if is_image:
             return self._image_limit - self._image_size - rich.image_size
         return self._room() - rich.text_size
-
-
-_TAKERS: Mapping[str, Callable[[OutputCollector, Mapping[str, Any]], bool]] = {
-    "stream": OutputCollector._take_stream,  # pyright: ignore[reportPrivateUsage]  # one unit
-    "display_data": OutputCollector._take_display,  # pyright: ignore[reportPrivateUsage]
-    "execute_result": OutputCollector._take_result,  # pyright: ignore[reportPrivateUsage]
-    "update_display_data": OutputCollector._take_update,  # pyright: ignore[reportPrivateUsage]
-    "clear_output": OutputCollector._take_clear,  # pyright: ignore[reportPrivateUsage]
-    "error": OutputCollector._take_error,  # pyright: ignore[reportPrivateUsage]
-}
 
 
 def _text(value: Any) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 MAX_KEPT = 256
 MAX_TOLD = 20
@@ -17,10 +17,8 @@ UNREACHABLE = "unreachable"
 """The rule of what was allowed and could not be reached: no refusal, but the caller must know."""
 
 
-class Denial(BaseModel):
+class Denial(BaseModel, frozen=True):
     """One connection, or several alike, that the network policy refused or cut."""
-
-    model_config = ConfigDict(frozen=True)
 
     host: str
     """As the client named it, made safe to show."""

@@ -82,66 +82,43 @@ class EventLog(Generic[Entry]):
         self._budget = budget
         self._entries: deque[tuple[int, int, Entry]] = deque()
         """Each with its first position and the one behind it."""
-        self._size = 0
-        self._first = self._end = start
-        self._is_over = False
+        self.size_bytes = 0
+        """What is kept."""
+        self.first = self.end = start
+        """The oldest position that can still be read, and the one behind the newest entry."""
+        self.is_over = False
+        """Whether nothing more comes."""
         self._news = asyncio.Event()
         if budget is not None:
             budget.add(self)
 
     @classmethod
-    def bytes_log(cls, max_bytes: int, *, start: int = 0, piece_bytes: int = 0) -> EventLog[bytes]:
-        """A log of bytes, in which a position is an offset.
-
-        Args:
-            piece_bytes: Shorter pieces are joined up to this length, which is far below the bound.
-        """
+    def bytes_log(cls, max_bytes: int, *, piece_bytes: int = 0) -> EventLog[bytes]:
+        """A log of bytes, in which a position is an offset; pieces are joined up to
+        ``piece_bytes``, which is far below the bound."""
 
         def join(last: bytes, data: bytes) -> bytes | None:
             return last + data if len(last) + len(data) <= piece_bytes else None
 
-        return EventLog(
-            max_bytes, len, start=start, width=len, cut=lambda data, n: data[n:], join=join
-        )
-
-    @property
-    def first(self) -> int:
-        """The oldest position that can still be read."""
-        return self._first
-
-    @property
-    def end(self) -> int:
-        """The position behind the newest entry."""
-        return self._end
-
-    @property
-    def size_bytes(self) -> int:
-        """What is kept."""
-        return self._size
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing more comes."""
-        return self._is_over
+        return EventLog(max_bytes, len, width=len, cut=lambda data, n: data[n:], join=join)
 
     def append(self, entry: Entry, end: int | None = None) -> None:
         """Add an entry at the end, and forget the oldest ones for it if need be.
 
         Args:
-            entry: What is added.
             end: The position behind it, where entries are numbered elsewhere and numbers may be
                 left out; it takes those before it, too.
         """
-        start = self._end
-        self._end = start + self._width(entry) if end is None else end
-        self._size += self._size_of(entry)
+        start = self.end
+        self.end = start + self._width(entry) if end is None else end
+        self.size_bytes += self._size_of(entry)
         if self._entries and (joined := self._join(self._entries[-1][2], entry)) is not None:
             start, _, last = self._entries.pop()
-            self._size += self._size_of(joined) - self._size_of(last) - self._size_of(entry)
+            self.size_bytes += self._size_of(joined) - self._size_of(last) - self._size_of(entry)
             entry = joined
-        self._entries.append((start, self._end, entry))
+        self._entries.append((start, self.end, entry))
         while len(self._entries) > 1 and (
-            self._size > self._max_bytes or len(self._entries) > self._max_entries
+            self.size_bytes > self._max_bytes or len(self._entries) > self._max_entries
         ):
             self.forget()
         if self._budget is not None:
@@ -152,18 +129,18 @@ class EventLog(Generic[Entry]):
         """Say that so many positions were lost before they got here; what came before goes too."""
         while self._entries:
             self.forget()
-        self._end += positions
-        self._first = self._end
+        self.end += positions
+        self.first = self.end
         self.wake()
 
     def forget(self) -> None:
         """Let the oldest entry go."""
-        _, self._first, entry = self._entries.popleft()
-        self._size -= self._size_of(entry)
+        _, self.first, entry = self._entries.popleft()
+        self.size_bytes -= self._size_of(entry)
 
     def finish(self) -> None:
         """Say that nothing more comes."""
-        self._is_over = True
+        self.is_over = True
         self.wake()
 
     def wake(self) -> None:
@@ -172,14 +149,10 @@ class EventLog(Generic[Entry]):
         self._news = asyncio.Event()
 
     def read(self, position: int, max_entries: int = READ_ENTRIES) -> Read[Entry]:
-        """What there is from a position on; nothing is waited for.
-
-        Args:
-            position: From where; one that never was counts as the nearest that was.
-            max_entries: How much at once.
-        """
-        position = max(0, min(position, self._end))
-        start = max(position, self._first)
+        """What there is from a position on, or from the nearest that ever was; nothing is waited
+        for."""
+        position = max(0, min(position, self.end))
+        start = max(position, self.first)
         found: list[Entry] = []
         behind = 0
         for _, end, _ in reversed(self._entries):
@@ -191,7 +164,7 @@ class EventLog(Generic[Entry]):
                 break
             found.append(self._cut(entry, start - at) if at < start else entry)
             start = end
-        missed = max(0, self._first - position)
+        missed = max(0, self.first - position)
         return Read(tuple(found), start, missed)
 
     async def changed(self) -> None:
@@ -206,11 +179,11 @@ class EventLog(Generic[Entry]):
         """
         try:
             async with asyncio.timeout(timeout_s):
-                while position >= self._end and not self._is_over:
+                while position >= self.end and not self.is_over:
                     await self.changed()
         except TimeoutError:
             return False
-        return position < self._end
+        return position < self.end
 
     async def follow(self, position: int = 0) -> AsyncGenerator[Read[Entry]]:
         """All from a position on, as it comes, until the log is over."""

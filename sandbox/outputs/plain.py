@@ -100,12 +100,8 @@ def is_plain(text: str) -> bool:
 
 
 class PlainText:
-    """Makes a text plain that comes in pieces.
-
-    Args:
-        max_line: The longest unfinished line, in characters, that is held back because what
-            comes may overwrite it.
-    """
+    """Makes a text plain that comes in pieces; an unfinished line is held back up to ``max_line``
+    characters, because what comes may overwrite it."""
 
     def __init__(self, max_line: int = MAX_LINE) -> None:
         self._max_line = max_line

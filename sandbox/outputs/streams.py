@@ -53,11 +53,7 @@ class _Cut:
 
 
 class Streams(Generic[T]):
-    """Stream text within a budget, and other outputs, in order.
-
-    Args:
-        limit_bytes: The budget for text, in bytes of UTF-8.
-    """
+    """Stream text within a budget of so many bytes of UTF-8, and other outputs, in order."""
 
     def __init__(self, limit_bytes: int) -> None:
         self._max_line = min(MAX_LINE, limit_bytes // 8)

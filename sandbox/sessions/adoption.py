@@ -42,11 +42,7 @@ logger = logging.getLogger(__name__)
 
 class Adoption:
     """The start of a controller: :meth:`run` once, :meth:`wait_done` for whoever needs the result.
-
-    Args:
-        services: What all sessions share.
-        add: Called with each session that is taken back; it comes up in its own time.
-    """
+    What is taken back is added, and comes up in its own time."""
 
     def __init__(self, services: SessionServices, add: Callable[[Session], None]) -> None:
         self._services = services

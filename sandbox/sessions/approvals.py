@@ -19,6 +19,7 @@ import anyio
 from sandbox.audit import ApprovalEntry, AuditLog
 from sandbox.egress.wayout import Approval, Question
 from sandbox.errors import NotPermitted
+from sandbox.outputs.plain import escaped
 from sandbox.outputs.redaction import Redactor
 from sandbox.policy import Policy
 
@@ -70,15 +71,7 @@ class _Nobody:
 
 
 class Approvals:
-    """What one session asks; an ``Approver`` for its gateway.
-
-    Args:
-        session_id: The session's id.
-        principal: Whose it is.
-        policy: Its policy.
-        audit: Where questions and answers are put on record.
-        redactor: Knows the session's secrets, which neither a question nor a record shows.
-    """
+    """What one session asks; an ``Approver`` for its gateway. Nothing shown has a secret in it."""
 
     def __init__(
         self,
@@ -117,12 +110,8 @@ class Approvals:
                 scope.cancel()
 
     async def agree(self, tool: str, told: str, asker: Asker) -> None:
-        """Have a person agree to the call of a tool, if the policy wants that.
-
-        Args:
-            tool: Its name.
-            told: What it will do, as it is shown.
-            asker: Reaches the person behind this call.
+        """Have a person agree to the call of a tool, if the policy wants that; they are told what
+        it will do.
 
         Raises:
             NotPermitted: There is no yes; nothing has run.
@@ -153,7 +142,7 @@ class Approvals:
             f"(policy {self._policy.name})?\nRule: {question.rule}"
         )
         if question.request:
-            message += f"\nRequest: {_line(question.request)}"
+            message += f"\nRequest: {escaped(question.request[:500])}"
         return await self._decide(subject, message, asker)
 
     async def _decide(self, subject: str, message: str, asker: Asker) -> Approval:
@@ -244,7 +233,3 @@ class Approvals:
                 reason=reason,
             )
         )
-
-
-def _line(text: str) -> str:
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text[:500])

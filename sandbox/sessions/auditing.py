@@ -47,12 +47,6 @@ def controller_log(
 ) -> Generator[AuditLog]:
     """The audit log of a controller, with its beginning and its end.
 
-    Args:
-        slot: The controller's slot.
-        settings: How much is kept, and for how long.
-        policies: Those it begins with.
-        clock: Unix time, seconds.
-
     Raises:
         ConfigError: The log cannot be used.
     """
@@ -122,11 +116,7 @@ class SessionRecord:
 
 
 class GatewayRecord:
-    """Puts what gateways decide on record; ``Record`` of ``sandbox.egress``.
-
-    Args:
-        log: The audit log.
-    """
+    """Puts what gateways decide on record; ``Record`` of ``sandbox.egress``."""
 
     def __init__(self, log: AuditLog) -> None:
         self._log = log

@@ -33,9 +33,6 @@ class CommandTable:
     """The commands of one controller's sessions; the ``CommandJournal`` of each session's.
 
     Every method raises ``InfrastructureError`` when the file cannot be used.
-
-    Args:
-        db: The journal's file.
     """
 
     def __init__(self, db: Database) -> None:

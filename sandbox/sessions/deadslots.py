@@ -22,14 +22,7 @@ logger = logging.getLogger(__name__)
 async def tidy_neighbours(
     runtime: ContainerRuntime, own: Slot, audit: AuditLog, now: float
 ) -> None:
-    """Remove the containers of dead controllers whose time is over, or which are nobody's.
-
-    Args:
-        runtime: Where the containers are.
-        own: The slot of this controller.
-        audit: Its log: what it removes is on record there.
-        now: Unix time, seconds.
-    """
+    """Remove the containers of dead controllers whose time is over, or which are nobody's."""
     for name in slot_names(own.root):
         if name in (own.name, *LASTING):
             continue

@@ -14,14 +14,7 @@ Ending = Literal["closed", "expired", "lost", "kept"]
 def ended_error(
     session_id: str, state: SessionState, reason: str, *, is_default: bool = False
 ) -> SandboxError:
-    """The error for whoever uses a session that has ended.
-
-    Args:
-        session_id: Which one.
-        state: How it ended.
-        reason: Why, in words.
-        is_default: Whether the caller meant its default session.
-    """
+    """The error for whoever uses a session that has ended."""
     which = "Your default session" if is_default else "The session"
     return SessionLost(
         f"{which} {session_id} is {state}: {reason}. Its variables and processes are gone, "

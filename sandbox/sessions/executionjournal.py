@@ -15,11 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 class ExecutionTable:
-    """The executions of one controller's sessions; the ``ExecutionJournal`` of their kernels.
-
-    Args:
-        db: The journal's file.
-    """
+    """The executions of one controller's sessions; the ``ExecutionJournal`` of their kernels."""
 
     def __init__(self, db: Database) -> None:
         self._db = db

@@ -129,10 +129,7 @@ _COLUMNS = ", ".join(_NAMES)
 
 
 class Journal:
-    """The journal of one controller.
-
-    Args:
-        path: The file; made when absent.
+    """The journal of one controller; its file is made when absent.
 
     Raises:
         ConfigError: The file is not a journal, is damaged, or was written by a newer version.

@@ -9,15 +9,8 @@ from sandbox.policy import Limits
 
 
 class Lease:
-    """How long one session may go on.
-
-    Args:
-        limits: How long it may be unused, and how long it may live.
-        expires_at: Unix time at which it is over whatever is done, seconds.
-        last_used: Unix time at which it was last used, seconds.
-        clock: Unix time, seconds.
-        activity: When what runs in the session last did something; now, while a cell runs.
-    """
+    """How long one session may go on, in Unix time; ``activity`` is when what runs in it last did
+    something."""
 
     def __init__(
         self,

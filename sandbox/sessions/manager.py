@@ -10,7 +10,6 @@ from __future__ import annotations
 import builtins
 import logging
 from collections.abc import Callable, Coroutine
-from types import TracebackType
 from typing import Any
 
 import anyio
@@ -18,7 +17,7 @@ import anyio.to_thread
 from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskGroup, TaskStatus
 
-from sandbox.audit import AuditLog, about
+from sandbox.audit import about
 from sandbox.commands.command import Command
 from sandbox.commands.models import CommandResult
 from sandbox.config import Settings
@@ -29,7 +28,6 @@ from sandbox.kernels.models import ExecutionResult
 from sandbox.link.link import printable
 from sandbox.outputs.redaction import Redactor
 from sandbox.policy import Policy, PolicySet
-from sandbox.runtimes.base import ContainerRuntime
 from sandbox.sessions.adoption import Adoption
 from sandbox.sessions.locks import KeyedLocks
 from sandbox.sessions.models import Caller, SessionInfo
@@ -51,17 +49,15 @@ logger = logging.getLogger(__name__)
 class SessionManager:
     """The sessions of one controller; an async context manager.
 
-    Args:
-        services: What all sessions share; closed by whoever made it.
-        policies: What callers may ask for.
-        settings: ``runtime``, ``max_sessions`` and ``overcommit`` are read here.
-        slot: The controller's place in the state directory; released by whoever took it.
+    Whoever made the services and took the slot closes and releases them.
     """
 
     def __init__(
         self, services: SessionServices, policies: PolicySet, settings: Settings, slot: Slot
     ) -> None:
         self._services = services
+        self.runtime, self.audit, self.owner = services.runtime, services.audit, services.owner
+        self.policies = policies
         self._sessions: dict[tuple[str, str], Session] = {}
         self._locks = KeyedLocks()
         self.ownership = Ownership(self._sessions, services.journal, policies)
@@ -81,12 +77,7 @@ class SessionManager:
         self._tasks.start_soon(search_folders, self._sessions.values)
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_exc: object) -> None:
         self._closing = True
         with anyio.CancelScope(shield=True):
             # First the sweeper: to it, a container whose session is no longer here is an orphan.
@@ -109,26 +100,6 @@ class SessionManager:
             self._housekeeping_over.set()
 
     @property
-    def policies(self) -> PolicySet:
-        """What callers may ask for."""
-        return self.ownership.policies
-
-    @property
-    def runtime(self) -> ContainerRuntime:
-        """Where the containers are."""
-        return self._services.runtime
-
-    @property
-    def audit(self) -> AuditLog:
-        """Where what is done is put on record."""
-        return self._services.audit
-
-    @property
-    def owner(self) -> str:
-        """The mark that labels this controller's containers."""
-        return self._services.owner
-
-    @property
     def is_ready(self) -> bool:
         """Whether every container of an earlier controller has been taken back or removed; the
         sessions come up in their own time, and calls to them wait for that."""
@@ -140,10 +111,7 @@ class SessionManager:
         self._tasks.start_soon(self._run, session)
 
     async def _run(
-        self,
-        session: Session,
-        *,
-        task_status: TaskStatus[Exception | None] = TASK_STATUS_IGNORED,
+        self, session: Session, *, task_status: TaskStatus[Exception | None] = TASK_STATUS_IGNORED
     ) -> None:
         """A session's whole life. Nothing that happens in it is raised: the others live on.
 
@@ -178,9 +146,7 @@ class SessionManager:
         nobody's default: whoever means it says its id.
 
         Args:
-            caller: Whose it is to be.
             policy: What it may; empty for the default policy.
-            name: The caller's word for it; empty for none.
             workspace: The name of the workspace whose files it begins with, and which keeps them;
                 empty for none.
             reuse: Return an open one of that policy (and name, and workspace) if there is one.
@@ -285,11 +251,7 @@ class SessionManager:
         return sorted(found, key=lambda each: each[1].created_at)
 
     async def close_anybodys(self, session_id: str, by: str) -> SessionInfo:
-        """Close a session whosesoever it is.
-
-        Args:
-            session_id: Which.
-            by: Who closes it, for its owner to read.
+        """Close a session whosesoever it is; its owner reads by whom.
 
         Raises:
             NotFound: There is no such session.
@@ -302,12 +264,7 @@ class SessionManager:
         raise NotFound(f"There is no session {printable(session_id, 80)!r}.")
 
     async def tighten(self, caller: Caller, session_id: str, more: Tightening) -> SessionInfo:
-        """Take something from a session's network, for good and at once.
-
-        Args:
-            caller: Whose session it is.
-            session_id: Which; empty for the caller's default session.
-            more: What is taken.
+        """Take something from a session's network, or the default one's, for good and at once.
 
         Raises:
             NotFound: The caller has no such session.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from sandbox.container.checks import Check
 from sandbox.egress.models import NetworkInfo
@@ -13,8 +13,6 @@ from sandbox.policy import Limits
 from sandbox.sessions.journal import SessionState
 
 WORKSPACE = "/workspace"
-
-
 PASSING = "mcp:"
 """What default keys begin with whose conversations end with their controller at the latest."""
 
@@ -39,14 +37,12 @@ class Caller:
         return self.policies is None or policy in self.policies
 
 
-class SessionProof(BaseModel):
+class SessionProof(BaseModel, frozen=True):
     """What was compared before the session's caller got it, or when a later controller took over.
 
     After the session was handed over its own code may have a part in what is measured inside, so a
     check that is not ``ok`` then is shown, and does not end the session.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     proved_at: float
     """Unix time, seconds."""
@@ -57,10 +53,8 @@ class SessionProof(BaseModel):
     """How many facts of the engine's own inspection were compared with the policy, and equal."""
 
 
-class SessionInfo(BaseModel):
+class SessionInfo(BaseModel, frozen=True):
     """A session as it is now, or as it was when it ended."""
-
-    model_config = ConfigDict(frozen=True)
 
     session_id: str
     name: str

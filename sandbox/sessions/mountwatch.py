@@ -18,11 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 async def search_folders(sessions: Callable[[], Iterable[Session]]) -> None:
-    """Search the folders of all sessions for sockets and FIFOs, again and again until cancelled.
-
-    Args:
-        sessions: The sessions there are now.
-    """
+    """Search the folders of all sessions for sockets and FIFOs, again and again until cancelled."""
     said: set[str] = set()
     while True:
         await anyio.sleep(EVERY_S)
@@ -30,14 +26,11 @@ async def search_folders(sessions: Callable[[], Iterable[Session]]) -> None:
 
 
 async def search_once(sessions: Iterable[Session], said: Iterable[str] = ()) -> set[str]:
-    """Search each folder once, and end the sessions that could reach the host through it.
+    """Search each folder once, and end the sessions that could reach the host through it; what was
+    ``said`` before need not be said again.
 
     A folder that can no longer be searched to its end is said in the log and costs no session: it
     was searched when the session was opened.
-
-    Args:
-        sessions: Whose folders.
-        said: What was said before and need not be said again.
 
     Returns:
         What is wrong with folders now, each in a sentence.

@@ -29,8 +29,6 @@ class Opener:
     """Makes sessions that are still to be run.
 
     Args:
-        services: What all sessions share.
-        settings: ``runtime``, ``max_sessions`` and ``overcommit`` are read here.
         sessions: The sessions there are, those that are being opened or closed among them, by
             principal and id; a new one is entered here at once.
     """
@@ -48,14 +46,7 @@ class Opener:
     async def session(
         self, caller: Caller, policy: Policy, name: str, workspace: str, *, as_default: bool
     ) -> Session:
-        """A new session.
-
-        Args:
-            caller: Whose it is.
-            policy: What it may.
-            name: As the caller names it; empty for none.
-            workspace: The workspace that it is to have; empty for none.
-            as_default: Whether it becomes the caller's default session.
+        """A new session, of a name and with a workspace unless these are empty.
 
         Raises:
             QuotaExceeded: The caller, or the controller, has as many sessions as may be, or the

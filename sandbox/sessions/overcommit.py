@@ -3,7 +3,7 @@ of this machine's kernel."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,10 +34,6 @@ def of_host(engine: EngineInfo, proc: Path = _PROC) -> Amounts:
 
     Its bounds of processes and files are known where it is this machine: an engine says only how
     much memory its own has, to the byte.
-
-    Args:
-        engine: What it says.
-        proc: Where this machine's kernel tells of itself.
     """
     total = _fields(proc / "meminfo").get("MemTotal:", 0) * 1024
     if total != engine.memory_bytes:
@@ -72,23 +68,19 @@ def largest(policies: Iterable[Policy]) -> Amounts:
 
 def missing(host: Amounts, wanted: Amounts) -> list[str]:
     """What a host does not have, each in words; empty when it has it all."""
-    return list(_missing(host, wanted))
-
-
-def _missing(host: Amounts, wanted: Amounts) -> Iterator[str]:
-    if host.memory_bytes and wanted.memory_bytes > host.memory_bytes:
-        yield (
-            f"{format_size(_round(wanted.memory_bytes))} of memory, and the host has "
-            f"{format_size(_round(host.memory_bytes))}"
+    return [
+        f"{say(wants)} {what}, and the host has {say(has)}"
+        for what, wants, has, say in (
+            ("of memory", wanted.memory_bytes, host.memory_bytes, _size),
+            ("processes", wanted.processes, host.processes, "{:,}".format),
+            ("open files", wanted.files, host.files, "{:,}".format),
         )
-    if host.processes and wanted.processes > host.processes:
-        yield f"{wanted.processes:,} processes, and the host has {host.processes:,}"
-    if host.files and wanted.files > host.files:
-        yield f"{wanted.files:,} open files, and the host has {host.files:,}"
+        if has and wants > has
+    ]
 
 
-def _round(size_bytes: int) -> int:
-    return max(1, size_bytes >> 20) << 20
+def _size(size_bytes: int) -> str:
+    return format_size(max(1, size_bytes >> 20) << 20)
 
 
 def _fields(path: Path) -> dict[str, int]:

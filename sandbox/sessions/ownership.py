@@ -27,19 +27,10 @@ _Kept = TypeVar("_Kept")
 
 
 class Ownership:
-    """What belongs to each caller.
-
-    Args:
-        sessions: The sessions there are now, by principal and id.
-        journal: Knows those that have ended.
-        policies: What callers may ask for.
-    """
+    """What belongs to each caller."""
 
     def __init__(
-        self,
-        sessions: Mapping[tuple[str, str], Session],
-        journal: Journal,
-        policies: PolicySet,
+        self, sessions: Mapping[tuple[str, str], Session], journal: Journal, policies: PolicySet
     ) -> None:
         self._sessions = sessions
         self._journal = journal
@@ -182,7 +173,7 @@ class Ownership:
                 return policy
         raise NotPermitted(
             f"The policy {was.policy!r} has changed since this session ended, so what it allowed "
-            "is no longer known.",
+            "is no longer known."
         )
 
     def may_ask(self, caller: Caller) -> bool:
@@ -220,7 +211,7 @@ class Ownership:
         return await self._result(
             caller,
             f"command {printable(command_id, 80)!r}",
-            lambda session: session.processes.command(command_id),
+            lambda session: session.commands.command(command_id),
             self._journal.session(caller.principal, table.session_of(command_id)),
             lambda session_id: table.result(session_id, command_id),
         )
@@ -233,15 +224,7 @@ class Ownership:
         row: SessionRow | None,
         kept: Callable[[str], _Kept | None],
     ) -> _Live | _Kept:
-        """What ran in one of the caller's sessions: as a session has it, or else the journal.
-
-        Args:
-            caller: Whose it is to be.
-            what: It in words.
-            live: Finds it in a session; raises ``NotFound``.
-            row: Its session as the journal knows it; None when there is none of the principal's.
-            kept: Finds how it ended, by the session's id.
-        """
+        """What ran in one of the caller's sessions: as a session has it, or else the journal."""
         for session in tuple(self.mine(caller)):
             if session.is_usable:
                 with suppress(NotFound):

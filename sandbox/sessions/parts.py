@@ -33,18 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 class SessionParts:
-    """What one session has at its end of the sandbox's link; the sandbox's ``Claimant``.
-
-    Args:
-        claim: Whose they are.
-        sandbox: What they are for.
-        services: What they share with those of other sessions.
-        secrets: What the policy gives the session, or adds to its requests.
-        certificates: What it is given to trust, in PEM; empty for what its image does.
-        tightened: What was taken from its network since it was opened.
-        overruns: Counts what is set aside because working on it takes too long.
-        autosave: Keeps its workspace; None when it has none that is kept.
-    """
+    """What one session has at its end of the sandbox's link; the sandbox's ``Claimant``."""
 
     def __init__(
         self,
@@ -74,7 +63,7 @@ class SessionParts:
             overruns=overruns,
             oom_probe=sandbox.ran_out_of_memory,
         )
-        self.processes = Commands(
+        self.commands = Commands(
             session_id,
             limits,
             services.journal.commands,
@@ -109,7 +98,7 @@ class SessionParts:
     async def attach(self, link: Link) -> None:
         """Use this link from now on."""
         async with anyio.create_task_group() as attaching:
-            for part in (self.terminals, self.processes, self.files):
+            for part in (self.terminals, self.commands, self.files):
                 attaching.start_soon(part.attach, link)
             if self.autosave is not None:
                 attaching.start_soon(self.autosave.attach, link)
@@ -127,7 +116,7 @@ class SessionParts:
     def run(self, tasks: TaskGroup) -> None:
         """Let them work, in these tasks, before there is a link."""
         tasks.start_soon(self.kernels.run)
-        tasks.start_soon(self.processes.serve)
+        tasks.start_soon(self.commands.serve)
         tasks.start_soon(self.terminals.run)
 
     async def start_first_kernel(self) -> None:
@@ -142,7 +131,7 @@ class SessionParts:
 
     def last_activity(self) -> float:
         """Unix time at which something here last did a thing; now, while a cell or command runs."""
-        if self.processes.is_busy or any(k.state == "busy" for k in self.kernels.infos):
+        if self.commands.is_busy or any(k.state == "busy" for k in self.kernels.infos):
             return self._clock()
         return self.terminals.last_activity_at
 

@@ -19,18 +19,11 @@ MINUTE_S = 60.0
 
 
 class Quotas:
-    """The quotas of a controller's principals.
+    """The quotas of a controller's principals."""
 
-    Args:
-        settings: ``max_sessions_per_principal``, ``executions_per_minute``,
-            ``cpu_seconds_per_day`` and ``egress_bytes_per_day`` are read here.
-        ledger: What was used today.
-        clock: Unix time, seconds.
-    """
-
-    def __init__(self, settings: Settings, ledger: Usage, clock: Callable[[], float]) -> None:
+    def __init__(self, settings: Settings, usage: Usage, clock: Callable[[], float]) -> None:
         self._settings = settings
-        self._ledger = ledger
+        self.usage = usage
         self._clock = clock
         self._recent: dict[str, deque[float]] = {}
 
@@ -43,7 +36,6 @@ class Quotas:
         """Refuse a session to a principal that has enough, or no processor time left.
 
         Args:
-            principal: Who wants to open one.
             count: How many it has, those that are being opened or closed among them.
 
         Raises:
@@ -86,7 +78,7 @@ class Quotas:
             QuotaExceeded: It is.
         """
         limit_s = self._settings.cpu_seconds_per_day
-        if limit_s and self._ledger.cpu_s(principal) >= limit_s:
+        if limit_s and self.usage.cpu_s(principal) >= limit_s:
             raise QuotaExceeded(
                 f"Your sessions have used up the {limit_s} s of processor time that you have in a "
                 "day. Nothing was run; variables and files are kept.",
@@ -103,23 +95,15 @@ class Quotas:
         if not limit:
             return ""
         try:
-            if self._ledger.egress_bytes(principal) + size_bytes > limit:
+            if self.usage.egress_bytes(principal) + size_bytes > limit:
                 return (
                     f"the {format_size(limit)} that you may exchange with the network in a day are "
                     f"used up; there is room again at 00:00 UTC, in {self._until_tomorrow()}"
                 )
-            self._ledger.add_egress(principal, size_bytes)
+            self.usage.add_egress(principal, size_bytes)
         except InfrastructureError as exc:
             return exc.message
         return ""
-
-    def note_cpu(self, principal: str, session_id: str, total_s: float) -> None:
-        """Count what a session has used since its container was started, in seconds."""
-        self._ledger.note_cpu(principal, session_id, total_s)
-
-    def forget(self, session_id: str) -> None:
-        """A session is over."""
-        self._ledger.forget(session_id)
 
     def tidy(self) -> None:
         """Write what was counted, and forget who has run nothing lately.
@@ -131,7 +115,7 @@ class Quotas:
         for principal, recent in tuple(self._recent.items()):
             if not recent or recent[-1] <= before:
                 del self._recent[principal]
-        self._ledger.flush()
+        self.usage.flush()
 
     def _until_tomorrow(self) -> str:
-        return format_duration(int(self._ledger.left_s) // 60 * 60 + 60)
+        return format_duration(int(self.usage.left_s) // 60 * 60 + 60)

@@ -38,10 +38,6 @@ _FINISHED = "finished = 1"
 def forget(db: Database, now: float) -> Iterator[None]:
     """Forget what is too old or too much; between two steps others may use the loop.
 
-    Args:
-        db: The journal's file.
-        now: Unix time, seconds.
-
     Raises:
         InfrastructureError: While iterating: the file cannot be used.
     """
@@ -114,12 +110,7 @@ def _sessions(db: Database, table: str) -> Iterator[tuple[str, str, int, int]]:
 
 
 def _make_fit(db: Database, sizes: Counter[tuple[str, str]]) -> Iterator[None]:
-    """Forget the oldest results of whoever has more than its share, then of the largest.
-
-    Args:
-        db: The journal's file.
-        sizes: The bytes of each principal's results in each table.
-    """
+    """Forget the oldest results of whoever has more than its share, then of the largest."""
     totals: Counter[str] = Counter()
     for (principal, _), size_bytes in sizes.items():
         totals[principal] += size_bytes
@@ -158,16 +149,8 @@ def _forget_oldest(
     most: int = 2**62,
     excess_bytes: int = 2**62,
 ) -> Iterator[int]:
-    """Forget the oldest of some results, and yield the bytes of each few.
-
-    Args:
-        db: The journal's file.
-        table: Of ``RESULTS``.
-        where: Of which, as SQL.
-        value: The value in it.
-        most: How many at most.
-        excess_bytes: Stop when so many bytes are gone.
-    """
+    """Forget the oldest of some results, at most so many or until the excess is gone, and yield the
+    bytes of each few."""
     while most > 0 and excess_bytes > 0:
         oldest = db.read(
             f"SELECT rowid, size_bytes FROM {table} WHERE {where} ORDER BY rowid LIMIT ?",  # noqa: S608  # constants

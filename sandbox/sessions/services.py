@@ -44,19 +44,10 @@ class SessionServices:
 
     Args:
         owner: The mark of the controller's slot, which labels its containers.
-        runtime: Where the containers are.
-        engine: What is known of the engine.
         image_for: The engine's reference of an image that a policy names.
         seccomp: The seccomp profile as JSON.
-        roots: The folders of the host that policies may mount.
-        journal: Where claims, executions and ends are noted.
-        audit: Where openings and ends are on record.
         opening: How many sessions are made, or taken back, at once.
         calls: How many calls of the engine are under way at once.
-        egress: The way out that policies may open.
-        quotas: What each principal may use.
-        secrets: What policies may give, or add to requests.
-        workspaces: Where named workspaces are kept.
         keep: Whether sessions outlive this controller.
         clock: Unix time, seconds.
     """

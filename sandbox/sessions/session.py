@@ -21,7 +21,6 @@ from sandbox.container.sandbox import Sandbox
 from sandbox.egress.models import Tightening
 from sandbox.errorgroups import one_error
 from sandbox.errors import LinkLost, SandboxError, SessionLost
-from sandbox.policy import Policy
 from sandbox.secrets import SessionSecrets
 from sandbox.sessions.auditing import SessionRecord
 from sandbox.sessions.claims import Claim
@@ -45,16 +44,13 @@ logger = logging.getLogger(__name__)
 class Session:
     """One caller's sandbox and all in it.
 
-    Made by the manager only. Use ``kernels``, ``processes``, ``terminals`` and ``files`` inside
+    Made by the manager only. Use ``kernels``, ``commands``, ``terminals`` and ``files`` inside
     ``async with session.use():``.
 
     Args:
         claim: In the journal already if the sandbox is an adopted one.
-        secrets: What its policy gives it, or adds to its requests.
         last_used: Unix time, seconds.
         certificates: What it is given to trust, in PEM; empty for what its image does.
-        tightened: What was taken from its network since it was opened.
-        earlier_proof: What an earlier controller proved, if it is known.
     """
 
     def __init__(
@@ -71,7 +67,9 @@ class Session:
         earlier_proof: SessionProof | None = None,
     ) -> None:
         self.claim = claim
+        self.session_id, self.principal = claim.session_id, claim.principal
         self.sandbox = sandbox
+        self.policy = sandbox.policy
         self.state: SessionState = "opening"
         self.redactor = secrets.redactor  # of all that leaves it: every part of it has it
         self.lease = Lease(
@@ -97,7 +95,7 @@ class Session:
         self.approvals = self._parts.approvals
         self.network = self._parts.network
         self.kernels = self._parts.kernels
-        self.processes = self._parts.processes
+        self.commands = self._parts.commands
         self.terminals = self._parts.terminals
         self.files = self._parts.files
         self._services = services
@@ -112,21 +110,6 @@ class Session:
         self._over = anyio.Event()
 
     # --- what it is
-
-    @property
-    def session_id(self) -> str:
-        """Its id, which nobody can guess."""
-        return self.claim.session_id
-
-    @property
-    def principal(self) -> str:
-        """Whose it is."""
-        return self.claim.principal
-
-    @property
-    def policy(self) -> Policy:
-        """What it may."""
-        return self.sandbox.policy
 
     @property
     def container_id(self) -> str | None:
@@ -211,7 +194,7 @@ class Session:
         """
         quotas = self._services.quotas
         if quotas.meters_cpu and (stats := await self.sandbox.stats()) is not None:
-            quotas.note_cpu(self.principal, self.session_id, stats.cpu_s)
+            quotas.usage.note_cpu(self.principal, self.session_id, stats.cpu_s)
 
     @asynccontextmanager
     async def use(self) -> AsyncGenerator[None]:
@@ -370,11 +353,11 @@ class Session:
             with self._step("its kernels"):
                 await self.kernels.aclose(lost=f"The session is {ending}: {reason}.")
             with self._step("its commands"):
-                self.processes.lose(f"The session is {ending}: {reason}.")
+                self.commands.lose(f"The session is {ending}: {reason}.")
             with self._step("its processor time"), anyio.move_on_after(METER_TIMEOUT_S):
                 await self.meter()
             with self._step("its quotas"):
-                self._services.quotas.forget(self.session_id)
+                self._services.quotas.usage.forget(self.session_id)
             with self._step("its sandbox"):
                 if self.sandbox.claimant is self._parts:  # and not another session's
                     await self.sandbox.remove()

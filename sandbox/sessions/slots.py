@@ -17,7 +17,6 @@ import stat
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Literal
 
 from sandbox.errors import ConfigError
@@ -92,12 +91,7 @@ class Slot:
     def __enter__(self) -> Slot:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_exc: object) -> None:
         self.release()
 
 
@@ -105,7 +99,6 @@ def take_slot(root: Path, kind: SlotKind) -> Slot:
     """Take a slot of the state directory for this process.
 
     Args:
-        root: The state directory.
         kind: ``serve`` and ``broker`` are one slot each, for one process at a time; of the others
             the first free one is taken. ``admin`` is for commands that change something without a
             controller, and put that on record.

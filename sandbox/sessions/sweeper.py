@@ -38,7 +38,7 @@ class _Duty:
 
     what: str
     every_s: float
-    do: Callable[[], Awaitable[None]]
+    do: Callable[[], Awaitable[object]]
 
     async def once(self) -> None:
         """Do it.
@@ -54,13 +54,7 @@ class _Duty:
 
 
 class Sweeper:
-    """The housekeeping of one controller.
-
-    Args:
-        services: What all sessions share.
-        slot: The controller's own slot.
-        sessions: The sessions there are now.
-    """
+    """The housekeeping of one controller."""
 
     def __init__(
         self, services: SessionServices, slot: Slot, sessions: Callable[[], Iterable[Session]]
@@ -76,7 +70,7 @@ class Sweeper:
             _Duty("the audit log", EXPIRE_EVERY_S, self._tidy_audit),
             _Duty("processor time", COMPARE_EVERY_S, self._meter),
             _Duty("containers", COMPARE_EVERY_S, self._compare),
-            _Duty("the engine", TIDY_EVERY_S, self._ask_engine),
+            _Duty("the engine", TIDY_EVERY_S, services.engine.ask),
             _Duty("the journal", TIDY_EVERY_S, self._prune),
             _Duty("slots of dead controllers", TIDY_EVERY_S, self._tidy_neighbours),
         )
@@ -138,9 +132,6 @@ class Sweeper:
 
     async def _tidy_audit(self) -> None:
         self._services.audit.tidy()
-
-    async def _ask_engine(self) -> None:
-        await self._services.engine.ask()
 
     async def _prune(self) -> None:
         for _ in self._services.journal.prune(self._services.clock()):

@@ -40,11 +40,7 @@ _SCHEMA = (
 
 
 class Usage:
-    """The day's use of a controller's principals.
-
-    Args:
-        path: The file; made when absent.
-        clock: Unix time, seconds.
+    """The day's use of a controller's principals; its file is made when absent.
 
     Raises:
         ConfigError: The file cannot be used.
@@ -92,13 +88,8 @@ class Usage:
         return self._cpu_s[principal]
 
     def note_cpu(self, principal: str, session_id: str, total_s: float) -> None:
-        """Note what a session has used since its container was started.
-
-        Args:
-            principal: Whose session it is.
-            session_id: Which.
-            total_s: Seconds, as the engine measures them; never less than before.
-        """
+        """Note the seconds that a session has used since its container was started, which only
+        grow."""
         used_s = self.cpu_s(principal)
         before_s = self._noted_s(session_id)
         if total_s <= before_s:

@@ -122,12 +122,7 @@ class _Parser(pyte.Stream):
 
 
 class Display:
-    """A screen that bytes are written to.
-
-    Args:
-        rows: Its height in lines.
-        cols: Its width in characters.
-    """
+    """A screen of so many lines and characters, which bytes are written to."""
 
     def __init__(self, rows: int, cols: int) -> None:
         self._screen = _Screen(cols, rows)

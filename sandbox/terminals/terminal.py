@@ -52,14 +52,8 @@ class Terminal:
     back until more has come. A position is an offset, counted from its first byte.
 
     Args:
-        rows: Its height in lines.
-        cols: Its width in characters.
-        pid: Of its program.
         answer_from: The offset from which on questions of the program are answered; those before
             were answered by an earlier controller.
-        denials: What the session's network policy refuses.
-        redactor: Knows the session's secrets.
-        overruns: Counts what is set aside because working on it takes too long.
     """
 
     def __init__(
@@ -148,12 +142,8 @@ class Terminal:
             ) from exc
 
     async def read(self, wait_s: float, reader: str = "", after: int | None = None) -> TerminalView:
-        """Wait until something new has come and settled, and return what is new and the screen.
-
-        Args:
-            wait_s: Seconds to wait at most; 0 to return what there is.
-            reader: Who reads: each has a place of its own.
-            after: The position after which it is new; where the reader was when None.
+        """Wait until something new has come and settled, and return what is new and the screen; see
+        :meth:`Terminals.read`.
 
         Raises:
             TooMuchWork: What it shows takes too long to tell; the screen is empty now.

@@ -57,12 +57,8 @@ class Terminals:
     """The terminals of one session; :meth:`run` must be running.
 
     Args:
-        limits: The policy's.
-        denials: What the session's network policy refuses.
         admit: Called before a shell is started or text typed; raises when its caller has no
             processor time left.
-        redactor: Knows the session's secrets, which no output shows.
-        overruns: Counts what is set aside because working on it takes too long.
     """
 
     def __init__(
@@ -211,9 +207,10 @@ class Terminals:
         terminal.close()
         return terminal.info()
 
-    async def list(self) -> list[TerminalInfo]:
-        """All terminals, those whose program has ended too."""
-        return [terminal.info() for terminal in self._terminals.values()]
+    @property
+    def infos(self) -> tuple[TerminalInfo, ...]:
+        """All terminals as they are now, those whose program has ended too."""
+        return tuple(terminal.info() for terminal in self._terminals.values())
 
     # --- inside
 

@@ -32,10 +32,7 @@ _CHANGED_MEANWHILE = 1  # tar's word for files that were written as it read them
 
 
 async def pack(link: Link, sink: Callable[[bytes], Awaitable[None]]) -> str:
-    """Have the workspace written, piece by piece.
-
-    Args:
-        sink: Takes each piece; an error of it ends the writing.
+    """Have the workspace written, piece by piece; an error of the sink ends the writing.
 
     Returns:
         What was left out, in the words of ``tar``; empty when nothing was.
@@ -67,10 +64,7 @@ async def pack(link: Link, sink: Callable[[bytes], Awaitable[None]]) -> str:
 
 
 async def unpack(link: Link, pieces: AsyncIterator[bytes]) -> None:
-    """Have the workspace read in.
-
-    Args:
-        pieces: The archive; an error of it ends the reading.
+    """Have the workspace read in; an error of the pieces ends the reading.
 
     Raises:
         FileError: It does not fit.

@@ -5,17 +5,16 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from sandbox.errors import InvalidRequest
+from sandbox.values import Frozen
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
-class Kept(BaseModel):
+class Kept(Frozen):
     """What was saved last."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     file: Annotated[str, Field(pattern=r"\A[0-9a-f]{32}\.tar\z")]
     digest: Annotated[str, Field(pattern=r"\A[0-9a-f]{64}\z")]
@@ -25,10 +24,8 @@ class Kept(BaseModel):
     """Unix time, seconds."""
 
 
-class WorkspaceInfo(BaseModel):
+class WorkspaceInfo(BaseModel, frozen=True):
     """A named workspace of the caller's."""
-
-    model_config = ConfigDict(frozen=True)
 
     name: str
     size_bytes: int

@@ -29,8 +29,6 @@ class WorkspaceStore:
         """Have a workspace, new or as it was saved, until it is let go.
 
         Args:
-            principal: Whose it is.
-            name: Which.
             holder: The id of the session that is to have it and, after a space, what else tells
                 whether that still exists.
 

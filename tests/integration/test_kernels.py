@@ -146,9 +146,10 @@ async def test_a_large_file_goes_in_and_out_unchanged(session: Session) -> None:
 
         stat = await session.files.write("large", pieces())
         size = 0
-        async for part in session.files.read("large"):
-            assert part[:1] == bytes([size % 256])
-            size += len(part)
+        async with await session.files.open_read("large") as reading:
+            async for part in reading:
+                assert part[:1] == bytes([size % 256])
+                size += len(part)
 
     assert stat.size == size == 1000 * len(piece)
 

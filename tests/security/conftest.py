@@ -81,7 +81,7 @@ class Attacked:
     async def shell(self, command: str, *, stdin: str = "", timeout_s: float = 60) -> CommandResult:
         """Run a shell command inside."""
         async with self.session.use():
-            return await self.session.processes.run(
+            return await self.session.commands.run(
                 command, stdin=stdin.encode(), timeout_s=timeout_s
             )
 

@@ -106,7 +106,7 @@ async def shell(session: Session, command: str) -> CommandResult:
     """Run a command to its end."""
     async with session.use():
         with anyio.fail_after(60):
-            return await session.processes.run(command)
+            return await session.commands.run(command)
 
 
 def text_of(result: ExecutionResult) -> str:

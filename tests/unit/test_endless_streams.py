@@ -190,8 +190,9 @@ async def test_a_part_of_a_file_is_no_longer_than_was_asked_for() -> None:
     got = bytearray()
 
     async def read(files: Files) -> None:
-        async for piece in files.read("a", 0, 2500):
-            got.extend(piece)
+        async with await files.open_read("a", 0, 2500) as reading:
+            async for piece in reading:
+                got.extend(piece)
 
     async with scripted(serve) as machine:
         files = await files_of(await machine.connect())

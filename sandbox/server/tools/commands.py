@@ -45,7 +45,7 @@ class CommandTools(ToolGroup):
         started. For programs that ask or draw on a screen use open_terminal.
         """
         async with self._desk.session(ctx, session_id, "run_command") as session:
-            started = session.processes.start(
+            started = session.commands.start(
                 CommandRequest(command, cwd, stdin.encode(), timeout_s=timeout or None)
             )
             try:
@@ -54,7 +54,7 @@ class CommandTools(ToolGroup):
                 # The caller gave the call up, so nobody waits for the command any more.
                 if not self._desk.is_stopping:
                     with anyio.CancelScope(shield=True):
-                        await session.processes.stop(started)
+                        await session.commands.stop(started)
                 raise
             return _answer(report(started, KEPT_BYTES))
 
@@ -100,7 +100,7 @@ class CommandTools(ToolGroup):
             async with asked(ctx, session, name):
                 if isinstance(found, Command):
                     if stop:
-                        await session.processes.stop(found)
+                        await session.commands.stop(found)
                     await self._follow(session, found, wait_s)
                     result = report(found, KEPT_BYTES)
         return _answer(result)

@@ -40,7 +40,7 @@ class KernelTools(ToolGroup):
         """List the session's kernels with their states (starting, idle, busy, dead) and how many
         cells wait, and the names of the kernels that start_kernel can start."""
         async with self._desk.session(ctx, session_id, "list_kernels") as session:
-            kernels = await session.kernels.list()
+            kernels = list(session.kernels.infos)
             specs = [
                 Kernelspec(name=name, display_name=spec.display_name, language=spec.language)
                 for name, spec in sorted((await session.kernels.kernelspecs()).items())
@@ -74,7 +74,7 @@ class KernelTools(ToolGroup):
         async with self._desk.session(ctx, session_id, "interrupt_kernel") as session:
             await session.kernels.interrupt(kernel_id)
             wanted = kernel_id or DEFAULT_KERNEL_ID
-            (kernel,) = [k for k in await session.kernels.list() if k.kernel_id == wanted]
+            (kernel,) = [k for k in session.kernels.infos if k.kernel_id == wanted]
         return _described(kernel)
 
     @tool("Restart a kernel", destroys=True)

@@ -111,7 +111,7 @@ class TerminalTools(ToolGroup):
     ) -> Annotated[CallToolResult, TerminalList]:
         """List the session's terminals: sizes, and whether their programs still run."""
         async with self._desk.session(ctx, session_id, "list_terminals") as session:
-            found = TerminalList(terminals=await session.terminals.list())
+            found = TerminalList(terminals=list(session.terminals.infos))
         lines = [_line(terminal) for terminal in found.terminals]
         return reply(found, text("\n".join(lines) or "No terminal is open."))
 

@@ -23,12 +23,7 @@ def command(overruns: Overruns) -> Command:
         command_id="c-1", session_id="s-1", command="x", started_at=time.time(), timeout_s=9
     )
     return Command(
-        record,
-        None,
-        limit_bytes=1000,
-        denials=DenialLog(),
-        redactor=Redactor(),
-        overruns=overruns,
+        record, None, limit_bytes=1000, denials=DenialLog(), redactor=Redactor(), overruns=overruns
     )
 
 

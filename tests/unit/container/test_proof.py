@@ -40,10 +40,7 @@ def spec_for(runtime: str = "runc") -> ContainerSpec:
     return compile_spec(
         load().get(),
         SandboxIdentity(
-            sandbox_id="sb-0123456789abcdef0123456789abcdef",
-            owner="o",
-            uid=234567,
-            created_at=1.0,
+            sandbox_id="sb-0123456789abcdef0123456789abcdef", owner="o", uid=234567, created_at=1.0
         ),
         image="i",
         engine=ENGINE,

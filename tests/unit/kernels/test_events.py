@@ -9,12 +9,7 @@ from collections.abc import Sequence
 import anyio
 import pytest
 
-from sandbox.kernels.events import (
-    KERNEL_BYTES,
-    SESSION_BYTES,
-    KernelEvents,
-    LoggedMessage,
-)
+from sandbox.kernels.events import KERNEL_BYTES, SESSION_BYTES, KernelEvents, LoggedMessage
 from sandbox.kernels.execution import Execution
 from sandbox.kernels.kernels import DEFAULT_KERNEL_ID
 from sandbox.kernels.messages import KernelMessage
@@ -205,14 +200,14 @@ async def test_a_flood_of_comms_with_buffers_stays_within_its_bound() -> None:
                     "iopub", "comm_msg", content, execution.execution_id, buffers=(bytes(MIB),)
                 )
                 sent += MIB
-            await until(lambda: events.end == liar.seq)
+            await until(lambda: events.log.end == liar.seq)
         kept, _ = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         liar.end(execution.execution_id)
         result = await execution.wait(10)
 
     assert result.status == "ok"
-    assert events.size_bytes <= KERNEL_BYTES
+    assert events.log.size_bytes <= KERNEL_BYTES
     assert kept < 2 * KERNEL_BYTES < sent
 
 
@@ -224,16 +219,16 @@ def message(
 
 def test_the_kernels_of_a_session_share_a_bound() -> None:
     budget = Budget(SESSION_BYTES)
-    logs = [KernelEvents(Redactor(), budget) for _ in range(8)]
+    kept = [KernelEvents(Redactor(), budget) for _ in range(8)]
     for seq in range(1, 20):
-        for log in logs:
+        for each in kept:
             said = message("comm_msg", {}, seq=seq, buffers=(bytes(MIB),))
-            log.append(seq, log.redacted(said))
+            each.log.append(each.redacted(said), seq)
 
-    assert sum(log.size_bytes for log in logs) <= SESSION_BYTES
-    assert all(log.size_bytes <= KERNEL_BYTES for log in logs)
-    assert all(log.read().missed for log in logs)
-    assert min(log.size_bytes for log in logs) > 0
+    assert sum(each.log.size_bytes for each in kept) <= SESSION_BYTES
+    assert all(each.log.size_bytes <= KERNEL_BYTES for each in kept)
+    assert all(each.read().missed for each in kept)
+    assert min(each.log.size_bytes for each in kept) > 0
 
 
 @pytest.mark.parametrize(
@@ -270,7 +265,7 @@ async def test_whatever_a_kernel_says_can_be_read_and_passed_on(
 def shown_of(*said: KernelMessage) -> list[LoggedMessage]:
     events = KernelEvents(Redactor({"KEY": SECRET}), Budget(SESSION_BYTES))
     for seq, each in enumerate(said, 1):
-        events.append(seq, events.redacted(each))
+        events.log.append(events.redacted(each), seq)
     return [*events.read().entries]
 
 

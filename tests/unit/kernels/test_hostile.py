@@ -136,7 +136,7 @@ async def test_a_supervisor_that_cannot_restart_a_kernel_leaves_it_dead() -> Non
         liar.answers["kernel.restart"] = InfrastructureError("no")
         execution = await kernels.execute("1", timeout_s=0.1)
         result = await execution.wait(10)
-        (info,) = await kernels.list()
+        (info,) = kernels.infos
 
     assert (result.status, result.state) == ("died", "lost")
     assert info.state == "dead"

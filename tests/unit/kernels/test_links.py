@@ -138,7 +138,7 @@ async def test_a_death_that_nobody_saw_is_found_by_the_next_controller(bench: Be
     await anyio.sleep(0.4)
     async with bench.controller() as kernels:
         result = await kernels.execution(execution_id).wait(10)
-        (info,) = await kernels.list()
+        (info,) = kernels.infos
 
         assert (result.status, result.state) == ("died", "lost")
         assert "out of memory" in (result.reason or "")
@@ -216,7 +216,7 @@ async def test_all_kernels_of_the_dead_controller_are_there(bench: Bench) -> Non
         await (await kernels.execute("x = 1")).wait(10)
         other = await kernels.start("bash")
     async with bench.controller() as kernels:
-        infos = {info.kernel_id: info for info in await kernels.list()}
+        infos = {info.kernel_id: info for info in kernels.infos}
 
         assert set(infos) == {"k-default", other.kernel_id}
         assert infos[other.kernel_id].name == "bash"

@@ -235,7 +235,7 @@ async def test_giving_a_command_up_stops_it_and_giving_up_asking_does_not(
     with anyio.move_on_after(0.3):
         await client.call_tool("run_command", {"command": "sleep 60"})
     with anyio.fail_after(5):
-        while session.processes.is_busy:
+        while session.commands.is_busy:
             await anyio.sleep(0.01)
     began = await client.call_tool("run_command", {"command": "sleep 60", "wait": 0})
     asked = {"command_id": began.structured_content["command_id"]}
@@ -258,11 +258,11 @@ async def test_when_the_server_stops_its_commands_go_on(
 
         tasks.start_soon(run)
         with anyio.fail_after(5):
-            while not session.processes.is_busy:
+            while not session.commands.is_busy:
                 await anyio.sleep(0.01)
         desk.stop()
     assert told[0].structured_content["status"] == "running"
-    assert session.processes.is_busy
+    assert session.commands.is_busy
 
 
 async def test_a_commands_output_is_told_within_what_a_message_can_hold(client: Client) -> None:

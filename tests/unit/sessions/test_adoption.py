@@ -136,9 +136,9 @@ async def test_commands_go_on_from_one_controller_to_the_next(controllers: Contr
     async with controllers.running(keep=True) as first:
         session = await first.get(ALICE)
         async with session.use():
-            running = session.processes.start(CommandRequest("say on sleep 0.6"))
-            endless = session.processes.start(CommandRequest("sleep 600"))
-            done = await session.processes.run("echo done")
+            running = session.commands.start(CommandRequest("say on sleep 0.6"))
+            endless = session.commands.start(CommandRequest("sleep 600"))
+            done = await session.commands.run("echo done")
             await until(lambda: running.position)
     async with controllers.running(keep=True) as second:
         found = await second.command(ALICE, running.command_id)
@@ -164,7 +164,7 @@ async def test_commands_of_a_container_that_is_gone_are_lost(controllers: Contro
     async with controllers.running(keep=True) as first:
         session = await first.get(ALICE)
         async with session.use():
-            running = session.processes.start(CommandRequest("sleep 600"))
+            running = session.commands.start(CommandRequest("sleep 600"))
             await until(lambda: running.is_started)
     controllers.engine.containers.clear()
     async with controllers.running(keep=True) as second:
@@ -193,9 +193,7 @@ async def test_an_execution_goes_on_from_one_controller_to_the_next(
         assert result.outputs == finished.outputs
 
 
-async def test_an_edited_policy_file_does_not_touch_live_sessions(
-    controllers: Controllers,
-) -> None:
+async def test_an_edited_policy_file_does_not_touch_live_sessions(controllers: Controllers) -> None:
     async with controllers.running(keep=True) as first:
         session = await first.open(ALICE, policy="tight")
     tight = controllers.policies / "tight.yaml"

@@ -100,9 +100,7 @@ async def test_a_claim_that_cannot_be_written_leaves_the_sandbox_unclaimed(
         assert sandbox.is_up
 
 
-async def test_a_claim_fits_the_sandbox_that_it_names_and_no_other(
-    manager: SessionManager,
-) -> None:
+async def test_a_claim_fits_the_sandbox_that_it_names_and_no_other(manager: SessionManager) -> None:
     async with stock(manager) as sandbox:
         claim = claiming(manager, sandbox).claim
         assert claim.fits(sandbox.identity, sandbox.policy)

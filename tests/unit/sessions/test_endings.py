@@ -288,10 +288,7 @@ async def test_a_container_of_ours_that_is_no_session_is_removed_and_others_are_
     session = await manager.get(ALICE)
     spec = engine.containers[session.container_id or ""].spec
     orphan = spec.model_copy(
-        update={
-            "name": "orphan",
-            "labels": {**spec.labels, "io.sandbox.sandbox": "sb-orphan"},
-        }
+        update={"name": "orphan", "labels": {**spec.labels, "io.sandbox.sandbox": "sb-orphan"}}
     )
     foreign = spec.model_copy(
         update={"name": "foreign", "labels": {**spec.labels, "io.sandbox.owner": "f" * 32}}

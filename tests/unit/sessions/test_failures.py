@@ -69,9 +69,7 @@ async def test_whatever_step_of_a_tear_down_fails_the_container_is_removed(
         assert (await run(neighbour, "print(1)")).status == "ok"
 
 
-async def test_a_task_of_the_controller_that_fails_ends_alone(
-    manager: SessionManager,
-) -> None:
+async def test_a_task_of_the_controller_that_fails_ends_alone(manager: SessionManager) -> None:
     async def fail() -> None:
         raise RuntimeError("a defect of ours")
 

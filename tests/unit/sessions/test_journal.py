@@ -85,10 +85,7 @@ def claim(
 
 
 def open_session(
-    journal: Journal,
-    session_id: str = "s1",
-    default_key: str | None = "",
-    principal: str = "alice",
+    journal: Journal, session_id: str = "s1", default_key: str | None = "", principal: str = "alice"
 ) -> None:
     journal.claimed(claim(session_id, default_key, principal), now=100.0)
     journal.opened(session_id, Info())

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 async def connect(session: Session, authority: str) -> CommandResult:
     """Have a program inside ask for a tunnel."""
     async with session.use():
-        return await session.processes.run(f"connect {authority}")
+        return await session.commands.run(f"connect {authority}")
 
 
 def rule(result: CommandResult) -> str:
@@ -36,7 +36,7 @@ async def test_a_command_is_told_what_was_denied_while_it_ran(controllers: Contr
         assert result.stdout.startswith("HTTP/1.1 403 ")
         assert rule(result) == "network: none"
         async with session.use():
-            assert (await session.processes.run("true")).denials == ()
+            assert (await session.commands.run("true")).denials == ()
         assert [denial.host for denial in session.info().network.denials] == ["api.example.com"]
 
 

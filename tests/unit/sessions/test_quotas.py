@@ -77,23 +77,23 @@ def test_processor_time_is_counted_once_and_over_restarts_and_is_back_the_next_d
     quotas: Callable[..., Quotas], clock: Clock
 ) -> None:
     held = quotas(cpu_seconds_per_day=100)
-    held.note_cpu("alice", "s1", 60)
-    held.note_cpu("alice", "s1", 60)
-    held.note_cpu("alice", "s2", 39)
+    held.usage.note_cpu("alice", "s1", 60)
+    held.usage.note_cpu("alice", "s1", 60)
+    held.usage.note_cpu("alice", "s2", 39)
     held.admit_work("alice")
     held = quotas(cpu_seconds_per_day=100)
-    held.note_cpu("alice", "s1", 60.5)
+    held.usage.note_cpu("alice", "s1", 60.5)
     held.admit_work("alice")
-    held.note_cpu("alice", "s1", 61)
+    held.usage.note_cpu("alice", "s1", 61)
     with pytest.raises(QuotaExceeded) as refused:
         held.admit_execution("alice")
     assert "00:00 UTC, in 12h" in refused.value.remedy
     held.admit_execution("bob")
     clock.now += 43_200
     held.admit_execution("alice")
-    held.note_cpu("alice", "s1", 160)
+    held.usage.note_cpu("alice", "s1", 160)
     held.admit_execution("alice")
-    held.note_cpu("alice", "s1", 161)
+    held.usage.note_cpu("alice", "s1", 161)
     with pytest.raises(QuotaExceeded):
         held.admit_execution("alice")
 
@@ -115,7 +115,7 @@ def test_bytes_pass_up_to_the_quota_and_not_one_more(
 
 def test_zero_is_no_quota(quotas: Callable[..., Quotas]) -> None:
     held = quotas()
-    held.note_cpu("alice", "s1", 1e9)
+    held.usage.note_cpu("alice", "s1", 1e9)
     assert admitted(lambda: held.admit_execution("alice"), 1000) == 1000
     assert held.charge_egress("alice", 10**15) == ""
     held.admit_session("alice", 10**6)
@@ -138,7 +138,7 @@ async def test_of_a_hundred_cells_and_commands_at_once_as_many_run_as_may(
         async def command() -> None:
             try:
                 async with session.use():
-                    await session.processes.run("true")
+                    await session.commands.run("true")
                 ended.append("ran")
             except QuotaExceeded as exc:
                 # As many may also run at once as the policy says.
@@ -192,7 +192,7 @@ async def test_without_processor_time_nothing_new_runs_and_what_there_is_stays(
                 await anyio.sleep(0.05)
         assert "variables and files are kept" in told
         for refused in (
-            session.processes.run("true"),
+            session.commands.run("true"),
             session.terminals.open(),
             session.terminals.write(terminal.terminal_id, "ls"),
             manager.open(ALICE, reuse=False),

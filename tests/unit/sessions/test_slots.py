@@ -79,9 +79,7 @@ def test_desktop_controllers_get_the_first_free_slot_each(tmp_path: Path) -> Non
     assert slot_names(tmp_path) == ["stdio-1", "stdio-2"]
 
 
-def test_a_killed_controller_lets_go_of_its_slot_and_its_owner_id_passes_on(
-    tmp_path: Path,
-) -> None:
+def test_a_killed_controller_lets_go_of_its_slot_and_its_owner_id_passes_on(tmp_path: Path) -> None:
     with hold(tmp_path, "serve") as other:
         assert other.stdout is not None
         name, owner = other.stdout.readline().split()

@@ -105,7 +105,7 @@ async def test_the_end_of_the_program_is_told_and_nothing_can_be_typed_then(
     assert view.exit_code == 0
     with pytest.raises(Conflict):
         await terminals.write(terminal_id, "x")
-    (info,) = await terminals.list()
+    (info,) = terminals.infos
     assert not info.alive
 
 
@@ -126,7 +126,7 @@ async def test_a_closed_terminal_is_gone_and_leaves_room(terminals: Terminals) -
 async def test_sizes_without_sense_are_refused(terminals: Terminals, rows: int, cols: int) -> None:
     with pytest.raises(InvalidRequest):
         await terminals.open(rows=rows, cols=cols)
-    assert await terminals.list() == []
+    assert terminals.infos == ()
 
 
 async def test_too_much_at_once_is_refused(terminals: Terminals) -> None:
@@ -160,7 +160,7 @@ async def test_the_next_controller_finds_terminals_with_their_screens() -> None:
             await shown(terminals, terminal_id, "$ echo before")
             await link.aclose()
         async with attached(machine) as (terminals, _):
-            (info,) = await terminals.list()
+            (info,) = terminals.infos
             view = await shown(terminals, terminal_id, "$ echo before")
 
     assert (info.terminal_id, info.rows, info.cols) == (terminal_id, 10, 40)
