@@ -46,6 +46,8 @@ class Command:
         self.is_started = request is None
         """Whether the supervisor knows it."""
         self.is_stop_asked = False
+        self.is_noted = False
+        """Whether the journal has its end."""
         self.status: CommandStatus = "running"
         self.exit_code: int | None = None
         self.signal: int | None = None

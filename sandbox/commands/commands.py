@@ -106,17 +106,15 @@ class Commands:
             self._adopt(self._journal.unfinished(self._session_id))
         self._relinked.set()
         self._relinked = anyio.Event()
-        over = [
-            name for name in known if name not in self._commands or self._commands[name].is_over
-        ]
+        over = [name for name in known if self._is_done_with(self._commands.get(name))]
         if over and self._tasks is not None:
             self._tasks.start_soon(self._forget, link, *over)
 
     def lose(self, reason: str) -> None:
         """End all that has not ended: the sandbox is gone, or is about to be."""
         for command in tuple(self._commands.values()):
-            if not command.is_over:
-                command.end("lost", reason)
+            command.end("lost", reason)
+            if not command.is_noted:
                 self._note_end(command)
         for record in self._journal.unfinished(self._session_id):  # as no link has adopted them
             self._journal.finished(lost(record, reason))
@@ -298,6 +296,12 @@ class Commands:
         )
         return command
 
+    def _is_done_with(self, command: Command | None) -> bool:
+        """Whether the supervisor may forget a command: nobody knows it, or the journal its end."""
+        if command is None or command.is_noted:
+            return True
+        return command.is_over and self._note_end(command)
+
     def _note_end(self, command: Command) -> bool:
         """Write to the journal how a command ended; False when it cannot take that."""
         ended = [each for each in self._commands.values() if each.is_over]
@@ -317,4 +321,5 @@ class Commands:
         except SandboxError as exc:
             logger.error("the journal cannot take the end of %s: %s", command.command_id, exc)
             return False
+        command.is_noted = True
         return True

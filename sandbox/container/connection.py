@@ -71,7 +71,7 @@ class Connection:
             SessionLost: The container is gone, or its supervisor keeps breaking the link.
             SandboxError: The first link could not be made.
         """
-        failures, waits = 0, 0
+        failures, delay_s = 0, FIRST_DELAY_S
         try:
             while True:
                 began = time.monotonic()
@@ -83,7 +83,7 @@ class Connection:
                         raise
                     error = exc
                 if time.monotonic() - began > STABLE_S:
-                    failures, waits = 0, 0
+                    failures, delay_s = 0, FIRST_DELAY_S
                 # An engine that does not answer says nothing about the sandbox: keep trying.
                 if not isinstance(error, EngineUnavailable):
                     failures += 1
@@ -92,8 +92,8 @@ class Connection:
                         f"The sandbox's supervisor could not be reached, {failures} times in a row."
                     ) from error
                 logger.info("link: %s", error)
-                await anyio.sleep(min(FIRST_DELAY_S * 2**waits, LONGEST_DELAY_S))
-                waits += 1
+                await anyio.sleep(delay_s)
+                delay_s = min(2 * delay_s, LONGEST_DELAY_S)
         finally:
             self.is_over = True
             self._up.set()  # nobody shall wait any longer

@@ -84,7 +84,7 @@ class Runner:
         """
         if running.input_asked and not running.interrupt_asked:
             running.interrupt_asked = True
-            await self._try_interrupt(running)
+            running.interrupt_asked = await self._try_interrupt(running)
         left_s = running.left_s
         if left_s > 0:
             return left_s

@@ -127,10 +127,11 @@ class Ownership:
         """
         if not caller.default_key.startswith(PASSING):
             return
-        left = [session for session in self.mine(caller) if session.is_left_behind]
-        if not left:
+        if not any(session.is_left_behind for session in self._sessions.values()):
             self._told.clear()
-        elif (asks := (caller.principal, caller.default_key)) not in self._told:
+        left = [session for session in self.mine(caller) if session.is_left_behind]
+        asks = (caller.principal, caller.default_key)
+        if left and asks not in self._told:
             self._told.add(asks)
             which = ", ".join(f"{s.session_id} (policy {s.policy.name})" for s in left)
             raise Conflict(

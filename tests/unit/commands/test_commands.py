@@ -381,6 +381,31 @@ async def test_the_next_controller_goes_on_with_what_runs_and_knows_what_has_end
         assert not journal.unfinished("s-test")
 
 
+async def test_an_end_that_the_journal_cannot_take_is_written_later() -> None:
+    journal = MemoryCommandJournal()
+    finished = journal.finished
+
+    def full(_result: CommandResult) -> None:
+        raise InfrastructureError("The journal is full.")
+
+    async with (
+        fake_machine() as (machine, _),
+        serving(await machine.connect(), journal=journal) as commands,
+    ):
+        journal.finished = full
+        early = await commands.run("echo early")
+        await commands.attach(await machine.connect())
+        assert not journal.results
+        journal.finished = finished
+        await commands.attach(await machine.connect())
+        assert journal.results[early.command_id].stdout == "early\n"
+        journal.finished = full
+        late = await commands.run("echo late")
+        journal.finished = finished
+        commands.lose("The session ended.")
+        assert journal.results[late.command_id].stdout == "late\n"
+
+
 async def test_after_a_long_output_the_next_controller_says_how_much_of_it_is_lost(
     tmp_path: Path,
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -45,6 +45,8 @@ class Liar:
         """What it does between being asked and answering."""
         self.is_busy = False
         """Whether it answers nothing more, as a kernel whose cell does not end."""
+        self.relink: Callable[[Kernels], Awaitable[None]]
+        """Ends the link and makes another one."""
         self._stream: Stream | None = None
         self._sent: asyncio.Queue[bytes] = asyncio.Queue()
 
@@ -133,6 +135,17 @@ async def lied_to(
             redactor=redactor,
         )
         tasks.start_soon(kernels.run)
-        await kernels.attach(await machine.connect())
+        link = await machine.connect()
+
+        async def relink(kernels: Kernels) -> None:
+            await link.aclose()
+            known = {"kernel_id": "k-default", "name": "python3", "epoch": liar.epoch}
+            liar.answers["kernel.list"] = {
+                "kernels": [known | {"alive": True, "last_seq": liar.seq}]
+            }
+            await kernels.attach(await machine.connect())
+
+        liar.relink = relink
+        await kernels.attach(link)
         yield kernels, liar
         tasks.cancel_scope.cancel()

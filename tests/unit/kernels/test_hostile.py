@@ -105,6 +105,19 @@ async def test_a_kernel_that_asks_for_input_all_the_same_is_interrupted() -> Non
     assert "input" in (result.reason or "")
 
 
+async def test_a_cell_that_asks_for_input_as_the_link_ends_is_interrupted_over_the_next() -> None:
+    def asks(liar: Liar, _kind: str, msg_id: str, _content: Content) -> None:
+        liar.say("iopub", "execute_input", {"execution_count": 1}, msg_id)
+        liar.say("stdin", "input_request", {"prompt": "name?"}, msg_id)
+
+    async with lied_to(asks) as (kernels, liar):
+        liar.meanwhile["kernel.interrupt"] = lambda: None  # it takes its time to answer
+        await kernels.execute("input()")
+        await until(lambda: "kernel.interrupt" in liar.ops)
+        await liar.relink(kernels)
+        await until(lambda: liar.ops.count("kernel.interrupt") == 2)
+
+
 async def test_lost_messages_are_told_and_do_not_leave_a_cell_running() -> None:
     def drops(liar: Liar, _kind: str, msg_id: str, _content: Content) -> None:
         liar.say("iopub", "stream", {"name": "stdout", "text": "kept"}, msg_id)

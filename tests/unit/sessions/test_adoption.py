@@ -132,6 +132,19 @@ async def test_each_new_conversation_hears_once_of_what_was_left_and_no_stranger
         assert (await second.get(narrow)).policy.name == "tight"
 
 
+async def test_what_was_left_is_said_once_whatever_others_ask_meanwhile(
+    controllers: Controllers,
+) -> None:
+    async with controllers.running(keep=True) as first:
+        await first.get(Caller("alice", "mcp:before"))
+    async with controllers.running() as second:
+        told = Caller("alice", "mcp:after")
+        with pytest.raises(Conflict):
+            await second.get(told)
+        await second.get(Caller("bob", "mcp:bob"))  # to whom nothing was left
+        assert (await second.get(told)).is_usable
+
+
 async def test_commands_go_on_from_one_controller_to_the_next(controllers: Controllers) -> None:
     async with controllers.running(keep=True) as first:
         session = await first.get(ALICE)
