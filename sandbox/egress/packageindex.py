@@ -99,12 +99,8 @@ class PackageIndex:
         index = self._index
         if not index.index_url:
             logger.warning("a session opens without an index for pip, which is not known yet")
-        variables = {
-            "PIP_INDEX_URL": _without_login(index.index_url),
-            "PIP_EXTRA_INDEX_URL": " ".join(map(_without_login, index.extra_index_urls)),
-            "PIP_TRUSTED_HOST": " ".join(index.trusted_hosts),
-        }
-        return {name: value for name, value in variables.items() if value}
+        bare = tuple(map(_without_login, index.extra_index_urls))
+        return PipIndex(_without_login(index.index_url), bare, index.trusted_hosts).variables()
 
     def _refreshed(self) -> asyncio.Future[Service]:
         """What is known, once it is; looked up in threads while it is not, or is old."""
