@@ -14,23 +14,16 @@ from rich.table import Table
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured figure against its target.
-
-    Args:
-        name: What was measured.
-        value: The figure that the target is about.
-        unit: Its unit; ``×`` for a ratio.
-        target: The bound.
-        at_most: Whether the bound is an upper one.
-        detail: The figures behind it, with the number of runs.
-    """
+    """One measured figure against its target."""
 
     name: str
     value: float
     unit: str
     target: float
     at_most: bool
+    """Whether the target is an upper bound."""
     detail: str
+    """The figures behind it, with the number of runs."""
 
     @property
     def met(self) -> bool:

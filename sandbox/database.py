@@ -26,10 +26,8 @@ class Database:
 
     Args:
         path: Where it is; made when absent, with mode 0600.
-        application_id: Tells it from other programs' files.
         versions: For each version of the schema, from the first one on, the statements that make it
             of the one before.
-        what: What it is to the controller, in a word or two.
         pragmas: What is set before a new file gets its first table.
 
     Raises:

@@ -28,12 +28,7 @@ from typing import ClassVar
 
 
 class SandboxError(Exception):
-    """The root of all errors that a caller may see.
-
-    Args:
-        message: What happened, in a sentence a caller can act on.
-        remedy: What to do about it; empty when there is nothing to do.
-    """
+    """The root of all errors that a caller may see."""
 
     code: ClassVar[str] = "sandbox_error"
 
@@ -56,11 +51,9 @@ class PolicyError(InvalidRequest):
     """A policy is wrong.
 
     Args:
-        message: The reason.
         file: The policy's file as the caller knows it; empty when it has none.
         line: The line in the file, from 1; 0 when it is not known.
         key: The dotted path of the offending key; empty for the whole file.
-        remedy: What to write instead.
     """
 
     code = "policy_error"
@@ -110,8 +103,6 @@ class FileError(SandboxError):
             ``not_a_file``, ``not_empty``, ``permission_denied``, ``read_only``, ``no_space``,
             ``too_large``, ``outside``, ``invalid_name``, ``not_text``, ``no_match``,
             ``many_matches``, ``io_error``.
-        message: What happened, with the path.
-        remedy: What to do about it.
     """
 
     code = "file_error"

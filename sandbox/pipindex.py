@@ -21,17 +21,22 @@ _DEFAULT = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"
 
 @dataclass(frozen=True, slots=True)
 class PipIndex:
-    """What pip is configured with; folders of this machine are left out.
-
-    Args:
-        index_url: The index; empty for the one that pip has built in.
-        extra_index_urls: Further ones.
-        trusted_hosts: Hosts whose certificates pip does not verify.
-    """
+    """What pip is configured with; folders of this machine are left out."""
 
     index_url: str = ""
+    """Empty for the one that pip has built in."""
     extra_index_urls: tuple[str, ...] = ()
     trusted_hosts: tuple[str, ...] = ()
+    """Hosts whose certificates pip does not verify."""
+
+    def variables(self) -> dict[str, str]:
+        """The environment variables that tell pip the same, without those that are empty."""
+        said = {
+            "PIP_INDEX_URL": self.index_url,
+            "PIP_EXTRA_INDEX_URL": " ".join(self.extra_index_urls),
+            "PIP_TRUSTED_HOST": " ".join(self.trusted_hosts),
+        }
+        return {name: value for name, value in said.items() if value}
 
 
 def configured() -> PipIndex:

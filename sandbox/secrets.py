@@ -51,12 +51,7 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class SessionSecrets:
-    """What the controller holds for one session.
-
-    Args:
-        files: What the session has as files, by name.
-        gateway: What the gateway adds to requests, by name.
-    """
+    """What the controller holds for one session."""
 
     files: Mapping[str, Secret] = field(default_factory=dict[str, Secret])
     gateway: Mapping[str, Secret] = field(default_factory=dict[str, Secret])

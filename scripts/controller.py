@@ -73,9 +73,6 @@ def free_port() -> int:
 def controller(policies: Path | None = None) -> Iterator[Controller]:
     """Run ``sandbox serve`` until the end of the block, then close its sessions and stop it.
 
-    Args:
-        policies: A folder of policies besides the built-in ones.
-
     Raises:
         ControllerFailed: It did not become ready; with its log.
     """

@@ -37,12 +37,7 @@ class AdmissionRules:
     """What a broker permits. Pure but for the clock.
 
     Args:
-        policies: The broker's own.
-        seccomp: The seccomp profile as JSON.
-        image_for: The engine's reference of an image that a policy names.
         runtime: The runtime to force on every container; empty for the one that its policy prefers.
-        roots: The folders of the host that policies may mount, as the broker's operator names them.
-        clock: Unix time, seconds.
     """
 
     def __init__(
@@ -70,10 +65,6 @@ class AdmissionRules:
 
     def compiled(self, asked: ContainerSpec, engine: EngineInfo) -> ContainerSpec:
         """The container of a sandbox, compiled here; what is asked for is only compared with it.
-
-        Args:
-            asked: What the controller wants.
-            engine: Where it is to be.
 
         Raises:
             NotPermitted: It is not what the broker's policies make of its labels.

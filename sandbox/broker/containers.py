@@ -14,11 +14,6 @@ class OwnContainers:
     """The containers that a broker made. The engine knows them; what is kept here saves asking.
 
     Labels never change and ids are never given twice, so what was the broker's once stays so.
-
-    Args:
-        runtime: Where the containers are.
-        mark: The broker's own id.
-        limit: How many there may be.
     """
 
     def __init__(self, runtime: ContainerRuntime, mark: str, limit: int) -> None:

@@ -30,11 +30,6 @@ class Broker:
     """The engine, as far as a controller may use it.
 
     A container that is not the broker's is answered for as if there were none.
-
-    Args:
-        runtime: The engine.
-        rules: What may be created.
-        ledger: What was created.
     """
 
     def __init__(

@@ -6,12 +6,7 @@ import anyio
 
 
 class Pace:
-    """Lets so many pass each second, and lets the others wait their turn.
-
-    Args:
-        per_s: How many.
-        burst: How many may pass at once after a rest.
-    """
+    """Lets so many pass each second, so many at once after a rest; the others wait their turn."""
 
     def __init__(self, per_s: float, burst: int) -> None:
         self._interval_s = 1 / per_s

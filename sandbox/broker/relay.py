@@ -30,7 +30,6 @@ async def relay(
 
     Args:
         writer: To the controller; whoever opened it closes it.
-        idle_s: How long neither side may be silent.
     """
     failure: SandboxError | None = None
     is_link = False

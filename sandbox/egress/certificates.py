@@ -20,7 +20,6 @@ def bundle(file: Path | None, env: Mapping[str, str]) -> bytes:
 
     Args:
         file: The operator's, in PEM; None takes the file that SSL_CERT_FILE or PIP_CERT names.
-        env: The controller's environment.
 
     Returns:
         Every certificate once; empty when the operator adds none.

@@ -42,53 +42,39 @@ class Asked(Protocol):
         ...
 
     async def refuse(self, why: str, *, is_denied: bool) -> None:
-        """Say that there is no connection.
-
-        Args:
-            why: In one line.
-            is_denied: Whether a rule decided so; otherwise the destination does not answer.
+        """Say in one line that there is no connection; ``is_denied``: by a rule, or by the
+        destination.
         """
         ...
 
 
 @dataclass(frozen=True)
-class Connect:
-    """HTTP's ``CONNECT host:port``."""
-
+class _Http:
     inbound: Inbound
     request: Request
+
+    async def refuse(self, why: str, *, is_denied: bool) -> None:
+        """See :class:`Asked`."""
+        await self.inbound.write(refusal(403 if is_denied else 502, why))
+
+
+class Connect(_Http):
+    """HTTP's ``CONNECT host:port``."""
 
     async def accept(self) -> None:
         """See :class:`Asked`."""
         await self.inbound.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
 
-    async def refuse(self, why: str, *, is_denied: bool) -> None:
-        """See :class:`Asked`."""
-        await self.inbound.write(refusal(403 if is_denied else 502, why))
-
 
 @dataclass(frozen=True)
-class Plain:
-    """A plain HTTP request.
+class Plain(_Http):
+    """A plain HTTP request: the head to be sent there, and the parser of the body that follows."""
 
-    Args:
-        inbound: The connection.
-        request: Where it is to go.
-        head: The head as it is to be sent there.
-        parser: Reads the body that follows.
-    """
-
-    inbound: Inbound
-    request: Request
     head: h11.Request
     parser: h11.Connection
 
     async def accept(self) -> None:
         """Nothing is said before the answer itself."""
-
-    async def refuse(self, why: str, *, is_denied: bool) -> None:
-        """See :class:`Asked`."""
-        await self.inbound.write(refusal(403 if is_denied else 502, why))
 
 
 @dataclass(frozen=True)
@@ -139,10 +125,6 @@ async def read_asked(inbound: Inbound) -> Asked | None:
 
 async def read_plain(inbound: Inbound, tunnel: Request) -> Plain | None:
     """Read a plain HTTP request inside a tunnel, where it names a path, and Host the host.
-
-    Args:
-        inbound: The tunnel's bytes.
-        tunnel: Where it leads.
 
     Returns:
         The request; None when the client left before it was complete.

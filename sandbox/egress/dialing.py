@@ -33,10 +33,6 @@ class Resolver(Protocol):
     async def resolve(self, name: str, owner: Owner) -> tuple[Address, ...]:
         """Every address of a name.
 
-        Args:
-            name: What is looked up.
-            owner: Who wants to know.
-
         Raises:
             Unreachable: There is none, or no answer within a bound.
         """
@@ -68,9 +64,6 @@ class SystemResolver:
 
     A thread whose name is never answered cannot be ended. It counts in the share of who asked
     until it ends by itself, so that it is in nobody else's way.
-
-    Args:
-        look_up: Looks a name up; None for the system's way.
     """
 
     def __init__(self, look_up: LookUp | None = None) -> None:

@@ -15,11 +15,11 @@ import h11
 from sandbox.bulkheads.bulkhead import Section
 from sandbox.egress.clients import Plain
 from sandbox.egress.dialing import Unreachable
-from sandbox.egress.heads import answer_head
+from sandbox.egress.heads import end_to_end
 from sandbox.egress.meter import Meter
 from sandbox.errors import InfrastructureError
+from sandbox.link.wire import PIECE_SIZE
 
-PIECE_BYTES = 65_472
 CHUNKS_AT_ONCE = 64
 """Small pieces of a body that are passed on before everything else has its turn."""
 MAX_ANSWER_HEAD = 64 * 1024
@@ -36,10 +36,7 @@ async def forward(
     """Pass a request on and its answer back.
 
     Args:
-        asked: The request as it came; its body is still to come.
-        head: The head to send.
         outside: The connected socket; closed at the end.
-        meter: Counts the bytes.
         tls: Makes TLS of it, for the request's host and no other.
 
     Raises:
@@ -53,7 +50,7 @@ async def forward(
             ssl=tls,
             server_hostname=asked.request.host.text if tls else None,
             ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S if tls else None,
-            limit=PIECE_BYTES,
+            limit=PIECE_SIZE,
         )
     except (OSError, ssl.SSLError) as exc:  # SSLError is an OSError too; its text says more
         reason = exc.reason if isinstance(exc, ssl.SSLError) else exc.strerror
@@ -113,7 +110,7 @@ class _Passing:
         while True:
             match event := await self._next(self._server):
                 case h11.NEED_DATA:
-                    data = await self._reader.read(PIECE_BYTES)
+                    data = await self._reader.read(PIECE_SIZE)
                     self._meter.received(len(data))
                     self._server.receive_data(data)
                 case h11.InformationalResponse():
@@ -123,7 +120,7 @@ class _Passing:
                     await self._reply(told)
                 case h11.Response():
                     self._is_answered = True
-                    headers = [*answer_head(event), (b"Connection", b"close")]
+                    headers = [*end_to_end(event.headers.raw_items()), (b"Connection", b"close")]
                     told = h11.Response(
                         status_code=event.status_code, headers=headers, reason=event.reason
                     )

@@ -41,16 +41,7 @@ logger = logging.getLogger(__name__)
 
 
 class Gateway:
-    """The way out of one session.
-
-    Args:
-        session_id: The session.
-        principal: Whose it is.
-        policy: What it may reach.
-        egress: What all gateways of a controller share.
-        tightened: What was taken away since it was opened.
-        redactor: Knows the session's secrets, which nothing that is told of it shows.
-    """
+    """The way out of one session."""
 
     def __init__(
         self,
@@ -62,8 +53,6 @@ class Gateway:
         redactor: Redactor | None = None,
     ) -> None:
         self.denials = DenialLog()
-        self._session_id = session_id
-        self._principal = principal
         self._owner = Owner(principal, session_id)
         self._shown = (redactor or Redactor()).text
         self._egress = egress
@@ -142,14 +131,14 @@ class Gateway:
         try:
             with self._counted() as over:
                 if over is None or self._over <= MAX_TOLD:
-                    is_over = await self._serve(Inbound(stream, self._session_id), over)
+                    is_over = await self._serve(Inbound(stream, self._owner.session_id), over)
                 else:
                     self._note(None, over)
                     is_over = False
         except SandboxError:  # given up inside: nobody is left to be told
             is_over = False
         except OSError as exc:
-            logger.debug("session %s: a connection broke off: %s", self._session_id, exc)
+            logger.debug("session %s: a connection broke off: %s", self._owner.session_id, exc)
             is_over = False
         if not is_over:
             stream.reset()
@@ -280,8 +269,8 @@ class Gateway:
         Whatever is told of a connection is told from here, and without the session's secrets.
         """
         seen = Seen(
-            session_id=self._session_id,
-            principal=self._principal,
+            session_id=self._owner.session_id,
+            principal=self._owner.principal,
             host=printable(self._shown(host), MAX_HOST),
             port=port,
             allowed=verdict.allowed,

@@ -45,7 +45,6 @@ class BadHead(Exception):
     """What came is no request that is understood.
 
     Args:
-        reason: Why, in words.
         host: The host as far as it could be told, unchecked.
         port: Its port; 0 when unknown.
     """
@@ -58,10 +57,7 @@ class BadHead(Exception):
 
 
 def parse_head(raw: bytes) -> tuple[h11.Request, h11.Connection]:
-    """Read the head of a request.
-
-    Args:
-        raw: Its line and headers, with the empty line at the end.
+    """Read the head of a request, with the empty line at its end.
 
     Returns:
         The head, and the parser that goes on with the body.
@@ -102,7 +98,6 @@ def plain_target(head: h11.Request, tunnel: Request | None) -> tuple[Request, h1
     """Where a plain HTTP request wants to go, and the head to send there.
 
     Args:
-        head: As it came.
         tunnel: The tunnel it came in, which names the host then; None for a proxy's request.
 
     Raises:
@@ -136,15 +131,10 @@ def plain_target(head: h11.Request, tunnel: Request | None) -> tuple[Request, h1
         next(overrides, b"").decode("latin-1"),
     )
     said = f"{host}" if port == 80 else f"{request}"
-    headers = [(b"Host", said.encode()), *_end_to_end(head.headers.raw_items())]
+    headers = [(b"Host", said.encode()), *end_to_end(head.headers.raw_items())]
     return request, h11.Request(
         method=head.method, target=text, headers=[*headers, (b"Connection", b"close")]
     )
-
-
-def answer_head(head: h11.Response | h11.InformationalResponse) -> list[tuple[bytes, bytes]]:
-    """The headers of a server's answer as they are passed back."""
-    return list(_end_to_end(head.headers.raw_items()))
 
 
 def with_header(head: h11.Request, name: str, value: str) -> h11.Request:
@@ -161,7 +151,7 @@ def _hyphened(name: bytes) -> bytes:
     return name.strip().lower().replace(b"_", b"-")
 
 
-def _end_to_end(headers: Headers) -> Headers:
+def end_to_end(headers: Headers) -> Headers:
     """The headers that are not of one connection alone."""
     named = {
         token.strip().lower()

@@ -65,7 +65,6 @@ def parse_authority(text: str, default_port: int | None = None) -> tuple[Host, i
     """Read ``host:port``.
 
     Args:
-        text: As it stands in a request.
         default_port: The port when none is given; None refuses that.
 
     Raises:

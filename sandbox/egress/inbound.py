@@ -14,10 +14,6 @@ class Inbound:
 
     Each piece that is received lets everything else go on before it: a full inbox is no reason to
     hold up others.
-
-    Args:
-        stream: The stream that the supervisor opened for one connection.
-        session_id: The session whose bytes they are.
     """
 
     def __init__(self, stream: Stream, session_id: str) -> None:

@@ -23,7 +23,6 @@ async def judge(
     """Judge a request by all that can be known without connecting.
 
     Args:
-        rules: What decides, as it is at each moment.
         consider: Called with a verdict that allows by name, before the name is resolved; what it
             returns counts. None: the verdict itself does.
 

@@ -20,10 +20,6 @@ from sandbox.policy import Policy
 def machine_egress(settings: Settings, env: Mapping[str, str]) -> WayOut:
     """What the gateways of a controller on this machine share.
 
-    Args:
-        settings: ``addresses`` and ``ca_bundle`` are read here.
-        env: The controller's environment.
-
     Raises:
         ConfigError: The certificates cannot be read.
     """
@@ -46,15 +42,11 @@ def machine_egress(settings: Settings, env: Mapping[str, str]) -> WayOut:
 
 @dataclass(frozen=True, slots=True)
 class Outfit:
-    """What a session with a way out is given, so that programs find and trust it.
-
-    Args:
-        variables: Environment variables.
-        certificates: The content of ``spec.CA_FILE``; empty for no such file.
-    """
+    """What a session with a way out is given, so that programs find and trust it."""
 
     variables: Mapping[str, str] = field(default_factory=dict[str, str])
     certificates: bytes = b""
+    """The content of ``CA_FILE``; empty for no such file."""
 
 
 async def outfit(egress: WayOut, policy: Policy) -> Outfit:

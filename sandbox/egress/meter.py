@@ -16,12 +16,7 @@ Charge = Callable[[int], str]
 
 
 class OverLimit(Exception):
-    """A limit is reached.
-
-    Args:
-        limit: Its name in a policy, or whose it is.
-        reason: What it says, in words.
-    """
+    """A limit is reached: its name in a policy, or whose it is, and what it says in words."""
 
     def __init__(self, limit: str, reason: str) -> None:
         super().__init__(reason)
@@ -30,13 +25,7 @@ class OverLimit(Exception):
 
 
 class Meter:
-    """Counts the connections and bytes of one session.
-
-    Args:
-        limits: The policy's.
-        charge: Asked before bytes pass; for quotas that are not of this session alone.
-        clock: Seconds that only grow.
-    """
+    """Counts the connections and bytes of one session."""
 
     def __init__(
         self,

@@ -6,21 +6,18 @@ from collections.abc import Iterable
 from ipaddress import ip_network
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from sandbox.errors import InvalidRequest
 from sandbox.link.link import printable
 from sandbox.outputs.denials import Denial
 from sandbox.policy.network import DenyRule
+from sandbox.values import Told
 
 MAX_ADDED_RULES = 200
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class Tightening(_Frozen):
+class Tightening(Told):
     """What was taken from a session's network while it lives; it only grows."""
 
     is_off: bool = False
@@ -34,7 +31,6 @@ class Tightening(_Frozen):
 
         Args:
             network: ``none`` for all of it; empty for what ``deny`` names.
-            deny: Names, names behind ``*.``, addresses and networks.
 
         Raises:
             InvalidRequest: It asks for nothing, or for what no rule can say.
@@ -58,7 +54,7 @@ class Tightening(_Frozen):
         )
 
 
-class NetworkInfo(_Frozen):
+class NetworkInfo(Told):
     """A session's network as it is now, or was at its end."""
 
     mode: Literal["none", "gateway"]

@@ -43,13 +43,7 @@ _ACCEPT = "application/vnd.pypi.simple.v1+json, text/html;q=0.5"
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page of an index.
-
-    Args:
-        url: Where it was in the end.
-        is_json: Whether it is JSON; otherwise HTML.
-        text: Its text.
-    """
+    """A page of an index, JSON or HTML, and where it was in the end."""
 
     url: str
     is_json: bool
@@ -64,14 +58,7 @@ Raises ``OSError`` or ``ValueError`` when there is no such page.
 
 
 class PackageIndex:
-    """What is known of the package index.
-
-    Args:
-        fetch: Fetches a page.
-        configured: Reads pip's configuration; blocks.
-        built_in: The index that pip takes without one; blocks.
-        clock: Seconds that only grow.
-    """
+    """What is known of the package index; all that it is given but the clock blocks."""
 
     def __init__(
         self,
@@ -95,7 +82,7 @@ class PackageIndex:
         """See ``Services`` of ``sandbox.egress.wayout``: what is known after a short wait."""
         if NAME not in names:
             return {}
-        await _at_most(WAIT_S, self._refreshed())
+        await asyncio.wait([self._refreshed()], timeout=WAIT_S)  # giving up ends it for nobody
         return {NAME: self._service}
 
     async def variables(self, names: frozenset[str]) -> Mapping[str, str]:
@@ -108,16 +95,12 @@ class PackageIndex:
             return {}
         self._refreshed()
         if self._reading is not None and not self._index.index_url:
-            await _at_most(WAIT_S, self._reading)
+            await asyncio.wait([self._reading], timeout=WAIT_S)
         index = self._index
         if not index.index_url:
             logger.warning("a session opens without an index for pip, which is not known yet")
-        variables = {
-            "PIP_INDEX_URL": _without_login(index.index_url),
-            "PIP_EXTRA_INDEX_URL": " ".join(map(_without_login, index.extra_index_urls)),
-            "PIP_TRUSTED_HOST": " ".join(index.trusted_hosts),
-        }
-        return {name: value for name, value in variables.items() if value}
+        bare = tuple(map(_without_login, index.extra_index_urls))
+        return PipIndex(_without_login(index.index_url), bare, index.trusted_hosts).variables()
 
     def _refreshed(self) -> asyncio.Future[Service]:
         """What is known, once it is; looked up in threads while it is not, or is old."""
@@ -163,11 +146,6 @@ class PackageIndex:
         if len(targets) > MAX_TARGETS:
             return Service(problem=f"the package index names more than {MAX_TARGETS} hosts")
         return Service(frozenset(targets))
-
-
-async def _at_most(wait_s: float, future: asyncio.Future[Any]) -> None:
-    """Wait for what others may wait for too; giving up ends it for nobody."""
-    await asyncio.wait([future], timeout=wait_s)
 
 
 def _result(done: asyncio.Future[Service]) -> Service:

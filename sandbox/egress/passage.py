@@ -27,13 +27,7 @@ _T = TypeVar("_T")
 
 
 class Passage:
-    """One connection on its way out.
-
-    Args:
-        inbound: The sandbox's side.
-        rules: The session's rules as they are now.
-        egress: What all gateways share.
-    """
+    """One connection on its way out."""
 
     def __init__(
         self,

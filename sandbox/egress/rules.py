@@ -109,13 +109,7 @@ def verdict_on_address(
     address: Address,
     is_own: Callable[[Address], bool],
 ) -> Verdict:
-    """Judge one of the addresses that an allowed request's host stands for.
-
-    Args:
-        given: The verdict that allowed it by name.
-        address: One answer of the resolver, or the address that the request itself names.
-        is_own: Whether an address is one of the controller's machine.
-    """
+    """Judge one of the addresses that an allowed request's host stands for."""
     if (refused := denied(rules, request, (address,))) is not None:
         return refused
     if given.allow is not None and given.allow.address is not None:

@@ -23,12 +23,7 @@ _IPV4, _NAME, _IPV6 = 1, 3, 4
 
 
 class BadSocks(ValueError):
-    """The bytes are not SOCKS5, or ask for what is not served.
-
-    Args:
-        message: Why, in words.
-        answer: What to send before closing.
-    """
+    """The bytes are not SOCKS5, or ask for what is not served; with what to send before closing."""
 
     def __init__(self, message: str, answer: bytes) -> None:
         super().__init__(message)

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import TypeVar
 
 _T = TypeVar("_T")
@@ -17,8 +18,6 @@ def in_thread(
     """Do something in a thread of its own, which ends with the process if not by itself.
 
     Args:
-        work: Blocks; its result, or its error, is the future's.
-        name: The thread's.
         at_end: Called in the event loop when the thread has ended, whether or not somebody still
             waits.
 
@@ -35,11 +34,9 @@ def in_thread(
 
     def run() -> None:
         try:
-            found = work()
+            tell = partial(answer.set_result, work())
         except Exception as exc:  # whoever waits for it says what it means
-            tell: Callable[[], None] = _fails(answer, exc)
-        else:
-            tell = _succeeds(answer, found)
+            tell = partial(answer.set_exception, exc)
         with suppress(RuntimeError):  # the controller has ended meanwhile
             loop.call_soon_threadsafe(finish, tell)
 
@@ -49,11 +46,3 @@ def in_thread(
         at_end()
         answer.set_exception(OSError(f"no thread can be started: {exc}"))
     return answer
-
-
-def _fails(answer: asyncio.Future[_T], exc: Exception) -> Callable[[], None]:
-    return lambda: answer.set_exception(exc)
-
-
-def _succeeds(answer: asyncio.Future[_T], found: _T) -> Callable[[], None]:
-    return lambda: answer.set_result(found)

@@ -30,15 +30,12 @@ class BadHello(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class ClientHello:
-    """What a ClientHello says of its server.
-
-    Args:
-        server_name: As written; None when there is none.
-        is_encrypted: Whether it hides the real one (ECH, ESNI), or pretends to.
-    """
+    """What a ClientHello says of its server."""
 
     server_name: str | None
+    """As written; None when there is none."""
     is_encrypted: bool
+    """Whether it hides the real one (ECH, ESNI), or pretends to."""
 
 
 class HelloReader:

@@ -13,10 +13,10 @@ from sandbox.egress.inbound import Inbound
 from sandbox.egress.meter import Meter
 from sandbox.egress.rules import NetworkRules, Verdict, shadowed_by
 from sandbox.egress.tls import ALERT_ACCESS_DENIED, HANDSHAKE, BadHello, ClientHello, HelloReader
+from sandbox.link.wire import PIECE_SIZE
 from sandbox.policy.destinations import Host, Request
 from sandbox.policy.network import AllowRule
 
-PIECE_BYTES = 65_472  # what one frame of the link carries
 HALF_OPEN_S = 60.0
 """For a side from outside that says nothing, once the sandbox's has ended: a program that is gone
 looks like one that still listens."""
@@ -83,11 +83,7 @@ async def first_bytes(
 async def relay(
     inbound: Inbound, outside: socket.socket, meter: Meter, first: Awaitable[bytes]
 ) -> None:
-    """Move bytes both ways until both sides have ended.
-
-    Args:
-        outside: The connected socket; stays open.
-        first: What goes out first, once it is known.
+    """Move bytes both ways until both sides have ended; the socket stays open.
 
     Raises:
         SandboxError: The sandbox's side was given up.
@@ -118,7 +114,7 @@ async def relay(
 
     async def receive() -> None:
         nonlocal heard_at
-        while data := await loop.sock_recv(outside, PIECE_BYTES):
+        while data := await loop.sock_recv(outside, PIECE_SIZE):
             heard_at = loop.time()
             meter.received(len(data))
             await inbound.write(data)

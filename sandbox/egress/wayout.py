@@ -28,32 +28,19 @@ class Services(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a person is asked before a connection is made.
-
-    Args:
-        session_id: The session that asks.
-        principal: Whose it is.
-        destination: Host and port.
-        request: The method and path of plain HTTP; empty for a tunnel.
-        rule: The rule that wants it asked.
-    """
+    """What a person is asked before a connection is made."""
 
     session_id: str
     principal: str
     destination: str
     request: str
+    """The method and path of plain HTTP; empty for a tunnel."""
     rule: str
 
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """What a person answered.
-
-    Args:
-        allowed: Whether it may go on.
-        reason: Why not, in words: a no, no answer in time, nobody to ask.
-        remedy: What to do about that; empty when nothing can be done.
-    """
+    """What a person answered; if not yes, why, and what to do about it, where anything helps."""
 
     allowed: bool
     reason: str = ""
@@ -98,29 +85,19 @@ class NoSecrets:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One verdict, for the record.
-
-    Args:
-        session_id: The session.
-        principal: Whose it is.
-        host: The host as text, made safe to show, without the session's secrets.
-        port: 0 when unknown.
-        allowed: Whether it may go on.
-        rule: What decided.
-        reason: Why, in words; empty when it was allowed.
-        addresses: Where the host is, as resolved and pinned.
-        policy: The name of the session's policy.
-        policy_digest: Its digest.
-    """
+    """One verdict, for the record."""
 
     session_id: str
     principal: str
     host: str
+    """As text, made safe to show, without the session's secrets."""
     port: int
+    """0 when unknown."""
     allowed: bool
     rule: str
     reason: str
     addresses: tuple[Address, ...] = ()
+    """Where the host is, as resolved and pinned."""
     policy: str = ""
     policy_digest: str = ""
 
@@ -166,31 +143,21 @@ def _no_charge(_principal: str, _size_bytes: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class WayOut:
-    """What the gateways of a controller share.
-
-    Args:
-        resolver: Resolves names.
-        dialer: Makes connections.
-        services: Knows the hosts of named services.
-        addresses: The operator's named addresses, the only way past the built-in deny list.
-        certificates: What sessions with a way out trust, in PEM; empty for what their images do.
-        tls: For the requests of which the gateway makes TLS: verifies certificates and names.
-        approver: Asks a person, for rules that want it.
-        secrets: Holds what rules add to requests.
-        charge: Called with a principal and the bytes that are about to pass; says why they may
-            not, or nothing.
-        record: Keeps every verdict; what it cannot keep is not let out.
-        places: The connections that there may be at once.
-    """
+    """What the gateways of a controller share."""
 
     resolver: Resolver
     dialer: Dialer
     services: Services
     addresses: Mapping[str, Address] = field(default_factory=dict[str, Address])
+    """The operator's named addresses, the only way past the built-in deny list."""
     certificates: bytes = b""
+    """What sessions with a way out trust, in PEM; empty for what their images do."""
     tls: Callable[[], ssl.SSLContext] = ssl.create_default_context
+    """For the requests of which the gateway makes TLS: verifies certificates and names."""
     approver: Approver = field(default_factory=Nobody)
     secrets: SecretSource = field(default_factory=NoSecrets)
     charge: Callable[[str, int], str] = _no_charge
+    """Called with a principal and the bytes about to pass; says why they may not, or nothing."""
     record: Record = field(default_factory=NoRecord)
+    """What it cannot keep is not let out."""
     places: Shares = field(default_factory=lambda: shares_of_connections(1024))

@@ -31,7 +31,7 @@ from sandbox.link.mux import Mux
 from sandbox.link.stream import MAX_MESSAGE, Message, Stream, printable, refusal
 from sandbox.link.turn import TURN_S, Turn
 
-__all__ = ["MAX_MESSAGE", "ByteStream", "Link", "Message", "Stream", "printable"]
+__all__ = ["MAX_MESSAGE", "ByteStream", "Link", "Message", "Stream", "first_error", "printable"]
 
 # Long messages under assembly or waiting to be taken, on the whole link.
 MAX_HELD = 96 * 1024 * 1024
@@ -66,9 +66,7 @@ class Link:
     """One end of a link; :meth:`run` must be running for anything to move.
 
     Args:
-        io: The byte stream; closed when the link ends.
         initiator: True at the controller's end, which also watches that the other end lives.
-        hello: What to say of ourselves.
         on_open: Called in a task of its own for each stream the other end opens. A
             ``SandboxError`` it raises becomes the stream's reset; when it returns, our half is
             ended; when the other end resets the stream, it is cancelled. None refuses every such
@@ -118,10 +116,10 @@ class Link:
         except* (_Over, OSError):
             pass
         except* SandboxError as group:
-            self._error = self._error or cast(SandboxError, _first(group))
+            self._error = self._error or cast(SandboxError, first_error(group))
         except* Exception as group:  # the outermost edge: what comes in may end its own link only
             logger.exception("a link failed")
-            self._error = InfrastructureError(f"The link failed: {_first(group)!r:.200}")
+            self._error = InfrastructureError(f"The link failed: {first_error(group)!r:.200}")
         finally:
             await self.aclose()
 
@@ -357,7 +355,8 @@ class _Over(Exception):
     """The other end closed the byte stream."""
 
 
-def _first(error: BaseException) -> BaseException:
+def first_error(error: BaseException) -> BaseException:
+    """The first error of a group, however deep, or the error itself."""
     while isinstance(error, BaseExceptionGroup):
         error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
     return error

@@ -83,7 +83,6 @@ class Mux:
 
     Args:
         initiator: True at the controller's end, which opens odd streams.
-        hello: What to say of ourselves in the first frame.
     """
 
     def __init__(self, *, initiator: bool, hello: Mapping[str, Any]) -> None:

@@ -111,9 +111,7 @@ def encode(kind: int, stream: int = 0, payload: bytes = b"", tag: int = 0) -> by
     """Encode one frame.
 
     Args:
-        kind: One of ``HELLO`` … ``PONG``.
         stream: The stream's number; 0 for frames about the link itself.
-        payload: At most ``MAX_PAYLOAD`` bytes.
         tag: For ``DATA``, the kind of data, with ``MORE`` set when the message goes on.
 
     Raises:

@@ -8,10 +8,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator
 
 from sandbox.policy.fields import duration, flag, items, one_of, word, wrong
-from sandbox.policy.frozen import Frozen, key
+from sandbox.policy.parts import Part, key
 from sandbox.policy.units import HOUR
 
-Delivery = Literal["file", "gateway"]
 MAX_MOUNTS = 32
 MAX_SECRETS = 64
 _PART = r"(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._-]{1,128}"
@@ -37,7 +36,7 @@ def _below(value: Any) -> str:
     )
 
 
-class MountRule(Frozen):
+class MountRule(Part):
     """A folder of the host, below a root that the operator named."""
 
     root: Annotated[str, word("the name of a root")]
@@ -52,7 +51,7 @@ class MountRule(Frozen):
     no session has it. ``allow``: code may speak to the host's programs behind them."""
 
 
-class SecretRule(Frozen):
+class SecretRule(Part):
     """A value that the controller holds."""
 
     name: Annotated[str, word("the name of a secret")]
@@ -63,7 +62,7 @@ class SecretRule(Frozen):
     network rule adds it to requests."""
 
 
-class ApprovePolicy(Frozen):
+class ApprovePolicy(Part):
     """What a person is asked before it happens."""
 
     tools: Annotated[tuple[Annotated[str, word("the name of a tool")], ...], items(64)] = ()

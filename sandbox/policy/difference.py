@@ -17,16 +17,13 @@ _ABOUT_ITSELF = frozenset({"name", "digest", "extends"})
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One key in which two policies differ.
-
-    Args:
-        direction: Whether the second is tighter there, wider, or neither.
-    """
+    """One key in which two policies differ."""
 
     key: str
     before: str
     after: str
     direction: Direction
+    """Whether the second is tighter there, wider, or neither."""
 
 
 def difference(first: Policy, second: Policy) -> list[Change]:

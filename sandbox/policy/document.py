@@ -35,20 +35,18 @@ Key = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A policy file as data.
-
-    Args:
-        file: The file as the caller named it, for errors.
-        lines: The line, from 1, of each key path.
-    """
+    """A policy file as data."""
 
     file: str
+    """As the caller named it, for errors."""
     data: dict[str, Any]
     lines: dict[Key, int] = field(default_factory=dict[Key, int])
+    """The line, from 1, of each key path."""
 
     def error(self, key: Key, reason: str, *, remedy: str = "") -> PolicyError:
         """An error about a key of this file, with the line of it or of what it should be in."""
-        line = next((self.lines[p] for p in _prefixes(key) if p in self.lines), 0)
+        places = (key[:length] for length in range(len(key), 0, -1))
+        line = next((self.lines[place] for place in places if place in self.lines), 0)
         return PolicyError(reason, file=self.file, line=line, key=dotted(key), remedy=remedy)
 
 
@@ -184,8 +182,3 @@ def _scalar(event: yaml.ScalarEvent) -> Any:
     if _INT.fullmatch(text):
         return int(text)
     return float(text) if _FLOAT.fullmatch(text) else text
-
-
-def _prefixes(key: Key) -> Iterator[Key]:
-    for length in range(len(key), 0, -1):
-        yield key[:length]

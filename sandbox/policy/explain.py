@@ -27,12 +27,11 @@ def explain(policy: Policy) -> list[Sentence]:
 
 
 def explain_path(policy: Policy, path: str) -> Sentence:
-    """What code may do with a path inside, and which rule decides.
-
-    Args:
-        path: Absolute, or relative to the workspace; it is not looked at, only its name is.
+    """What code may do with a path inside, absolute or relative to the workspace, and which rule
+    decides; only its name is looked at.
     """
-    place = posixpath.normpath(posixpath.join("/workspace", path))
+    # One slash at the beginning: normpath keeps two, for which Linux has no meaning of its own.
+    place = "/" + posixpath.normpath(posixpath.join("/workspace", path)).lstrip("/")
     rules = [
         (
             "/workspace",

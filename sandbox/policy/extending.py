@@ -9,9 +9,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from sandbox.policy.access import MountRule, SecretRule
-from sandbox.policy.frozen import file_key
 from sandbox.policy.models import EVERY_TOOL, Policy
-from sandbox.policy.network import AllowRule, DenyRule, NetworkPolicy
+from sandbox.policy.network import AllowRule, NetworkPolicy
+from sandbox.policy.parts import file_key
 from sandbox.policy.units import format_duration, format_size
 
 _STRICTEST_FIRST = {"require": ("gvisor", "any"), "remember": ("never", "session")}
@@ -144,7 +144,7 @@ def _name_of(part: Any) -> str:
             return f"{part.root}/{part.path} at {part.target}"
         case SecretRule():
             return f"{part.name} as {part.delivery}"
-        case AllowRule() | DenyRule() | _:
+        case _:
             return str(part)
 
 

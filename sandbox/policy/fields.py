@@ -40,7 +40,6 @@ class Form(BeforeValidator):
     Elsewhere, as in the results of tools, the schema is that of the value in its own units.
 
     Args:
-        schema: What it accepts in a file.
         over: Whether that is all, or comes on top of what the type itself says.
     """
 

@@ -24,7 +24,6 @@ class LivePolicies(PolicySet):
     Sessions that are open go on under the policy they were opened with.
 
     Args:
-        read: Reads all of them, or raises.
         changed: Called after each change with what is wrong, or None when the new set is in force.
 
     Raises:

@@ -17,8 +17,8 @@ from sandbox.policy.cautions import cautions
 from sandbox.policy.document import Document, Key, read_document
 from sandbox.policy.extending import loosenings, overlay
 from sandbox.policy.fields import FROM_FILE, WRONG, did_you_mean
-from sandbox.policy.frozen import file_key
 from sandbox.policy.models import Policy
+from sandbox.policy.parts import file_key
 
 SUFFIX = ".yaml"
 DEFAULT_POLICY = "offline"

@@ -27,8 +27,8 @@ from sandbox.policy.fields import (
     size,
     wrong,
 )
-from sandbox.policy.frozen import Frozen, file_key, key
 from sandbox.policy.network import NetworkPolicy, none_or_rules
+from sandbox.policy.parts import Part, file_key, key
 from sandbox.policy.units import DAY, GIB, HOUR, KIB, MIB, MINUTE, TIB, format_duration, format_size
 
 Image = Literal["python", "datascience"]
@@ -52,7 +52,7 @@ WORKING_MEMORY_BYTES = 128 * MIB
 """What must be left of the memory for processes when every filesystem in memory is full."""
 
 
-class Limits(Frozen):
+class Limits(Part):
     """What a session may consume."""
 
     memory_bytes: Annotated[int, size(192 * MIB, TIB), key("memory")] = GIB
@@ -94,7 +94,7 @@ class Limits(Frozen):
         return self
 
 
-class TmpfsPolicy(Frozen):
+class TmpfsPolicy(Part):
     """A filesystem in memory: what it may hold."""
 
     size_bytes: Annotated[int, size(4 * MIB, TIB), key("size")]
@@ -108,7 +108,7 @@ class WorkspacePolicy(TmpfsPolicy):
     """Whether a session may have a named workspace, whose files come back in a later session."""
 
 
-class RuntimePolicy(Frozen):
+class RuntimePolicy(Part):
     """What may run the container."""
 
     prefer: Annotated[tuple[Annotated[Runtime, one_of("runc", "runsc")], ...], listing()] = (
@@ -137,7 +137,7 @@ class RuntimePolicy(Frozen):
         return tuple(r for r in self.prefer if r == "runsc" or self.require == "any")
 
 
-class Policy(Frozen):
+class Policy(Part):
     """What one session may be, reach and consume."""
 
     name: str = Field(pattern=r"\A[a-z0-9-]{1,64}\z")

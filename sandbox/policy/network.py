@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from ipaddress import ip_network
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from sandbox.policy.destinations import Address, Host, Request, Service, Target, matches
 from sandbox.policy.fields import count, duration, flag, items, listing, one_of, size, word, wrong
-from sandbox.policy.frozen import Frozen
 from sandbox.policy.networkfields import Cidr, DomainPattern, Header, PathPattern, Prefix
+from sandbox.policy.parts import Part, key
 from sandbox.policy.units import DAY, GIB, KIB, MINUTE, TIB
 
 ServiceName = Literal["package-index"]
@@ -28,7 +28,7 @@ HTTPS_PORT = 443
 HTTP_PORT = 80
 
 
-class _Destination(Frozen):
+class _Destination(Part):
     """Where to: exactly one kind of place, and ports."""
 
     domain: DomainPattern | None = None
@@ -143,13 +143,7 @@ class AllowRule(_Destination):
         services: Mapping[str, Service],
         addresses: Mapping[str, Address],
     ) -> bool:
-        """Whether the request's host is the place that it names.
-
-        Args:
-            request: Where a client wants to go.
-            services: What is known of the services.
-            addresses: The operator's setting ``addresses``.
-        """
+        """Whether the request's host is the place that it names."""
         host = request.host
         if self.address is not None:
             address = addresses.get(self.address)
@@ -225,22 +219,20 @@ class AllowRule(_Destination):
         )
 
 
-class NetworkLimits(Frozen):
+class NetworkLimits(Part):
     """How much may go through the gateway."""
 
     connections: Annotated[int, count(1, 1024)] = 32
     """At the same time."""
-    rate_per_minute: Annotated[int, count(1, 6000)] = Field(default=300, validation_alias="rate")
+    rate_per_minute: Annotated[int, count(1, 6000), key("rate")] = 300
     """New connections in any minute."""
-    total_bytes: Annotated[int, size(KIB, TIB)] = Field(default=GIB, validation_alias="bytes")
+    total_bytes: Annotated[int, size(KIB, TIB), key("bytes")] = GIB
     """Of one session, both ways together."""
-    duration_s: Annotated[int, duration(1, DAY)] = Field(
-        default=10 * MINUTE, validation_alias="duration"
-    )
+    duration_s: Annotated[int, duration(1, DAY), key("duration")] = 10 * MINUTE
     """The longest that one connection may last."""
 
 
-class NetworkPolicy(Frozen):
+class NetworkPolicy(Part):
     """What a session may reach; with no allow rule, nothing."""
 
     allow: Annotated[tuple[AllowRule, ...], items(MAX_RULES)] = ()

@@ -6,11 +6,7 @@ from sandbox.runtimes.base import ContainerRuntime, EngineInfo
 
 
 class KnownEngine:
-    """What the engine is; asking it takes longer than most steps of an opening.
-
-    Args:
-        runtime: The engine's adapter.
-    """
+    """What the engine is; asking it takes longer than most steps of an opening."""
 
     def __init__(self, runtime: ContainerRuntime) -> None:
         self._runtime = runtime

@@ -20,12 +20,7 @@ ASK_AGAIN_S = 0.05
 
 
 class Channels:
-    """The connections to one kernel process.
-
-    Args:
-        endpoints: The socket's address by channel; a leading ``@`` is the abstract namespace.
-        on_message: Called with the channel and each message, from :meth:`open`'s end on.
-    """
+    """The connections to one kernel process."""
 
     def __init__(
         self, endpoints: Mapping[str, str], on_message: Callable[[str, Incoming], None]
@@ -43,9 +38,6 @@ class Channels:
     async def open(self, alive: Callable[[], bool]) -> None:
         """Connect, and wait until the kernel answers and its iopub messages arrive here.
 
-        Args:
-            alive: Whether the process still is there to wait for.
-
         Raises:
             InfrastructureError: The process ended, or is not a kernel.
         """
@@ -56,7 +48,7 @@ class Channels:
         # A publisher knows of a subscriber only once it has read its wish, and tells nobody. So
         # ask for something that is published, until an answer comes both ways.
         while not (self._answered and self._heard):
-            self._ask()
+            self.send_message("shell", "kernel_info_request")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(ASK_AGAIN_S):
                     while not (self._answered and self._heard):
@@ -121,9 +113,6 @@ class Channels:
             else:
                 self._connections[channel] = connection
                 return
-
-    def _ask(self) -> None:
-        self.send_message("shell", "kernel_info_request")
 
     def _received(self, channel: str, message: Incoming) -> None:
         if self._is_open:

@@ -33,23 +33,17 @@ class Exit:
 
 @dataclass(slots=True)
 class Child:
-    """A process of ours: the leader of a session, and thereby of a process group, of its own.
-
-    Args:
-        pid: Its number.
-        mark: That of all its descendants, wherever they are.
-        marks: All marks.
-        exit: Set when it has ended.
-        killed: Whether we have killed it.
-        is_out_of_memory: Whether that was because memory ran out.
-    """
+    """A process of ours: the leader of a session, and thereby of a process group, of its own."""
 
     pid: int
     mark: int
+    """That of all its descendants, wherever they are."""
     marks: Marks
     exit: asyncio.Future[Exit]
     killed: bool = False
+    """Whether we have killed it."""
     is_out_of_memory: bool = False
+    """Whether that was because memory ran out."""
     handle: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
@@ -134,15 +128,6 @@ class Children:
     ) -> Child:
         """Start a program in a session of its own.
 
-        Args:
-            argv: The program and its arguments.
-            env: Its environment.
-            cwd: Its working directory.
-            stdin: The descriptor it reads from.
-            stdout: The descriptor for its output.
-            stderr: The descriptor for its errors.
-            before_exec: Called in the new process.
-
         Raises:
             FileError: The working directory or the program cannot be used.
             InfrastructureError: There is no room for another process.
@@ -166,19 +151,14 @@ class Children:
             raise InfrastructureError(
                 "No further process can be started: the limit of processes is reached."
             ) from exc
-        except (OSError, UnicodeError) as exc:
+        except (OSError, ValueError) as exc:  # also a NUL, and text that UTF-8 has no bytes for
             raise InvalidRequest(f"{argv[0][:200]!r} cannot be started: {exc}.") from exc
         child = self.adopt(handle.pid, mark)
         child.handle = handle
         return child
 
     def adopt(self, pid: int, mark: int) -> Child:
-        """Take charge of a process that was just forked.
-
-        Args:
-            pid: Its number.
-            mark: What it was, or will be, restrained with.
-        """
+        """Take charge of a process that was just forked."""
         child = Child(pid, mark, self._marks, asyncio.get_running_loop().create_future())
         self._children[pid] = child
         give_way(pid)

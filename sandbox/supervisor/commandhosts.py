@@ -9,7 +9,7 @@ from sandbox.link import wire
 from sandbox.link.stream import Stream
 from sandbox.supervisor.outputlog import OutputLog
 from sandbox.supervisor.programs import Program, Programs
-from sandbox.supervisor.requests import identifier, whole
+from sandbox.supervisor.requests import answer, identifier, whole
 from sandbox.supervisor.tasks import Background, alongside
 
 MAX_COMMANDS = 128
@@ -78,11 +78,11 @@ class CommandHosts:
         program = Program(launch, self._programs.children)
         command = self._commands[command_id] = CommandHost(command_id, program)
         self._programs.tasks.start(command.live(stdin, self._programs.tasks))
-        await _answer(stream, command_id=command_id, pid=program.child.pid)
+        await answer(stream, command_id=command_id, pid=program.child.pid)
 
     async def list(self, stream: Stream) -> None:
         """``command.list``"""
-        await _answer(stream, commands=[c.describe() for c in self._commands.values()])
+        await answer(stream, commands=[c.describe() for c in self._commands.values()])
 
     async def attach(self, stream: Stream) -> None:
         """``command.attach``"""
@@ -99,7 +99,7 @@ class CommandHosts:
     async def stop(self, stream: Stream) -> None:
         """``command.stop``"""
         await self._find(stream).stop()
-        await _answer(stream)
+        await answer(stream)
 
     async def forget(self, stream: Stream) -> None:
         """``command.forget``"""
@@ -107,7 +107,7 @@ class CommandHosts:
         del self._commands[command.command_id]
         command.log.close()
         await command.stop()
-        await _answer(stream)
+        await answer(stream)
 
     def _find(self, stream: Stream) -> CommandHost:
         command = self._commands.get(identifier(stream.request, "command_id"))
@@ -132,8 +132,3 @@ async def _acknowledge(stream: Stream, log: OutputLog) -> None:
     async for message in stream:
         log.acknowledge(whole(message.json(), "ack", 0, 0, _MAX_OFFSET))
     await stream.wait_reset()
-
-
-async def _answer(stream: Stream, **fields: Any) -> None:
-    await stream.send_json(fields)
-    stream.end()

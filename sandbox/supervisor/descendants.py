@@ -34,7 +34,6 @@ def end_descendants(
 
     Args:
         root: The first of them, while it lives; else 0.
-        mark: Its mark.
         leader: The number of the first of them, alive or not, which led a process group.
         marks: Those that were given: who has none of them hides where it comes from, and is ended
             unless a parent of it tells that it is another's.

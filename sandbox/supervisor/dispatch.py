@@ -10,7 +10,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from sandbox import __version__
 from sandbox.errors import InvalidRequest
@@ -23,17 +23,17 @@ from sandbox.supervisor.ipython import KernelStart
 from sandbox.supervisor.kernelhost import Launcher
 from sandbox.supervisor.kernelhosts import KernelHosts
 from sandbox.supervisor.memory import MemoryGuard
-from sandbox.supervisor.pipes import PipePair
+from sandbox.supervisor.pipes import PipePair, accept
 from sandbox.supervisor.probe import Probe
 from sandbox.supervisor.programs import Programs
 from sandbox.supervisor.proxy import LocalProxy
 from sandbox.supervisor.ptys import Ptys
+from sandbox.supervisor.requests import answer
 from sandbox.supervisor.tasks import Background
 
 INTRODUCTION_S = 2.0
 MAX_STRANGERS = 16
 """Connections that have not handed over a link yet; any process in the container can make some."""
-ACCEPT_AGAIN_S = 0.05
 LINK_WAIT_S = 5.0
 """For a connection from inside, while the link is being made again."""
 
@@ -43,15 +43,7 @@ Operation = Callable[[Stream], Awaitable[None]]
 
 
 class Supervisor:
-    """Everything inside one container.
-
-    Args:
-        listener: The listening Unix socket on which bridges hand over their descriptors.
-        workspace: The session's folder.
-        state_dir: Where the supervisor keeps its few files.
-        env: The environment that all programs start from.
-        fork: Forks this process into a Python kernel and returns its pid.
-    """
+    """Everything inside one container."""
 
     def __init__(
         self,
@@ -77,7 +69,6 @@ class Supervisor:
     async def run(self) -> None:
         """Serve links until cancelled."""
         self._children.start()
-        loop = asyncio.get_running_loop()
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = Background(group)
@@ -85,13 +76,7 @@ class Supervisor:
                 tasks.start(MemoryGuard(self._children).run())
                 tasks.start(LocalProxy(self._current_link, tasks).run())
                 while True:
-                    await self._strangers.acquire()
-                    try:
-                        connection, _ = await loop.sock_accept(self._listener)
-                    except OSError:  # too many open files: somebody here exhausts them
-                        self._strangers.release()
-                        await asyncio.sleep(ACCEPT_AGAIN_S)
-                        continue
+                    connection = await accept(self._listener, self._strangers)
                     tasks.start(self._introduced(connection))
         finally:
             self._children.stop()
@@ -187,16 +172,15 @@ class Supervisor:
         await operation(stream)
 
     async def _info(self, stream: Stream, kernels: KernelHosts) -> None:
-        info: dict[str, Any] = {
-            "uid": os.getuid(),
-            "gid": os.getgid(),
-            "pid": os.getpid(),
-            "python": platform.python_version(),
-            "started_at": self._started_at,
-            "kernelspecs": {
+        await answer(
+            stream,
+            uid=os.getuid(),
+            gid=os.getgid(),
+            pid=os.getpid(),
+            python=platform.python_version(),
+            started_at=self._started_at,
+            kernelspecs={
                 name: {"display_name": spec.display_name, "language": spec.language}
                 for name, spec in kernels.specs().items()
             },
-        }
-        await stream.send_json(info)
-        stream.end()
+        )

@@ -25,7 +25,7 @@ from sandbox.supervisor.paths import (
     translated,
 )
 from sandbox.supervisor.pipes import Descriptor
-from sandbox.supervisor.requests import flag, text, whole
+from sandbox.supervisor.requests import answer, flag, text, whole
 from sandbox.supervisor.tasks import alongside
 
 CHUNK_BYTES = 4 * 65535
@@ -34,13 +34,7 @@ _MAX_SIZE = 2**62
 
 
 class FileOperations:
-    """The operations on files.
-
-    Args:
-        workspace: What relative paths are relative to; it cannot be deleted or moved.
-        children: Used where a move is between filesystems.
-        env: The environment of the program that then copies.
-    """
+    """The operations on files."""
 
     def __init__(self, workspace: str, children: Children, env: Mapping[str, str]) -> None:
         self._workspace = workspace
@@ -49,7 +43,7 @@ class FileOperations:
 
     async def stat(self, stream: Stream) -> None:
         """``file.stat``"""
-        await _answer(stream, describe(self._path(stream)))
+        await answer(stream, **describe(self._path(stream)))
 
     async def list(self, stream: Stream) -> None:
         """``file.list``"""
@@ -63,7 +57,7 @@ class FileOperations:
         for path in found[start : start + limit]:
             with contextlib.suppress(FileError):  # it has gone meanwhile
                 entries.append(describe(os.path.join(root, path)))
-        await _answer(stream, {"entries": entries, "total": len(found), "truncated": truncated})
+        await answer(stream, entries=entries, total=len(found), truncated=truncated)
 
     async def read(self, stream: Stream) -> None:
         """``file.read``"""
@@ -105,7 +99,7 @@ class FileOperations:
             await _append(stream, path, mode)
         else:
             await _replace(stream, path, mode, lambda: self._check_etag(path, request))
-        await _answer(stream, describe(path))
+        await answer(stream, **describe(path))
 
     async def delete(self, stream: Stream) -> None:
         """``file.delete``"""
@@ -119,7 +113,7 @@ class FileOperations:
                 deleted = await tree.delete(path)
             else:
                 os.rmdir(path)
-        await _answer(stream, {"deleted": deleted})
+        await answer(stream, deleted=deleted)
 
     async def move(self, stream: Stream) -> None:
         """``file.move``"""
@@ -137,7 +131,7 @@ class FileOperations:
                 os.rename(source, target)
         if other_filesystem:
             await self._copy_and_delete(stream, source, target)
-        await _answer(stream, describe(target))
+        await answer(stream, **describe(target))
 
     async def mkdir(self, stream: Stream) -> None:
         """``file.mkdir``"""
@@ -147,7 +141,7 @@ class FileOperations:
                 os.makedirs(path, exist_ok=True)
             else:
                 os.mkdir(path)
-        await _answer(stream, describe(path))
+        await answer(stream, **describe(path))
 
     def _path(self, stream: Stream, field: str = "path") -> str:
         return resolve(self._workspace, stream.request, field)
@@ -206,11 +200,6 @@ class FileOperations:
             reason = "no_space" if b"No space left" in said else "io_error"
             why = said.decode("utf-8", "replace").strip()
             raise FileError(reason, f"{printable(source)} cannot be moved: {why}.")
-
-
-async def _answer(stream: Stream, value: Mapping[str, Any]) -> None:
-    await stream.send_json(value)
-    stream.end()
 
 
 async def _until_reset(stream: Stream) -> None:

@@ -47,21 +47,16 @@ CHANNEL_PORTS = {"shell": 1, "iopub": 2, "stdin": 3, "control": 4, "hb": 5}
 
 @dataclass(frozen=True, slots=True)
 class KernelStart:
-    """What a new kernel process needs to know.
-
-    Args:
-        endpoint: The start of its sockets' names, without ``ipc://``.
-        cwd: Its working directory.
-        env: Its environment.
-        mark: What all that it starts is known by.
-        output_fd: Where its own stdout and stderr go; what cells print goes over its sockets.
-    """
+    """What a new kernel process needs to know."""
 
     endpoint: str
+    """The start of its sockets' names, without ``ipc://``."""
     cwd: str
     env: dict[str, str]
     mark: int
+    """What all that it starts is known by."""
     output_fd: int
+    """Where its own stdout and stderr go; what cells print goes over its sockets."""
 
 
 class PacedOutStream(OutStream):
@@ -250,11 +245,7 @@ def _hide_supervisor() -> None:
 
 
 def prepare(ipython_dir: str) -> None:
-    """Do once, before any fork, what every kernel would do: late imports, and the profile.
-
-    Args:
-        ipython_dir: What ``IPYTHONDIR`` will be in the kernels.
-    """
+    """Do once, before any fork, what every kernel would do: late imports, and the profile."""
     tempfile.gettempdir()  # every cell asks for it, and finding it needs room on a disk
     sys.modules["debugpy"] = None  # type: ignore[assignment]  # as if it were not installed:
     for name in _NEEDED:  # no debugger is offered, and it takes 0.1 s and 10 MB to import

@@ -29,14 +29,7 @@ OUTPUT_TAIL_BYTES = 4000
 
 @dataclass(frozen=True, slots=True)
 class Launcher:
-    """How a kernel process is started.
-
-    Args:
-        children: Who notices its end.
-        fork: Forks the supervisor; the pid of the kernel that the fork becomes.
-        env: The environment it starts from.
-        state_dir: Where connection files are.
-    """
+    """How a kernel process is started."""
 
     children: Children
     fork: Callable[[KernelStart], Awaitable[int]]
@@ -90,13 +83,7 @@ class Launcher:
 
 
 class KernelHost:
-    """One kernel. Its log and its id stay; its process may be replaced.
-
-    Args:
-        kernel_id: Given by the controller.
-        spec: What it is.
-        cwd: Where its processes start.
-    """
+    """One kernel. Its log and its id stay; its process may be replaced."""
 
     def __init__(self, kernel_id: str, spec: InstalledKernel, cwd: str) -> None:
         self.kernel_id = kernel_id

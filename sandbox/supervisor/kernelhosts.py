@@ -12,7 +12,7 @@ from sandbox.link import wire
 from sandbox.link.stream import Message, Stream
 from sandbox.supervisor import kernelspecs
 from sandbox.supervisor.kernelhost import KernelHost, Launcher
-from sandbox.supervisor.requests import flag, identifier, text, whole
+from sandbox.supervisor.requests import answer, flag, identifier, text, whole
 from sandbox.supervisor.tasks import Background, alongside
 
 MAX_KERNELS = 64
@@ -21,13 +21,7 @@ _MAX_SEQ = 2**63
 
 
 class KernelHosts:
-    """All kernels of the container, and the operations on them.
-
-    Args:
-        launcher: How a kernel process is started.
-        workspace: Where kernels start, and under which a user's own kernelspecs are.
-        tasks: Where what outlives a request runs.
-    """
+    """All kernels of the container, and the operations on them."""
 
     def __init__(self, launcher: Launcher, workspace: str, tasks: Background) -> None:
         self._launcher = launcher
@@ -59,31 +53,31 @@ class KernelHosts:
         except Exception:
             self._kernels.pop(kernel_id, None)
             raise
-        await _answer(stream, kernel_id=kernel_id, name=spec.name, **kernel.process())
+        await answer(stream, kernel_id=kernel_id, name=spec.name, **kernel.process())
 
     async def list(self, stream: Stream) -> None:
         """``kernel.list``"""
-        await _answer(stream, kernels=[kernel.describe() for kernel in self._kernels.values()])
+        await answer(stream, kernels=[kernel.describe() for kernel in self._kernels.values()])
 
     async def interrupt(self, stream: Stream) -> None:
         """``kernel.interrupt``"""
         kernel = self._find(stream)
         kernel.interrupt()
         ended = kernel.end_what_was_started() if flag(stream.request, "expired") else 0
-        await _answer(stream, processes=ended)
+        await answer(stream, processes=ended)
 
     async def restart(self, stream: Stream) -> None:
         """``kernel.restart``"""
         kernel = self._find(stream)
         await self._finish(kernel.restart(self._launcher, self._tasks))
-        await _answer(stream, **kernel.process())
+        await answer(stream, **kernel.process())
 
     async def stop(self, stream: Stream) -> None:
         """``kernel.stop``"""
         kernel = self._find(stream)
         await self._finish(kernel.stop())
         self._kernels.pop(kernel.kernel_id, None)
-        await _answer(stream)
+        await answer(stream)
 
     async def attach(self, stream: Stream) -> None:
         """``kernel.attach``"""
@@ -120,11 +114,6 @@ class KernelHosts:
 
         self._tasks.start(run())
         await outcome
-
-
-async def _answer(stream: Stream, **fields: Any) -> None:
-    await stream.send_json(fields)
-    stream.end()
 
 
 async def _send_log(kernel: KernelHost, stream: Stream, after: int) -> None:

@@ -15,25 +15,17 @@ _MAX_SPECS = 100
 
 @dataclass(frozen=True, slots=True)
 class InstalledKernel:
-    """How a kernel is started and what it speaks.
-
-    Args:
-        name: What it is asked for by.
-        display_name: What a person sees.
-        language: The language of its cells.
-        argv: The program, with ``{connection_file}``; empty for the one that is forked.
-        env: Variables it wants.
-        resource_dir: The folder of its spec.
-        interrupt_by_message: Whether it wants a message instead of SIGINT.
-    """
+    """How a kernel is started and what it speaks."""
 
     name: str
     display_name: str
     language: str
     argv: tuple[str, ...] = ()
+    """The program, with ``{connection_file}``; empty for the one that is forked."""
     env: tuple[tuple[str, str], ...] = ()
     resource_dir: str = ""
     interrupt_by_message: bool = False
+    """Whether it wants a message instead of SIGINT."""
 
 
 def directories(workspace: str) -> tuple[str, ...]:

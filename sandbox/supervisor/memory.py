@@ -33,11 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 class MemoryGuard:
-    """Watches the memory of a sandbox for as long as :meth:`run` runs.
-
-    Args:
-        children: Those of whom one is ended.
-    """
+    """Watches the memory of a sandbox for as long as :meth:`run` runs."""
 
     def __init__(self, children: Children) -> None:
         self._children = children
@@ -62,7 +58,6 @@ class MemoryGuard:
         """End who uses most, alone if it is one process, else with all that it belongs to.
 
         Args:
-            large_bytes: Who uses less is not ended.
             is_urgent: Whether to end the last that was started where nobody is large: whose the
                 memory is that is in no process, as of files and shared pieces, nobody knows.
         """

@@ -29,7 +29,6 @@ class MessageLog:
 
     Args:
         on_room: Called when a log that was full has room again.
-        limit_bytes: How much it keeps.
     """
 
     def __init__(self, on_room: Callable[[], None], limit_bytes: int = LIMIT_BYTES) -> None:
@@ -61,8 +60,6 @@ class MessageLog:
         """Number a message and keep it.
 
         Args:
-            epoch: The kernel process that said it.
-            channel: ``iopub``, ``shell``, ``control``, ``stdin`` or ``event``.
             parts: As in docs/link.md, without part 0.
             stream: Whether it is a stream output, which is dropped before anything else.
         """

@@ -13,17 +13,12 @@ _COUNTERS = (
 
 @dataclass(frozen=True, slots=True)
 class OomCount:
-    """How often the kernel killed a process for want of memory.
-
-    Args:
-        source: The file it was read from.
-        count: How often, since whenever.
-        own: Whether it counts this container alone; otherwise the whole machine.
-    """
+    """How often the kernel killed a process for want of memory."""
 
     source: str
     count: int
     own: bool
+    """Whether it counts this container alone; otherwise the whole machine."""
 
 
 def read() -> OomCount | None:
@@ -47,8 +42,6 @@ def verdict(
 
     Args:
         before: The counter before it was in danger.
-        signal: The signal that ended it.
-        killed: Whether we sent that signal.
 
     Returns:
         True or False, or None when nothing tells; and the evidence in a few words.

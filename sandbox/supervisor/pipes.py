@@ -1,4 +1,4 @@
-"""Descriptors that do not block: a byte stream for a link, and the ends of a child's pipes."""
+"""Descriptors that do not block: a link's byte stream, a child's pipes, sockets that listen."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import socket
 
 READ_SIZE = 256 * 1024
 PIPE_SIZE = 1024 * 1024
+ACCEPT_AGAIN_S = 0.05
 
 
 def prepare(fd: int) -> None:
@@ -20,11 +22,7 @@ def prepare(fd: int) -> None:
 
 
 class Descriptor:
-    """One non-blocking descriptor, owned; reading and writing wait in the event loop.
-
-    Args:
-        fd: A pipe, FIFO, socket or pty; closed by :meth:`close`.
-    """
+    """One non-blocking descriptor, owned; reading and writing wait in the event loop."""
 
     def __init__(self, fd: int) -> None:
         prepare(fd)
@@ -109,6 +107,16 @@ class PipePair:
         """Close both directions."""
         self._reader.close()
         self._writer.close()
+
+
+async def accept(listener: socket.socket, places: asyncio.Semaphore) -> socket.socket:
+    """The next connection, once there is a place for it, which whoever serves it gives back."""
+    await places.acquire()
+    while True:
+        try:
+            return (await asyncio.get_running_loop().sock_accept(listener))[0]
+        except OSError:  # too many open files: somebody here exhausts them
+            await asyncio.sleep(ACCEPT_AGAIN_S)
 
 
 def _wake(waiter: asyncio.Future[None]) -> None:

@@ -21,7 +21,7 @@ from sandbox.nofollow import walk
 from sandbox.supervisor import tries
 from sandbox.supervisor.children import Children
 from sandbox.supervisor.pipes import Descriptor
-from sandbox.supervisor.requests import strings
+from sandbox.supervisor.requests import answer, strings
 
 LIMIT_S = 5.0
 
@@ -75,8 +75,7 @@ class Probe:
         finally:
             output.close()
             child.signal(signal.SIGKILL)
-        await stream.send_json(facts)
-        stream.end()
+        await answer(stream, **facts)
 
 
 def _fork(writing: int, places: list[str]) -> int:
@@ -102,11 +101,7 @@ def _fork(writing: int, places: list[str]) -> int:
 
 
 def measure(places: Sequence[str] = ()) -> dict[str, Any]:
-    """All facts of ``docs/link.md``; call it in a process that can be thrown away.
-
-    Args:
-        places: Directories to look at besides.
-    """
+    """All facts of ``docs/link.md``; call it in a process that can be thrown away."""
     status = _status()
     mounts = _mounts()
     return {

@@ -40,14 +40,7 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class Programs:
-    """Starts programs, and does the operation ``process.run``.
-
-    Args:
-        children: Who notices the ends.
-        env: What a request's own variables are added to.
-        workspace: The working directory, unless the request names another.
-        tasks: Where the pipes of what a program left behind are kept open.
-    """
+    """Starts programs, and does the operation ``process.run``."""
 
     children: Children
     env: Mapping[str, str]

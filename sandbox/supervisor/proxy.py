@@ -13,24 +13,18 @@ from collections.abc import Awaitable, Callable
 
 from sandbox.errors import SandboxError
 from sandbox.link import wire
-from sandbox.link.link import Link
+from sandbox.link.link import Link, first_error
 from sandbox.link.stream import Stream
+from sandbox.supervisor.pipes import accept
 from sandbox.supervisor.tasks import Background
 
 HOST = "127.0.0.1"
 PORT = 3128
 MAX_CONNECTIONS = 240
-PIECE_BYTES = wire.PIECE_SIZE
-ACCEPT_AGAIN_S = 0.05
 
 
 class LocalProxy:
-    """Listens for programs that want out.
-
-    Args:
-        link: Waits for a link, within a bound; None when there is none.
-        tasks: Where connections are served.
-    """
+    """Listens for programs that want out."""
 
     def __init__(self, link: Callable[[], Awaitable[Link | None]], tasks: Background) -> None:
         self._link = link
@@ -41,17 +35,9 @@ class LocalProxy:
 
     async def run(self) -> None:
         """Serve until cancelled."""
-        loop = asyncio.get_running_loop()
         with _listener() as listener:
             while True:
-                await self._slots.acquire()
-                try:
-                    client, _ = await loop.sock_accept(listener)
-                except OSError:  # too many open files: somebody here exhausts them
-                    self._slots.release()
-                    await asyncio.sleep(ACCEPT_AGAIN_S)
-                    continue
-                self._tasks.start(self._serve(client))
+                self._tasks.start(self._serve(await accept(listener, self._slots)))
 
     async def _serve(self, client: socket.socket) -> None:
         try:
@@ -72,7 +58,7 @@ async def _carry(client: socket.socket, stream: Stream) -> None:
     loop = asyncio.get_running_loop()
 
     async def send() -> None:
-        while data := await loop.sock_recv(client, PIECE_BYTES):
+        while data := await loop.sock_recv(client, wire.PIECE_SIZE):
             await stream.send(data)
         stream.end()
 
@@ -81,17 +67,13 @@ async def _carry(client: socket.socket, stream: Stream) -> None:
             await loop.sock_sendall(client, message.data)
         client.shutdown(socket.SHUT_WR)
 
-    is_over = False
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(send())
             tasks.create_task(receive())
-        is_over = True
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None
-    finally:
-        if not is_over:
-            stream.reset()
+    except BaseException as exc:
+        stream.reset()
+        raise first_error(exc) from None
 
 
 def _listener() -> socket.socket:

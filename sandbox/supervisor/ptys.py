@@ -17,7 +17,7 @@ from sandbox.link import wire
 from sandbox.link.stream import Stream
 from sandbox.supervisor.children import Child, Children
 from sandbox.supervisor.pipes import Descriptor
-from sandbox.supervisor.requests import identifier, strings, text, whole
+from sandbox.supervisor.requests import answer, identifier, strings, text, whole
 from sandbox.supervisor.tasks import Background, alongside
 
 MAX_TERMINALS = 64
@@ -30,15 +30,7 @@ _MAX_OFFSET = 2**63
 
 
 class Pty:
-    """One pty, the program on it, and the last of what it showed.
-
-    Args:
-        terminal_id: Given by the controller.
-        master: The pty's other end.
-        child: The program.
-        rows: The window's height in characters.
-        cols: The window's width in characters.
-    """
+    """One pty, the program on it, and the last of what it showed."""
 
     def __init__(
         self, terminal_id: str, master: Descriptor, child: Child, rows: int, cols: int
@@ -154,14 +146,7 @@ class Pty:
 
 
 class Ptys:
-    """All terminals of the container, and the operations on them.
-
-    Args:
-        children: Who notices the programs' ends.
-        env: The environment programs start from.
-        workspace: Where they start.
-        tasks: Where terminals live.
-    """
+    """All terminals of the container, and the operations on them."""
 
     def __init__(
         self,
@@ -211,11 +196,11 @@ class Ptys:
         terminal = Pty(terminal_id, ours, child, rows, cols)
         self._terminals[terminal_id] = terminal
         self._tasks.start(terminal.live())
-        await _answer(stream, terminal_id=terminal_id, pid=child.pid)
+        await answer(stream, terminal_id=terminal_id, pid=child.pid)
 
     async def list(self, stream: Stream) -> None:
         """``terminal.list``"""
-        await _answer(stream, terminals=[t.describe() for t in self._terminals.values()])
+        await answer(stream, terminals=[t.describe() for t in self._terminals.values()])
 
     async def attach(self, stream: Stream) -> None:
         """``terminal.attach``"""
@@ -227,25 +212,20 @@ class Ptys:
     async def resize(self, stream: Stream) -> None:
         """``terminal.resize``"""
         self._find(stream).resize(*_window(stream.request))
-        await _answer(stream)
+        await answer(stream)
 
     async def close(self, stream: Stream) -> None:
         """``terminal.close``"""
         terminal = self._find(stream)
         await terminal.close()
         self._terminals.pop(terminal.terminal_id, None)
-        await _answer(stream)
+        await answer(stream)
 
     def _find(self, stream: Stream) -> Pty:
         terminal = self._terminals.get(identifier(stream.request, "terminal_id"))
         if terminal is None:
             raise NotFound("There is no such terminal.")
         return terminal
-
-
-async def _answer(stream: Stream, **fields: Any) -> None:
-    await stream.send_json(fields)
-    stream.end()
 
 
 async def _type(stream: Stream, master: Descriptor) -> None:

@@ -1,4 +1,4 @@
-"""The fields of a request, checked: what is wrong is refused before anything is done."""
+"""The fields of a request, checked, so that what is wrong is refused at once; and the answer."""
 
 from __future__ import annotations
 
@@ -7,8 +7,15 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from sandbox.errors import InvalidRequest
+from sandbox.link.stream import Stream
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+async def answer(stream: Stream, **fields: Any) -> None:
+    """Send the one answer to a request."""
+    await stream.send_json(fields)
+    stream.end()
 
 
 def identifier(request: Mapping[str, Any], name: str) -> str:

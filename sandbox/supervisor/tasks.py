@@ -8,6 +8,8 @@ from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
+from sandbox.link.link import first_error
+
 logger = logging.getLogger(__name__)
 
 
@@ -41,9 +43,4 @@ async def alongside(*work: Coroutine[Any, Any, Any]) -> AsyncGenerator[None]:
             for task in tasks:
                 task.cancel()
     except BaseExceptionGroup as errors:
-        raise _first(errors) from None
-
-
-def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    error = errors.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error  # pyright: ignore[reportUnknownArgumentType]  # of its own kind
+        raise first_error(errors) from None

@@ -63,9 +63,7 @@ async def scan(root: str, max_depth: int, pattern: str) -> tuple[list[str], bool
     """The paths below a directory, relative to it and sorted; symlinks are not followed.
 
     Args:
-        root: The directory.
         max_depth: 1 for its own entries only, at most ``MAX_DEPTH``.
-        pattern: A :class:`Pattern`; empty for everything.
 
     Returns:
         The paths that match, and whether more than ``MAX_SCANNED`` entries were there.

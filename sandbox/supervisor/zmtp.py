@@ -27,16 +27,11 @@ _WRITE_HIGH_WATER = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """A message: its frames, or, when it was too large, those before the cut.
-
-    Args:
-        frames: The frames, as they came.
-        size: The bytes of all frames, also of the skipped ones.
-        complete: Whether ``frames`` is all of it.
-    """
+    """A message: its frames, or, when it was too large, those before the cut."""
 
     frames: list[bytes]
     size: int
+    """The bytes of all frames, also of the skipped ones."""
     complete: bool
 
 
@@ -45,7 +40,6 @@ class ZmtpConnection(asyncio.Protocol):
 
     Args:
         socket_type: ``DEALER`` or ``SUB``; a SUB subscribes to everything.
-        on_message: Called with each message.
     """
 
     def __init__(self, socket_type: str, on_message: Callable[[Incoming], None]) -> None:

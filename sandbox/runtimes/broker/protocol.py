@@ -138,12 +138,7 @@ def decode_request(line: bytes) -> Request:
 
 
 def encode_answer(kind: Any, value: object) -> bytes:
-    """What was asked for as a line.
-
-    Args:
-        kind: The type of the value.
-        value: The value.
-    """
+    """What was asked for as a line."""
     return b'{"ok":' + _adapter(kind).dump_json(value) + b"}" + END
 
 
@@ -159,10 +154,6 @@ def encode_error(error: SandboxError) -> bytes:
 
 def decode_answer(kind: Any, line: bytes) -> Any:
     """What was asked for, from a line without its end.
-
-    Args:
-        kind: The type that it must have.
-        line: The line.
 
     Raises:
         SandboxError: What the broker refused with.

@@ -9,12 +9,7 @@ from sandbox.runtimes.broker import protocol
 
 
 class BrokerStream:
-    """What is left of a connection once the answer to ``connect`` has come.
-
-    Args:
-        reader: Of the connection, with what came behind the answer.
-        writer: Of the same connection.
-    """
+    """What is left of a connection once the answer to ``connect`` has come."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader

@@ -26,7 +26,6 @@ class BrokerRuntime:
 
     Args:
         url: ``broker:///path/of/its/socket``.
-        timeout_s: For a call.
 
     Raises:
         ConfigError: The address cannot be used.
@@ -98,11 +97,6 @@ class BrokerRuntime:
         self, request: protocol.Request, kind: Any, *, limit: int
     ) -> tuple[_Connection, Any]:
         """Send a request and return the open connection with the answer.
-
-        Args:
-            request: The request.
-            kind: What the answer must be.
-            limit: How many bytes it may have.
 
         Raises:
             EngineUnavailable: The broker cannot be reached, or does not answer in time.

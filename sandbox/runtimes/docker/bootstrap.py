@@ -17,11 +17,7 @@ _TIMEOUT_S = 900
 
 
 def bootstrap(archive: Path, progress: Callable[[str], None]) -> None:
-    """Write a root file system of the base's Debian suite to a tar archive.
-
-    Args:
-        archive: The file to write, about 80 MB.
-        progress: Receives a line now and then.
+    """Write a root file system of the base's Debian suite to a tar archive of about 80 MB.
 
     Raises:
         InfrastructureError: This machine cannot do it; the message says what is missing.

@@ -16,6 +16,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
@@ -112,11 +113,8 @@ def build(
     """Build an image and all that it stands on, as far as they are not there yet. Blocks.
 
     Args:
-        client: The engine to build on, from `connect`.
-        name: A recipe's name, as in `images.names()`.
-        progress: Receives a line for every step.
         force: Build every step again, with the Debian packages of today.
-        ca_bundle: Certificates to trust during the build; see `host.loan`.
+        ca_bundle: Certificates to trust during the build; see `buildhost.loan`.
 
     Returns:
         The image's exact reference; the image is also tagged `latest`.
@@ -262,17 +260,13 @@ def main() -> int:
     try:
         with closing(connect(find_endpoint("", "", os.environ))) as client:
             for name in wanted:
-                build(client, name, progress=_print, force=chosen.force)
+                build(client, name, progress=partial(print, flush=True), force=chosen.force)
     except SandboxError as exc:
         print(exc, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
     return 0
-
-
-def _print(line: str) -> None:
-    print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -24,15 +24,12 @@ _TIMEOUT_S = 30
 
 @dataclass(frozen=True)
 class Loan:
-    """What one build is lent.
-
-    Attributes:
-        arguments: Build arguments by name; a Dockerfile uses those it declares.
-        files: Contents by name, to be put into the context's `build/`.
-    """
+    """What one build is lent."""
 
     arguments: Mapping[str, str]
+    """Build arguments by name; a Dockerfile uses those it declares."""
     files: Mapping[str, bytes]
+    """Contents by name, to be put into the context's `build/`."""
 
 
 def loan(ca_bundle: Path | None = None) -> Loan:
@@ -45,7 +42,7 @@ def loan(ca_bundle: Path | None = None) -> Loan:
     Raises:
         ConfigError: The file cannot be read.
     """
-    arguments = _pip_index() | _proxies()
+    arguments = pipindex.configured().variables() | _proxies()
     files: dict[str, bytes] = {}
     apt: list[str] = []
     if certificates := _certificates(ca_bundle):
@@ -76,17 +73,6 @@ def apt_sources(suite: str = "bookworm") -> tuple[str, ...]:
     # Updates without the suite itself would make a base of nothing.
     complete = any(line.split()[2] == suite for line in mine)
     return tuple(dict.fromkeys(mine)) if complete else ()
-
-
-def _pip_index() -> dict[str, str]:
-    """Where pip takes packages from, as its environment variables."""
-    index = pipindex.configured()
-    variables = {
-        "PIP_INDEX_URL": index.index_url,
-        "PIP_EXTRA_INDEX_URL": " ".join(index.extra_index_urls),
-        "PIP_TRUSTED_HOST": " ".join(index.trusted_hosts),
-    }
-    return {name: value for name, value in variables.items() if value}
 
 
 def _proxies() -> dict[str, str]:

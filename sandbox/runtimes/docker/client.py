@@ -41,9 +41,7 @@ def make_client(endpoint: Endpoint, *, timeout_s: float, connections: int) -> tu
     """Make a client for the engine's own API version and return both; asks it, so this blocks.
 
     Args:
-        endpoint: Where the engine is.
         timeout_s: For connecting, and between two bytes of an answer.
-        connections: How many connections are kept.
     """
     client = _client(endpoint, OLDEST_API, timeout_s, connections)
     version = str(client.version(api_version=False)["ApiVersion"])

@@ -19,11 +19,7 @@ def has_rates(warnings: Iterable[str]) -> bool:
 
 
 def disk_below(folder: str, host: str) -> str:
-    """The whole disk that a folder of an engine is on.
-
-    Args:
-        folder: The folder, on the engine's host.
-        host: What the engine calls its host.
+    """The whole disk that a folder of an engine is on, if that engine's host is this machine.
 
     Returns:
         The path of its device; empty when this is not that host, or the folder is on no single

@@ -56,7 +56,6 @@ class Endpoint:
 
     Args:
         url: ``unix:///path``, ``tcp://host:port`` or ``ssh://[user@]host[:port]``.
-        tls: For a ``tcp`` address that speaks TLS.
 
     Raises:
         ConfigError: The address cannot be used.
@@ -151,9 +150,6 @@ def find_endpoint(host: str, context: str, environ: Mapping[str, str]) -> Endpoi
 
     Args:
         host: An explicit address; wins over everything.
-        context: An explicit Docker context.
-        environ: Where ``DOCKER_HOST``, ``DOCKER_TLS_VERIFY``, ``DOCKER_CERT_PATH`` and
-            ``DOCKER_CONTEXT`` are looked up.
 
     Raises:
         ConfigError: The context does not exist, or the address or its certificates cannot be used.
@@ -195,8 +191,8 @@ def _parse(url: str) -> SplitResult:
         parts = urlsplit(url)
         known = parts.scheme in _SCHEMES
         usable = bool(parts.path) if parts.scheme == "unix" else bool(parts.hostname)
-        if parts.scheme == "tcp":
-            usable = usable and parts.port is not None
+        has_port = parts.port is not None  # raises for one that is no port, whatever the scheme
+        usable = usable and (has_port or parts.scheme != "tcp")
     except ValueError:
         known = usable = False
     else:

@@ -65,13 +65,7 @@ class Demultiplexer:
 
 
 class ExecStream:
-    """The standard input and output of an exec.
-
-    Args:
-        reader: Of the connection to the engine.
-        writer: Of the same connection.
-        name: What the log calls it.
-    """
+    """The standard input and output of an exec."""
 
     def __init__(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, name: str

@@ -25,7 +25,6 @@ def translated(doing: str, address: str) -> Generator[None]:
 
     Args:
         doing: What is done, as in "could not …".
-        address: The engine's, for the message.
 
     Raises:
         EngineUnavailable: The engine cannot be reached, or does not answer in time.

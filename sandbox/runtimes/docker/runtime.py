@@ -45,7 +45,6 @@ class DockerRuntime:
     docker-py blocks, so every call of it runs in a thread; the streams of containers do not.
 
     Args:
-        endpoint: Where the engine is.
         timeout_s: For connecting, and between two bytes of an answer.
         apparmor: The AppArmor profile that containers must have; empty for the engine's own.
         disk: The block device that rates are for; empty for the one that is found.

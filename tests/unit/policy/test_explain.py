@@ -54,6 +54,7 @@ def test_every_rule_is_a_sentence_that_names_its_key() -> None:
         ("/data/iris/../../etc/passwd", "read only, as far as", "built-in: the root is read-only"),
         ("notes.txt", "read and write, up to 512MiB", "workspace"),
         ("../tmp/x", "read and write, up to 128MiB", "tmp"),
+        ("//tmp/x", "read and write, up to 128MiB", "tmp"),
         ("/run/secrets/file-key", "read only: the secrets", "secrets"),
         ("/", "read only, as far as", "built-in: the root is read-only"),
     ],

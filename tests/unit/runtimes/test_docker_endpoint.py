@@ -65,6 +65,7 @@ def test_certificates_come_from_the_path_that_the_environment_names(tmp_path: Pa
         ("tcp://1.2.3.4", "", {}),
         ("tcp://1.2.3.4:x", "", {}),
         ("ssh://", "", {}),
+        ("ssh://host:99999", "", {}),
         ("ssh://me:secret@host", "", {}),
         ("/var/run/docker.sock", "", {}),
         ("npipe:////./pipe/docker", "", {}),

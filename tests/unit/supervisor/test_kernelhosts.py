@@ -317,6 +317,17 @@ async def test_a_kernel_that_does_not_start_says_its_last_words(
     assert "broken" not in [kernel["kernel_id"] for kernel in kernels]
 
 
+@pytest.mark.parametrize("spec", [{"argv": ["sh", "a\0b"]}, {"argv": ["sh"], "env": {"A=B": "c"}}])
+async def test_a_kernelspec_with_which_nothing_can_be_started_is_refused(
+    link: Link, machine: Machine, spec: dict[str, object]
+) -> None:
+    folder = machine.workspace / ".local/share/jupyter/kernels/odd"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "kernel.json").write_text(json.dumps(spec))
+    with anyio.fail_after(30), pytest.raises(InvalidRequest, match="cannot be started"):
+        await link.call("kernel.start", kernel_id="odd", name="odd")
+
+
 async def test_a_kernel_that_is_stopped_ends_its_streams(cells: Cells, link: Link) -> None:
     with anyio.fail_after(30):
         await link.call("kernel.stop", kernel_id=cells.kernel_id)

@@ -1,4 +1,4 @@
-"""What all parts of a policy are: frozen, and strict about what they do not know."""
+"""What all parts of a policy are, and how files name their fields."""
 
 from __future__ import annotations
 
@@ -6,16 +6,14 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from sandbox.values import Frozen
 
-class Frozen(BaseModel):
+
+class Part(Frozen):
     """A part of a policy. Files use the aliases, and only them; all else uses the names."""
 
     model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        validate_by_name=True,
-        validate_by_alias=False,
-        use_attribute_docstrings=True,
+        validate_by_name=True, validate_by_alias=False, use_attribute_docstrings=True
     )
 
 
