@@ -44,7 +44,6 @@ class CallEntry(Entry):
     """
 
     kind: ClassVar[str] = "call"
-
     principal: str
     token_id: str = ""
     tool: str
@@ -72,7 +71,6 @@ class SessionEntry(Entry):
     """
 
     kind: ClassVar[str] = "session"
-
     event: Literal["opened", "not_opened", "adopted", "tightened", "ended", "removed"]
     session_id: str = ""
     principal: str = ""
@@ -93,7 +91,6 @@ class EgressEntry(Entry):
     """A decision about a connection out of a session; ``repeated`` counts more that were alike."""
 
     kind: ClassVar[str] = "egress"
-
     verdict: Literal["allow", "deny"]
     principal: str
     session_id: str
@@ -115,7 +112,6 @@ class ApprovalEntry(Entry):
     """
 
     kind: ClassVar[str] = "approval"
-
     decision: str
     principal: str
     session_id: str
@@ -135,7 +131,6 @@ class TokenEntry(Entry):
     """
 
     kind: ClassVar[str] = "token"
-
     event: str
     principal: str
     token_id: str = ""
@@ -154,7 +149,6 @@ class PolicyEntry(Entry):
     """
 
     kind: ClassVar[str] = "policy"
-
     event: Literal["loaded", "reloaded", "refused"]
     policies: int | None = None
     digest: str = ""
@@ -166,7 +160,6 @@ class ControllerEntry(Entry):
     """The controller itself."""
 
     kind: ClassVar[str] = "controller"
-
     event: Literal["started", "stopped"]
     version: str = ""
     pid: int | None = None
@@ -178,7 +171,6 @@ class DenialEntry(Entry):
     """A request that was turned away at the gate; ``repeated`` counts more that were alike."""
 
     kind: ClassVar[str] = "denial"
-
     reason: str
     client: str = ""
     repeated: int | None = None
@@ -189,7 +181,6 @@ class RetentionEntry(Entry):
     """The lines up to ``through`` were removed because of their age or the log's size."""
 
     kind: ClassVar[str] = "retention"
-
     through: int
     last_hash: str
     reason: str
@@ -200,7 +191,6 @@ class RepairEntry(Entry):
     """The log was not as the last writer must have left it."""
 
     kind: ClassVar[str] = "repair"
-
     reason: str
     torn_file: str = ""
     torn_bytes: int | None = None

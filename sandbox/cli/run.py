@@ -111,13 +111,7 @@ def run_work(settings: Settings, work: Work, *, as_json: bool) -> int:
 async def _run(settings: Settings, work: Work, as_json: bool) -> ExecutionResult:
     printer = Printer(work.images, work.stem, quiet=as_json)
     async with controller(settings, "run") as manager:
-        with recorded(
-            manager.audit,
-            principal=LOCAL,
-            tool="sandbox run",
-            arguments=work.arguments(),
-            transport="cli",
-        ) as call:
+        with recorded(manager.audit, "cli", "sandbox run", work.arguments(), LOCAL) as call:
             manager.audit.require()
             session = await manager.open(Caller(LOCAL), policy=work.policy, reuse=False)
             async with session.use():
