@@ -35,16 +35,13 @@ EXIT_CODES = {
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What to run.
-
-    Args:
-        timeout_s: Seconds it may run; 0 for the policy's limit.
-    """
+    """What to run."""
 
     code: str
     policy: str
     kernel: str
     timeout_s: float
+    """Seconds it may run; 0 for the policy's limit."""
     images: Path
     stem: str
 
@@ -77,12 +74,8 @@ class Work:
 
     def arguments(self) -> dict[str, object]:
         """What the audit log keeps the digest of."""
-        return {
-            "code": self.code,
-            "policy": self.policy,
-            "kernel": self.kernel,
-            "timeout": self.timeout_s,
-        }
+        told = {"code": self.code, "policy": self.policy, "kernel": self.kernel}
+        return {**told, "timeout": self.timeout_s}
 
 
 def _read(file: str) -> str:
