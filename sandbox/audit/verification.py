@@ -39,20 +39,17 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What was found.
-
-    Args:
-        lines: How many lines were read and are right.
-        first: The number of the first of them; 0 when there is none.
-        head: The end of the log, or of what is right of it.
-        repairs: What controllers had to mend, in their words, with the lines' numbers.
-    """
+    """What was found."""
 
     lines: int
+    """How many lines were read and are right."""
     first: int
+    """The number of the first of them; 0 when there is none."""
     head: Head
+    """The end of the log, or of what is right of it."""
     fault: Fault | None
     repairs: tuple[str, ...] = ()
+    """What controllers had to mend, in their words, with the lines' numbers."""
 
     @property
     def is_intact(self) -> bool:
