@@ -106,12 +106,15 @@ def fitting(result: ExecutionResult) -> ExecutionResult:
         saved = before - (0 if kept is None else _size(kept))
         excess -= saved
         left_out += saved
+    first = 0
     while excess > 0:  # a great many small outputs: the last ones say how it ended
-        saved = _size(outputs.pop(0))
+        saved = _size(outputs[first])
+        first += 1
         excess -= saved
         left_out += saved
+    truncated_bytes = result.truncated_bytes + left_out
     return result.model_copy(
-        update={"outputs": outputs, "truncated_bytes": result.truncated_bytes + left_out}
+        update={"outputs": outputs[first:], "truncated_bytes": truncated_bytes}
     )
 
 

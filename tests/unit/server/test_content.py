@@ -165,6 +165,14 @@ def test_an_execution_of_hostile_size_fits_whatever_it_is_made_of() -> None:
     assert size(fitting(result(*outputs))) < MESSAGE_BYTES
 
 
+def test_of_a_great_many_small_outputs_the_last_ones_are_kept_and_all_are_counted() -> None:
+    outputs = [display(text_plain=str(number)) for number in range(8_000)]
+    kept = fitting(result(*outputs))
+    gone = outputs[: -len(kept.outputs)]
+    assert kept.outputs == outputs[len(gone) :]
+    assert kept.truncated_bytes >= sum(len(json.dumps(each)) for each in gone) > 0
+
+
 def test_shortened_text_says_how_much_is_missing() -> None:
     assert shortened("abc", 10) == "abc"
     assert "[… 91 characters left out …]" in shortened("x" * 100, 10)
