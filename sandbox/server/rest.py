@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 from typing import Annotated, Literal, TypeVar
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -28,6 +28,7 @@ from sandbox.server.problems import problem
 from sandbox.server.scopes import ADMIN
 from sandbox.server.tools.policies import policies_of
 from sandbox.sessions.session import Session
+from sandbox.values import Frozen
 
 MAX_JSON_BODY = 64 * 1024
 CHUNK_BYTES = 256 * 1024
@@ -36,10 +37,8 @@ _Body = TypeVar("_Body", bound=BaseModel)
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
-class OpenRequest(BaseModel):
+class OpenRequest(Frozen, strict=True):
     """The body of ``POST /sessions``; all of it may be left out."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     policy: str = ""
     name: str = ""
@@ -47,10 +46,8 @@ class OpenRequest(BaseModel):
     reuse: bool = True
 
 
-class TightenRequest(BaseModel):
+class TightenRequest(Frozen, strict=True):
     """The body of ``POST /sessions/ID/tighten``."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     network: Literal["", "none"] = ""
     deny: list[Annotated[str, Field(min_length=1, max_length=255)]] = Field(
