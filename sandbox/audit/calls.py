@@ -39,12 +39,7 @@ DEFECT = "defect"
 
 @dataclass(slots=True)
 class Call:
-    """What is known of a call while it runs.
-
-    Args:
-        arguments: Its arguments, a JSON value; only their digest is kept.
-        code: The code of an error, or the status of an execution.
-    """
+    """What is known of a call while it runs."""
 
     arguments: Any
     session_id: str = ""
@@ -52,6 +47,7 @@ class Call:
     policy_digest: str = ""
     outcome: Outcome = "ok"
     code: str = ""
+    """The code of an error, or the status of an execution."""
 
     def ended(self, outcome: Outcome, code: str = "") -> None:
         """Say how it ended."""
@@ -79,20 +75,19 @@ def about(session_id: str, policy: str, policy_digest: str) -> None:
 @contextmanager
 def recorded(
     log: AuditLog,
-    *,
-    principal: str,
-    token_id: str = "",
+    transport: Literal["http", "rest", "websocket", "stdio", "cli"],
     tool: str,
     arguments: Any,
-    transport: Literal["http", "rest", "websocket", "stdio", "cli"],
+    principal: str,
+    token_id: str = "",
 ) -> Generator[Call]:
     """Record a call when the block ends; an exception of it is recorded and goes on.
 
     The block begins with the log's ``require()``, unless the call is served in any case.
 
     Args:
+        arguments: A JSON value; only its digest is kept.
         token_id: The public id of the token that the call came with; empty without one.
-        arguments: Its arguments, a JSON value; only their digest is kept.
     """
     call = Call(arguments)
     started = time.perf_counter()

@@ -38,13 +38,10 @@ class BadLine(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The end of a log.
-
-    Args:
-        seq: The number of its last line; 0 when it has none.
-    """
+    """The end of a log."""
 
     seq: int = 0
+    """The number of its last line; 0 when it has none."""
     hash: str = START
 
     def encode(self) -> bytes:
@@ -60,23 +57,20 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line whose hash is right.
-
-    Args:
-        seq: Its number, from 1.
-        time: Unix time, seconds.
-        values: All of its members.
-        text: The line as it is stored: printable ASCII.
-    """
+    """A line whose hash is right."""
 
     seq: int
+    """Its number, from 1."""
     time: float
+    """Unix time, seconds."""
     slot: str
     kind: str
     prev: str
     hash: str
     values: dict[str, Any]
+    """All of its members."""
     text: str
+    """The line as it is stored: printable ASCII."""
 
     @property
     def head(self) -> Head:

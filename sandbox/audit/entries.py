@@ -32,26 +32,22 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallEntry(Entry):
-    """One call of a tool, or one request, at its end.
-
-    Args:
-        tool: The tool's name; over REST the method and the route.
-        arguments: SHA-256 of the arguments (:func:`digest_of`).
-        outcome: ``refused`` when nothing was done, ``failed`` when it was tried in vain.
-        code: The code of the error, or the status of the execution.
-        session_id: The session it was about, as far as it is known; of a call that was refused,
-            the one that the caller named.
-    """
+    """One call of a tool, or one request, at its end."""
 
     kind: ClassVar[str] = "call"
-
     principal: str
     token_id: str = ""
     tool: str
+    """The tool's name; over REST the method and the route."""
     arguments: str
+    """SHA-256 of the arguments (:func:`digest_of`)."""
     outcome: Outcome
+    """``refused`` when nothing was done, ``failed`` when it was tried in vain."""
     code: str = ""
+    """The code of the error, or the status of the execution."""
     session_id: str = ""
+    """The session it was about, as far as it is known; of a call that was refused, the one that the
+    caller named."""
     policy: str = ""
     policy_digest: str = ""
     duration_s: float = 0.0
@@ -60,23 +56,17 @@ class CallEntry(Entry):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionEntry(Entry):
-    """Something in the life of a session.
-
-    Args:
-        event: ``opened``, ``not_opened`` (its container is removed), ``adopted`` (taken back from
-            an earlier controller), ``tightened`` (its network), ``ended``, ``removed`` (a
-            container that was no session's).
-        state: How it ended: ``closed``, ``expired``, ``lost``, or ``kept`` for the next controller.
-        checks: How many facts about its isolation were measured inside and found right.
-        proof: SHA-256 of those checks.
-    """
+    """Something in the life of a session."""
 
     kind: ClassVar[str] = "session"
-
     event: Literal["opened", "not_opened", "adopted", "tightened", "ended", "removed"]
+    """``opened``, ``not_opened`` (its container is removed), ``adopted`` (taken back from an
+    earlier controller), ``tightened`` (its network), ``ended``, ``removed`` (a container that was
+    no session's)."""
     session_id: str = ""
     principal: str = ""
     state: str = ""
+    """How it ended: ``closed``, ``expired``, ``lost``, or ``kept`` for the next controller."""
     reason: str = ""
     name: str = ""
     policy: str = ""
@@ -85,7 +75,9 @@ class SessionEntry(Entry):
     image: str = ""
     container_id: str = ""
     checks: int | None = None
+    """How many facts about its isolation were measured inside and found right."""
     proof: str = ""
+    """SHA-256 of those checks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +85,6 @@ class EgressEntry(Entry):
     """A decision about a connection out of a session; ``repeated`` counts more that were alike."""
 
     kind: ClassVar[str] = "egress"
-
     verdict: Literal["allow", "deny"]
     principal: str
     session_id: str
@@ -108,15 +99,11 @@ class EgressEntry(Entry):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApprovalEntry(Entry):
-    """What became of asking a person.
-
-    Args:
-        decision: Such as ``asked``, ``approved``, ``denied``, ``timeout``.
-    """
+    """What became of asking a person."""
 
     kind: ClassVar[str] = "approval"
-
     decision: str
+    """Such as ``asked``, ``approved``, ``denied``, ``timeout``."""
     principal: str
     session_id: str
     subject: str
@@ -126,38 +113,30 @@ class ApprovalEntry(Entry):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenEntry(Entry):
-    """A token was made or taken away.
-
-    Args:
-        event: Such as ``created`` or ``revoked``.
-        token_id: Its public id; never the token.
-        by: The principal that did it.
-    """
+    """A token was made or taken away."""
 
     kind: ClassVar[str] = "token"
-
     event: str
+    """Such as ``created`` or ``revoked``."""
     principal: str
     token_id: str = ""
+    """Its public id; never the token."""
     by: str = ""
+    """The principal that did it."""
     reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyEntry(Entry):
-    """The set of policies was read.
-
-    Args:
-        event: ``loaded``, ``reloaded``, or ``refused`` when the files were wrong.
-        policies: How many there are.
-        digest: SHA-256 of their names and digests.
-    """
+    """The set of policies was read."""
 
     kind: ClassVar[str] = "policy"
-
     event: Literal["loaded", "reloaded", "refused"]
+    """``loaded``, ``reloaded``, or ``refused`` when the files were wrong."""
     policies: int | None = None
+    """How many there are."""
     digest: str = ""
+    """SHA-256 of their names and digests."""
     reason: str = ""
 
 
@@ -166,7 +145,6 @@ class ControllerEntry(Entry):
     """The controller itself."""
 
     kind: ClassVar[str] = "controller"
-
     event: Literal["started", "stopped"]
     version: str = ""
     pid: int | None = None
@@ -178,7 +156,6 @@ class DenialEntry(Entry):
     """A request that was turned away at the gate; ``repeated`` counts more that were alike."""
 
     kind: ClassVar[str] = "denial"
-
     reason: str
     client: str = ""
     repeated: int | None = None
@@ -189,7 +166,6 @@ class RetentionEntry(Entry):
     """The lines up to ``through`` were removed because of their age or the log's size."""
 
     kind: ClassVar[str] = "retention"
-
     through: int
     last_hash: str
     reason: str
@@ -200,7 +176,6 @@ class RepairEntry(Entry):
     """The log was not as the last writer must have left it."""
 
     kind: ClassVar[str] = "repair"
-
     reason: str
     torn_file: str = ""
     torn_bytes: int | None = None

@@ -12,21 +12,18 @@ from sandbox.audit.chain import MAX_LINE_BYTES, BadLine, Head, Line, read_line
 
 @dataclass(frozen=True, slots=True)
 class LogEnd:
-    """The end of a log as it is found.
-
-    Args:
-        paths: The segments that hold whole lines.
-        last: The last of these lines; None when it is a bad one, or there is none.
-        size: The bytes of the newest segment up to the end of that line.
-        torn: What comes after it.
-        emptied: Newer segments, in which nothing is but that.
-    """
+    """The end of a log as it is found."""
 
     paths: list[Path]
+    """The segments that hold whole lines."""
     last: Line | None
+    """The last of these lines; None when it is a bad one, or there is none."""
     size: int
+    """The bytes of the newest segment up to the end of that line."""
     torn: bytes
+    """What comes after it."""
     emptied: list[Path]
+    """Newer segments, in which nothing is but that."""
 
     @classmethod
     def of(cls, paths: list[Path]) -> LogEnd:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -38,20 +39,17 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What was found.
-
-    Args:
-        lines: How many lines were read and are right.
-        first: The number of the first of them; 0 when there is none.
-        head: The end of the log, or of what is right of it.
-        repairs: What controllers had to mend, in their words, with the lines' numbers.
-    """
+    """What was found."""
 
     lines: int
+    """How many lines were read and are right."""
     first: int
+    """The number of the first of them; 0 when there is none."""
     head: Head
+    """The end of the log, or of what is right of it."""
     fault: Fault | None
     repairs: tuple[str, ...] = ()
+    """What controllers had to mend, in their words, with the lines' numbers."""
 
     @property
     def is_intact(self) -> bool:
@@ -84,9 +82,9 @@ def verify(
 
 
 class _Wrong(Exception):
-    def __init__(self, fault: Fault) -> None:
-        super().__init__(str(fault))
-        self.fault = fault
+    def __init__(self, kind: Kind, place: str, reason: str) -> None:
+        super().__init__(kind, place, reason)
+        self.fault = Fault(kind, place, reason)
 
 
 class _Check:
@@ -117,13 +115,13 @@ class _Check:
         paths = logfiles.segments(self._folder)
         if said is None:
             reason = "nothing says where the log ends" if paths else "there is no log"
-            raise _wrong("removed", str(self._folder / logfiles.HEAD), reason)
+            raise _Wrong("removed", str(self._folder / logfiles.HEAD), reason)
         wanted = [said, self._expected] if self._expected else [said]
         for path, number, data in _numbered(paths):
             line = self._check(path, number, data)
             for head in wanted:
                 if head.seq == line.seq and head.hash != line.hash:
-                    raise _wrong("changed", _at(path, number), "it is not the line that was there")
+                    raise _Wrong("changed", _at(path, number), "it is not the line that was there")
             self._take(path, number, line)
         for head in wanted:
             self._check_end(head, paths)
@@ -135,24 +133,23 @@ class _Check:
         try:
             line = read_line(data)
         except BadLine as exc:
-            raise _wrong(exc.fault, place, exc.reason) from exc
+            raise _Wrong(exc.fault, place, exc.reason) from exc
         if line.slot != self._slot:
-            raise _wrong("foreign", place, "it is a line of another slot's log")
+            raise _Wrong("foreign", place, "it is a line of another slot's log")
         if number == 1 and line.seq != logfiles.first_seq(path):
-            raise _wrong("reordered", place, "its file is not named by its number")
+            raise _Wrong("reordered", place, "its file is not named by its number")
         if self._first is None:
             return line
         wanted = self._end.seq + 1
         if line.seq > wanted:
             span = f"{wanted} to {line.seq - 1}" if line.seq - 1 > wanted else str(wanted)
             if self._comes_later(wanted):
-                raise _wrong("reordered", place, f"line {wanted} comes after line {line.seq}")
-            raise _wrong("removed", place, f"before it, {span} of the log's lines is missing")
+                raise _Wrong("reordered", place, f"line {wanted} comes after line {line.seq}")
+            raise _Wrong("removed", place, f"before it, {span} of the log's lines is missing")
         if line.seq < wanted:
-            raise _wrong("repeated", place, f"line {line.seq} comes after line {self._end.seq}")
+            raise _Wrong("repeated", place, f"line {line.seq} comes after line {self._end.seq}")
         if line.prev != self._end.hash:
-            reason = "it does not follow the line before it as that stands"
-            raise _wrong("changed", place, reason)
+            raise _Wrong("changed", place, "it does not follow the line before it as that stands")
         return line
 
     def _take(self, path: Path, number: int, line: Line) -> None:
@@ -167,11 +164,10 @@ class _Check:
             self._repairs.append(f"line {line.seq}: {str(line.values.get('reason'))[:256]!a}")
 
     def _check_end(self, head: Head, paths: list[Path]) -> None:
-        if head.seq <= self._end.seq:
-            return
-        place = paths[-1].name if paths else str(self._folder)
         missing = head.seq - self._end.seq
-        raise _wrong("truncated", place, f"the last {missing} of {head.seq} lines are missing")
+        if missing > 0:
+            place = paths[-1].name if paths else str(self._folder)
+            raise _Wrong("truncated", place, f"the last {missing} of {head.seq} lines are missing")
 
     def _check_start(self, paths: list[Path]) -> None:
         """Whether what is missing before the first line was removed because of its age or size."""
@@ -181,24 +177,22 @@ class _Check:
         place = _at(paths[0], 1)
         if first.seq == 1:
             if first.prev != START:
-                raise _wrong("changed", place, "a first line follows no other")
+                raise _Wrong("changed", place, "a first line follows no other")
             return
         if first.seq - 1 > self._removed.seq:
-            raise _wrong("removed", place, "the log's beginning is missing, and no line says why")
+            raise _Wrong("removed", place, "the log's beginning is missing, and no line says why")
         if first.seq - 1 == self._removed.seq and self._removed.hash not in (first.prev, ""):
-            raise _wrong("changed", place, "it does not follow the line that was removed before it")
+            raise _Wrong("changed", place, "it does not follow the line that was removed before it")
         if self._expected and 0 < self._expected.seq < first.seq:
             reason = f"line {self._expected.seq}, which was to be compared, is no longer there"
-            raise _wrong("removed", place, reason)
+            raise _Wrong("removed", place, reason)
 
     def _comes_later(self, seq: int) -> bool:
         """Whether a line that is missing is somewhere else."""
         for _, _, data in _numbered(logfiles.segments(self._folder)):
-            try:
+            with suppress(BadLine):
                 if read_line(data).seq == seq:
                     return True
-            except BadLine:
-                continue
         return False
 
 
@@ -210,7 +204,3 @@ def _numbered(paths: list[Path]) -> Iterator[tuple[Path, int, bytes]]:
 
 def _at(path: Path, number: int) -> str:
     return f"{path.name}, line {number}"
-
-
-def _wrong(kind: Kind, place: str, reason: str) -> _Wrong:
-    return _Wrong(Fault(kind, place, reason))

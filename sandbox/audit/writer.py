@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sandbox.audit import logfiles
-from sandbox.audit.chain import BadLine, Head, head_of, read_line, write_line
+from sandbox.audit.chain import BadLine, Head, Line, head_of, read_line, write_line
 from sandbox.audit.entries import Entry, RepairEntry, RetentionEntry
 from sandbox.audit.logend import LogEnd
 
@@ -161,7 +161,11 @@ class Writer:
             return None
         kept = self._segments[count].path
         through = logfiles.first_seq(kept) - 1
-        last = self.head.hash if through == self.head.seq else _before(kept)
+        if through == self.head.seq:
+            last = self.head.hash
+        else:
+            first = _first_line(kept)
+            last = first.prev if first else ""
         return RetentionEntry(through=through, last_hash=last, reason=reason)
 
     def remove(self, entry: RetentionEntry) -> None:
@@ -170,9 +174,8 @@ class Writer:
         Raises:
             OSError: One could not be removed.
         """
-        while (
-            len(self._segments) > 1 and logfiles.first_seq(self._segments[0].path) <= entry.through
-        ):
+        first = logfiles.first_seq
+        while len(self._segments) > 1 and first(self._segments[0].path) <= entry.through:
             self._segments[0].path.unlink(missing_ok=True)
             self._segments.pop(0)
         for path in self._folder.glob("*.torn"):
@@ -253,21 +256,17 @@ def _measured(paths: list[Path], last_at: float) -> list[_Segment]:
     """The segments that are there."""
     found: list[_Segment] = []
     for path in reversed(paths):
-        began_at = last_at
-        for data in logfiles.lines(path):
-            with suppress(BadLine):
-                began_at = read_line(data).time
-            break
+        first = _first_line(path)
+        began_at = first.time if first else last_at
         found.append(_Segment(path, path.stat().st_size, began_at, last_at))
         last_at = began_at
     return found[::-1]
 
 
-def _before(path: Path) -> str:
-    """The hash that a segment's first line names as that of the line before; empty: unreadable."""
+def _first_line(path: Path) -> Line | None:
+    """The first line of a segment; None when there is none that can be read."""
     for data in logfiles.lines(path):
-        try:
-            return read_line(data).prev
-        except BadLine:
-            break
-    return ""
+        with suppress(BadLine):
+            return read_line(data)
+        break
+    return None

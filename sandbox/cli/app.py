@@ -11,17 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sandbox.cli import (
-    audit,
-    config,
-    exits,
-    image,
-    policy,
-    secret,
-    sessions,
-    token,
-    workspaces,
-)
+from sandbox.cli import audit, config, exits, image, policy, secret, sessions, token, workspaces
 from sandbox.cli.options import CONTROLLER, Json, command
 from sandbox.errors import SandboxError
 

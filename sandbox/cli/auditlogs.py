@@ -12,6 +12,7 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +39,12 @@ _FORMULA = ("=", "+", "-", "@", "'")
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which entries are wanted; an empty text asks for nothing.
-
-    Args:
-        since: Unix time; those before it are not.
-        until: Unix time; those at it and after it are not.
-    """
+    """Which entries are wanted; an empty text asks for nothing."""
 
     since: float = float("-inf")
+    """Unix time; those before it are not."""
     until: float = float("inf")
+    """Unix time; those at it and after it are not."""
     principal: str = ""
     session_id: str = ""
 
@@ -75,15 +73,15 @@ class Filter:
 
 def tail(settings: Settings, slot: str, count: int, *, follow: bool, as_json: bool) -> None:
     """Print the latest entries of all logs, and then, if asked to, what comes."""
-    show = _stored if as_json else _shown
+    show, time_of = attrgetter("text") if as_json else _shown, attrgetter("time")
     tails = [_Tail(folder, name) for name, folder in _logs(settings, slot)]
     with _translated():
-        latest = sorted((line for each in tails for line in each.latest(count)), key=_time)
+        latest = sorted((line for each in tails for line in each.latest(count)), key=time_of)
         for line in latest[max(len(latest) - count, 0) :]:
             print(show(line), flush=follow)
         while follow:
             time.sleep(FOLLOW_EVERY_S)
-            for line in sorted((line for each in tails for line in each.news()), key=_time):
+            for line in sorted((line for each in tails for line in each.news()), key=time_of):
                 print(show(line), flush=True)
 
 
@@ -123,7 +121,7 @@ def export(settings: Settings, slot: str, wanted: Filter, form: str) -> int:
                     elif form == "csv":
                         table.writerow(_row(line))
                     else:
-                        print(_stored(line))
+                        print(line.text)  # printable ASCII alone
     if unread:
         print("`sandbox audit verify` says more.", file=sys.stderr)
     return exits.FAILED if unread else exits.OK
@@ -240,20 +238,11 @@ def _date(text: str) -> float:
     return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
 
 
-def _time(line: Line) -> float:
-    return line.time
-
-
 def _when(line: Line) -> str:
     try:
         return datetime.fromtimestamp(line.time, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
     except (ValueError, OverflowError, OSError):
         return str(line.time)
-
-
-def _stored(line: Line) -> str:
-    """A line as it is stored; its hash was right, and it holds printable ASCII alone."""
-    return line.text
 
 
 def _shown(line: Line) -> str:

@@ -6,6 +6,7 @@ import logging
 import resource
 import signal
 from collections.abc import Collection
+from contextlib import aclosing
 from pathlib import Path
 
 import anyio
@@ -50,14 +51,13 @@ async def _run(settings: Settings, path: Path, uids: frozenset[int]) -> None:
         runtime=settings.runtime,
         roots=settings.roots,
     )
-    runtime = docker_runtime(settings)
     connections = 2 * settings.max_sessions + SPARE_CONNECTIONS
     with take_slot(state_dir(settings), "broker") as slot:
-        broker = Broker(runtime, rules, OwnContainers(runtime, slot.owner, settings.max_sessions))
-        async with serving(broker, path, uids=uids, max_connections=connections):
-            logger.info("at broker://%s, for %s", path, ", ".join(policies.names()))
-            with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-                async for number in signals:
+        async with aclosing(docker_runtime(settings)) as runtime:
+            own = OwnContainers(runtime, slot.owner, settings.max_sessions)
+            broker = Broker(runtime, rules, own)
+            async with serving(broker, path, uids=uids, max_connections=connections):
+                logger.info("at broker://%s, for %s", path, ", ".join(policies.names()))
+                with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+                    number = await anext(aiter(signals))
                     logger.info("%s: stopping; containers go on", signal.Signals(number).name)
-                    break
-    await runtime.aclose()

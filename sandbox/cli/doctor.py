@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 from dataclasses import asdict
 
 import anyio
@@ -77,12 +78,9 @@ async def _findings(settings: Settings) -> AsyncIterator[Finding]:
         yield fail("policies", exc.message, exc.remedy or "`sandbox policy check FILE`")
     found: list[Finding] = []
     try:
-        runtime = container_runtime(settings)
-        try:
+        async with aclosing(container_runtime(settings)) as runtime:
             engine = await runtime.engine()
             found = [*_engine(engine, settings, policies), *await _images(runtime, policies)]
-        finally:
-            await runtime.aclose()
     except SandboxError as exc:
         yield fail("engine", exc.message, exc.remedy or START_ENGINE)
     for finding in found:

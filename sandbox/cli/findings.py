@@ -8,17 +8,13 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the examination.
-
-    Args:
-        verdict: ``fail`` stands in the way of sandboxes, ``warn`` does not.
-        remedy: What to do about it; empty when nothing needs to be done.
-    """
+    """One line of the examination."""
 
     name: str
     verdict: Literal["ok", "warn", "fail"]
     detail: str
     remedy: str = ""
+    """What to do about it; empty when nothing needs to be done."""
 
 
 def ok(name: str, detail: str) -> Finding:

@@ -38,9 +38,7 @@ def promised(engine: EngineInfo, settings: Settings, policies: PolicySet) -> Fin
     if settings.overcommit == "refuse":
         return ok("promised", f"{detail}; what would pass that is refused (overcommit)")
     return warn(
-        "promised",
-        detail,
-        "Lower max_sessions or the policies' limits, or set overcommit: refuse.",
+        "promised", detail, "Lower max_sessions or the policies' limits, or set overcommit: refuse."
     )
 
 

@@ -21,11 +21,9 @@ SUFFIXES = {
 
 
 class Printer:
-    """Prints the outputs of one execution once each.
+    """Prints the outputs of one execution once each; when quiet, it only saves the pictures.
 
-    Args:
-        stem: How their names begin; a number follows.
-        quiet: Save pictures, but print nothing on standard output.
+    Their names begin with the stem; a number follows.
     """
 
     def __init__(self, folder: Path, stem: str, *, quiet: bool = False) -> None:

@@ -35,16 +35,13 @@ EXIT_CODES = {
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What to run.
-
-    Args:
-        timeout_s: Seconds it may run; 0 for the policy's limit.
-    """
+    """What to run."""
 
     code: str
     policy: str
     kernel: str
     timeout_s: float
+    """Seconds it may run; 0 for the policy's limit."""
     images: Path
     stem: str
 
@@ -77,12 +74,8 @@ class Work:
 
     def arguments(self) -> dict[str, object]:
         """What the audit log keeps the digest of."""
-        return {
-            "code": self.code,
-            "policy": self.policy,
-            "kernel": self.kernel,
-            "timeout": self.timeout_s,
-        }
+        told = {"code": self.code, "policy": self.policy, "kernel": self.kernel}
+        return {**told, "timeout": self.timeout_s}
 
 
 def _read(file: str) -> str:
@@ -111,13 +104,7 @@ def run_work(settings: Settings, work: Work, *, as_json: bool) -> int:
 async def _run(settings: Settings, work: Work, as_json: bool) -> ExecutionResult:
     printer = Printer(work.images, work.stem, quiet=as_json)
     async with controller(settings, "run") as manager:
-        with recorded(
-            manager.audit,
-            principal=LOCAL,
-            tool="sandbox run",
-            arguments=work.arguments(),
-            transport="cli",
-        ) as call:
+        with recorded(manager.audit, "cli", "sandbox run", work.arguments(), LOCAL) as call:
             manager.audit.require()
             session = await manager.open(Caller(LOCAL), policy=work.policy, reuse=False)
             async with session.use():

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 app = group("Look at and close the sessions of the running `sandbox serve`.")
 
 Everybodys = Annotated[
-    bool,
-    typer.Option("--everybody", help="Of all principals: for whoever looks after the server."),
+    bool, typer.Option("--everybody", help="Of all principals: for whoever looks after the server.")
 ]
 
 

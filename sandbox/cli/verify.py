@@ -78,13 +78,7 @@ def verify(settings: Settings, names: Sequence[str], *, as_json: bool) -> int:
 
 async def _verdicts(manager: SessionManager, names: Sequence[str]) -> AsyncIterator[PolicyProof]:
     for name in dict.fromkeys(names or manager.policies.names()):
-        with recorded(
-            manager.audit,
-            principal=LOCAL,
-            tool="sandbox verify",
-            arguments={"policy": name},
-            transport="cli",
-        ) as call:
+        with recorded(manager.audit, "cli", "sandbox verify", {"policy": name}, LOCAL) as call:
             manager.audit.require()
             verdict = await _prove(manager, name)
             call.ended("ok" if verdict.ok else "failed", "proved" if verdict.ok else "not proved")

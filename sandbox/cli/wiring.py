@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
+from contextlib import ExitStack, aclosing, asynccontextmanager, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,12 +75,7 @@ async def session_manager(
     """The sessions of a controller, with all that they need.
 
     Args:
-        runtime: Where the containers are.
-        policies: What callers may ask for.
-        settings: What the controller is told.
-        slot: Its place in the state folder.
         keep: Whether sessions outlive it, for the next controller of the slot.
-        image_for: The engine's reference of an image that a policy names.
         egress: The way out that policies may open; None for that of this machine.
         clock: Unix time, seconds.
 
@@ -126,14 +121,9 @@ async def controller(settings: Settings, kind: SlotKind) -> AsyncGenerator[Sessi
     Raises:
         SandboxError: It cannot start.
     """
-    policies = live_policies(settings)
-    runtime = container_runtime(settings)
-    images.recipes()  # read now, not while the first caller waits for a session
-    try:
+    policies, keep = live_policies(settings), kind == "serve"
+    async with aclosing(container_runtime(settings)) as runtime:
+        images.recipes()  # read now, not while the first caller waits for a session
         with take_slot(state_dir(settings), kind) as slot:
-            async with session_manager(
-                runtime, policies, settings, slot, keep=kind == "serve"
-            ) as manager:
+            async with session_manager(runtime, policies, settings, slot, keep=keep) as manager:
                 yield manager
-    finally:
-        await runtime.aclose()

@@ -27,16 +27,13 @@ MAX_FILE_BYTES = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting as `sandbox config show` explains it.
-
-    Args:
-        value: Its value as text; a secret is masked.
-        origin: Where the value came from: `default`, the file's path, a variable or a flag.
-    """
+    """One setting as `sandbox config show` explains it."""
 
     key: str
     value: str
+    """As text; a secret is masked."""
     origin: str
+    """Where the value came from: `default`, the file's path, a variable or a flag."""
     meaning: str
 
 

@@ -10,9 +10,7 @@ from typing import Annotated, Literal, cast
 from urllib.parse import urlsplit
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SecretStr,
     ValidationInfo,
@@ -22,6 +20,7 @@ from pydantic import (
 
 from sandbox.container.roots import Root, parse_roots, refuse_near
 from sandbox.policy.units import DAY, GIB, MIB, TIB, parse_duration, parse_size
+from sandbox.values import Frozen
 
 
 def _words(value: object) -> object:
@@ -62,10 +61,8 @@ Name = Annotated[str, Field(pattern=r"\A[a-z0-9][a-z0-9._-]{0,63}\z")]
 Addresses = Annotated[dict[Name, IPv4Address | IPv6Address], BeforeValidator(_pairs)]
 
 
-class Settings(BaseModel):
+class Settings(Frozen, use_attribute_docstrings=True):
     """What a controller is told about its machine. It cannot loosen a policy."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     state_dir: Folder
     """The folder of the token, the journal and the owner ids; private to its user."""

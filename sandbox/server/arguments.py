@@ -16,6 +16,8 @@ MAX_CODE = MIB
 MAX_CONTENT = 3 * MIB
 MAX_SECONDS = 7 * 24 * 3600.0
 MAX_WAIT_S = 3600.0
+DEFAULT_WAIT_S = 50.0
+"""Below the minute after which many clients give a call up."""
 
 
 def _sendable(text: str) -> str:
@@ -40,6 +42,9 @@ def _short_enough(text: str) -> str:
 
 Text = Annotated[str, AfterValidator(_sendable)]
 """Text without NUL that can be encoded."""
+_Id = Annotated[Text, Field(min_length=1, max_length=128)]
+_Name = Annotated[Text, Field(min_length=1, max_length=64)]
+_Seconds = Annotated[float, Field(allow_inf_nan=False)]
 
 SessionId = Annotated[
     Text,
@@ -57,22 +62,9 @@ KernelId = Annotated[
         "default Python kernel.",
     ),
 ]
-ExecutionId = Annotated[
-    Text,
-    Field(
-        min_length=1,
-        max_length=128,
-        description="The execution, as execute_code answered it.",
-    ),
-]
-CommandId = Annotated[
-    Text,
-    Field(min_length=1, max_length=128, description="The command, as run_command answered it."),
-]
-TerminalId = Annotated[
-    Text,
-    Field(min_length=1, max_length=128, description="The terminal, as open_terminal answered it."),
-]
+ExecutionId = Annotated[_Id, Field(description="The execution, as execute_code answered it.")]
+CommandId = Annotated[_Id, Field(description="The command, as run_command answered it.")]
+TerminalId = Annotated[_Id, Field(description="The terminal, as open_terminal answered it.")]
 PolicyName = Annotated[
     Text,
     Field(
@@ -92,10 +84,7 @@ Workspace = Annotated[
         "session that names it. Empty: files end with the session.",
     ),
 ]
-WorkspaceName = Annotated[
-    Text,
-    Field(min_length=1, max_length=64, description="The workspace, as list_workspaces names it."),
-]
+WorkspaceName = Annotated[_Name, Field(description="The workspace, as list_workspaces names it.")]
 Reuse = Annotated[
     bool,
     Field(
@@ -115,10 +104,7 @@ Denied = Annotated[
         "(`*.example.com`), addresses or networks (`198.51.100.0/24`).",
     ),
 ]
-KernelName = Annotated[
-    Text,
-    Field(min_length=1, max_length=64, description="The kernel's language: a kernelspec's name."),
-]
+KernelName = Annotated[_Name, Field(description="The kernel's language: a kernelspec's name.")]
 Code = Annotated[
     Text,
     AfterValidator(_short_enough),
@@ -136,39 +122,31 @@ DetailLevel = Annotated[
     Literal[0, 1], Field(description="0: what it is. 1: its source code too, where there is any.")
 ]
 Timeout = Annotated[
-    float,
+    _Seconds,
     Field(
         ge=0,
         le=MAX_SECONDS,
-        allow_inf_nan=False,
         description="Seconds it may run before it is stopped. 0: as long as the policy allows, "
         "which is also the most.",
     ),
 ]
 Wait = Annotated[
-    float,
+    _Seconds,
     Field(
         ge=0,
         le=MAX_WAIT_S,
-        allow_inf_nan=False,
         description="Seconds to wait for the end before answering with what there is so far.",
     ),
 ]
 ShortWait = Annotated[
-    float,
-    Field(
-        ge=0,
-        le=60,
-        allow_inf_nan=False,
-        description="The most seconds to wait for something new to appear.",
-    ),
+    _Seconds,
+    Field(ge=0, le=60, description="The most seconds to wait for something new to appear."),
 ]
 ProgressInterval = Annotated[
-    float,
+    _Seconds,
     Field(
         ge=0.1,
         le=MAX_WAIT_S,
-        allow_inf_nan=False,
         description="Seconds between progress notifications, which carry new output.",
     ),
 ]
@@ -177,8 +155,7 @@ Command = Annotated[
     Field(min_length=1, max_length=32 * 1024, description="The command line, run by `bash -c`."),
 ]
 Folder = Annotated[
-    Text,
-    Field(max_length=4096, description="The folder to run in. Empty: the workspace."),
+    Text, Field(max_length=4096, description="The folder to run in. Empty: the workspace.")
 ]
 Stdin = Annotated[
     Text, Field(max_length=MAX_CODE, description="Text for the command's standard input.")
@@ -212,18 +189,13 @@ Path = Annotated[
     ),
 ]
 OptionalPath = Annotated[
-    Text,
-    Field(
-        max_length=4096,
-        description="A folder inside the container. Empty: the workspace.",
-    ),
+    Text, Field(max_length=4096, description="A folder inside the container. Empty: the workspace.")
 ]
 Depth = Annotated[int, Field(ge=1, le=16, description="How many levels of folders to go down.")]
 StartIndex = Annotated[int, Field(ge=0, le=10_000_000, description="The first entry to answer.")]
 Limit = Annotated[int, Field(ge=1, le=1000, description="The most entries to answer.")]
 Pattern = Annotated[
-    Text,
-    Field(max_length=256, description="Only names that match, with * and ? as in a shell."),
+    Text, Field(max_length=256, description="Only names that match, with * and ? as in a shell.")
 ]
 Content = Annotated[Text, Field(max_length=MAX_CONTENT, description="The whole new content.")]
 Encoding = Annotated[

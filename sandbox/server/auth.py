@@ -43,14 +43,8 @@ class Gate:
 
     The Host check stops a web page that has rebound its name to our address; the Origin check one
     that calls us openly. Paths outside ``/mcp/v1`` (health) pass, and must tell nothing.
-
-    Args:
-        app: What stands behind it.
-        verifier: Knows the tokens.
-        security: The hosts and origins that are served.
-        denied: Told of each request that is turned away: the check it failed, and where it came
-            from.
-        resource: What clients are told to get a token for; None without an authorization server.
+    ``denied`` is told of each request that is turned away: the check it failed, and where it came
+    from.
     """
 
     def __init__(
@@ -61,22 +55,22 @@ class Gate:
         denied: Callable[[str, str], None],
         resource: ProtectedResource | None = None,
     ) -> None:
-        self._resource = resource
         self._app = app
-        self._denied = denied
         self._verifier = verifier
         self._security = TransportSecurityMiddleware(security)
+        self._denied = denied
+        self._resource = resource
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request or the lifespan."""
-        is_websocket = scope["type"] == "websocket"
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
         elif len(scope["headers"]) > MAX_HEADERS:
             # A look-up is linear in them, and some look each of them up.
             answer = problem(431, f"A request has at most {MAX_HEADERS} headers.")
             await answer(scope, receive, send)
-        elif is_websocket or _is_guarded(scope["path"]):
+        # The prefix alone: a route's pattern also matches its path with a line feed behind it.
+        elif scope["type"] == "websocket" or scope["path"].startswith(GUARDED):
             await self._serve(scope, receive, send)
         else:
             await self._app(scope, receive, send)
@@ -122,17 +116,14 @@ class Gate:
             return None
         if request.headers.get("mcp-method") != "tools/call" or grant.allows(name):
             return None
+        challenge = self._resource.challenge("insufficient_scope", TOOL_SCOPES[name])
         return problem(
             403,
             f"The token does not have the scope that {name} needs.",
-            headers={
-                "WWW-Authenticate": self._resource.challenge(
-                    "insufficient_scope", TOOL_SCOPES[name]
-                )
-            },
+            headers={"WWW-Authenticate": challenge},
         )
 
-    def _unauthorized(self, *, was_given: bool = False) -> Response:
+    def _unauthorized(self, *, was_given: bool) -> Response:
         challenge = 'Bearer realm="sandbox"'
         if self._resource is not None:
             challenge = self._resource.challenge("invalid_token" if was_given else "")
@@ -151,10 +142,7 @@ class Gate:
         scope["sandbox.grant"] = grant
         # The SDK binds the sessions of handshaking clients to this user.
         user = AccessToken(
-            token="",
-            client_id=grant.token_id,
-            subject=grant.principal,
-            scopes=sorted(grant.scopes),
+            token="", client_id=grant.token_id, subject=grant.principal, scopes=sorted(grant.scopes)
         )
         scope["user"] = AuthenticatedUser(user)
         answer = _Answer(send, self._unauthorized(was_given=True))
@@ -178,12 +166,8 @@ class Gate:
 
 
 class _Answer:
-    """A response on its way out, which may have to end early.
-
-    Args:
-        send: Where it goes.
-        instead: The response when it ends before it has begun.
-    """
+    """A response on its way out, which may have to end early, or before it has begun: then another
+    is sent instead."""
 
     def __init__(self, send: Send, instead: Response) -> None:
         self._send = send
@@ -229,8 +213,3 @@ def security_settings(settings: Settings) -> TransportSecuritySettings:
 def _client(scope: Scope) -> str:
     client: tuple[str, int] | None = scope.get("client")
     return client[0] if client else ""
-
-
-def _is_guarded(path: str) -> bool:
-    # The prefix alone: a route's pattern also matches its path with a line feed behind it.
-    return path.startswith(GUARDED)

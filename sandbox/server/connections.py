@@ -31,11 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 class Connections:
-    """The open connections of a server.
-
-    Args:
-        most_per_address: How many of one address; a network of 2**64 counts as one in IPv6.
-    """
+    """The open connections of a server; a network of 2**64 counts as one address in IPv6."""
 
     def __init__(self, most: int, most_per_address: int) -> None:
         self._most = most

@@ -12,8 +12,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from mcp_types import ContentBlock, ImageContent, TextContent
+from mcp_types import ContentBlock, ImageContent
 
+from sandbox.commands.models import CommandResult
 from sandbox.kernels.models import ExecutionResult
 from sandbox.outputs.denials import Denial, denial_line
 
@@ -26,9 +27,9 @@ PICTURES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 TEXTS = ("text/markdown", "text/plain", "text/latex")
 
 
-def execution_content(result: ExecutionResult) -> list[ContentBlock]:
+def execution_content(result: ExecutionResult) -> list[str | ContentBlock]:
     """The readable form of an execution: what it wrote and showed, then how it stands."""
-    blocks: list[ContentBlock] = []
+    blocks: list[str | ContentBlock] = []
     texts: list[str] = []
     room = MAX_IMAGES_BYTES
     for output in result.outputs:
@@ -49,36 +50,36 @@ def execution_content(result: ExecutionResult) -> list[ContentBlock]:
     ):
         texts.append(result.error.traceback or f"{result.error.name}: {result.error.value}\n")
     _flush(texts, blocks)
-    blocks += denial_content(result.denials)
-    blocks.append(TextContent(type="text", text=f"[{execution_line(result)}]"))
-    return blocks
+    return [*blocks, *denial_content(result.denials), f"[{execution_line(result)}]"]
 
 
-def denial_content(denials: Sequence[Denial]) -> list[ContentBlock]:
+def denial_content(denials: Sequence[Denial]) -> list[str]:
     """What the network policy refused, a line for each; nothing when it refused nothing."""
-    lines = [f"[{denial_line(denial)}]" for denial in denials]
-    return [TextContent(type="text", text="\n".join(lines))] if lines else []
+    return ["\n".join(f"[{denial_line(denial)}]" for denial in denials)] if denials else []
 
 
 def execution_line(result: ExecutionResult) -> str:
     """How an execution stands, in one line that says what to do next."""
-    parts = [f"{result.status} after {result.duration_s:.2f} s"]
-    if result.reason:
-        parts.append(result.reason.rstrip("."))
-    if result.status == "running":
-        parts.append(
-            f"get_execution(execution_id={result.execution_id!r}, wait=30) answers what comes, "
-            "interrupt_kernel stops it"
-        )
+    asking = f"get_execution(execution_id={result.execution_id!r}, wait=30) answers what comes, "
+    state = ""
     if result.state == "restarted":
-        parts.append("the kernel was restarted, so its variables are gone")
+        state = "the kernel was restarted, so its variables are gone"
     elif result.state == "lost":
-        parts.append("the kernel's state is lost")
+        state = "the kernel's state is lost"
     elif result.status in ("error", "interrupted", "timeout"):
-        parts.append("variables are kept")
+        state = "variables are kept"
+    return standing(result, result.status, f"{asking}interrupt_kernel stops it", state)
+
+
+def standing(
+    result: ExecutionResult | CommandResult, how: str, when_running: str, state: str = ""
+) -> str:
+    """How an execution or a command stands, in one line."""
+    parts = [f"{how} after {result.duration_s:.2f} s", (result.reason or "").rstrip(".")]
+    parts += [when_running if result.status == "running" else "", state]
     if result.truncated_bytes:
         parts.append(f"{result.truncated_bytes} bytes of output were left out")
-    return "; ".join(parts)
+    return "; ".join(filter(None, parts))
 
 
 def fitting(result: ExecutionResult) -> ExecutionResult:
@@ -105,12 +106,15 @@ def fitting(result: ExecutionResult) -> ExecutionResult:
         saved = before - (0 if kept is None else _size(kept))
         excess -= saved
         left_out += saved
+    first = 0
     while excess > 0:  # a great many small outputs: the last ones say how it ended
-        saved = _size(outputs.pop(0))
+        saved = _size(outputs[first])
+        first += 1
         excess -= saved
         left_out += saved
+    truncated_bytes = result.truncated_bytes + left_out
     return result.model_copy(
-        update={"outputs": outputs, "truncated_bytes": result.truncated_bytes + left_out}
+        update={"outputs": outputs[first:], "truncated_bytes": truncated_bytes}
     )
 
 
@@ -122,11 +126,11 @@ def shortened(value: str, limit: int = MAX_TEXT) -> str:
     return f"{value[:head]}\n[… {len(value) - head - tail} characters left out …]\n{value[-tail:]}"
 
 
-def _flush(texts: list[str], blocks: list[ContentBlock]) -> None:
+def _flush(texts: list[str], blocks: list[str | ContentBlock]) -> None:
     whole = "".join(texts)
     texts.clear()
     if whole.strip("\n"):
-        blocks.append(TextContent(type="text", text=shortened(whole.rstrip("\n"))))
+        blocks.append(shortened(whole.rstrip("\n")))
 
 
 def _picture(output: dict[str, Any]) -> ImageContent | None:

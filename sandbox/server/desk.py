@@ -10,7 +10,9 @@ import anyio
 from mcp.server.mcpserver import Context
 from starlette.requests import Request
 
+from sandbox.commands.models import CommandResult
 from sandbox.errors import InvalidRequest, NotPermitted
+from sandbox.kernels.models import ExecutionResult
 from sandbox.policy import Policy
 from sandbox.server.elicitation import asker_for, told
 from sandbox.server.grants import LOCAL_GRANT, Grant
@@ -21,6 +23,8 @@ from sandbox.sessions.session import Session
 SESSION_HEADER = "sandbox-session"
 LEGACY_SESSION_HEADER = "mcp-session-id"
 MAX_KEY = 200
+ASKING_INTERVAL_S = 0.25
+"""Between two looks at what a call waits for that would be over but for a question to a person."""
 
 
 class Desk:
@@ -62,12 +66,35 @@ class Desk:
         """
         session = await self.manager.get(caller_of(ctx), session_id)
         permit(session.policy, tool)
-        async with session.use(), asked(ctx, session, tool):
+        async with session.use(), _asked(ctx, session, tool):
             yield session
+
+    @asynccontextmanager
+    async def session_of(
+        self, ctx: Context[Any, Any], found: ExecutionResult | CommandResult, tool: str
+    ) -> AsyncGenerator[Session | None]:
+        """The session of an execution or a command, for one call of a tool about that.
+
+        None when that is over, unless a person must agree to the tool. What a policy does not
+        allow it does not allow for what has ended either.
+
+        Raises:
+            NotFound: The caller has no such session.
+            NotPermitted: The session's policy does not allow the tool.
+        """
+        caller = caller_of(ctx)
+        policy = self.manager.ownership.policy_of(caller, found.session_id)
+        permit(policy, tool)
+        if found.status != "running" and tool not in policy.approve.tools:
+            yield None
+        else:
+            session = await self.manager.get(caller, found.session_id)
+            async with _asked(ctx, session, tool):
+                yield session
 
 
 @asynccontextmanager
-async def asked(ctx: Context[Any, Any], session: Session, tool: str) -> AsyncGenerator[None]:
+async def _asked(ctx: Context[Any, Any], session: Session, tool: str) -> AsyncGenerator[None]:
     """Let what a call does ask through the call, first of all whether it may be done.
 
     Raises:

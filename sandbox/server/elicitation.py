@@ -172,8 +172,7 @@ class ParkedCall:
 class Parking:
     """The calls that go on while their clients are asked.
 
-    Args:
-        start: Runs something in a task that lasts as long as it needs, or the controller.
+    ``start`` runs something in a task that lasts as long as it needs, or the controller.
     """
 
     def __init__(self, start: Callable[[Callable[[], Coroutine[Any, Any, None]]], None]) -> None:

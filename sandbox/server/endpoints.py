@@ -27,13 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 class Endpoints:
-    """The endpoints of one path: puts each request on record, and answers errors as problems.
-
-    Args:
-        path: The path's pattern.
-        methods: What each method does.
-        audit: The audit log.
-    """
+    """The endpoints of one path: puts each request on record, and answers errors as problems."""
 
     def __init__(self, path: str, methods: dict[str, Endpoint], audit: AuditLog) -> None:
         self._path = path.removeprefix(GUARDED)
@@ -45,19 +39,12 @@ class Endpoints:
         request = Request(scope, receive, send)
         method = "GET" if request.method == "HEAD" else request.method
         tool = f"{method} {self._path}"
-        arguments = _arguments(request)
+        asked = _arguments(request)
         grant: Grant = scope["sandbox.grant"]
-        with recorded(
-            self._audit,
-            principal=grant.principal,
-            token_id=grant.token_id,
-            tool=tool,
-            arguments=arguments,
-            transport="rest",
-        ) as call:
+        with recorded(self._audit, "rest", tool, asked, grant.principal, grant.token_id) as call:
             call.session_id = request.path_params.get("session_id", "")
             response = await self._answer(request, call, tool)
-            arguments["body"] = getattr(request.state, "body_digest", "")
+            asked["body"] = getattr(request.state, "body_digest", "")
             await response(scope, receive, send)
 
     async def _answer(self, request: Request, call: Call, tool: str) -> Response:
@@ -78,11 +65,7 @@ class Endpoints:
 
 
 class Astray:
-    """Answers requests that no endpoint is for.
-
-    Args:
-        audit: The audit log.
-    """
+    """Answers requests that no endpoint is for."""
 
     def __init__(self, audit: AuditLog) -> None:
         self._audit = audit
@@ -102,14 +85,8 @@ class Astray:
         grant: Grant | None = request.scope.get("sandbox.grant")
         if grant is None:
             return  # beside what is guarded, where nothing is done for anybody
-        with recorded(
-            self._audit,
-            principal=grant.principal,
-            token_id=grant.token_id,
-            tool=f"{request.method} {request.url.path}",
-            arguments=_arguments(request),
-            transport="rest",
-        ) as call:
+        tool, asked = f"{request.method} {request.url.path}", _arguments(request)
+        with recorded(self._audit, "rest", tool, asked, grant.principal, grant.token_id) as call:
             call.ended("refused", code)
 
 

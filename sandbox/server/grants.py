@@ -24,22 +24,19 @@ class InsufficientScope(NotPermitted):
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What one application may do for one principal.
-
-    Args:
-        token_id: Names the grant where its secret must not be shown; for OAuth, the application's.
-        policies: The policies that it may name, the default one first; None for all.
-        expires_at: Unix time, seconds; None for never.
-        is_foreign: Whether an authorization server gave it out, which may give more.
-    """
+    """What one application may do for one principal."""
 
     principal: str
     application: str
     token_id: str
+    """Names the grant where its secret must not be shown; for OAuth, the application's."""
     scopes: frozenset[str]
     policies: tuple[str, ...] | None = None
+    """The policies that it may name, the default one first; None for all."""
     expires_at: float | None = None
+    """Unix time, seconds; None for never."""
     is_foreign: bool = False
+    """Whether an authorization server gave it out, which may give more."""
 
     def allows(self, tool: str) -> bool:
         """Whether it may be used for a tool."""

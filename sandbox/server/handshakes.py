@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,16 +48,13 @@ class Handshakes:
     """Bounds the MCP sessions of an application; the SDK's own, which this stands before."""
 
     def __init__(
-        self,
-        app: ASGIApp,
-        most_per_principal: int = MAX_PER_PRINCIPAL,
-        most: int = MAX_IN_ALL,
+        self, app: ASGIApp, most_per_principal: int = MAX_PER_PRINCIPAL, most: int = MAX_IN_ALL
     ) -> None:
         self._app = app
         self._most_per_principal = most_per_principal
         self._most = most
         self._known: dict[str, _Handshake] = {}
-        self._opening: dict[str, int] = {}
+        self._opening: Counter[str] = Counter()
         self._ended: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -77,20 +74,17 @@ class Handshakes:
                 "This MCP session was ended to make room for newer ones of yours.",
                 "Initialize another one, and end those that you no longer use.",
             )(scope, receive, send)
-        elif named:
-            await self._serve(self._known.get(named), scope, receive, send)
-        elif scope["method"] == "POST":
-            await self._open(grant, scope, receive, send)
+        elif handshake := self._known.get(named):
+            await self._serve(handshake, scope, receive, send)
+        elif not named and scope["method"] == "POST":
+            await self._open(grant.principal, scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
     async def _serve(
-        self, handshake: _Handshake | None, scope: Scope, receive: Receive, send: Send
+        self, handshake: _Handshake, scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Serve a request of one that there is; the SDK knows whether it may."""
-        if handshake is None:
-            await self._app(scope, receive, send)
-            return
         handshake.requests += 1
         try:
             status = await _status(self._app, scope, receive, send)
@@ -100,9 +94,8 @@ class Handshakes:
             handshake.requests -= 1
             handshake.used_at = time.monotonic()
 
-    async def _open(self, grant: Grant, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _open(self, principal: str, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request that may begin another one."""
-        principal = grant.principal
         if not await self._make_room(principal):
             error = QuotaExceeded(
                 "You have as many MCP sessions as may be, and none of them is idle.",
@@ -110,7 +103,7 @@ class Handshakes:
             )
             await problem_of(error)(scope, receive, send)
             return
-        self._opening[principal] = self._opening.get(principal, 0) + 1
+        self._opening[principal] += 1
         began: list[_Handshake] = []
 
         async def notice(message: Message) -> None:
@@ -125,9 +118,7 @@ class Handshakes:
         try:
             await self._app(scope, receive, notice)
         finally:
-            self._opening[principal] -= 1
-            if not self._opening[principal]:
-                del self._opening[principal]
+            self._opening -= Counter((principal,))  # which keeps none of zero
             for handshake in began:
                 handshake.requests -= 1
 
@@ -135,10 +126,9 @@ class Handshakes:
         """End what has been idle longest until there may be another one of a principal's."""
         while True:
             own = [each for each in self._known.values() if each.principal == principal]
-            opening = sum(self._opening.values())
-            if len(own) + self._opening.get(principal, 0) >= self._most_per_principal:
+            if len(own) + self._opening[principal] >= self._most_per_principal:
                 crowd = own
-            elif len(self._known) + opening >= self._most:
+            elif len(self._known) + self._opening.total() >= self._most:
                 crowd = list(self._known.values())
             else:
                 return True

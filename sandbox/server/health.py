@@ -20,11 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class Health:
-    """The two endpoints.
-
-    Args:
-        check: Returns when the engine answers, and raises when it does not.
-    """
+    """The two endpoints; the check returns when the engine answers, and raises otherwise."""
 
     def __init__(self, check: Check) -> None:
         self._check = check

@@ -39,12 +39,7 @@ _VALUE = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{,]', re.DOTALL)
 
 
 class Intake:
-    """Takes requests in, for an application that stands behind the gate.
-
-    Args:
-        app: What stands behind it.
-        most: The requests of one principal at a time.
-    """
+    """Takes requests in, of one principal so many at a time, for what stands behind the gate."""
 
     def __init__(self, app: ASGIApp, most: int) -> None:
         self._app = app

@@ -60,9 +60,8 @@ class RecordingServer(MCPServer[Any]):
                 )
             if not self._manager.ownership.may_ask(caller):
                 return await self._call(name, arguments, context)
-            named = arguments.get("session_id")
             return await self._parking.begin(
-                Owner(caller.principal, named if isinstance(named, str) else ""),
+                Owner(caller.principal, _session_named(arguments)),
                 objection_of(context),
                 lambda: self._call(name, arguments, context),
             )
@@ -75,16 +74,9 @@ class RecordingServer(MCPServer[Any]):
         """Call a tool, and record the call at its end."""
         request = cast(Request | None, context.request_context.request) if context else None
         grant = grant_of_request(request)
-        with recorded(
-            self._audit,
-            principal=grant.principal,
-            token_id="" if request is None else grant.token_id,
-            tool=name,
-            arguments=arguments,
-            transport="stdio" if request is None else "http",
-        ) as call:
-            named = arguments.get("session_id")
-            call.session_id = named if isinstance(named, str) else ""
+        transport, token_id = ("stdio", "") if request is None else ("http", grant.token_id)
+        with recorded(self._audit, transport, name, arguments, grant.principal, token_id) as call:
+            call.session_id = _session_named(arguments)
             try:
                 if name not in ALWAYS_SERVED:
                     self._audit.require()
@@ -99,6 +91,11 @@ class RecordingServer(MCPServer[Any]):
             _note(call, result)
             redactor = self._manager.redactor(grant.principal, call.session_id)
             return _without_secrets(result, redactor)
+
+
+def _session_named(arguments: dict[str, Any]) -> str:
+    named = arguments.get("session_id")
+    return named if isinstance(named, str) else ""
 
 
 def _without_secrets(

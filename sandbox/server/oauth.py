@@ -32,13 +32,10 @@ MAX_POLICIES = 64
 
 @dataclass(frozen=True, slots=True)
 class ProtectedResource:
-    """What clients must know to get a token for this server (RFC 9728).
-
-    Args:
-        resource: The URL of this server's MCP endpoint, which tokens must name as their audience.
-    """
+    """What clients must know to get a token for this server (RFC 9728)."""
 
     resource: str
+    """The URL of this server's MCP endpoint, which tokens must name as their audience."""
     issuer: str
 
     @property
@@ -92,17 +89,12 @@ def protected_resource(settings: Settings) -> ProtectedResource | None:
 class AccessTokens:
     """Verifies access tokens; a :class:`~sandbox.server.grants.TokenVerifier`.
 
-    Args:
-        default_policy: The policy of tokens that name none.
-        store: Remembers which applications call, and which were revoked.
+    The store remembers which applications call, and which were revoked; tokens that name no policy
+    have the default one.
     """
 
     def __init__(
-        self,
-        settings: Settings,
-        default_policy: str,
-        store: TokenStore,
-        keys: KeySet | None = None,
+        self, settings: Settings, default_policy: str, store: TokenStore, keys: KeySet | None = None
     ) -> None:
         self._settings = settings
         self._default_policy = default_policy

@@ -17,7 +17,7 @@ from sandbox.files.files import Files
 from sandbox.files.models import FileStat
 from sandbox.outputs.redaction import Redactor
 from sandbox.server.content import PICTURES
-from sandbox.server.tool import printable, reply, text
+from sandbox.server.tool import printable, reply
 
 MAX_READ_BYTES = 192 * 1024
 """Of one answer."""
@@ -45,19 +45,13 @@ class FileContent(BaseModel):
 async def read_content(
     files: Files, path: str, start_line: int, line_limit: int, redactor: Redactor
 ) -> CallToolResult:
-    """Read a file for a tool's answer.
-
-    Args:
-        redactor: Knows the session's secrets, which are taken out before base64 hides them.
+    """Read a file for a tool's answer; secrets are taken out before base64 hides them.
 
     Raises:
         FileError: It is not a regular file, or is too large for what it holds.
     """
     try:
-        async with (
-            asyncio.timeout(READ_TIMEOUT_S),
-            await files.open_read(path) as reading,
-        ):
+        async with asyncio.timeout(READ_TIMEOUT_S), await files.open_read(path) as reading:
             stat, pieces = reading.stat, aiter(reading)
             # The stat's size is only what the supervisor says.
             head, is_whole = await _head(pieces)
@@ -111,13 +105,13 @@ def _text(
         more=more,
     )
     note = f"\n[more: read on with start_line={start_line + len(lines)}]" if more else ""
-    return reply(found, text(content + note))
+    return reply(found, content + note)
 
 
 def _bytes(stat: FileStat, data: bytes) -> CallToolResult:
     found = FileContent(stat=stat, encoding="base64", content=base64.b64encode(data).decode())
     mime, _ = mimetypes.guess_type(stat.name)
-    line = text(f"{printable(stat.path)}: {stat.size:,} bytes, {mime or 'unknown type'}.")
+    line = f"{printable(stat.path)}: {stat.size:,} bytes, {mime or 'unknown type'}."
     if mime in PICTURES:
         return reply(found, ImageContent(type="image", data=found.content, mime_type=mime), line)
     return reply(found, line)

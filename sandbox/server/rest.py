@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 from typing import Annotated, Literal, TypeVar
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -28,6 +28,7 @@ from sandbox.server.problems import problem
 from sandbox.server.scopes import ADMIN
 from sandbox.server.tools.policies import policies_of
 from sandbox.sessions.session import Session
+from sandbox.values import Frozen
 
 MAX_JSON_BODY = 64 * 1024
 CHUNK_BYTES = 256 * 1024
@@ -36,10 +37,8 @@ _Body = TypeVar("_Body", bound=BaseModel)
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
-class OpenRequest(BaseModel):
+class OpenRequest(Frozen, strict=True):
     """The body of ``POST /sessions``; all of it may be left out."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     policy: str = ""
     name: str = ""
@@ -47,10 +46,8 @@ class OpenRequest(BaseModel):
     reuse: bool = True
 
 
-class TightenRequest(BaseModel):
+class TightenRequest(Frozen, strict=True):
     """The body of ``POST /sessions/ID/tighten``."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     network: Literal["", "none"] = ""
     deny: list[Annotated[str, Field(min_length=1, max_length=255)]] = Field(
@@ -141,23 +138,22 @@ class Rest:
         path = _path(request)
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(session.use())
-            start, stop = None, None
+            part = None
             # A part might hold a part of a secret: then the whole is sent, as HTTP allows.
             if (wanted := request.headers.get("range")) and not session.redactor:
                 stat = await session.files.stat(path)
-                if stat.type == "file":
-                    start, stop = _range(wanted, stat.size)
-            if start is not None and stop is not None and start >= stop:
+                part = _part(wanted, stat.size) if stat.type == "file" else None
+            if part is not None and not part:
                 return problem(
                     416, "The range begins after the end of the file.", code="invalid_range"
                 )
-            length = None if start is None or stop is None else stop - start
+            start, length = (part.start, len(part)) if part else (0, None)
             reading = await stack.enter_async_context(
-                await session.files.open_read(path, start or 0, length)
+                await session.files.open_read(path, start, length)
             )
             pieces = Pieces(session.redactor, keep_length=True)
             head = request.method == "HEAD"
-            return Download(reading, stack.pop_all(), start, stop, pieces, head=head)
+            return Download(reading, stack.pop_all(), part, pieces, head=head)
         raise AssertionError  # pragma: no cover  # every way through the block returns or raises
 
     async def _upload(self, request: Request) -> Response:
@@ -198,24 +194,23 @@ class Rest:
 
 
 class Download(Response):
-    """A file, or its bytes from start to stop, as an attachment that no browser renders."""
+    """A file, or a part of its bytes, as an attachment that no browser renders."""
 
     def __init__(
         self,
         reading: Reading,
         resources: AsyncExitStack,
-        start: int | None,
-        stop: int | None,
+        part: range | None,
         pieces: Pieces,
         *,
         head: bool,
     ) -> None:
         stat = reading.stat
-        super().__init__(status_code=206 if start is not None else 200)
+        super().__init__(status_code=206 if part else 200)
         self._reading = reading
         self._pieces = pieces
         self._resources = resources
-        self._left = stat.size if start is None or stop is None else stop - start
+        self._left = len(part) if part else stat.size
         self._head = head
         mime, _ = mimetypes.guess_type(stat.name)
         name = stat.name.encode("ascii", "replace").decode().replace("?", "_")
@@ -232,19 +227,14 @@ class Download(Response):
             **_etag(stat),
         }.items():
             self.headers[key] = value
-        if start is not None and stop is not None:
-            self.headers["Content-Range"] = f"bytes {start}-{stop - 1}/{stat.size}"
+        if part:
+            self.headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{stat.size}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it; a file that became shorter meanwhile breaks the connection off."""
         async with self._resources:
-            await send(
-                {
-                    "type": "http.response.start",
-                    "status": self.status_code,
-                    "headers": self.raw_headers,
-                }
-            )
+            start = {"status": self.status_code, "headers": self.raw_headers}
+            await send({"type": "http.response.start", **start})
             if not self._head:
                 await self._send_all(send)
             await send({"type": "http.response.body", "body": b""})
@@ -323,15 +313,15 @@ def _mode(value: str) -> int | None:
     return int(value, 8)
 
 
-def _range(header: str, size: int) -> tuple[int | None, int | None]:
+def _part(header: str, size: int) -> range | None:
     """The bytes that a Range header asks for; None for the whole when it is of another kind."""
     found = _RANGE.fullmatch(header.strip())
     if found is None or not (found[1] or found[2]):
-        return None, None
+        return None
     if not found[1]:
-        return max(size - int(found[2]), 0), size
+        return range(max(size - int(found[2]), 0), size)
     first, last = int(found[1]), int(found[2] or size - 1)
-    return (first, min(last + 1, size)) if not found[2] or first <= last else (None, None)
+    return range(first, min(last + 1, size)) if not found[2] or first <= last else None
 
 
 def _harmless(mime: str | None) -> str:

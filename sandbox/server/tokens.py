@@ -59,17 +59,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class TokenInfo:
-    """What is known of a token; never its secret. Times are Unix times, in seconds.
-
-    Args:
-        policies: The policies it may name, the default one first; None for all.
-    """
+    """What is known of a token; never its secret. Times are Unix times, in seconds."""
 
     token_id: str
     principal: str
     application: str
     scopes: tuple[str, ...]
     policies: tuple[str, ...] | None
+    """The policies it may name, the default one first; None for all."""
     created_at: float
     expires_at: float | None
     revoked_at: float | None

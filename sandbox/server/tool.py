@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Awaitable, Callable
+from types import MethodType
 from typing import Any, TypeVar, cast
 
 from mcp.server.mcpserver import Context
@@ -21,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from sandbox.bulkheads.bulkhead import Section
-from sandbox.errors import FileError, SandboxError, TooMuchWork
+from sandbox.errors import FileError, SandboxError
 from sandbox.outputs.plain import escaped
 from sandbox.server.desk import Desk, grant_of
 
@@ -30,6 +31,7 @@ MAX_PROBLEMS = 8
 MAX_ITEMS = 256
 """Of an argument that is a list; no tool takes more."""
 
+CallContext = Context[Any, Any]
 _Method = TypeVar("_Method", bound=Callable[..., Awaitable[CallToolResult]])
 
 
@@ -37,10 +39,7 @@ class StrictTool(Tool):
     """A tool whose arguments are exactly those of its signature."""
 
     async def run(
-        self,
-        arguments: dict[str, Any],
-        context: Context[Any, Any],
-        convert_result: bool = False,
+        self, arguments: dict[str, Any], context: CallContext, convert_result: bool = False
     ) -> CallToolResult:
         """Check the token's scopes and the arguments, call the tool, answer what came of it.
 
@@ -50,12 +49,9 @@ class StrictTool(Tool):
         """
         try:
             grant_of(context).require(self.name)
-        except SandboxError as exc:
-            return failure(exc)
-        try:
             with Section(f"the arguments of {self.name}"):
                 validated = self._validated(arguments)
-        except TooMuchWork as exc:
+        except SandboxError as exc:
             return failure(exc)
         try:
             return await self.fn(**validated, **{self.context_kwarg or "ctx": context})
@@ -121,68 +117,63 @@ class ToolGroup:
 
     def tools(self) -> list[Tool]:
         """The tools, in the order of the methods."""
-        titled = {
-            name: _titled[method]
-            for name, method in vars(type(self)).items()
-            if callable(method) and method in _titled
-        }
-        return [strict(getattr(self, name), title, **how) for name, (title, how) in titled.items()]
+        names = [name for name, value in vars(type(self)).items() if _is_declared(value)]
+        return [_tool(getattr(self, name)) for name in names]
 
 
-def tool(title: str, **how: Any) -> Callable[[_Method], _Method]:
-    """Make a method of a :class:`ToolGroup` a tool; the rest is as for :func:`strict`."""
-
-    def note(method: _Method) -> _Method:
-        _titled[method] = (title, how)
-        return method
-
-    return note
-
-
-_titled: dict[Callable[..., Any], tuple[str, dict[str, Any]]] = {}
-
-
-def strict(
-    fn: Callable[..., Awaitable[CallToolResult]],
+def tool(
     title: str,
     *,
     reads: bool = False,
     destroys: bool = False,
     repeatable: bool = False,
     **bounds: int,
-) -> Tool:
-    """A strict tool of a method whose docstring tells the model what it does.
+) -> Callable[[_Method], _Method]:
+    """Make a method of a :class:`ToolGroup` a tool; its docstring tells the model what it does.
+
+    The method's result is annotated as ``Annotated[CallToolResult, Model]``.
 
     Args:
-        fn: The method; its result annotation is ``Annotated[CallToolResult, Model]``.
         reads: It changes nothing.
         destroys: It may overwrite or remove something.
         repeatable: Calling it again with the same arguments changes nothing more.
         bounds: The numbers that the docstring names in braces.
     """
-    function = getattr(fn, "__func__", fn)
-    if function not in _made:
-        hints = ToolAnnotations(
-            title=title,
-            read_only_hint=reads,
-            destructive_hint=destroys,
-            idempotent_hint=reads or repeatable,
-            open_world_hint=False,
-        )
-        _made[function] = _make(fn, title, hints, bounds)
-    return _made[function].model_copy(update={"fn": fn})
+    hints = ToolAnnotations(
+        title=title,
+        read_only_hint=reads,
+        destructive_hint=destroys,
+        idempotent_hint=reads or repeatable,
+        open_world_hint=False,
+    )
+
+    def declare(method: _Method) -> _Method:
+        _declared[method] = hints, bounds
+        return method
+
+    return declare
 
 
+_declared: dict[object, tuple[ToolAnnotations, dict[str, int]]] = {}
 _made: dict[object, Tool] = {}
 """Tools by function: deriving the schemas takes 10 ms each, and they are the same for everybody."""
 
 
-def _make(
-    fn: Callable[..., Any], title: str, hints: ToolAnnotations, bounds: dict[str, int]
-) -> Tool:
+def _is_declared(value: object) -> bool:
+    return callable(value) and value in _declared
+
+
+def _tool(method: MethodType) -> Tool:
+    function = method.__func__
+    if function not in _made:
+        _made[function] = _make(method, *_declared[function])
+    return _made[function].model_copy(update={"fn": method})
+
+
+def _make(fn: Callable[..., Any], hints: ToolAnnotations, bounds: dict[str, int]) -> Tool:
     tool = StrictTool.from_function(
         fn,
-        title=title,
+        title=hints.title,
         description=" ".join((inspect.getdoc(fn) or "").format(**bounds).split()),
         annotations=hints,
         structured_output=True,
@@ -209,21 +200,20 @@ def _untitled(schema: Any) -> Any:
     return schema
 
 
-def reply(result: BaseModel, *content: ContentBlock, failed: bool = False) -> CallToolResult:
+def reply(result: BaseModel, *content: str | ContentBlock, failed: bool = False) -> CallToolResult:
     """A tool's answer: the model as structured content, and what a reader sees.
 
     Args:
         failed: What was asked for did not succeed; the structured result says how.
     """
     return CallToolResult(
-        content=list(content),
+        content=[_text(each) if isinstance(each, str) else each for each in content],
         structured_content=result.model_dump(mode="json", by_alias=True),
         is_error=failed,
     )
 
 
-def text(value: str) -> TextContent:
-    """A text block."""
+def _text(value: str) -> TextContent:
     return TextContent(type="text", text=value)
 
 
@@ -232,7 +222,7 @@ def failure(error: SandboxError) -> CallToolResult:
     about = {"code": error.code, "message": error.message, "remedy": error.remedy}
     if isinstance(error, FileError):
         about["reason"] = error.reason
-    return CallToolResult(content=[text(str(error))], is_error=True, _meta={ERROR_META_KEY: about})
+    return CallToolResult(content=[_text(str(error))], is_error=True, _meta={ERROR_META_KEY: about})
 
 
 def printable(value: str, limit: int = 200) -> str:

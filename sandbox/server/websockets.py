@@ -8,7 +8,6 @@ is bounded where frames are read (``sandbox.server.framing``).
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
@@ -54,27 +53,19 @@ class WebSocketBounds:
 
 @dataclass(frozen=True, slots=True)
 class WebSocketRoute:
-    """What is served at a path.
-
-    Args:
-        path: Its pattern, below the guarded prefix; it stands in ``WEBSOCKET_SCOPES``.
-        serve: Accepts a WebSocket and serves it to its end. It may leave the end to the caller: a
-            disconnection and an error of ours may be raised through.
-    """
+    """What is served at a path."""
 
     path: str
+    """Its pattern, below the guarded prefix; it stands in ``WEBSOCKET_SCOPES``."""
     serve: Callable[[WebSocket], Awaitable[None]]
+    """Accepts a WebSocket and serves it to its end. It may leave the end to the caller: a
+    disconnection and an error of ours may be raised through."""
 
 
 class WebSockets:
     """Serves WebSockets that have passed the gate; every other path of theirs is refused.
 
-    Args:
-        app: What serves everything else.
-        routes: What is served.
-        desk: The sessions; all are closed when it stops.
-        bounds: How long each may last.
-        places: How many there may be.
+    All are closed when the desk stops.
 
     Raises:
         ValueError: A path has no scope.
@@ -89,11 +80,10 @@ class WebSockets:
         bounds: WebSocketBounds | None = None,
         places: Shares | None = None,
     ) -> None:
-        for route in routes:
-            if route.path not in WEBSOCKET_SCOPES:
-                raise ValueError(f"the WebSockets at {route.path} have no scope")
+        if unscoped := [each.path for each in routes if each.path not in WEBSOCKET_SCOPES]:
+            raise ValueError(f"the WebSockets at {unscoped[0]} have no scope")
         self._app = app
-        self._routes = [(*compile_path(GUARDED + each.path)[:1], each) for each in routes]
+        self._routes = [(compile_path(GUARDED + each.path)[0], each) for each in routes]
         self._desk = desk
         self._bounds = bounds or WebSocketBounds()
         self._places = places or Shares(
@@ -109,14 +99,9 @@ class WebSockets:
         route = self._found(scope)
         shown = route.path if route else scope["path"].removeprefix(GUARDED)
         connection = _Connection(scope, receive, send, self._bounds)
-        with recorded(
-            self._desk.manager.audit,
-            principal=grant.principal,
-            token_id=grant.token_id,
-            tool=f"WEBSOCKET {shown}",
-            arguments={"path": scope["path"], "query": scope["query_string"].decode("latin-1")},
-            transport="websocket",
-        ) as call:
+        tool, audit = f"WEBSOCKET {shown}", self._desk.manager.audit
+        asked = {"path": scope["path"], "query": scope["query_string"].decode("latin-1")}
+        with recorded(audit, "websocket", tool, asked, grant.principal, grant.token_id) as call:
             call.session_id = scope.get("path_params", {}).get("session_id", "")
             owner = Owner(grant.principal, call.session_id)
             try:
@@ -130,8 +115,10 @@ class WebSockets:
                 self._places.give(owner)
 
     def _found(self, scope: Scope) -> WebSocketRoute | None:
+        path: str = scope["path"]
         for pattern, route in self._routes:
-            if match := _match(pattern, scope["path"]):
+            # ``$`` of a route's pattern also matches before a line feed at the end.
+            if "\n" not in path and (match := pattern.match(path)):
                 scope["path_params"] = match.groupdict()
                 return route
         return None
@@ -174,14 +161,7 @@ class WebSockets:
 
 
 class _Connection:
-    """One connection as its route sees it.
-
-    Args:
-        scope: What was asked for.
-        receive: Where messages come from.
-        send: Where they go.
-        bounds: How long it may last.
-    """
+    """One connection as its route sees it."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, bounds: WebSocketBounds) -> None:
         self._scope = scope
@@ -222,13 +202,10 @@ class _Connection:
         while now < (end := min(self._used_at + bounds.idle_s, self._began_at + bounds.total_s)):
             await anyio.sleep(end - now)
             now = anyio.current_time()
-        is_old = now >= self._began_at + bounds.total_s
-        self.ending = (
-            TIMED_OUT,
-            f"It lasted {bounds.total_s:g} s, which is the most; connect again."
-            if is_old
-            else f"Nothing was said for {bounds.idle_s:g} s.",
-        )
+        reason = f"Nothing was said for {bounds.idle_s:g} s."
+        if now >= self._began_at + bounds.total_s:
+            reason = f"It lasted {bounds.total_s:g} s, which is the most; connect again."
+        self.ending = TIMED_OUT, reason
         serving.cancel()
 
     async def fail(self, error: SandboxError, call: Call) -> None:
@@ -247,8 +224,3 @@ class _Connection:
                 await self._send({"type": "websocket.close", "code": code, "reason": short})
             else:
                 await answer(self._scope, self._receive, self._send)
-
-
-def _match(pattern: re.Pattern[str], path: str) -> re.Match[str] | None:
-    # ``$`` of a route's pattern also matches before a line feed at the end.
-    return None if "\n" in path else pattern.match(path)

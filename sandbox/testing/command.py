@@ -20,11 +20,7 @@ Connect = Callable[[str], Awaitable[bytes]]
 class FakeCommand:
     """One command; :meth:`run` does it.
 
-    Args:
-        request: As the controller asked for it.
-        stdin: All that it can read.
-        pid: Made up.
-        connect: What the gateway answers to a program that asks for a tunnel.
+    ``connect`` returns what the gateway answers to a program that asks for a tunnel.
     """
 
     def __init__(

@@ -27,11 +27,7 @@ class _Entry:
 
 
 class FakeFiles:
-    """Answers the ``file.*`` operations.
-
-    Args:
-        writable: The directories that can be written to; the root above them cannot.
-    """
+    """Answers the ``file.*`` operations; only what is below the writable directories changes."""
 
     def __init__(self, writable: tuple[str, ...]) -> None:
         self._writable = writable

@@ -52,13 +52,7 @@ class _Died(Exception):
 
 
 class FakeKernel:
-    """One kernel and its log of numbered messages.
-
-    Args:
-        kernel_id: The caller's name for it.
-        name: Of its kernelspec.
-        pid: A made-up process id.
-    """
+    """One kernel, of a kernelspec's name, and its log of numbered messages."""
 
     def __init__(self, kernel_id: str, name: str, pid: int) -> None:
         self.kernel_id = kernel_id
@@ -171,8 +165,7 @@ class FakeKernel:
             "date": time.strftime("%Y-%m-%dT%H:%M:%S.000000Z", time.gmtime()),
             "version": "5.3",
         }
-        parts = [b"", *map(wire.encode_json, (header, parent, {}, content))]
-        self._append(channel, parts)
+        self._append(channel, [b"", *map(wire.encode_json, (header, parent, {}, content))])
 
     async def _answer(
         self, request: Mapping[str, Any], content: Mapping[str, Any]

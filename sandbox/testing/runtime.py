@@ -53,14 +53,9 @@ class _Container:
 
 
 class FakeEngine:
-    """What outlives a runtime object: the containers. Give it to a second ``FakeRuntime`` to act
-    as the same engine seen by another controller.
+    """What outlives a runtime object: the containers, and the images, of which None are all.
 
-    Args:
-        images: The references it has; None accepts any.
-        runtimes: The names it offers.
-        enforces: What it can make true of a container.
-        reports: What its inspection tells.
+    Give it to a second ``FakeRuntime`` to act as the same engine seen by another controller.
     """
 
     def __init__(
@@ -97,11 +92,7 @@ class FakeEngine:
 
 
 class FakeRuntime:
-    """Containers that exist only as objects, for tests.
-
-    Args:
-        engine: The engine to use; a new one when None.
-    """
+    """Containers that exist only as objects, for tests."""
 
     def __init__(self, engine: FakeEngine | None = None) -> None:
         self.fake = engine or FakeEngine()
@@ -152,10 +143,7 @@ class FakeRuntime:
     async def connect(self, container_id: str) -> ByteStream:
         """A byte stream to the container's supervisor."""
         self._reach()
-        container = self._running(container_id)
-        supervisor = container.supervisor
-        if supervisor is None:  # running without one cannot be; said for the type checker
-            raise SessionLost(f"The container {container_id:.12} does not run.")
+        container, supervisor = self._running(container_id)
         ours, theirs = pipe()
         container.links.append(ours)
         self._links.append(ours)
@@ -194,7 +182,7 @@ class FakeRuntime:
     async def stats(self, container_id: str) -> ContainerStats:
         """Made-up numbers of the right kind."""
         self._reach()
-        container = self._running(container_id)
+        container, _ = self._running(container_id)
         return ContainerStats(
             memory_bytes=64 * 1024**2,
             memory_limit_bytes=container.spec.memory_bytes,
@@ -218,11 +206,11 @@ class FakeRuntime:
             raise SessionLost(f"There is no container {container_id:.12}.")
         return container
 
-    def _running(self, container_id: str) -> _Container:
+    def _running(self, container_id: str) -> tuple[_Container, FakeSupervisor]:
         container = self._present(container_id)
-        if container.state != "running":
+        if container.state != "running" or container.supervisor is None:
             raise SessionLost(f"The container {container_id:.12} does not run.")
-        return container
+        return container, container.supervisor
 
     def _info(self, container: _Container, facts: Facts | None = None) -> ContainerInfo:
         return ContainerInfo(

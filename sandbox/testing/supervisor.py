@@ -35,9 +35,8 @@ FORBIDDEN = (
 class FakeSupervisor:
     """What lives on inside a container while links come and go.
 
-    Args:
-        spec: The container's; ``probe`` answers what a container of this spec would measure.
-        probe: Facts that ``probe`` gets wrong on purpose, by name.
+    Its probe answers what a container of this spec would measure, but for the facts in ``probe``,
+    which it gets wrong on purpose.
     """
 
     def __init__(self, spec: ContainerSpec, *, probe: Mapping[str, Any] | None = None) -> None:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import anyio
-from mcp.server.mcpserver import Context
-from mcp_types import CallToolResult, ContentBlock
+from mcp_types import CallToolResult
 
 from sandbox.commands.command import Command
 from sandbox.commands.models import KEPT_BYTES, CommandRequest, CommandResult
 from sandbox.commands.report import report
 from sandbox.server import arguments as arg
-from sandbox.server.content import denial_content, shortened
-from sandbox.server.desk import asked, caller_of, permit
-from sandbox.server.tool import ToolGroup, reply, text, tool
-from sandbox.server.tools.executions import ASKING_INTERVAL_S, DEFAULT_WAIT_S
+from sandbox.server.content import denial_content, shortened, standing
+from sandbox.server.desk import ASKING_INTERVAL_S, caller_of
+from sandbox.server.tool import CallContext, ToolGroup, reply, tool
 from sandbox.sessions.session import Session
 
 FAILED = frozenset({"timeout", "lost"})
@@ -27,13 +25,13 @@ class CommandTools(ToolGroup):
     @tool("Run a command", destroys=True)
     async def run_command(
         self,
-        ctx: Context[Any, Any],
+        ctx: CallContext,
         command: arg.Command,
         session_id: arg.SessionId = "",
         timeout: arg.Timeout = 0,
         cwd: arg.Folder = "",
         stdin: arg.Stdin = "",
-        wait: arg.Wait = DEFAULT_WAIT_S,
+        wait: arg.Wait = arg.DEFAULT_WAIT_S,
     ) -> Annotated[CallToolResult, CommandResult]:
         """Run a shell command in the sandbox and answer its exit code, standard output and standard
         error.
@@ -60,7 +58,7 @@ class CommandTools(ToolGroup):
 
     @tool("See how a command stands", reads=True)
     async def get_command(
-        self, ctx: Context[Any, Any], command_id: arg.CommandId, wait: arg.Wait = 0
+        self, ctx: CallContext, command_id: arg.CommandId, wait: arg.Wait = 0
     ) -> Annotated[CallToolResult, CommandResult]:
         """See how a command that answered `running` stands now, with its output so far.
 
@@ -72,7 +70,7 @@ class CommandTools(ToolGroup):
 
     @tool("Stop a command", destroys=True)
     async def stop_command(
-        self, ctx: Context[Any, Any], command_id: arg.CommandId
+        self, ctx: CallContext, command_id: arg.CommandId
     ) -> Annotated[CallToolResult, CommandResult]:
         """Stop a running command with everything it started, and answer what it had written.
 
@@ -81,28 +79,16 @@ class CommandTools(ToolGroup):
         return await self._told(ctx, "stop_command", command_id, stop=True)
 
     async def _told(
-        self,
-        ctx: Context[Any, Any],
-        name: str,
-        command_id: str,
-        wait_s: float = 0,
-        *,
-        stop: bool = False,
+        self, ctx: CallContext, name: str, command_id: str, wait_s: float = 0, *, stop: bool = False
     ) -> CallToolResult:
-        caller, manager = caller_of(ctx), self._manager
-        found = await manager.command(caller, command_id)
+        found = await self._manager.command(caller_of(ctx), command_id)
         result = report(found, KEPT_BYTES) if isinstance(found, Command) else found
-        # What a policy does not allow it does not allow for what has ended either.
-        policy = manager.ownership.policy_of(caller, result.session_id)
-        permit(policy, name)
-        if result.status == "running" or name in policy.approve.tools:
-            session = await manager.get(caller, result.session_id)
-            async with asked(ctx, session, name):
-                if isinstance(found, Command):
-                    if stop:
-                        await session.commands.stop(found)
-                    await self._follow(session, found, wait_s)
-                    result = report(found, KEPT_BYTES)
+        async with self._desk.session_of(ctx, result, name) as session:
+            if session and isinstance(found, Command):
+                if stop:
+                    await session.commands.stop(found)
+                await self._follow(session, found, wait_s)
+                result = report(found, KEPT_BYTES)
         return _answer(result)
 
     async def _follow(self, session: Session, command: Command, wait_s: float) -> None:
@@ -115,14 +101,11 @@ class CommandTools(ToolGroup):
 
 
 def _answer(result: CommandResult) -> CallToolResult:
-    blocks: list[ContentBlock] = []
-    if result.stdout:
-        blocks.append(text(shortened(result.stdout)))
+    said = [shortened(result.stdout)] if result.stdout else []
     if result.stderr:
-        blocks.append(text(f"stderr:\n{shortened(result.stderr)}"))
-    blocks += denial_content(result.denials)
-    blocks.append(text(f"[{_line(result)}]"))
-    return reply(result, *blocks, failed=result.status in FAILED)
+        said.append(f"stderr:\n{shortened(result.stderr)}")
+    said += [*denial_content(result.denials), f"[{_line(result)}]"]
+    return reply(result, *said, failed=result.status in FAILED)
 
 
 def _line(result: CommandResult) -> str:
@@ -133,14 +116,5 @@ def _line(result: CommandResult) -> str:
         "timeout": "timed out and was killed with everything it started",
         "stopped": "stopped with everything it started",
     }.get(result.status, result.status)
-    parts = [f"{how} after {result.duration_s:.2f} s"]
-    if result.reason:
-        parts.append(result.reason.rstrip("."))
-    if result.status == "running":
-        parts.append(
-            f"get_command(command_id={result.command_id!r}, wait=30) answers what comes, "
-            "stop_command ends it"
-        )
-    if result.truncated_bytes:
-        parts.append(f"{result.truncated_bytes} bytes of output were left out")
-    return "; ".join(parts)
+    asking = f"get_command(command_id={result.command_id!r}, wait=30) answers what comes, "
+    return standing(result, how, f"{asking}stop_command ends it")

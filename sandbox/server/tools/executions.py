@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Annotated, Any
+from typing import Annotated
 
 import anyio
-from mcp.server.mcpserver import Context
 from mcp_types import CallToolResult
 
 from sandbox.errors import SandboxError
@@ -16,15 +15,11 @@ from sandbox.outputs.plain import PlainText
 from sandbox.outputs.redaction import Redactor, TextPieces
 from sandbox.server import arguments as arg
 from sandbox.server.content import execution_content, execution_line, fitting, shortened
-from sandbox.server.desk import asked, caller_of, permit
-from sandbox.server.tool import ToolGroup, reply, tool
+from sandbox.server.desk import ASKING_INTERVAL_S, caller_of
+from sandbox.server.tool import CallContext, ToolGroup, reply, tool
 from sandbox.sessions.session import Session
 
-DEFAULT_WAIT_S = 50.0
-"""Below the minute after which many clients give a call up."""
 CANCEL_GRACE_S = 10.0
-ASKING_INTERVAL_S = 0.25
-"""Between two looks at an execution whose call would be over but for a question to a person."""
 MAX_PROGRESS_BYTES = 256 * 1024
 """Of messages that are looked at for one notification."""
 MAX_PROGRESS_TEXT = 4000
@@ -64,12 +59,12 @@ class ExecutionTools(ToolGroup):
     @tool("Run code", destroys=True)
     async def execute_code(
         self,
-        ctx: Context[Any, Any],
+        ctx: CallContext,
         code: arg.Code,
         session_id: arg.SessionId = "",
         kernel_id: arg.KernelId = "",
         timeout: arg.Timeout = 0,
-        wait: arg.Wait = DEFAULT_WAIT_S,
+        wait: arg.Wait = arg.DEFAULT_WAIT_S,
         progress_interval: arg.ProgressInterval = 5,
     ) -> Annotated[CallToolResult, ExecutionResult]:
         """Run a cell of code in a Jupyter kernel inside your sandbox and answer its outputs.
@@ -98,7 +93,7 @@ class ExecutionTools(ToolGroup):
     @tool("See how an execution stands", reads=True)
     async def get_execution(
         self,
-        ctx: Context[Any, Any],
+        ctx: CallContext,
         execution_id: arg.ExecutionId,
         wait: arg.Wait = 0,
         progress_interval: arg.ProgressInterval = 5,
@@ -109,22 +104,16 @@ class ExecutionTools(ToolGroup):
         not stop the cell; interrupt_kernel does. It also finds executions from before a restart of
         the server.
         """
-        caller, manager = caller_of(ctx), self._desk.manager
-        found = await manager.execution(caller, execution_id)
+        found = await self._manager.execution(caller_of(ctx), execution_id)
         result = found if isinstance(found, ExecutionResult) else found.snapshot()
-        # What a policy does not allow it does not allow for what has ended either.
-        policy = manager.ownership.policy_of(caller, result.session_id)
-        permit(policy, "get_execution")
-        if result.status == "running" or "get_execution" in policy.approve.tools:
-            session = await manager.get(caller, result.session_id)
-            async with asked(ctx, session, "get_execution"):
-                if isinstance(found, Execution):
-                    result = await self._follow(ctx, session, found, wait, progress_interval)
+        async with self._desk.session_of(ctx, result, "get_execution") as session:
+            if session and isinstance(found, Execution):
+                result = await self._follow(ctx, session, found, wait, progress_interval)
         return _answer(result)
 
     async def _follow(
         self,
-        ctx: Context[Any, Any],
+        ctx: CallContext,
         session: Session,
         execution: Execution,
         wait_s: float,

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import Annotated, Any
+from typing import Annotated
 
-from mcp.server.mcpserver import Context
 from mcp_types import CallToolResult
 from pydantic import BaseModel
 
@@ -16,7 +15,7 @@ from sandbox.files.models import EditResult, FileList, FileStat
 from sandbox.policy.units import KIB, MIB
 from sandbox.server import arguments as arg
 from sandbox.server.reading import MAX_READ_BYTES, FileContent, read_content
-from sandbox.server.tool import ToolGroup, printable, reply, text, tool
+from sandbox.server.tool import CallContext, ToolGroup, printable, reply, tool
 
 
 class Deleted(BaseModel):
@@ -33,7 +32,7 @@ class FileTools(ToolGroup):
     @tool("List files", reads=True)
     async def list_files(
         self,
-        ctx: Context[Any, Any],
+        ctx: CallContext,
         path: arg.OptionalPath = "",
         max_depth: arg.Depth = 1,
         start_index: arg.StartIndex = 0,
@@ -50,12 +49,12 @@ class FileTools(ToolGroup):
             found = await session.files.list(path, max_depth, pattern, start_index, limit)
         lines = [_line(entry) for entry in found.entries]
         lines.append(f"[{len(found.entries)} of {found.total} entries, from {start_index}]")
-        return reply(found, text("\n".join(lines)))
+        return reply(found, "\n".join(lines))
 
     @tool("Read a file", reads=True, read_kib=MAX_READ_BYTES // KIB)
     async def read_file(
         self,
-        ctx: Context[Any, Any],
+        ctx: CallContext,
         path: arg.Path,
         start_line: arg.Line = 1,
         line_limit: arg.LineCount = 2000,
@@ -73,7 +72,7 @@ class FileTools(ToolGroup):
     @tool("Write a file", destroys=True, repeatable=True, content_mib=arg.MAX_CONTENT // MIB)
     async def write_file(
         self,
-        ctx: Context[Any, Any],
+        ctx: CallContext,
         path: arg.Path,
         content: arg.Content,
         encoding: arg.Encoding = "utf-8",
@@ -88,12 +87,12 @@ class FileTools(ToolGroup):
         data = content.encode() if encoding == "utf-8" else _decoded(content)
         async with self._desk.session(ctx, session_id, "write_file") as session:
             stat = await session.files.write(path, data, mode=int(mode, 8) if mode else None)
-        return reply(stat, text(f"Wrote {stat.size} bytes to {printable(stat.path)}."))
+        return reply(stat, f"Wrote {stat.size} bytes to {printable(stat.path)}.")
 
     @tool("Edit a file", destroys=True, edit_mib=MAX_EDIT_BYTES // MIB)
     async def edit_file(
         self,
-        ctx: Context[Any, Any],
+        ctx: CallContext,
         path: arg.Path,
         old_string: arg.Replaced,
         new_string: arg.Replacement,
@@ -107,12 +106,12 @@ class FileTools(ToolGroup):
         """
         async with self._desk.session(ctx, session_id, "edit_file") as session:
             edit = await session.files.edit(path, old_string, new_string, replace_all)
-        return reply(edit, text(f"Replaced {edit.replacements} times.\n{edit.diff}"))
+        return reply(edit, f"Replaced {edit.replacements} times.\n{edit.diff}")
 
     @tool("Delete a file", destroys=True)
     async def delete_file(
         self,
-        ctx: Context[Any, Any],
+        ctx: CallContext,
         path: arg.Path,
         recursive: arg.Recursive = False,
         session_id: arg.SessionId = "",
@@ -121,12 +120,12 @@ class FileTools(ToolGroup):
         is deleted itself, never what it points to."""
         async with self._desk.session(ctx, session_id, "delete_file") as session:
             count = await session.files.delete(path, recursive=recursive)
-        return reply(Deleted(path=path, deleted=count), text(f"Deleted {count} entries."))
+        return reply(Deleted(path=path, deleted=count), f"Deleted {count} entries.")
 
     @tool("Move a file", destroys=True)
     async def move_file(
         self,
-        ctx: Context[Any, Any],
+        ctx: CallContext,
         source: arg.Path,
         target: arg.Path,
         overwrite: arg.Overwrite = False,
@@ -135,26 +134,26 @@ class FileTools(ToolGroup):
         """Move or rename a file or folder inside the sandbox."""
         async with self._desk.session(ctx, session_id, "move_file") as session:
             stat = await session.files.move(source, target, overwrite=overwrite)
-        return reply(stat, text(f"Moved to {printable(stat.path)}."))
+        return reply(stat, f"Moved to {printable(stat.path)}.")
 
     @tool("Make a folder", repeatable=True)
     async def make_directory(
-        self, ctx: Context[Any, Any], path: arg.Path, session_id: arg.SessionId = ""
+        self, ctx: CallContext, path: arg.Path, session_id: arg.SessionId = ""
     ) -> Annotated[CallToolResult, FileStat]:
         """Make a folder, with the folders above it that are missing."""
         async with self._desk.session(ctx, session_id, "make_directory") as session:
             stat = await session.files.mkdir(path, parents=True)
-        return reply(stat, text(f"{printable(stat.path)} is there."))
+        return reply(stat, f"{printable(stat.path)} is there.")
 
     @tool("Look at a file", reads=True)
     async def stat_file(
-        self, ctx: Context[Any, Any], path: arg.Path, session_id: arg.SessionId = ""
+        self, ctx: CallContext, path: arg.Path, session_id: arg.SessionId = ""
     ) -> Annotated[CallToolResult, FileStat]:
         """Look at one file or folder: type, size in bytes, permissions, time of change (Unix time
         in seconds), and an etag that changes with the content."""
         async with self._desk.session(ctx, session_id, "stat_file") as session:
             stat = await session.files.stat(path)
-        return reply(stat, text(_line(stat)))
+        return reply(stat, _line(stat))
 
 
 def _line(stat: FileStat) -> str:

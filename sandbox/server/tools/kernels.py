@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from mcp.server.mcpserver import Context
 from mcp_types import CallToolResult
 from pydantic import BaseModel
 
 from sandbox.kernels.kernels import DEFAULT_KERNEL_ID
 from sandbox.kernels.models import Completion, Inspection, KernelInfo
 from sandbox.server import arguments as arg
-from sandbox.server.tool import ToolGroup, reply, text, tool
+from sandbox.server.tool import CallContext, ToolGroup, reply, tool
 
 
 class Kernelspec(BaseModel):
@@ -35,7 +34,7 @@ class KernelTools(ToolGroup):
 
     @tool("List kernels", reads=True)
     async def list_kernels(
-        self, ctx: Context[Any, Any], session_id: arg.SessionId = ""
+        self, ctx: CallContext, session_id: arg.SessionId = ""
     ) -> Annotated[CallToolResult, KernelList]:
         """List the session's kernels with their states (starting, idle, busy, dead) and how many
         cells wait, and the names of the kernels that start_kernel can start."""
@@ -48,12 +47,12 @@ class KernelTools(ToolGroup):
             found = KernelList(session_id=session.session_id, kernels=kernels, kernelspecs=specs)
         lines = [_line(kernel) for kernel in kernels] or ["No kernel runs yet."]
         lines.append(f"Can be started: {', '.join(spec.name for spec in specs)}.")
-        return reply(found, text("\n".join(lines)))
+        return reply(found, "\n".join(lines))
 
     @tool("Start a kernel")
     async def start_kernel(
         self,
-        ctx: Context[Any, Any],
+        ctx: CallContext,
         kernel_name: arg.KernelName = "python3",
         session_id: arg.SessionId = "",
     ) -> Annotated[CallToolResult, KernelInfo]:
@@ -64,10 +63,7 @@ class KernelTools(ToolGroup):
 
     @tool("Interrupt a kernel", repeatable=True)
     async def interrupt_kernel(
-        self,
-        ctx: Context[Any, Any],
-        kernel_id: arg.KernelId = "",
-        session_id: arg.SessionId = "",
+        self, ctx: CallContext, kernel_id: arg.KernelId = "", session_id: arg.SessionId = ""
     ) -> Annotated[CallToolResult, KernelInfo]:
         """Interrupt the cell that the kernel runs, as ctrl-c would; variables are kept. Cells that
         wait behind it run next. get_execution tells how the cell ended."""
@@ -79,10 +75,7 @@ class KernelTools(ToolGroup):
 
     @tool("Restart a kernel", destroys=True)
     async def restart_kernel(
-        self,
-        ctx: Context[Any, Any],
-        kernel_id: arg.KernelId = "",
-        session_id: arg.SessionId = "",
+        self, ctx: CallContext, kernel_id: arg.KernelId = "", session_id: arg.SessionId = ""
     ) -> Annotated[CallToolResult, KernelInfo]:
         """Restart the kernel at once: its variables, imports and running cell are gone, files
         stay."""
@@ -91,10 +84,7 @@ class KernelTools(ToolGroup):
 
     @tool("Stop a kernel", destroys=True)
     async def stop_kernel(
-        self,
-        ctx: Context[Any, Any],
-        kernel_id: arg.KernelId = "",
-        session_id: arg.SessionId = "",
+        self, ctx: CallContext, kernel_id: arg.KernelId = "", session_id: arg.SessionId = ""
     ) -> Annotated[CallToolResult, KernelInfo]:
         """Stop the kernel for good and free its memory; files stay."""
         async with self._desk.session(ctx, session_id, "stop_kernel") as session:
@@ -103,7 +93,7 @@ class KernelTools(ToolGroup):
     @tool("Complete code", reads=True)
     async def complete_code(
         self,
-        ctx: Context[Any, Any],
+        ctx: CallContext,
         code: arg.Code,
         cursor_pos: arg.CursorPosition = -1,
         kernel_id: arg.KernelId = "",
@@ -115,12 +105,12 @@ class KernelTools(ToolGroup):
             found = await session.kernels.complete(
                 code, None if cursor_pos < 0 else cursor_pos, kernel_id
             )
-        return reply(found, text("\n".join(found.matches) or "No completion."))
+        return reply(found, "\n".join(found.matches) or "No completion.")
 
     @tool("Inspect code", reads=True)
     async def inspect_code(
         self,
-        ctx: Context[Any, Any],
+        ctx: CallContext,
         code: arg.Code,
         cursor_pos: arg.CursorPosition = -1,
         detail_level: arg.DetailLevel = 0,
@@ -133,11 +123,11 @@ class KernelTools(ToolGroup):
             found = await session.kernels.inspect(
                 code, None if cursor_pos < 0 else cursor_pos, detail_level, kernel_id
             )
-        return reply(found, text(found.text or "The kernel knows nothing about that name."))
+        return reply(found, found.text or "The kernel knows nothing about that name.")
 
 
 def _described(kernel: KernelInfo) -> CallToolResult:
-    return reply(kernel, text(_line(kernel)))
+    return reply(kernel, _line(kernel))
 
 
 def _line(kernel: KernelInfo) -> str:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from mcp.server.mcpserver import Context
 from mcp_types import CallToolResult
 from pydantic import BaseModel
 
 from sandbox.policy import LivePolicies, Policy, explain
 from sandbox.server.desk import caller_of
-from sandbox.server.tool import ToolGroup, reply, text, tool
+from sandbox.server.tool import CallContext, ToolGroup, reply, tool
 from sandbox.sessions.manager import SessionManager
 from sandbox.sessions.models import Caller
 
@@ -47,13 +46,13 @@ class PolicyTools(ToolGroup):
     """The tool that tells of policies."""
 
     @tool("List policies", reads=True)
-    async def list_policies(self, ctx: Context[Any, Any]) -> Annotated[CallToolResult, PolicyList]:
+    async def list_policies(self, ctx: CallContext) -> Annotated[CallToolResult, PolicyList]:
         """List the policies that open_session takes: what each is for, and what a session under it
         may run, reach, read, write and spend, with the key of the policy that says so."""
         found = policies_of(self._manager, caller_of(ctx))
         lines = [_lines(info) for info in found.policies]
         problem = [f"The policy files are wrong now: {found.problem}"] if found.problem else []
-        return reply(found, text("\n".join([*lines, *problem])))
+        return reply(found, "\n".join([*lines, *problem]))
 
 
 def policies_of(manager: SessionManager, caller: Caller) -> PolicyList:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from mcp.server.mcpserver import Context
 from mcp_types import CallToolResult
 from pydantic import BaseModel
 
 from sandbox.egress.models import Tightening
 from sandbox.server import arguments as arg
 from sandbox.server.desk import caller_of
-from sandbox.server.tool import ToolGroup, reply, text, tool
+from sandbox.server.tool import CallContext, ToolGroup, reply, tool
 from sandbox.sessions.models import SessionInfo
 
 MAX_RULES = 8
@@ -30,7 +29,7 @@ class SessionTools(ToolGroup):
     @tool("Open a session")
     async def open_session(
         self,
-        ctx: Context[Any, Any],
+        ctx: CallContext,
         policy: arg.PolicyName = "",
         name: arg.SessionName = "",
         workspace: arg.Workspace = "",
@@ -47,29 +46,30 @@ class SessionTools(ToolGroup):
         session = await self._manager.open(
             caller_of(ctx), policy=policy, name=name, workspace=workspace, reuse=reuse
         )
-        return _described(session.info())
+        info = session.info()
+        return reply(info, _line(info))
 
     @tool("List sessions", reads=True)
-    async def list_sessions(self, ctx: Context[Any, Any]) -> Annotated[CallToolResult, SessionList]:
+    async def list_sessions(self, ctx: CallContext) -> Annotated[CallToolResult, SessionList]:
         """List your open sessions, with their policies, kernels and expiry times."""
         found = SessionList(sessions=self._manager.list(caller_of(ctx)))
         lines = [_line(info) for info in found.sessions]
-        return reply(found, text("\n".join(lines) or "You have no open session."))
+        return reply(found, "\n".join(lines) or "You have no open session.")
 
     @tool("Look at a session", repeatable=True)
     async def get_session(
-        self, ctx: Context[Any, Any], session_id: arg.SessionId = ""
+        self, ctx: CallContext, session_id: arg.SessionId = ""
     ) -> Annotated[CallToolResult, SessionInfo]:
         """Look at one session: policy, limits, workspace, kernels, what was proved about its
         isolation, and when it expires (Unix time in seconds)."""
         session = await self._manager.get(caller_of(ctx), session_id)
         info = session.info(with_proof=True)
-        return reply(info, text(f"{_line(info)} {_proved(info)}"))
+        return reply(info, f"{_line(info)} {_proved(info)}")
 
     @tool("Tighten a session's network", repeatable=True)
     async def tighten_session(
         self,
-        ctx: Context[Any, Any],
+        ctx: CallContext,
         session_id: arg.SessionId = "",
         network: arg.NetworkTaken = "",
         deny: arg.Denied = (),
@@ -79,18 +79,18 @@ class SessionTools(ToolGroup):
         for a wider network open another session."""
         more = Tightening.of(network, deny)
         info = await self._manager.tighten(caller_of(ctx), session_id, more)
-        return _described(info)
+        return reply(info, _line(info))
 
     @tool("Close a session", destroys=True)
     async def close_session(
-        self, ctx: Context[Any, Any], session_id: arg.SessionId = ""
+        self, ctx: CallContext, session_id: arg.SessionId = ""
     ) -> Annotated[CallToolResult, SessionInfo]:
         """Close a session for good: its container, kernels, variables, processes and files are
         removed. Save what you need before, with read_file or by REST download; the files of a
         named workspace are kept, and the answer says as of when."""
         info = await self._manager.close(caller_of(ctx), session_id)
         said = f"Session {info.session_id} is closed and its container removed."
-        return reply(info, text(f"{said}{_kept(info)}"))
+        return reply(info, f"{said}{_kept(info)}")
 
 
 def _kept(info: SessionInfo) -> str:
@@ -103,10 +103,6 @@ def _kept(info: SessionInfo) -> str:
     if info.workspace_problem:
         return f"{kept}; what changed since is lost: {info.workspace_problem}"
     return f"{kept}, {info.workspace_bytes} bytes."
-
-
-def _described(info: SessionInfo) -> CallToolResult:
-    return reply(info, text(_line(info)))
 
 
 def _network(info: SessionInfo) -> str:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from mcp.server.mcpserver import Context
 from mcp_types import CallToolResult
 from pydantic import BaseModel
 
 from sandbox.server import arguments as arg
 from sandbox.server.content import denial_content
 from sandbox.server.desk import caller_of
-from sandbox.server.tool import ToolGroup, reply, text, tool
+from sandbox.server.tool import CallContext, ToolGroup, reply, tool
 from sandbox.sessions.session import Session
 from sandbox.terminals.models import TerminalInfo, TerminalView
 
@@ -28,7 +27,7 @@ class TerminalTools(ToolGroup):
     @tool("Open a terminal")
     async def open_terminal(
         self,
-        ctx: Context[Any, Any],
+        ctx: CallContext,
         session_id: arg.SessionId = "",
         rows: arg.Rows = 24,
         cols: arg.Columns = 80,
@@ -45,7 +44,7 @@ class TerminalTools(ToolGroup):
     @tool("Type into a terminal", destroys=True)
     async def write_terminal(
         self,
-        ctx: Context[Any, Any],
+        ctx: CallContext,
         terminal_id: arg.TerminalId,
         text: arg.Typed = "",
         keys: arg.Keys = (),
@@ -66,7 +65,7 @@ class TerminalTools(ToolGroup):
     @tool("Read a terminal")
     async def read_terminal(
         self,
-        ctx: Context[Any, Any],
+        ctx: CallContext,
         terminal_id: arg.TerminalId,
         session_id: arg.SessionId = "",
         wait: arg.ShortWait = 0,
@@ -84,7 +83,7 @@ class TerminalTools(ToolGroup):
     @tool("Resize a terminal", repeatable=True)
     async def resize_terminal(
         self,
-        ctx: Context[Any, Any],
+        ctx: CallContext,
         terminal_id: arg.TerminalId,
         rows: arg.Rows,
         cols: arg.Columns,
@@ -96,10 +95,7 @@ class TerminalTools(ToolGroup):
 
     @tool("Close a terminal", destroys=True)
     async def close_terminal(
-        self,
-        ctx: Context[Any, Any],
-        terminal_id: arg.TerminalId,
-        session_id: arg.SessionId = "",
+        self, ctx: CallContext, terminal_id: arg.TerminalId, session_id: arg.SessionId = ""
     ) -> Annotated[CallToolResult, TerminalInfo]:
         """Close the terminal and end what runs in it."""
         async with self._desk.session(ctx, session_id, "close_terminal") as session:
@@ -107,21 +103,16 @@ class TerminalTools(ToolGroup):
 
     @tool("List terminals", reads=True)
     async def list_terminals(
-        self, ctx: Context[Any, Any], session_id: arg.SessionId = ""
+        self, ctx: CallContext, session_id: arg.SessionId = ""
     ) -> Annotated[CallToolResult, TerminalList]:
         """List the session's terminals: sizes, and whether their programs still run."""
         async with self._desk.session(ctx, session_id, "list_terminals") as session:
             found = TerminalList(terminals=list(session.terminals.infos))
         lines = [_line(terminal) for terminal in found.terminals]
-        return reply(found, text("\n".join(lines) or "No terminal is open."))
+        return reply(found, "\n".join(lines) or "No terminal is open.")
 
     async def _shown(
-        self,
-        ctx: Context[Any, Any],
-        session: Session,
-        terminal_id: str,
-        wait_s: float,
-        after: int | None,
+        self, ctx: CallContext, session: Session, terminal_id: str, wait_s: float, after: int | None
     ) -> CallToolResult:
         """What a terminal shows to this conversation, which has a place of its own in it."""
         view = await session.terminals.read(
@@ -131,11 +122,11 @@ class TerminalTools(ToolGroup):
         while lines and not lines[-1]:
             lines.pop()
         state = "" if view.alive else f"\n[the program ended with exit code {view.exit_code}]"
-        return reply(view, text("\n".join(lines) + state), *denial_content(view.denials))
+        return reply(view, "\n".join(lines) + state, *denial_content(view.denials))
 
 
 def _described(terminal: TerminalInfo) -> CallToolResult:
-    return reply(terminal, text(_line(terminal)))
+    return reply(terminal, _line(terminal))
 
 
 def _line(terminal: TerminalInfo) -> str:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from mcp.server.mcpserver import Context
 from mcp_types import CallToolResult
 from pydantic import BaseModel
 
 from sandbox.server import arguments as arg
 from sandbox.server.desk import caller_of
-from sandbox.server.tool import ToolGroup, reply, text, tool
+from sandbox.server.tool import CallContext, ToolGroup, reply, tool
 from sandbox.workspaces.models import WorkspaceInfo
 
 
@@ -30,9 +29,7 @@ class WorkspaceTools(ToolGroup):
     """The tools that act on named workspaces. No policy takes them away."""
 
     @tool("List workspaces", reads=True)
-    async def list_workspaces(
-        self, ctx: Context[Any, Any]
-    ) -> Annotated[CallToolResult, WorkspaceList]:
+    async def list_workspaces(self, ctx: CallContext) -> Annotated[CallToolResult, WorkspaceList]:
         """List your named workspaces: size, when each was last saved (Unix time in seconds), and
         which session has it. open_session with workspace brings one back."""
         found = WorkspaceList(workspaces=self._manager.workspaces(caller_of(ctx)))
@@ -41,13 +38,13 @@ class WorkspaceTools(ToolGroup):
             + (f", in use by {each.session_id}" if each.session_id else "")
             for each in found.workspaces
         ]
-        return reply(found, text("\n".join(lines) or "You have no workspace."))
+        return reply(found, "\n".join(lines) or "You have no workspace.")
 
     @tool("Delete a workspace", destroys=True)
     async def delete_workspace(
-        self, ctx: Context[Any, Any], name: arg.WorkspaceName
+        self, ctx: CallContext, name: arg.WorkspaceName
     ) -> Annotated[CallToolResult, DeletedWorkspace]:
         """Delete a named workspace with all files that were kept in it, for good. Refused while a
         session has it."""
         await self._manager.delete_workspace(caller_of(ctx), name)
-        return reply(DeletedWorkspace(name=name), text(f"The workspace {name} is deleted."))
+        return reply(DeletedWorkspace(name=name), f"The workspace {name} is deleted.")

@@ -17,6 +17,7 @@ from sandbox.server.content import (
     fitting,
     shortened,
 )
+from sandbox.server.tool import reply
 
 from ...support.results import result, stream
 
@@ -29,13 +30,17 @@ def display(**data: Any) -> dict[str, Any]:
     return {"output_type": "display_data", "data": named, "metadata": {}}
 
 
+def shown(found: ExecutionResult) -> list[Any]:
+    return reply(found, *execution_content(found)).content
+
+
 def size(found: ExecutionResult) -> int:
-    content = [block.model_dump(mode="json") for block in execution_content(found)]
+    content = [block.model_dump(mode="json") for block in shown(found)]
     return len(json.dumps(found.model_dump(mode="json"))) + len(json.dumps(content))
 
 
 def test_text_and_pictures_keep_their_order() -> None:
-    found = execution_content(
+    found = shown(
         result(
             stream("a\n"),
             stream("b\n"),
@@ -52,7 +57,7 @@ def test_text_and_pictures_keep_their_order() -> None:
 def test_a_value_is_shown_as_its_plain_text_and_html_is_only_named() -> None:
     table = display(text_plain="  a\n0 1", text_html="<table>…</table>")
     only_html = display(text_html="<b>x</b>")
-    found = execution_content(result(table, only_html))
+    found = shown(result(table, only_html))
     assert "  a\n0 1" in found[0].text
     assert "<" not in found[0].text
     assert "text/html" in found[0].text
@@ -61,13 +66,13 @@ def test_a_value_is_shown_as_its_plain_text_and_html_is_only_named() -> None:
 def test_the_traceback_is_shown_once() -> None:
     error = {"output_type": "error", "ename": "E", "evalue": "v", "traceback": ["line 1", "E: v"]}
     known = ExecutionError(name="E", value="v", traceback="line 1\nE: v")
-    found = execution_content(result(error, status="error", error=known))
+    found = shown(result(error, status="error", error=known))
     assert "".join(block.text for block in found).count("E: v") == 1
 
 
 def test_an_error_without_a_traceback_output_is_shown_too() -> None:
     known = ExecutionError(name="E", value="v", traceback="")
-    found = execution_content(result(status="error", error=known))
+    found = shown(result(status="error", error=known))
     assert found[0].text == "E: v"
 
 
@@ -123,14 +128,14 @@ def test_a_great_many_outputs_keep_the_last_ones() -> None:
 
 def test_pictures_past_the_room_are_named_with_their_size_and_a_remedy() -> None:
     big = display(image_png="A" * (MAX_IMAGES_BYTES + 4))
-    found = execution_content(result(big))
+    found = shown(result(big))
     assert [block.type for block in found] == ["text", "text"]
     assert "too large" in found[0].text
 
 
 def test_many_pictures_share_the_room() -> None:
     one = display(image_png="A" * (MAX_IMAGES_BYTES // 2))
-    found = execution_content(result(one, one, one))
+    found = shown(result(one, one, one))
     assert [block.type for block in found].count("image") == 2
 
 
@@ -149,6 +154,14 @@ def test_an_execution_of_hostile_size_fits_whatever_it_is_made_of() -> None:
         {"output_type": "error", "ename": "E", "evalue": "v", "traceback": ["t" * 200_000]},
     ]
     assert size(fitting(result(*outputs))) < MESSAGE_BYTES
+
+
+def test_of_a_great_many_small_outputs_the_last_ones_are_kept_and_all_are_counted() -> None:
+    outputs = [display(text_plain=str(number)) for number in range(8_000)]
+    kept = fitting(result(*outputs))
+    gone = outputs[: -len(kept.outputs)]
+    assert kept.outputs == outputs[len(gone) :]
+    assert kept.truncated_bytes >= sum(len(json.dumps(each)) for each in gone) > 0
 
 
 def test_shortened_text_says_how_much_is_missing() -> None:
