@@ -319,7 +319,7 @@ async def test_a_kernel_that_does_not_start_says_its_last_words(
 
 @pytest.mark.parametrize("spec", [{"argv": ["sh", "a\0b"]}, {"argv": ["sh"], "env": {"A=B": "c"}}])
 async def test_a_kernelspec_with_which_nothing_can_be_started_is_refused(
-    link: Link, machine: Machine, spec: dict[str, object]
+    link: Link, machine: SupervisorProcess, spec: dict[str, object]
 ) -> None:
     folder = machine.workspace / ".local/share/jupyter/kernels/odd"
     folder.mkdir(parents=True, exist_ok=True)
