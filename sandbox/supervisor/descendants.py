@@ -18,6 +18,9 @@ from sandbox.supervisor.restraint import Marks, every_descriptor, mark_of
 PATIENCE_S = 2.0
 """How long what is ended may go on making new processes before the rest is let be, and logged."""
 
+FEW = 64
+"""So many are stopped, so that they are counted; more may be a bomb, whose group is killed."""
+
 _RUNNING = ("R", "S", "D")
 
 logger = logging.getLogger(__name__)
@@ -26,11 +29,12 @@ logger = logging.getLogger(__name__)
 def end_descendants(
     root: int, mark: int, marks: Marks, *, leader: int = 0, spare: frozenset[int] = frozenset()
 ) -> int:
-    """End a process and all that carry its mark; returns how many ran, without a killed group.
+    """End a process and all that carry its mark; returns how many ran (of very many, fewer).
 
     They are stopped first, all of them, so that none makes another while others are killed: at its
     limit of processes, each one that goes would be replaced. The first one's group is stopped by
-    one call, or killed where none is spared: under a bomb each call has to wait for its turn.
+    one call, or killed where none is spared and there are many: under a bomb each call has to wait
+    for its turn.
 
     Args:
         root: The first of them, while it lives; else 0.
@@ -50,7 +54,8 @@ def end_descendants(
             while found and time.monotonic() < until:
                 known |= found
                 if not root and _leads(leader, found):
-                    _signal_all((-leader,), signal.SIGSTOP if spare else signal.SIGKILL)
+                    is_bomb = not spare and len(found) > FEW
+                    _signal_all((-leader,), signal.SIGKILL if is_bomb else signal.SIGSTOP)
                 running = {pid for pid in found if _goes_on(pid, is_spared=pid in spare)}
                 _signal_all(running, signal.SIGSTOP)
                 stopped |= running
