@@ -33,6 +33,10 @@ from sandbox.sessions.manager import SessionManager
 from sandbox.sessions.models import Caller
 
 BACKLOG = 1024
+"""So many connections may wait in the kernel until they are accepted."""
+ACCEPTED_AT_ONCE = 64
+"""In one turn of the event loop. Those that make room for others are closed in the next one, so a
+whole backlog at once would take all descriptors that there are."""
 GRACE_S = 5
 """Seconds that answers under way have to go out when the server stops."""
 
@@ -74,6 +78,7 @@ async def _serve(settings: Settings) -> None:
                 access_log=False,
                 server_header=False,
                 **connections.options(),
+                backlog=ACCEPTED_AT_ONCE,
                 timeout_graceful_shutdown=GRACE_S,
             )
             with announced(folder, url), Watchdog():
@@ -92,6 +97,12 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, desk: Desk) -> None:
         super().__init__(config)
         self._desk = desk
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to accept. asyncio has one number for what may wait and what it takes at once."""
+        await super().startup(sockets)
+        for each in sockets or ():
+            each.listen(BACKLOG)
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:

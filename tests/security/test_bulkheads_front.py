@@ -9,6 +9,7 @@ from contextlib import ExitStack
 
 import anyio
 import anyio.to_thread
+import psutil
 import pytest
 
 from ..support.served import Served
@@ -76,6 +77,25 @@ async def test_connections_without_a_token_keep_nobody_out(controller: Served, d
             for address in ("127.0.0.1", "127.0.0.2"):
                 taken = [await asked_s(attacker, address) for _ in range(10)]
                 assert max(taken) < 1, address
+
+
+@pytest.mark.timed
+async def test_connections_that_come_all_at_once_take_no_descriptors_of_others(
+    controller: Served,
+) -> None:
+    """Invariant 3: of many that wait to be accepted so few are taken at once that there is time to
+    close those that make room."""
+    attacker = as_principal(controller, "attacker")
+    process = psutil.Process(controller.process.pid)
+    with ExitStack() as held:
+        process.suspend()
+        try:
+            for _ in range(DESCRIPTORS):  # more would not fit into the backlog
+                held.enter_context(connected(controller, HALF))
+        finally:
+            process.resume()
+        assert await asked_s(attacker, "127.0.0.2") < 1
+    assert "out of system resource" not in controller.log.read_text(errors="replace")
 
 
 async def test_half_requests_that_never_end_are_cut_off(controller: Served) -> None:
