@@ -94,16 +94,11 @@ def read_token(path: Path) -> str | None:
         return None
     except (OSError, ValueError) as exc:
         raise ConfigError(f"The token in {path} cannot be read: {exc}.") from exc
+    remedy = "Remove the file, so that a new token is made at the next start."
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise ConfigError(
-            f"Others may read the token in {path}.",
-            remedy="Remove the file, so that a new token is made at the next start.",
-        )
+        raise ConfigError(f"Others may read the token in {path}.", remedy=remedy)
     if len(token) < 16:
-        raise ConfigError(
-            f"{path} holds no token.",
-            remedy="Remove the file, so that a new token is made at the next start.",
-        )
+        raise ConfigError(f"{path} holds no token.", remedy=remedy)
     return token
 
 

@@ -67,22 +67,11 @@ def problem(
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
     """A response that says what is wrong and what to do about it."""
-    body = {
-        "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "detail": detail,
-    }
-    if code:
-        body["code"] = code
-    if remedy:
-        body["remedy"] = remedy
-    return JSONResponse(
-        body,
-        status,
-        headers={"X-Content-Type-Options": "nosniff", **(headers or {})},
-        media_type=MEDIA_TYPE,
-    )
+    title = HTTPStatus(status).phrase
+    body = {"type": "about:blank", "title": title, "status": status, "detail": detail}
+    body |= {key: text for key, text in (("code", code), ("remedy", remedy)) if text}
+    headers = {"X-Content-Type-Options": "nosniff", **(headers or {})}
+    return JSONResponse(body, status, headers, MEDIA_TYPE)
 
 
 def problem_of(error: SandboxError) -> JSONResponse:
