@@ -38,7 +38,7 @@ class _Duty:
 
     what: str
     every_s: float
-    do: Callable[[], Awaitable[object]]
+    do: Callable[[], Awaitable[None]]
 
     async def once(self) -> None:
         """Do it.
@@ -70,7 +70,7 @@ class Sweeper:
             _Duty("the audit log", EXPIRE_EVERY_S, self._tidy_audit),
             _Duty("processor time", COMPARE_EVERY_S, self._meter),
             _Duty("containers", COMPARE_EVERY_S, self._compare),
-            _Duty("the engine", TIDY_EVERY_S, services.engine.ask),
+            _Duty("the engine", TIDY_EVERY_S, self._ask_engine),
             _Duty("the journal", TIDY_EVERY_S, self._prune),
             _Duty("slots of dead controllers", TIDY_EVERY_S, self._tidy_neighbours),
         )
@@ -132,6 +132,9 @@ class Sweeper:
 
     async def _tidy_audit(self) -> None:
         self._services.audit.tidy()
+
+    async def _ask_engine(self) -> None:
+        await self._services.engine.ask()
 
     async def _prune(self) -> None:
         for _ in self._services.journal.prune(self._services.clock()):

@@ -58,7 +58,7 @@ async def test_whatever_step_of_a_tear_down_fails_the_container_is_removed(
             "meter": (session, "meter"),
             "info": (session.network, "info"),
             "record": (session._record, "ended"),
-            "quotas": (session._services.quotas, "forget"),
+            "quotas": (session._services.quotas.usage, "forget"),
         }[step]
         with monkeypatch.context() as patch:
             patch.setattr(target, name, fail)
