@@ -1,6 +1,6 @@
 # `make` alone says what there is. Every target sets up what it needs first.
 .DEFAULT_GOAL := help
-.PHONY: help setup venv demo serve test check lint storm kills bench lock clean
+.PHONY: help setup venv demo serve test check unit lint storm kills bench lock clean
 
 PYTHON := .venv/bin/python
 
@@ -22,9 +22,11 @@ serve: setup  ## serve MCP at http://127.0.0.1:8000/mcp/v1
 test: setup lint  ## run every test, under runc and under runsc
 	@scripts/test
 
-check: lint  ## what every commit passes: lint and the unit tests, without an engine
-# Three workers for two processors, since tests also wait; who has nothing left to do takes over from the
-# others. Compiled modules are kept for the many processes that the tests start.
+check: lint unit  ## what every commit passes: lint and the unit tests, without an engine
+
+# Three workers for two processors, since tests also wait; who has nothing left to do takes over from
+# the others. Compiled modules are kept for the many processes that the tests start.
+unit: venv  ## the unit tests
 	@PYTHONDONTWRITEBYTECODE= $(PYTHON) -m pytest --quiet --numprocesses 3 --dist worksteal tests/unit
 
 lint: venv  ## ruff and pyright
