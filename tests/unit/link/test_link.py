@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import time
 import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -532,13 +533,12 @@ async def test_a_link_that_brings_much_work_leaves_time_for_others() -> None:
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(attack)
-            turns = 0
-            with anyio.move_on_after(0.5):
-                while True:
-                    await asyncio.sleep(0.001)
-                    turns += 1
+            turns, until = 0, time.thread_time() + 0.6
+            while time.thread_time() < until:
+                await asyncio.sleep(0.001)
+                turns += 1
             tasks.cancel_scope.cancel()
-    assert turns > 10
+    assert turns > 9  # five, where nothing rests
 
 
 async def test_a_flood_that_nobody_takes_leaves_memory_flat() -> None:
