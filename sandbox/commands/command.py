@@ -58,7 +58,7 @@ class Command:
         """The bytes of both outputs that never got here."""
         self.position = 0
         """The bytes of both outputs that have come, lost ones too."""
-        self.spared_from = self.unspared = 0
+        self.acknowledged = self.spared_from = self.unspared = 0
         """From where the supervisor keeps what was read, and about how much came since then."""
         self.redactor, self.overruns = redactor, overruns
         self.outputs: dict[OutputName, Output] = {

@@ -83,6 +83,8 @@ async def read(link: Link, command: Command) -> None:
         if type(offset) is not int or not 0 <= offset < 2**63:
             raise ProtocolError("The supervisor did not say where the output goes on.")
         command.resume(offset)
+        if command.acknowledged:  # what was said last may have been lost with its link
+            await stream.send_json({"ack": command.acknowledged})
         async for message in stream:
             if message.tag == wire.JSON:
                 command.conclude(message.json())
@@ -90,8 +92,9 @@ async def read(link: Link, command: Command) -> None:
             command.take(message.tag, message.data)
             command.unspared += len(message.data) + PIECE_OVERHEAD
             if command.unspared >= SPARED_BYTES:
-                await stream.send_json({"ack": command.spared_from})
+                command.acknowledged = command.spared_from
                 command.unspared, command.spared_from = 0, command.position
+                await stream.send_json({"ack": command.acknowledged})
         raise ProtocolError("The supervisor did not say how the command ended.")
     finally:
         stream.reset()

@@ -70,6 +70,8 @@ class Attachment:
             stream = link.open(
                 "kernel.attach", kernel_id=self._kernel_id, after=self._events.log.end
             )
+            if self._acknowledged:  # what was said last may have been lost with its link
+                await stream.send_json({"ack": self._acknowledged})
             self._stream = stream
             await attached()
             async for message in stream:

@@ -15,6 +15,7 @@ import pytest
 
 from sandbox.commands.command import LOG_BYTES, Command
 from sandbox.commands.commands import Commands
+from sandbox.commands.exchange import SPARED_BYTES
 from sandbox.commands.models import CommandRequest, CommandResult
 from sandbox.commands.report import report
 from sandbox.errors import (
@@ -349,6 +350,43 @@ async def test_a_link_lost_in_a_flood_costs_nothing(tmp_path: Path) -> None:
     assert (result.status, result.reason, command.lost_bytes) == ("exited", None, 0)
     assert total == command.position == size
     assert result.stdout[-1000:] == end.stdout
+
+
+async def test_what_was_acknowledged_is_said_again_over_the_next_link() -> None:
+    """It may have been lost with the link; the log inside fills up, and its command stands still,
+    when it is not told for long enough."""
+    links: list[list[Any]] = []
+
+    async def serve(stream: Stream) -> None:
+        op = stream.request["op"]
+        if op == "command.attach":
+            heard: list[Any] = []
+            links.append(heard)
+            await stream.send_json({"offset": stream.request["after"]})
+            if len(links) == 1:
+                for _ in range(2 * SPARED_BYTES // 65_536):
+                    await stream.send(bytes(65_536), wire.BYTES)
+            async for message in stream:
+                heard.append(message.json()["ack"])
+                if len(links) == 2:
+                    await stream.send_json(ENDING)
+                    stream.end()
+        else:
+            await stream.send_json({"commands": [{"command_id": each} for each in started]})
+            stream.end()
+
+    started: list[str] = []
+    async with scripted(serve) as machine:
+        link = await machine.connect()
+        async with serving(link) as commands:
+            command = commands.start(CommandRequest("flood"))
+            started.append(command.command_id)
+            with anyio.fail_after(10):
+                await until(lambda: command.acknowledged > 0)
+                await link.aclose()
+                await commands.attach(await machine.connect())
+                await command.wait()
+    assert links[1] == [command.acknowledged]
 
 
 async def test_the_next_controller_goes_on_with_what_runs_and_knows_what_has_ended(

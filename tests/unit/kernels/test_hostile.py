@@ -399,3 +399,17 @@ async def test_a_reply_full_of_values_is_not_kept() -> None:
         tracemalloc.stop()
 
     assert after - before < 3_000_000
+
+
+async def test_what_was_acknowledged_is_said_again_over_the_next_link() -> None:
+    """It may have been lost with the link; a log inside that is not told long enough is full."""
+
+    def ends(liar: Liar, _kind: str, msg_id: str, _content: Content) -> None:
+        liar.end(msg_id)
+
+    async with lied_to(ends) as (kernels, liar):
+        await (await kernels.execute("1")).wait(5)
+        await until(lambda: liar.acknowledged == liar.seq)
+        last, liar.acknowledged = liar.acknowledged, 0
+        await liar.relink(kernels)
+        await until(lambda: liar.acknowledged == last == liar.seq)
