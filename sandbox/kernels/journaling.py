@@ -55,9 +55,8 @@ class ProgressWriter:
         changed = tuple(self._changed.values())
         if not force and not all(e.is_settled or e.is_over for e in changed):
             return
-        seq = (
-            self._events.log.end
-        )  # what comes while others have their turn is written the next time
+        # What comes while others have their turn is written the next time.
+        seq = self._events.log.end
         is_written = True
         for execution in changed:
             if not (force or execution.is_settled or execution.is_over):
