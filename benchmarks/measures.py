@@ -26,6 +26,7 @@ from sandbox.container import images
 from sandbox.container.compiler import compile_spec
 from sandbox.container.engine import EngineInfo
 from sandbox.container.identity import SandboxIdentity, new_sandbox_id, new_uid
+from sandbox.container.labels import LABEL_MANAGED
 from sandbox.container.proof import prove
 from sandbox.container.spec import ContainerSpec
 from sandbox.link.link import Link
@@ -254,24 +255,29 @@ def proportional_memory(pid: int) -> int:
     raise MeasurementFailed(f"process {pid} has no PSS")
 
 
+def containers() -> set[str]:
+    """The ids of all sandboxes."""
+    command = ["docker", "ps", "-q", "--no-trunc", "--filter", f"label={LABEL_MANAGED}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
 async def idle_memory(client: Client) -> Figure:
     """PSS of everything an idle session with one used kernel runs, its shim included."""
+    before = containers()
     session = (await call(client, "open_session", reuse=False))["session_id"]
     await call(client, "execute_code", code="1+1", session_id=session)
     await anyio.sleep(2)
-    short = subprocess.run(  # noqa: ASYNC221  # nothing else is to run
-        ["docker", "ps", "-q", "--no-trunc", "--filter", f"label=io.sandbox.session={session}"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
+    (container,) = containers() - before
     sizes: dict[str, list[int]] = {}
     shims = [
         process
         for process in psutil.process_iter(["cmdline"])
-        if (words := process.info["cmdline"]) and "containerd-shim" in words[0] and short in words
+        if (words := process.info["cmdline"])
+        and "containerd-shim" in words[0]
+        and container in words
     ]
-    check(len(shims) == 1, f"expected one shim of {short}, found {len(shims)}")
+    check(len(shims) == 1, f"expected one shim of {container}, found {len(shims)}")
     for process in [*shims, *shims[0].children(recursive=True)]:
         sizes.setdefault(process.name(), []).append(proportional_memory(process.pid))
     await call(client, "close_session", session_id=session)
