@@ -52,7 +52,7 @@ def inspector() -> Path:
 def inspect(inspector: Path, home: Path, *words: str, **env: str) -> Any:
     """Run the Inspector and return the JSON it prints."""
     done = subprocess.run(
-        [NODE, inspector, "--cli", *words],
+        [NODE, inspector, "--cli", "--connect-timeout", "100000", *words],
         capture_output=True,
         text=True,
         timeout=120,
