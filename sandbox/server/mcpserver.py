@@ -7,7 +7,9 @@ from typing import Any, cast
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
-from mcp_types import CallToolResult, InputRequiredResult
+from mcp.server.mcpserver.tools import Tool
+from mcp.shared.exceptions import MCPError
+from mcp_types import INVALID_PARAMS, CallToolResult, GetPromptResult, InputRequiredResult
 from starlette.requests import Request
 
 from sandbox import __version__
@@ -18,7 +20,7 @@ from sandbox.outputs.redaction import Redactor
 from sandbox.server.desk import Desk, caller_of, grant_of_request
 from sandbox.server.elicitation import Parking, answers_questions, objection_of
 from sandbox.server.scopes import TOOL_SCOPES
-from sandbox.server.tool import ERROR_META_KEY, failure
+from sandbox.server.tool import ERROR_META_KEY, failure, printable
 from sandbox.server.tools.catalogue import all_tools
 
 INSTRUCTIONS = """\
@@ -36,8 +38,10 @@ ALWAYS_SERVED = frozenset({"list_sessions", "close_session"})
 class RecordingServer(MCPServer[Any]):
     """An MCP server that puts every call of a tool on record, those that are refused among them."""
 
-    def __init__(self, desk: Desk, **settings: Any) -> None:
-        super().__init__(**settings)
+    def __init__(self, desk: Desk, tools: list[Tool], **settings: Any) -> None:
+        super().__init__(tools=tools, **settings)
+        self.middleware.append(self._advertise_what_there_is)
+        self._names = frozenset(tool.name for tool in tools)
         self._manager = desk.manager
         self._parking = Parking(desk.manager.start)
         self._audit = desk.manager.audit
@@ -48,9 +52,10 @@ class RecordingServer(MCPServer[Any]):
         """Call a tool, or go on with a call whose client was asked something.
 
         Raises:
-            ToolError: There is no such tool, or its arguments are wrong.
+            MCPError: There is no such tool.
+            ToolError: The tool's arguments are wrong.
         """
-        if context is None or not answers_questions(context):
+        if context is None or name not in self._names or not answers_questions(context):
             return await self._call(name, arguments, context)
         try:
             caller = caller_of(context)
@@ -80,17 +85,50 @@ class RecordingServer(MCPServer[Any]):
             try:
                 if name not in ALWAYS_SERVED:
                     self._audit.require()
+                if name not in self._names:
+                    call.failed(InvalidRequest.code)
+                    raise MCPError(INVALID_PARAMS, f"Unknown tool: {printable(name)}")
                 result = await super().call_tool(name, arguments, context)
             except SandboxError as exc:
                 result = failure(exc)
             except UnexpectedToolError:
                 raise
-            except ToolError:  # it is unknown, or its arguments are wrong
+            except ToolError:  # its arguments are wrong
                 call.failed(InvalidRequest.code)
                 raise
             _note(call, result)
             redactor = self._manager.redactor(grant.principal, call.session_id)
             return _without_secrets(result, redactor)
+
+    async def get_prompt(
+        self,
+        name: str,
+        arguments: dict[str, Any] | None = None,
+        context: Context[Any, Any] | None = None,
+    ) -> GetPromptResult | InputRequiredResult:
+        """Render a prompt.
+
+        Raises:
+            MCPError: There is no such prompt.
+        """
+        if name not in {prompt.name for prompt in await self.list_prompts()}:
+            raise MCPError(INVALID_PARAMS, f"Unknown prompt: {printable(name)}")
+        return await super().get_prompt(name, arguments, context)
+
+    async def _advertise_what_there_is(
+        self, ctx: ServerRequestContext[Any, Any], call_next: CallNext
+    ) -> HandlerResult:
+        """Leave out of a greeting the prompts and resources that the SDK names without any."""
+        result = await call_next(ctx)
+        if ctx.method not in ("initialize", "server/discover") or not isinstance(result, dict):
+            return result
+        there = {
+            "prompts": await self.list_prompts(),
+            "resources": await self.list_resources() or await self.list_resource_templates(),
+        }
+        told = cast(dict[str, Any], result["capabilities"])
+        kept = {name: value for name, value in told.items() if there.get(name, True)}
+        return {**result, "capabilities": kept}
 
 
 def _session_named(arguments: dict[str, Any]) -> str:

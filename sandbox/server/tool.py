@@ -181,23 +181,34 @@ def _make(fn: Callable[..., Any], hints: ToolAnnotations, bounds: dict[str, int]
     base = tool.fn_metadata.arg_model
     forbidding = type(base.__name__, (base,), {"model_config": ConfigDict(extra="forbid")})
     tool.fn_metadata.arg_model = forbidding
-    tool.parameters = _untitled(forbidding.model_json_schema(by_alias=True))
-    tool.fn_metadata.output_schema = _untitled(tool.fn_metadata.output_schema)
+    tool.parameters = _published(forbidding.model_json_schema(by_alias=True))
+    tool.fn_metadata.output_schema = _published(tool.fn_metadata.output_schema)
     return tool
 
 
-def _untitled(schema: Any) -> Any:
-    """A schema without the titles that pydantic derives from names: they only cost tokens."""
-    if isinstance(schema, dict):
-        found = cast(dict[str, Any], schema)
-        return {
-            key: _untitled(value)
-            for key, value in found.items()
-            if not (key == "title" and isinstance(value, str))
-        }
+def _published(schema: Any) -> Any:
+    """A schema in the words that clients of models understand: no less is refused than before.
+
+    Some take no boolean for ``additionalProperties`` and no enumeration of numbers. Titles that
+    pydantic derives from names only cost tokens.
+    """
     if isinstance(schema, list):
-        return [_untitled(item) for item in cast(list[Any], schema)]
-    return schema
+        return [_published(item) for item in cast(list[Any], schema)]
+    if not isinstance(schema, dict):
+        return schema
+    found = {
+        key: _published(value)
+        for key, value in cast(dict[str, Any], schema).items()
+        if not (key == "title" and isinstance(value, str))
+        and not (key == "additionalProperties" and isinstance(value, bool))
+    }
+    numbers = found.get("enum")
+    if found.get("type") == "integer" and isinstance(numbers, list):
+        least, most = min(found.pop("enum")), max(cast(list[int], numbers))
+        if sorted(cast(list[int], numbers)) != list(range(least, most + 1)):
+            raise AssertionError(f"an enumeration of numbers with gaps: {numbers}")
+        found |= {"minimum": least, "maximum": most}
+    return found
 
 
 def reply(result: BaseModel, *content: str | ContentBlock, failed: bool = False) -> CallToolResult:

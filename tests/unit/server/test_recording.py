@@ -10,7 +10,7 @@ from pathlib import Path
 import anyio
 import httpx
 import pytest
-from mcp import Client
+from mcp import Client, MCPError
 
 from sandbox.audit import digest_of, verify
 from sandbox.audit.chain import Line, read_line
@@ -74,8 +74,6 @@ async def test_a_call_is_recorded_with_whose_session_and_policy_it_was(
     [
         ("execute_code", {"code": "x", "nonsense": 1}, "refused", "invalid_request"),
         ("execute_code", {}, "refused", "invalid_request"),
-        ("no_such_tool", {}, "refused", "invalid_request"),
-        ("no\nsuch\x1b[2Jtool", {}, "refused", "invalid_request"),
         ("execute_code", {"code": "1", "session_id": "foreign"}, "refused", "not_found"),
         ("open_session", {"policy": "../x"}, "refused", "policy_error"),
         ("open_session", {"policy": "absent"}, "refused", "not_found"),
@@ -91,6 +89,16 @@ async def test_a_call_is_recorded_whatever_comes_of_it(
     told = last_call(folder)
     assert (told["tool"], told["outcome"], told.get("code")) == (tool, outcome, code), words(result)
     assert told["arguments"] == digest_of(arguments)
+
+
+@pytest.mark.parametrize("tool", ["no_such_tool", "no\nsuch\x1b[2Jtool"])
+async def test_a_call_of_a_tool_that_is_not_there_is_on_record(
+    client: Client, folder: Path, tool: str
+) -> None:
+    with pytest.raises(MCPError):
+        await client.call_tool(tool, {})
+    told = last_call(folder)
+    assert (told["tool"], told["outcome"], told["code"]) == (tool, "refused", "invalid_request")
 
 
 async def test_a_tool_that_the_policy_does_not_allow_is_on_record(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
-from mcp import Client
+from mcp import Client, MCPError
+from mcp_types import INVALID_PARAMS
 
 from sandbox import resources
 from sandbox.files.files import MAX_EDIT_BYTES
@@ -123,12 +125,59 @@ async def test_every_tool_has_its_published_arguments_and_defaults(client: Clien
     assert set(tools) == set(SIGNATURES)
     for name, tool in tools.items():
         schema = tool.input_schema
-        assert schema["additionalProperties"] is False, name
         assert schema.get("required", []) == REQUIRED.get(name, []), name
         defaults = {
             key: part["default"] for key, part in schema["properties"].items() if "default" in part
         }
         assert defaults == SIGNATURES[name], name
+
+
+def parts_of(schema: Any) -> Iterator[dict[str, Any]]:
+    """A schema and all schemas in it."""
+    if isinstance(schema, dict):
+        yield schema
+    for part in schema.values() if isinstance(schema, dict) else schema:
+        if isinstance(part, dict | list):
+            yield from parts_of(part)
+
+
+async def test_published_schemas_hold_nothing_that_clients_of_models_stumble_over(
+    client: Client,
+) -> None:
+    for tool in (await client.list_tools()).tools:
+        for part in (*parts_of(tool.input_schema), *parts_of(tool.output_schema)):
+            assert not isinstance(part.get("additionalProperties"), bool), tool.name
+            assert all(isinstance(each, str) for each in part.get("enum", ())), tool.name
+            assert not isinstance(part.get("const"), int), tool.name
+
+
+async def test_a_choice_of_numbers_is_published_as_bounds_and_is_as_strict_as_before(
+    client: Client,
+) -> None:
+    tools = {tool.name: tool for tool in (await client.list_tools()).tools}
+    level = tools["inspect_code"].input_schema["properties"]["detail_level"]
+    assert (level["type"], level["minimum"], level["maximum"]) == ("integer", 0, 1)
+    refused = await client.call_tool("inspect_code", {"code": "x", "detail_level": 2})
+    assert refused.is_error
+
+
+async def test_only_what_there_is_is_advertised(desk: Desk) -> None:
+    for mode in ("legacy", "auto"):
+        async with Client(mcp_server(desk), mode=mode) as client:
+            told = client.server_capabilities
+            assert told.tools is not None
+            assert (told.prompts, told.resources) == (None, None), mode
+            assert (await client.list_prompts()).prompts == []
+
+
+async def test_what_is_not_there_is_an_error_of_the_protocol(client: Client) -> None:
+    for asked, message in (
+        (client.call_tool("no\x1btool", {}), "Unknown tool: no\\x1btool"),
+        (client.get_prompt("none"), "Unknown prompt: none"),
+    ):
+        with pytest.raises(MCPError) as refused:
+            await asked
+        assert (refused.value.code, refused.value.message) == (INVALID_PARAMS, message)
 
 
 async def test_every_tool_and_argument_is_explained_and_typed(client: Client) -> None:
