@@ -17,7 +17,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from sandbox.egress.models import Tightening
-from sandbox.errors import InvalidRequest
+from sandbox.errors import FileError, InvalidRequest
 from sandbox.files.files import Reading
 from sandbox.files.models import FileStat
 from sandbox.outputs.redaction import Pieces
@@ -164,10 +164,14 @@ class Rest:
         condition = (request.headers.get("if-match") or "").strip('"') or None
         try:
             async with session.use():
+                was_there = condition is not None or await _is_there(session, path)
                 stat = await session.files.write(path, _pieces(request), mode, if_etag=condition)
         except ClientDisconnect:
             return Response(status_code=400)  # nobody reads it; nothing was written
-        return _answer(stat, headers=_etag(stat))
+        if was_there:
+            return _answer(stat, headers=_etag(stat))
+        at = f"{GUARDED}/sessions/{session.session_id}/files/{session.redactor.text(path)}"
+        return _answer(stat, 201, headers={"Location": quote(at), **_etag(stat)})
 
     async def _delete(self, request: Request) -> Response:
         session = await self._session(request)
@@ -290,6 +294,14 @@ async def _body(request: Request, model: type[_Body]) -> _Body:
             f"{where}: {first['msg']}.",
             remedy=f"Send a JSON object with any of {', '.join(model.model_fields)}.",
         ) from exc
+
+
+async def _is_there(session: Session, path: str) -> bool:
+    try:
+        await session.files.stat(path)
+    except FileError:
+        return False  # or it cannot be looked at: writing says why
+    return True
 
 
 async def _pieces(request: Request) -> AsyncIterator[bytes]:

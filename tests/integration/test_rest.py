@@ -92,7 +92,7 @@ async def test_a_full_disk_is_said_and_leaves_no_file_and_a_working_session(clea
         full = await http.put(url, content=bytes(200 * MIB))
         assert (full.status_code, full.json()["code"]) == (507, "file_error.no_space")
         assert (await http.get(url)).status_code == 404
-        assert (await http.put(url, content=b"fits")).status_code == 200
+        assert (await http.put(url, content=b"fits")).status_code == 201
 
 
 @pytest.mark.parametrize(

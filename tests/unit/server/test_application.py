@@ -103,7 +103,7 @@ async def test_a_file_goes_up_and_comes_down_unchanged_and_is_never_rendered(
     data = bytes(range(256)) * 4096
     put = await http.put(url, content=data)
     got = await http.get(url)
-    assert put.status_code == 200
+    assert put.status_code == 201
     assert put.json()["size"] == len(data)
     assert got.content == data
     assert got.headers["content-type"] == "application/octet-stream"
@@ -149,6 +149,19 @@ async def test_an_empty_file_and_the_headers_alone(http: httpx.AsyncClient) -> N
     assert (head.status_code, head.headers["content-length"]) == (200, "0")
 
 
+async def test_a_new_file_is_created_and_one_that_is_there_replaced(
+    http: httpx.AsyncClient,
+) -> None:
+    url = f"/mcp/v1/sessions/{await open_session(http)}/files/a%20dir/%C3%A9%23"
+    created, replaced = await http.put(url, content=b"1"), await http.put(url, content=b"2")
+    assert (created.status_code, created.headers["location"]) == (201, url)
+    assert (replaced.status_code, "location" in replaced.headers) == (200, False)
+    assert (await http.get(created.headers["location"])).content == b"2"
+    condition = {"If-Match": replaced.headers["etag"]}
+    assert (await http.put(url, content=b"3", headers=condition)).status_code == 200
+    assert (await http.put(url, content=b"4", headers=condition)).status_code == 409
+
+
 async def test_deleting_a_file(http: httpx.AsyncClient) -> None:
     url = f"/mcp/v1/sessions/{await open_session(http)}/files/f"
     await http.put(url, content=b"x")
@@ -166,7 +179,7 @@ async def test_a_foreign_or_absent_session_is_not_found(http: httpx.AsyncClient)
 async def test_a_policy_that_allows_no_reading_allows_no_download(http: httpx.AsyncClient) -> None:
     session_id = await open_session(http, policy="strict")
     url = f"/mcp/v1/sessions/{session_id}/files/f"
-    assert (await http.put(url, content=b"x")).status_code == 200
+    assert (await http.put(url, content=b"x")).status_code == 201
     assert (await http.get(url)).status_code == 200
     refused = await http.delete(url)
     assert (refused.status_code, refused.json()["code"]) == (403, "not_permitted")
