@@ -1,4 +1,4 @@
-"""The gate before everything under ``/mcp/v1``: Host and Origin, then the bearer token.
+"""The gate before everything under ``/mcp``: Host and Origin, then the bearer token.
 
 WebSockets pass the same gate, wherever they lead, before they are accepted.
 """
@@ -28,6 +28,8 @@ from sandbox.server.scopes import TOOL_SCOPES
 
 GUARDED = "/mcp/v1"
 MAX_HEADERS = 128
+ALIASES = frozenset({"/mcp", "/mcp/", f"{GUARDED}/"})
+"""Other spellings of where MCP is served."""
 TOKEN_GONE = 4401
 """The code with which a WebSocket is closed when its token counts no more."""
 RECHECK_S = 2.0
@@ -42,7 +44,7 @@ class Gate:
     """Lets through what is addressed to this server and carries a valid token.
 
     The Host check stops a web page that has rebound its name to our address; the Origin check one
-    that calls us openly. Paths outside ``/mcp/v1`` (health) pass, and must tell nothing.
+    that calls us openly. Paths outside ``/mcp`` (health) pass, and must tell nothing.
     ``denied`` is told of each request that is turned away: the check it failed, and where it came
     from.
     """
@@ -70,7 +72,9 @@ class Gate:
             answer = problem(431, f"A request has at most {MAX_HEADERS} headers.")
             await answer(scope, receive, send)
         # The prefix alone: a route's pattern also matches its path with a line feed behind it.
-        elif scope["type"] == "websocket" or scope["path"].startswith(GUARDED):
+        elif scope["type"] == "websocket" or scope["path"].startswith("/mcp"):
+            if scope["path"] in ALIASES:  # what is further in knows one name
+                scope = {**scope, "path": GUARDED, "raw_path": GUARDED.encode()}
             await self._serve(scope, receive, send)
         else:
             await self._app(scope, receive, send)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -189,7 +190,7 @@ async def test_a_policy_that_allows_no_reading_allows_no_download(http: httpx.As
     ("method", "path", "status"),
     [
         ("GET", "/", 404),
-        ("GET", "/mcp", 404),
+        ("GET", "/mcp/nothing", 404),
         ("GET", "/mcp/v1/nothing", 404),
         ("PATCH", "/mcp/v1/sessions", 405),
         ("POST", "/mcp/v1/sessions/x/files/y", 405),
@@ -230,6 +231,30 @@ async def test_malformed_json_rpc_is_refused_and_the_server_goes_on(
     answer = await http.post("/mcp/v1", content=body, headers=era)
     assert answer.status_code == status
     assert (await http.get("/mcp/v1/sessions")).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/mcp", "/mcp/", "/mcp/v1", "/mcp/v1/"])
+async def test_mcp_answers_under_each_of_its_names(http: httpx.AsyncClient, path: str) -> None:
+    hello = {
+        "protocolVersion": "2025-06-18",
+        "capabilities": {},
+        "clientInfo": {"name": "t", "version": "1"},
+    }
+    call = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}
+    headers = {"Accept": MODERN["Accept"]}
+    answer = await http.post(path, json=call, headers=headers)
+    assert answer.status_code == 200
+    told = json.loads(answer.text.partition("data: ")[2].splitlines()[0])
+    assert told["result"]["serverInfo"]["name"] == "sandbox"
+    assert not {"prompts", "resources"} & told["result"]["capabilities"].keys()
+    session = {"Mcp-Session-Id": answer.headers["mcp-session-id"]}
+    assert (await http.delete(path, headers=headers | session)).status_code == 200
+    for wrong in ({"Authorization": ""}, {"Authorization": "Bearer wrong"}):
+        assert (await http.post(path, json=call, headers=headers | wrong)).status_code == 401
+    assert (await http.post(path, json=call, headers={"Host": "evil.example"})).status_code == 421
+    foreign = {"Origin": "https://evil.example"}
+    assert (await http.post(path, json=call, headers=foreign)).status_code == 403
+    assert (await http.post(path, content=b" " * (MAX_MCP_BODY + 1))).status_code == 413
 
 
 async def test_methods_that_the_modern_protocol_has_not_are_not_allowed(

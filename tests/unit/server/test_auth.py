@@ -58,7 +58,9 @@ def test_the_token_makes_its_bearer_the_local_principal(tmp_path: Path) -> None:
         "Bearer " + "x" * 100_000,
     ],
 )
-@pytest.mark.parametrize("path", ["/mcp/v1", "/mcp/v1/", "/mcp/v1/sessions", "/mcp/v1/x/files/y"])
+@pytest.mark.parametrize(
+    "path", ["/mcp", "/mcp/", "/mcp/v1", "/mcp/v1/", "/mcp/v1/sessions", "/mcp/v1/x/files/y"]
+)
 def test_no_or_a_wrong_token_is_refused_everywhere(
     tmp_path: Path, path: str, header: str | None
 ) -> None:
@@ -101,7 +103,20 @@ def test_health_needs_no_token(tmp_path: Path) -> None:
     assert make_client(tmp_path).get("/healthz").text == "nobody"
 
 
-@pytest.mark.parametrize("path", ["/mcp/v1%0A", "/mcp/v10", "/mcp/v1%2Fsessions", "/mcp/v1//"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/mcp%0A",
+        "/mcp//",
+        "/mcp//v1",
+        "/mcp%2F",
+        "/mcpx",
+        "/mcp/v1%0A",
+        "/mcp/v10",
+        "/mcp/v1%2Fsessions",
+        "/mcp/v1//",
+    ],
+)
 def test_no_spelling_of_the_path_gets_past_the_gate(tmp_path: Path, path: str) -> None:
     assert make_client(tmp_path).get(path).status_code == 401
 
