@@ -71,6 +71,7 @@ async def _serve(settings: Settings) -> None:
                 check=lambda: _ready(manager),
                 resource=protected_resource(settings),
                 max_requests=settings.max_requests_per_principal,
+                origins=settings.allowed_origins,
             )
             config = uvicorn.Config(
                 app,

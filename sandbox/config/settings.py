@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -21,6 +22,10 @@ from pydantic import (
 from sandbox.container.roots import Root, parse_roots, refuse_near
 from sandbox.policy.units import DAY, GIB, MIB, TIB, parse_duration, parse_size
 from sandbox.values import Frozen
+
+_ORIGIN = re.compile(
+    r"[a-z][a-z0-9+.-]*://(?:[A-Za-z0-9._~-]+|\[[0-9a-f:.]+\])(?::(?:[0-9]{1,5}|\*))?"
+)
 
 
 def _words(value: object) -> object:
@@ -135,7 +140,8 @@ class Settings(Frozen, use_attribute_docstrings=True):
     A bind to another address needs them."""
 
     allowed_origins: Words = ()
-    """The `Origin` headers of web pages that may call; empty: pages of this host itself."""
+    """The `Origin` headers of web pages that may call, `https://app.example`, with `:port` or `:*`;
+    browsers let these read the answers (CORS). Empty: pages of this host itself."""
 
     max_connections: int = Field(1024, ge=16, le=32_768)
     """The open connections of `sandbox serve`; never more than half of the descriptors it may have.
@@ -194,6 +200,17 @@ class Settings(Frozen, use_attribute_docstrings=True):
         if "state_dir" in info.data:
             refuse_near(roots, str(info.data["state_dir"]), "the controller's state")
         return roots
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _origins_are_named(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"{origin[:80]!r} names no origin, such as https://app.example or "
+                    "http://localhost:*; `*` and `null` would be every page"
+                )
+        return origins
 
     @model_validator(mode="after")
     def _oauth_is_whole(self) -> Settings:

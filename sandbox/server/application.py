@@ -9,6 +9,7 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 from sandbox.server.auth import GUARDED, Gate, TokenVerifier
+from sandbox.server.crossorigin import CrossOrigin
 from sandbox.server.desk import Desk
 from sandbox.server.endpoints import Astray
 from sandbox.server.handshakes import Handshakes
@@ -29,8 +30,13 @@ def make_app(
     resource: ProtectedResource | None = None,
     max_requests: int = 256,
     websockets: Sequence[WebSocketRoute] = (),
+    origins: Sequence[str] = (),
 ) -> ASGIApp:
-    """The application."""
+    """The application.
+
+    Args:
+        origins: Of other pages that may call, as the setting ``allowed_origins`` names them.
+    """
     server = mcp_server(desk)
     mcp_app = server.streamable_http_app(
         streamable_http_path=GUARDED,
@@ -50,4 +56,4 @@ def make_app(
         exception_handlers={404: astray.absent, 405: astray.wrong_method},
     )
     served = Intake(WebSockets(Handshakes(app), websockets, desk), max_requests)
-    return Gate(served, verifier, security, desk.manager.audit.deny, resource)
+    return Gate(served, verifier, security, desk.manager.audit.deny, resource, CrossOrigin(origins))

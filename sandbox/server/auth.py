@@ -21,15 +21,16 @@ from sandbox.config import Settings, is_loopback
 from sandbox.errorgroups import one_error
 from sandbox.errors import SandboxError
 from sandbox.server.credentials import take_token
+from sandbox.server.crossorigin import CrossOrigin
 from sandbox.server.grants import Grant, TokenVerifier
 from sandbox.server.oauth import ProtectedResource
 from sandbox.server.problems import problem
 from sandbox.server.scopes import TOOL_SCOPES
 
 GUARDED = "/mcp/v1"
-MAX_HEADERS = 128
 ALIASES = frozenset({"/mcp", "/mcp/", f"{GUARDED}/"})
 """Other spellings of where MCP is served."""
+MAX_HEADERS = 128
 TOKEN_GONE = 4401
 """The code with which a WebSocket is closed when its token counts no more."""
 RECHECK_S = 2.0
@@ -56,12 +57,14 @@ class Gate:
         security: TransportSecuritySettings,
         denied: Callable[[str, str], None],
         resource: ProtectedResource | None = None,
+        cross_origin: CrossOrigin | None = None,
     ) -> None:
         self._app = app
         self._verifier = verifier
         self._security = TransportSecurityMiddleware(security)
         self._denied = denied
         self._resource = resource
+        self._cross_origin = cross_origin or CrossOrigin()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request or the lifespan."""
@@ -83,6 +86,9 @@ class Gate:
         request = HTTPConnection(scope)
         token = ""
         answer = await self._misdirected(request)
+        if answer is None and (origin := self._cross_origin.named(scope)):
+            send = self._cross_origin.readable(origin, send)
+            answer = self._cross_origin.preflight(scope)  # browsers ask without the token
         if answer is None:
             token = take_token(scope)
             grant: Grant | None = None

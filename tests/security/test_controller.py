@@ -36,6 +36,7 @@ from sandbox.sessions.models import Caller
 pytestmark = pytest.mark.anyio
 
 TOKEN = "correct-horse-battery-staple-token"
+PAGE = "https://app.example"
 MIB = 1024 * 1024
 
 
@@ -89,13 +90,18 @@ async def front(
     manager: SessionManager, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Front]:
     """The server, on a free port."""
-    settings = Settings(state_dir=tmp_path_factory.mktemp("front"), token=TOKEN)  # type: ignore[arg-type]
+    settings = Settings(
+        state_dir=tmp_path_factory.mktemp("front"),
+        token=TOKEN,  # type: ignore[arg-type]
+        allowed_origins=(PAGE, "http://127.0.0.1:*"),
+    )
     desk = Desk(manager)
     app = make_app(
         desk,
         verifier=LocalToken(TOKEN),
         security=security_settings(settings),
         check=manager.runtime.engine,
+        origins=settings.allowed_origins,
     )
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(
@@ -144,7 +150,7 @@ async def test_without_the_token_nothing_is_served(front: Front, authorization: 
     headers = {"authorization": authorization.encode("latin-1")} if authorization else {}
     async with front.http() as client:
         for method in ("GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD"):
-            for path in ("/mcp/v1", "/mcp/v1/", "/mcp/v1/sessions", "/mcp/v1/sessions/s-x/files/a"):
+            for path in ("/mcp", "/mcp/", "/mcp/v1", "/mcp/v1/", "/mcp/v1/sessions/s-x/files/a"):
                 answer = await client.request(method, path, headers=headers)
                 assert answer.status_code in (400, 401, 431), (method, path)
     async with front.http(authorization=f"bearer {TOKEN}") as client:
@@ -154,6 +160,9 @@ async def test_without_the_token_nothing_is_served(front: Front, authorization: 
 @pytest.mark.parametrize(
     "path",
     [
+        "/mcp%0A",
+        "/mcp%2F",
+        "/mcp;x",
         "/mcp/v1%0A",
         "/mcp/v1%0a%0d",
         "/mcp/v1%00",
@@ -210,6 +219,50 @@ async def test_rebound_names_and_foreign_pages_are_refused(
             assert "access-control-allow-origin" not in answer.headers
         own = await client.get("/mcp/v1/sessions", headers={"origin": front.url})
         assert own.status_code == 200, "a page of this host itself is served"
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "https://evil.example",
+        "https://app.example.evil.example",
+        "https://evil.example/https://app.example",
+        "https://user@app.example",
+        "https://app.example:444",
+        "http://app.example",
+        "HTTPS://APP.EXAMPLE",
+        "http://127.0.0.1:80@evil.example",
+        "http://127.0.0.1:",
+        "http://127.0.0.1:*",
+        "http://localhost:3000",
+        "https://app.example, https://evil.example",
+        "null",
+        "*",
+    ],
+)
+async def test_a_page_that_is_not_named_may_send_and_read_nothing(
+    front: Front, origin: str
+) -> None:
+    """Invariant 6: a browser is told of named pages alone, never of all, and never to send
+    cookies."""
+    asking = {"access-control-request-method": "PUT", "access-control-request-headers": "*"}
+    cookies = {"cookie": f"token={TOKEN}; authorization=Bearer {TOKEN}"}
+    async with front.http() as client:
+        for path in ("/mcp", "/mcp/", "/mcp/v1", "/mcp/v1/", "/mcp/v1/sessions", "/healthz"):
+            asked = await client.options(path, headers={"origin": origin, **asking})
+            sent = await client.post(path, headers={"origin": origin, **cookies}, content=b"{}")
+            for answer in (asked, sent):
+                assert answer.status_code in (401, 403, 405), path
+                assert not [name for name in answer.headers if name.startswith("access-control")]
+        named = {"origin": PAGE, **cookies}
+        for path in ("/mcp", "/mcp/v1/sessions/x/files/y"):
+            asked = await client.options(path, headers={**named, **asking})
+            sent = await client.put(path, headers=named)
+            assert (asked.status_code, sent.status_code) == (204, 401), "a cookie is no token"
+            for answer in (asked, sent):
+                assert answer.headers["access-control-allow-origin"] == PAGE
+                assert "access-control-allow-credentials" not in answer.headers
+                assert "*" not in str(answer.headers)
 
 
 async def test_bodies_past_the_limit_are_cut_off(front: Front) -> None:
