@@ -17,7 +17,8 @@ from sandbox.files.files import Files
 from sandbox.files.models import FileStat
 from sandbox.outputs.redaction import Redactor
 from sandbox.server.content import PICTURES
-from sandbox.server.tool import printable, reply
+from sandbox.server.tool import reply
+from sandbox.server.wording import printable
 
 MAX_READ_BYTES = 192 * 1024
 """Of one answer."""

@@ -15,7 +15,8 @@ from sandbox.files.models import EditResult, FileList, FileStat
 from sandbox.policy.units import KIB, MIB
 from sandbox.server import arguments as arg
 from sandbox.server.reading import MAX_READ_BYTES, FileContent, read_content
-from sandbox.server.tool import CallContext, ToolGroup, printable, reply, tool
+from sandbox.server.tool import CallContext, ToolGroup, reply, tool
+from sandbox.server.wording import printable
 
 
 class Deleted(BaseModel):
