@@ -401,17 +401,61 @@ async def test_a_large_text_comes_in_parts_that_fit_and_lose_nothing(
 
 
 @pytest.mark.parametrize("size", [300_000, 100])
-async def test_bytes_that_are_no_text_are_base64_when_small_and_refused_when_large(
+async def test_bytes_that_are_no_text_are_base64_when_small_and_described_when_large(
     client: Client, size: int
 ) -> None:
     data = base64.b64encode(bytes(size)).decode()
     await client.call_tool("write_file", {"path": "b", "content": data, "encoding": "base64"})
     read = await client.call_tool("read_file", {"path": "b"})
-    if size == 100:
-        assert read.structured_content["content"] == data
-    else:
-        assert read.meta[ERROR_META_KEY]["reason"] in ("not_text", "too_large")
-        assert "REST" in words(read)
+    told = read.structured_content
+    assert not read.is_error
+    assert (told["content"], told["more"]) == ((data, False) if size == 100 else ("", True))
+    assert f"{size:,} bytes" in words(read)
+    assert "REST" in words(read)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "told"),
+    [
+        ("utf-8", "utf-8"),
+        ("utf-8-sig", "utf-8-sig"),
+        ("utf-16", "utf-16"),
+        ("utf-16-be", "utf-16-be"),
+        ("latin-1", "cp1252"),
+    ],
+)
+async def test_text_in_another_encoding_is_decoded_and_the_answer_says_from_which(
+    client: Client, encoding: str, told: str
+) -> None:
+    lines = ["name;ort\r\n", *["José;Málaga\r\n"] * 20_000]
+    data = base64.b64encode("".join(lines).encode(encoding)).decode()
+    await client.call_tool("write_file", {"path": "l", "content": data, "encoding": "base64"})
+    read = await client.call_tool("read_file", {"path": "l", "line_limit": 2})
+    last = await client.call_tool("read_file", {"path": "l", "start_line": 20_001})
+    assert read.structured_content["encoding"] == told
+    assert read.structured_content["content"] == "".join(lines[:2])
+    assert last.structured_content["content"] == lines[-1]
+    assert "Málaga" in words(read)
+    assert (f"decoded as {told}" in words(read)) is (told != "utf-8")
+
+
+async def test_a_stray_byte_far_into_a_text_is_shown_as_one(client: Client) -> None:
+    data = base64.b64encode(b"x\n" * 200_000 + b"a\xffb\n").decode()
+    await client.call_tool("write_file", {"path": "l", "content": data, "encoding": "base64"})
+    read = await client.call_tool("read_file", {"path": "l", "start_line": 200_001})
+    assert read.structured_content["content"] == "a\ufffdb\n"
+    assert "not UTF-8" in words(read)
+
+
+async def test_a_picture_is_known_by_its_bytes_not_by_its_name(client: Client) -> None:
+    for name, content in (("p.dat", "iVBORw0KGgoA"), ("q.png", "AAEC/w==")):
+        given = {"path": name, "content": content, "encoding": "base64"}
+        await client.call_tool("write_file", given)
+    picture = await client.call_tool("read_file", {"path": "p.dat"})
+    other = await client.call_tool("read_file", {"path": "q.png"})
+    assert [block.type for block in picture.content] == ["image", "text"]
+    assert [block.type for block in other.content] == ["text"]
+    assert "begins with 00 01 02 ff" in words(other)
 
 
 async def test_a_line_that_is_too_long_is_refused_and_those_after_it_can_be_read(
