@@ -85,7 +85,7 @@ def _but(error: ErrorDetails, schema: Schema) -> str:
     if isinstance(value, str):
         if error["type"] in _LENGTHS:
             return f", not of {len(value):,}"
-        return "" if "enum" in schema or schema.get("type") == "string" else ", not another text"
+        return ", not text" if error["type"].endswith(("_parsing", "_type")) else ""
     if isinstance(value, list | tuple):
         size = len(cast("Sequence[object]", value))
         return f", not of {size:,}" if error["type"] in _LENGTHS else ", not a list"
