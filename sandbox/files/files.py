@@ -196,10 +196,11 @@ class Files:
             stream.reset()
 
     async def edit(self, path: str, old: str, new: str, replace_all: bool = False) -> EditResult:
-        """Replace exact text in a UTF-8 file.
+        """Replace exact text in a UTF-8 file, whose line ends are kept.
 
         Args:
-            old: The text to replace; it must occur, and only once unless ``replace_all``.
+            old: The text to replace; it must occur, and only once unless ``replace_all``. Lines
+                that end with ``\\n`` in it match those that end with ``\\r\\n`` in the file.
 
         Raises:
             FileError: ``not_text``, ``no_match``, ``many_matches``; ``conflict`` when the file
@@ -249,7 +250,12 @@ def _edited(
     try:
         data.decode("utf-8")
     except UnicodeDecodeError as exc:
-        raise FileError("not_text", f"{path!r} is not a text in UTF-8.") from exc
+        raise FileError(
+            "not_text",
+            f"{path!r} is not a text in UTF-8.",
+            remedy="Change it by code that opens it with its encoding, which read_file names.",
+        ) from exc
+    old, new = _with_line_ends(data, old, new)
     count = data.count(old)
     if not count:
         raise FileError(
@@ -267,6 +273,21 @@ def _edited(
         raise FileError("too_large", f"{path!r} would grow past {MAX_EDIT_BYTES:,} bytes.")
     diff = clip(redactor.text(replacement_diff(path, data, old, new)), MAX_DIFF_BYTES)
     return data.replace(old, new), count, diff
+
+
+def _with_line_ends(data: bytes, old: bytes, new: bytes) -> tuple[bytes, bytes]:
+    """The texts with the line ends of a file; as they are when they show that they know them."""
+    ends, windows_ends = data.count(b"\n"), data.count(b"\r\n")
+    if not windows_ends:
+        is_foreign = b"\r\n" in old and old not in data
+        return (_unix(old), _unix(new)) if is_foreign else (old, new)
+    if b"\r\n" in old or (ends > windows_ends and old in data):
+        return old, new
+    return _unix(old).replace(b"\n", b"\r\n"), _unix(new).replace(b"\n", b"\r\n")
+
+
+def _unix(text: bytes) -> bytes:
+    return text.replace(b"\r\n", b"\n")
 
 
 @contextmanager

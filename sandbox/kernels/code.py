@@ -7,6 +7,32 @@ from sandbox.errors import InvalidRequest
 MAX_CODE_BYTES = 1024 * 1024
 
 
+FENCES = ("```", "~~~")
+
+
+def normalized(code: str) -> str:
+    """Code as Python reads it from a file: no byte-order mark, and ``\\n`` at the ends of lines."""
+    return code.removeprefix("\ufeff").replace("\r\n", "\n")
+
+
+def unfenced(code: str) -> str:
+    """Code without the Markdown fence that it is wholly within; as it is when it is not.
+
+    https://spec.commonmark.org/0.31.2/#fenced-code-blocks
+    """
+    stripped = code.removeprefix("\ufeff").strip()
+    if not stripped.startswith(FENCES):
+        return code
+    fence = stripped[:3]
+    first, *body = stripped.split("\n")
+    language = first.lstrip(fence[0]).strip()
+    if not body or body.pop().strip() != first[: len(first.rstrip()) - len(language)].strip():
+        return code
+    if len(language.split()) > 1 or any(line.startswith(fence) for line in body):
+        return code
+    return "".join(f"{line}\n" for line in body)
+
+
 def check_code(code: str) -> None:
     """Refuse code that is too long, or no text that UTF-8 can express."""
     try:

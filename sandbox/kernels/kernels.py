@@ -24,7 +24,7 @@ from sandbox.kernels.answers import (
     completion,
     inspection,
 )
-from sandbox.kernels.code import check_code, check_position
+from sandbox.kernels.code import check_code, check_position, normalized
 from sandbox.kernels.events import KernelEvents
 from sandbox.kernels.execution import Execution
 from sandbox.kernels.kernel import Kernel
@@ -218,6 +218,7 @@ class Kernels:
             QuotaExceeded: Too many cells wait already, or a quota of the caller's is used up.
         """
         check_code(code)
+        code = normalized(code)
         limit_s = self._limits.execution_s
         if timeout_s is not None and not timeout_s > 0:
             raise InvalidRequest("The timeout must be more than 0 seconds.")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from sandbox.policy.units import MIB
 
@@ -29,6 +29,17 @@ def _sendable(text: str) -> str:
         except UnicodeEncodeError:
             raise ValueError("contains a lone surrogate, which is not valid Unicode") from None
     return text
+
+
+def at_home(path: str) -> str:
+    """A path that begins with ``~``, the home folder, which is the workspace in the images."""
+    if path == "~" or path.startswith("~/"):
+        return path[1:].lstrip("/") or "."
+    return path
+
+
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, str) and value.strip() in ("0", "1") else value
 
 
 def _short_enough(text: str) -> str:
@@ -53,6 +64,9 @@ SessionId = Annotated[
         description="The session, as open_session answered it. Empty: your default session, which "
         "is opened when you have none.",
     ),
+]
+ItsSessionId = Annotated[
+    Text, Field(max_length=128, description="The session it ran in; may be left out.")
 ]
 KernelId = Annotated[
     Text,
@@ -119,7 +133,9 @@ CursorPosition = Annotated[
     ),
 ]
 DetailLevel = Annotated[
-    Literal[0, 1], Field(description="0: what it is. 1: its source code too, where there is any.")
+    Literal[0, 1],
+    BeforeValidator(_whole),
+    Field(description="0: what it is. 1: its source code too, where there is any."),
 ]
 Timeout = Annotated[
     _Seconds,
@@ -155,7 +171,9 @@ Command = Annotated[
     Field(min_length=1, max_length=32 * 1024, description="The command line, run by `bash -c`."),
 ]
 Folder = Annotated[
-    Text, Field(max_length=4096, description="The folder to run in. Empty: the workspace.")
+    Text,
+    AfterValidator(at_home),
+    Field(max_length=4096, description="The folder to run in. Empty: the workspace."),
 ]
 Stdin = Annotated[
     Text, Field(max_length=MAX_CODE, description="Text for the command's standard input.")
@@ -172,24 +190,27 @@ Keys = Annotated[
     ),
 ]
 Position = Annotated[
-    int | None,
+    Annotated[int, Field(ge=0, le=2**53)] | None,
+    WithJsonSchema({"type": "integer", "minimum": 0, "maximum": 2**53}),  # some clients want a type
     Field(
-        ge=0,
-        le=2**53,
         description="The `position` that an earlier read answered: what came after it is new. "
         "Left out: after your last read.",
     ),
 ]
 Path = Annotated[
     Text,
+    AfterValidator(at_home),
     Field(
         min_length=1,
         max_length=4096,
-        description="A path inside the container: relative to the workspace, or absolute.",
+        description="A path inside the container: relative to the workspace, which is also "
+        "`~`, or absolute.",
     ),
 ]
 OptionalPath = Annotated[
-    Text, Field(max_length=4096, description="A folder inside the container. Empty: the workspace.")
+    Text,
+    AfterValidator(at_home),
+    Field(max_length=4096, description="A folder inside the container. Empty: the workspace."),
 ]
 Depth = Annotated[int, Field(ge=1, le=16, description="How many levels of folders to go down.")]
 StartIndex = Annotated[int, Field(ge=0, le=10_000_000, description="The first entry to answer.")]

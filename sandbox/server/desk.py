@@ -11,10 +11,11 @@ from mcp.server.mcpserver import Context
 from starlette.requests import Request
 
 from sandbox.commands.models import CommandResult
-from sandbox.errors import InvalidRequest, NotPermitted
+from sandbox.errors import InvalidRequest, NotFound, NotPermitted
 from sandbox.kernels.models import ExecutionResult
 from sandbox.policy import Policy
 from sandbox.server.elicitation import asker_for, told
+from sandbox.server.foreign import is_foreign
 from sandbox.server.grants import LOCAL_GRANT, Grant
 from sandbox.sessions.manager import SessionManager
 from sandbox.sessions.models import PASSING, Caller
@@ -71,17 +72,29 @@ class Desk:
 
     @asynccontextmanager
     async def session_of(
-        self, ctx: Context[Any, Any], found: ExecutionResult | CommandResult, tool: str
+        self,
+        ctx: Context[Any, Any],
+        found: ExecutionResult | CommandResult,
+        tool: str,
+        session_id: str = "",
     ) -> AsyncGenerator[Session | None]:
         """The session of an execution or a command, for one call of a tool about that.
 
         None when that is over, unless a person must agree to the tool. What a policy does not
         allow it does not allow for what has ended either.
 
+        Args:
+            session_id: Which session it must be; any when empty.
+
         Raises:
-            NotFound: The caller has no such session.
+            NotFound: The caller has no such session, or it is not that one.
             NotPermitted: The session's policy does not allow the tool.
         """
+        if session_id not in ("", found.session_id):
+            raise NotFound(
+                "It did not run in that session.",
+                remedy="Leave session_id out, or give the one that the result named.",
+            )
         caller = caller_of(ctx)
         policy = self.manager.ownership.policy_of(caller, found.session_id)
         permit(policy, tool)
@@ -102,7 +115,8 @@ async def _asked(ctx: Context[Any, Any], session: Session, tool: str) -> AsyncGe
     """
     asker = asker_for(ctx)
     params: Mapping[str, Any] = ctx.request_context.params or {}
-    given = cast("dict[str, Any]", params.get("arguments") or {})
+    sent = cast("dict[str, Any]", params.get("arguments") or {})
+    given = {name: value for name, value in sent.items() if not is_foreign(name)}
     with session.approvals.calling(asker):
         await session.approvals.agree(tool, told(given), asker)
         yield

@@ -1,11 +1,14 @@
-"""Reading a file for eyes: text by ranges of lines, pictures as images, other bytes as base64."""
+"""Reading a file for eyes: text by ranges of lines, a picture as an image, of others what they are.
+
+Text in another encoding than UTF-8 is decoded, and the answer says from which.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import json
-import mimetypes
+from codecs import BOM_UTF8
 from collections.abc import AsyncIterator
 from typing import Literal
 
@@ -17,7 +20,10 @@ from sandbox.files.files import Files
 from sandbox.files.models import FileStat
 from sandbox.outputs.redaction import Redactor
 from sandbox.server.content import PICTURES
-from sandbox.server.tool import printable, reply
+from sandbox.server.encodings import GUESSES, TextEncoding, as_utf8, encoding_of
+from sandbox.server.filetypes import filetype
+from sandbox.server.tool import reply
+from sandbox.server.wording import printable
 
 MAX_READ_BYTES = 192 * 1024
 """Of one answer."""
@@ -25,21 +31,23 @@ MAX_SENT_BYTES = 440 * 1024
 """Of a text once escaped for its message, which holds it twice."""
 READ_TIMEOUT_S = 60.0
 """For all that comes before the last line that is wanted."""
-ELSEWHERE = "Download it by REST, or look at parts of it with run_command."
+ELSEWHERE = "Download it by REST, or look at parts of it with execute_code or run_command."
 
 
 class FileContent(BaseModel):
     """A file's content, or a range of its lines."""
 
     stat: FileStat
-    encoding: Literal["utf-8", "base64"]
+    encoding: TextEncoding | Literal["base64"]
+    """How the file's bytes are text, or ``content`` its bytes."""
     content: str
+    """Empty when the file is no text and too large for an answer."""
     first_line: int | None = None
     """From 1; None for other than text."""
     line_count: int | None = None
     """Lines in ``content``; None for other than text."""
     more: bool = False
-    """Whether lines follow."""
+    """Whether lines follow, or bytes are left out."""
 
 
 async def read_content(
@@ -48,23 +56,29 @@ async def read_content(
     """Read a file for a tool's answer; secrets are taken out before base64 hides them.
 
     Raises:
-        FileError: It is not a regular file, or is too large for what it holds.
+        FileError: It is not a regular file, or a line of it is too long.
     """
     try:
         async with asyncio.timeout(READ_TIMEOUT_S), await files.open_read(path) as reading:
             stat, pieces = reading.stat, aiter(reading)
             # The stat's size is only what the supervisor says.
             head, is_whole = await _head(pieces)
-            if is_whole and not _is_text(head):
-                return _bytes(stat, redactor.bytes(head))
-            lines, more = await _lines(_chained(head, pieces), start_line, line_limit, path)
+            encoding = encoding_of(head, is_whole=is_whole)
+            if encoding is None:
+                return _bytes(stat, redactor.bytes(head), is_whole)
+            text = _chained(head, pieces)
+            if encoding == "utf-8-sig":
+                text = _chained(head.removeprefix(BOM_UTF8), pieces)
+            elif encoding != "utf-8":
+                text = as_utf8(text, encoding, redactor)
+            lines, more = await _lines(text, start_line, line_limit, path)
     except TimeoutError as exc:
         raise FileError(
             "too_large",
             f"Line {start_line} of {printable(path)} was not reached in {READ_TIMEOUT_S:g} s.",
             remedy=ELSEWHERE,
         ) from exc
-    return _text(stat, lines, start_line, more, redactor)
+    return _text(stat, encoding, lines, start_line, more, redactor)
 
 
 async def _head(pieces: AsyncIterator[bytes]) -> tuple[bytes, bool]:
@@ -78,16 +92,19 @@ async def _head(pieces: AsyncIterator[bytes]) -> tuple[bytes, bool]:
 
 
 def _text(
-    stat: FileStat, lines: list[bytes], start_line: int, more: bool, redactor: Redactor
+    stat: FileStat,
+    encoding: TextEncoding,
+    lines: list[bytes],
+    start_line: int,
+    more: bool,
+    redactor: Redactor,
 ) -> CallToolResult:
-    try:
-        content = redactor.bytes(b"".join(lines)).decode()
-    except UnicodeDecodeError:
-        content = "\0"
+    data = redactor.bytes(b"".join(lines))
+    content = data.decode(errors="replace")
     if "\0" in content:
         raise FileError(
             "not_text",
-            f"{printable(stat.path)} has {stat.size:,} bytes and is not a text in UTF-8.",
+            f"{printable(stat.path)} has {stat.size:,} bytes, and these lines are no text.",
             remedy=ELSEWHERE,
         )
     size = len(json.dumps(content))
@@ -95,26 +112,43 @@ def _text(
         if len(lines) == 1:
             raise _long_line(stat.path)
         fewer = max(len(lines) * MAX_SENT_BYTES // size // 2, 1)
-        return _text(stat, lines[:fewer], start_line, True, redactor)
+        return _text(stat, encoding, lines[:fewer], start_line, True, redactor)
     found = FileContent(
         stat=stat,
-        encoding="utf-8",
+        encoding=encoding,
         content=content,
         first_line=start_line,
         line_count=len(lines),
         more=more,
     )
-    note = f"\n[more: read on with start_line={start_line + len(lines)}]" if more else ""
-    return reply(found, content + note)
+    notes = [f"[more: read on with start_line={start_line + len(lines)}]"] if more else []
+    if encoding in GUESSES:
+        notes.append(f"[decoded as {encoding}, a guess, for it is not UTF-8]")
+    elif encoding != "utf-8":
+        notes.append(f"[decoded as {encoding}]")
+    if content.encode() != data:
+        notes.append("[some bytes are not UTF-8; each is shown as �]")
+    return reply(found, "\n".join([content, *notes]))
 
 
-def _bytes(stat: FileStat, data: bytes) -> CallToolResult:
-    found = FileContent(stat=stat, encoding="base64", content=base64.b64encode(data).decode())
-    mime, _ = mimetypes.guess_type(stat.name)
-    line = f"{printable(stat.path)}: {stat.size:,} bytes, {mime or 'unknown type'}."
-    if mime in PICTURES:
-        return reply(found, ImageContent(type="image", data=found.content, mime_type=mime), line)
-    return reply(found, line)
+def _bytes(stat: FileStat, data: bytes, is_whole: bool) -> CallToolResult:
+    """What is known of a file that is no text, and its bytes when they fit."""
+    kind, fact = filetype(data)
+    content = base64.b64encode(data).decode() if is_whole else ""
+    found = FileContent(stat=stat, encoding="base64", content=content, more=not is_whole)
+    facts = [
+        f"{stat.size:,} bytes",
+        f"{kind.name} ({kind.mime})" if kind else f"no text; begins with {data[:12].hex(' ')}",
+        fact,
+    ]
+    line = f"{printable(stat.path)}: {', '.join(filter(None, facts))}."
+    if kind and kind.mime in PICTURES and is_whole:
+        return reply(found, ImageContent(type="image", data=content, mime_type=kind.mime), line)
+    where = "Its bytes are in the structured result as base64." if is_whole else ""
+    if kind and kind.mime in PICTURES:
+        where = "It is too large to be shown: make a smaller one with execute_code and read that."
+    advice = kind.advice if kind else ""
+    return reply(found, " ".join(filter(None, (line, where, advice, ELSEWHERE))))
 
 
 async def _lines(
@@ -161,13 +195,3 @@ async def _chained(head: bytes, pieces: AsyncIterator[bytes]) -> AsyncIterator[b
     yield head
     async for piece in pieces:
         yield piece
-
-
-def _is_text(data: bytes) -> bool:
-    if b"\0" in data:
-        return False
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

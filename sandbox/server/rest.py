@@ -21,6 +21,7 @@ from sandbox.errors import FileError, InvalidRequest
 from sandbox.files.files import Reading
 from sandbox.files.models import FileStat
 from sandbox.outputs.redaction import Pieces
+from sandbox.server.arguments import at_home
 from sandbox.server.auth import GUARDED
 from sandbox.server.desk import Desk, caller_of_request, grant_of_request, permit_unasked
 from sandbox.server.endpoints import Endpoint, Endpoints
@@ -314,7 +315,7 @@ def _path(request: Request) -> str:
     path: str = request.path_params["path"]
     if not path:
         raise InvalidRequest("The path of a file is missing after /files/.")
-    return path
+    return at_home(path)
 
 
 def _mode(value: str) -> int | None:

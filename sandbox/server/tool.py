@@ -1,13 +1,13 @@
 """Tools that refuse what they do not know, and errors that say what to do.
 
 The SDK ignores arguments that a tool does not have, and shows a validation error as pydantic words
-it. A :class:`StrictTool` refuses unknown arguments before anything runs, names each wrong argument
-and its reason in a line, and turns a ``SandboxError`` into a failed result with its remedy.
+it. A :class:`StrictTool` refuses unknown arguments before anything runs, but for those that clients
+are known to add; takes null for an argument that is left out; names each wrong argument and what it
+must be in a line; and turns a ``SandboxError`` into a failed result with its remedy.
 """
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Awaitable, Callable
 from types import MethodType
@@ -19,12 +19,12 @@ from mcp.server.mcpserver.tools import Tool
 from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult, ContentBlock, TextContent, ToolAnnotations
 from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_core import ErrorDetails
 
 from sandbox.bulkheads.bulkhead import Section
 from sandbox.errors import FileError, SandboxError
-from sandbox.outputs.plain import escaped
 from sandbox.server.desk import Desk, grant_of
+from sandbox.server.foreign import foreign_in
+from sandbox.server.wording import printable, problem, unknown
 
 ERROR_META_KEY = "io.sandbox/error"
 MAX_PROBLEMS = 8
@@ -47,14 +47,17 @@ class StrictTool(Tool):
             ToolError: An argument is unknown, missing or wrong; nothing has run.
             UnexpectedToolError: A defect of ours; the details stay in the log.
         """
+        known = list(self.fn_metadata.arg_model.model_fields)
         try:
             grant_of(context).require(self.name)
             with Section(f"the arguments of {self.name}"):
-                validated = self._validated(arguments)
+                foreign = dict.fromkeys(foreign_in(arguments, known))
+                ours = {name: arguments[name] for name in arguments if name not in foreign}
+                validated = self._validated(ours, known)
         except SandboxError as exc:
             return failure(exc)
         try:
-            return await self.fn(**validated, **{self.context_kwarg or "ctx": context})
+            result = await self.fn(**validated, **{self.context_kwarg or "ctx": context})
         except SandboxError as exc:
             return failure(exc)
         except MCPError:
@@ -64,26 +67,31 @@ class StrictTool(Tool):
                 f"{self.name} failed because of a defect of the server, not of your request. "
                 "The server's log has the details."
             ) from exc
+        if foreign:
+            result.content.append(_text(_ignored(self.name, [*foreign])))
+        return result
 
-    def _validated(self, arguments: dict[str, Any]) -> dict[str, Any]:
+    def _validated(self, arguments: dict[str, Any], known: list[str]) -> dict[str, Any]:
         """The arguments as the tool takes them; what is too much is refused before it is parsed."""
-        known = list(self.fn_metadata.arg_model.model_fields)
         long = [
             name
             for name, value in arguments.items()
             if isinstance(value, list | dict) and len(cast("list[Any]", value)) > MAX_ITEMS
         ]
         if long:
-            raise self._refused([f"{printable(long[0])}: has more than {MAX_ITEMS} items"], 0)
+            raise self._refused([f"{printable(long[0])} has more than {MAX_ITEMS} items"], 0)
         if len(arguments) > len(known):
-            unknown = [name for name in arguments if name not in known]
-            lines = [_unknown(name, known) for name in unknown[:MAX_PROBLEMS]]
-            raise self._refused(lines, len(unknown) - len(lines))
+            strange = [name for name in arguments if name not in known]
+            lines = [unknown(name, known) for name in strange[:MAX_PROBLEMS]]
+            raise self._refused(lines, len(strange) - len(lines))
+        read = self.fn_metadata.pre_parse_json(arguments)
+        given = {name: value for name, value in read.items() if value is not None}
         try:
-            return self.fn_metadata.validate_arguments(arguments)
+            return self.fn_metadata.arg_model.model_validate(given).model_dump_one_level()
         except ValidationError as exc:
-            errors = exc.errors(include_url=False, include_input=False, include_context=False)
-            lines = [_problem(error, known) for error in errors[:MAX_PROBLEMS]]
+            errors = exc.errors(include_url=False, include_context=False)
+            properties = self.parameters["properties"]
+            lines = [problem(error, properties) for error in errors[:MAX_PROBLEMS]]
             raise self._refused(lines, len(errors) - len(lines)) from exc
 
     def _refused(self, lines: list[str], more: int) -> ToolError:
@@ -91,21 +99,11 @@ class StrictTool(Tool):
         return ToolError(f"{self.name} was not run: " + "; ".join(lines) + ".")
 
 
-def _problem(error: ErrorDetails, known: list[str]) -> str:
-    """What is wrong with one argument, in a line."""
-    where = printable(".".join(str(part) for part in error["loc"]))
-    if error["type"] == "extra_forbidden":
-        return _unknown(where, known)
-    if error["type"] == "missing":
-        return f"{where}: is required"
-    return f"{where}: {error['msg'].removeprefix('Value error, ')}"
-
-
-def _unknown(name: str, known: list[str]) -> str:
-    shown = printable(name)
-    close = difflib.get_close_matches(shown, known, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
-    return f"{shown}: there is no such argument; {hint}"
+def _ignored(tool: str, names: list[str]) -> str:
+    """That arguments of the client's own were ignored."""
+    shown = ", ".join(printable(name, 60) for name in names[:MAX_PROBLEMS])
+    more = f" and {len(names) - MAX_PROBLEMS} more" if len(names) > MAX_PROBLEMS else ""
+    return f"[ignored, for {tool} has no such argument: {shown}{more}]"
 
 
 class ToolGroup:
@@ -182,6 +180,9 @@ def _make(fn: Callable[..., Any], hints: ToolAnnotations, bounds: dict[str, int]
     forbidding = type(base.__name__, (base,), {"model_config": ConfigDict(extra="forbid")})
     tool.fn_metadata.arg_model = forbidding
     tool.parameters = _published(forbidding.model_json_schema(by_alias=True))
+    for argument in tool.parameters["properties"].values():
+        if argument.get("default", "") is None:  # of no type that is published
+            del argument["default"]
     tool.fn_metadata.output_schema = _published(tool.fn_metadata.output_schema)
     return tool
 
@@ -234,8 +235,3 @@ def failure(error: SandboxError) -> CallToolResult:
     if isinstance(error, FileError):
         about["reason"] = error.reason
     return CallToolResult(content=[_text(str(error))], is_error=True, _meta={ERROR_META_KEY: about})
-
-
-def printable(value: str, limit: int = 200) -> str:
-    """Text of a caller made safe to repeat: one line, bounded, no control characters."""
-    return escaped(value[:limit]) + ("…" if len(value) > limit else "")

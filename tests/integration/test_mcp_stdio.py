@@ -53,6 +53,23 @@ async def test_each_era_runs_code_and_leaves_nothing_behind(
     assert await containers(engine, tmp_path / "state") == []
 
 
+async def test_calls_are_taken_as_clients_and_models_write_them(
+    server: StdioServerParameters,
+) -> None:
+    code = "```python\nfor text in ('a = 1', 'b = 2'):\n    print(text, end='\\r\\n', "
+    code += "file=open('w.txt', 'a', newline=''))\n```"
+    async with Client(server) as client:
+        own = {"session_id": None, "timeout": "30", "toolCallId": "call_1"}
+        ran = await client.call_tool("execute_code", {"code": code, **own})
+        assert ran.structured_content["status"] == "ok"
+        told = {"path": "~/w.txt", "old_string": "a = 1\nb", "new_string": "a = 9\nb"}
+        assert not (await client.call_tool("edit_file", told)).is_error
+        shown = {"command": "od -c ~/w.txt && pwd", "cwd": "~", "stdin": None}
+        result = await client.call_tool("run_command", shown)
+        assert "9  \\r  \\n   b" in result.structured_content["stdout"]
+        assert result.structured_content["stdout"].endswith("/workspace\n")
+
+
 async def test_two_desktop_clients_have_sessions_of_their_own(
     server: StdioServerParameters,
 ) -> None:

@@ -58,7 +58,11 @@ class CommandTools(ToolGroup):
 
     @tool("See how a command stands", reads=True)
     async def get_command(
-        self, ctx: CallContext, command_id: arg.CommandId, wait: arg.Wait = 0
+        self,
+        ctx: CallContext,
+        command_id: arg.CommandId,
+        wait: arg.Wait = 0,
+        session_id: arg.ItsSessionId = "",
     ) -> Annotated[CallToolResult, CommandResult]:
         """See how a command that answered `running` stands now, with its output so far.
 
@@ -66,24 +70,31 @@ class CommandTools(ToolGroup):
         not stop the command; stop_command does. It also finds commands from before a restart of
         the server.
         """
-        return await self._told(ctx, "get_command", command_id, wait)
+        return await self._told(ctx, "get_command", command_id, session_id, wait)
 
     @tool("Stop a command", destroys=True)
     async def stop_command(
-        self, ctx: CallContext, command_id: arg.CommandId
+        self, ctx: CallContext, command_id: arg.CommandId, session_id: arg.ItsSessionId = ""
     ) -> Annotated[CallToolResult, CommandResult]:
         """Stop a running command with everything it started, and answer what it had written.
 
         Stopping one that has ended answers how it ended.
         """
-        return await self._told(ctx, "stop_command", command_id, stop=True)
+        return await self._told(ctx, "stop_command", command_id, session_id, stop=True)
 
     async def _told(
-        self, ctx: CallContext, name: str, command_id: str, wait_s: float = 0, *, stop: bool = False
+        self,
+        ctx: CallContext,
+        name: str,
+        command_id: str,
+        session_id: str,
+        wait_s: float = 0,
+        *,
+        stop: bool = False,
     ) -> CallToolResult:
         found = await self._manager.command(caller_of(ctx), command_id)
         result = report(found, KEPT_BYTES) if isinstance(found, Command) else found
-        async with self._desk.session_of(ctx, result, name) as session:
+        async with self._desk.session_of(ctx, result, name, session_id) as session:
             if session and isinstance(found, Command):
                 if stop:
                     await session.commands.stop(found)

@@ -9,6 +9,7 @@ import anyio
 from mcp_types import CallToolResult
 
 from sandbox.errors import SandboxError
+from sandbox.kernels.code import unfenced
 from sandbox.kernels.execution import Execution
 from sandbox.kernels.models import ExecutionResult
 from sandbox.outputs.plain import PlainText
@@ -23,6 +24,7 @@ CANCEL_GRACE_S = 10.0
 MAX_PROGRESS_BYTES = 256 * 1024
 """Of messages that are looked at for one notification."""
 MAX_PROGRESS_TEXT = 4000
+FENCE_NOTE = "[the code ran without the Markdown fence around it; give the code alone]"
 FAILED = frozenset({"error", "timeout", "died", "lost"})
 
 
@@ -76,9 +78,10 @@ class ExecutionTools(ToolGroup):
         answers what there is so far with an execution_id, the cell goes on, and get_execution asks
         again. All times are in seconds. There is no keyboard: input() fails.
         """
+        bare = unfenced(code)
         async with self._desk.session(ctx, session_id, "execute_code") as session:
             execution = await session.kernels.execute(
-                code, kernel_id=kernel_id, timeout_s=timeout or None
+                bare, kernel_id=kernel_id, timeout_s=timeout or None
             )
             try:
                 result = await self._follow(ctx, session, execution, wait, progress_interval)
@@ -88,7 +91,7 @@ class ExecutionTools(ToolGroup):
                     with anyio.move_on_after(CANCEL_GRACE_S, shield=True), suppress(SandboxError):
                         await execution.cancel()
                 raise
-        return _answer(result)
+        return _answer(result, *([FENCE_NOTE] if bare != code else []))
 
     @tool("See how an execution stands", reads=True)
     async def get_execution(
@@ -97,6 +100,7 @@ class ExecutionTools(ToolGroup):
         execution_id: arg.ExecutionId,
         wait: arg.Wait = 0,
         progress_interval: arg.ProgressInterval = 5,
+        session_id: arg.ItsSessionId = "",
     ) -> Annotated[CallToolResult, ExecutionResult]:
         """See how an execution that answered `running` stands now, with its outputs so far.
 
@@ -106,7 +110,7 @@ class ExecutionTools(ToolGroup):
         """
         found = await self._manager.execution(caller_of(ctx), execution_id)
         result = found if isinstance(found, ExecutionResult) else found.snapshot()
-        async with self._desk.session_of(ctx, result, "get_execution") as session:
+        async with self._desk.session_of(ctx, result, "get_execution", session_id) as session:
             if session and isinstance(found, Execution):
                 result = await self._follow(ctx, session, found, wait, progress_interval)
         return _answer(result)
@@ -148,6 +152,6 @@ class ExecutionTools(ToolGroup):
         return execution.snapshot()
 
 
-def _answer(result: ExecutionResult) -> CallToolResult:
+def _answer(result: ExecutionResult, *notes: str) -> CallToolResult:
     result = fitting(result)
-    return reply(result, *execution_content(result), failed=result.status in FAILED)
+    return reply(result, *execution_content(result), *notes, failed=result.status in FAILED)

@@ -15,7 +15,8 @@ from sandbox.files.models import EditResult, FileList, FileStat
 from sandbox.policy.units import KIB, MIB
 from sandbox.server import arguments as arg
 from sandbox.server.reading import MAX_READ_BYTES, FileContent, read_content
-from sandbox.server.tool import CallContext, ToolGroup, printable, reply, tool
+from sandbox.server.tool import CallContext, ToolGroup, reply, tool
+from sandbox.server.wording import printable
 
 
 class Deleted(BaseModel):
@@ -60,8 +61,8 @@ class FileTools(ToolGroup):
         line_limit: arg.LineCount = 2000,
         session_id: arg.SessionId = "",
     ) -> Annotated[CallToolResult, FileContent]:
-        """Read a file of the sandbox: text by ranges of lines, a picture as an image, other bytes
-        as base64.
+        """Read a file of the sandbox: text by ranges of lines, a picture as an image, of other
+        bytes what they are, and as base64.
 
         At most {read_kib} KiB come at once; `more` says that lines follow, which start_line then
         asks for. Files of any size can be downloaded by REST.

@@ -133,6 +133,29 @@ async def test_an_edit_replaces_exact_text_and_shows_what_it_did(files: Files) -
     assert "-two\n+2\n+2½\n" in result.diff
 
 
+@pytest.mark.parametrize(
+    ("before", "old", "new", "after"),
+    [
+        ("a\r\nb\r\n", "a\nb", "x\ny", "x\r\ny\r\n"),
+        ("a\r\nb\r\n", "b", "x\ny", "a\r\nx\r\ny\r\n"),
+        ("a\r\nb\r\n", "a\n", "", "b\r\n"),
+        ("a\r\nb\r\n", "a\r\nb", "a\nb", "a\nb\r\n"),
+        ("a\r\nb\nc", "a\nb", "x\ny", "x\r\ny\nc"),
+        ("a\r\nb\nc", "b\nc", "x\ny", "a\r\nx\ny"),
+        ("a\nb\n", "a\r\nb", "x\r\ny", "x\ny\n"),
+        ("a\nb\n", "b", "x\r\ny", "a\nx\r\ny\n"),
+    ],
+)
+async def test_an_edit_finds_lines_whatever_ends_them_and_keeps_their_ends(
+    files: Files, before: str, old: str, new: str, after: str
+) -> None:
+    await files.write("text", before.encode())
+    await files.edit("text", old, new)
+    data, _ = await files.read_bytes("text", 100)
+
+    assert data.decode() == after
+
+
 async def test_an_edit_that_is_not_clear_changes_nothing(files: Files) -> None:
     await files.write("text", b"aa bb aa")
     await files.write("binary", b"\xff\xfe")

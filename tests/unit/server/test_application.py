@@ -113,6 +113,14 @@ async def test_a_file_goes_up_and_comes_down_unchanged_and_is_never_rendered(
     assert got.headers["etag"] == put.headers["etag"]
 
 
+async def test_a_tilde_in_a_path_is_the_home_folder(http: httpx.AsyncClient) -> None:
+    files = f"/mcp/v1/sessions/{await open_session(http)}/files"
+    await http.put(f"{files}/~/a", content=b"at home")
+    assert (await http.get(f"{files}/a")).content == b"at home"
+    assert (await http.get(f"{files}/%7E/a")).content == b"at home"
+    assert (await http.delete(f"{files}/~/a")).json() == {"deleted": 1}
+
+
 @pytest.mark.parametrize(
     ("wanted", "status", "span"),
     [

@@ -20,6 +20,7 @@ from sandbox.kernels.kernels import Kernels
 from sandbox.policy import load
 from sandbox.server.arguments import MAX_CODE, MAX_CONTENT
 from sandbox.server.desk import Desk
+from sandbox.server.foreign import is_foreign
 from sandbox.server.grants import LOCAL_GRANT
 from sandbox.server.mcpserver import mcp_server
 from sandbox.server.reading import MAX_READ_BYTES
@@ -60,7 +61,7 @@ SIGNATURES = {
         "wait": 50,
         "progress_interval": 5,
     },
-    "get_execution": {"wait": 0, "progress_interval": 5},
+    "get_execution": {"wait": 0, "progress_interval": 5, "session_id": ""},
     "list_kernels": {"session_id": ""},
     "start_kernel": {"kernel_name": "python3", "session_id": ""},
     "interrupt_kernel": {"kernel_id": "", "session_id": ""},
@@ -69,11 +70,11 @@ SIGNATURES = {
     "complete_code": {"cursor_pos": -1, "kernel_id": "", "session_id": ""},
     "inspect_code": {"cursor_pos": -1, "detail_level": 0, "kernel_id": "", "session_id": ""},
     "run_command": {"session_id": "", "timeout": 0, "cwd": "", "stdin": "", "wait": 50},
-    "get_command": {"wait": 0},
-    "stop_command": {},
+    "get_command": {"wait": 0, "session_id": ""},
+    "stop_command": {"session_id": ""},
     "open_terminal": {"session_id": "", "rows": 24, "cols": 80, "cwd": ""},
-    "write_terminal": {"text": "", "keys": [], "session_id": "", "wait": 0.5, "after": None},
-    "read_terminal": {"session_id": "", "wait": 0, "after": None},
+    "write_terminal": {"text": "", "keys": [], "session_id": "", "wait": 0.5},
+    "read_terminal": {"session_id": "", "wait": 0},
     "resize_terminal": {"session_id": ""},
     "close_terminal": {"session_id": ""},
     "list_terminals": {"session_id": ""},
@@ -449,17 +450,61 @@ async def test_a_large_text_comes_in_parts_that_fit_and_lose_nothing(
 
 
 @pytest.mark.parametrize("size", [300_000, 100])
-async def test_bytes_that_are_no_text_are_base64_when_small_and_refused_when_large(
+async def test_bytes_that_are_no_text_are_base64_when_small_and_described_when_large(
     client: Client, size: int
 ) -> None:
     data = base64.b64encode(bytes(size)).decode()
     await client.call_tool("write_file", {"path": "b", "content": data, "encoding": "base64"})
     read = await client.call_tool("read_file", {"path": "b"})
-    if size == 100:
-        assert read.structured_content["content"] == data
-    else:
-        assert read.meta[ERROR_META_KEY]["reason"] in ("not_text", "too_large")
-        assert "REST" in words(read)
+    told = read.structured_content
+    assert not read.is_error
+    assert (told["content"], told["more"]) == ((data, False) if size == 100 else ("", True))
+    assert f"{size:,} bytes" in words(read)
+    assert "REST" in words(read)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "told"),
+    [
+        ("utf-8", "utf-8"),
+        ("utf-8-sig", "utf-8-sig"),
+        ("utf-16", "utf-16"),
+        ("utf-16-be", "utf-16-be"),
+        ("latin-1", "cp1252"),
+    ],
+)
+async def test_text_in_another_encoding_is_decoded_and_the_answer_says_from_which(
+    client: Client, encoding: str, told: str
+) -> None:
+    lines = ["name;ort\r\n", *["José;Málaga\r\n"] * 20_000]
+    data = base64.b64encode("".join(lines).encode(encoding)).decode()
+    await client.call_tool("write_file", {"path": "l", "content": data, "encoding": "base64"})
+    read = await client.call_tool("read_file", {"path": "l", "line_limit": 2})
+    last = await client.call_tool("read_file", {"path": "l", "start_line": 20_001})
+    assert read.structured_content["encoding"] == told
+    assert read.structured_content["content"] == "".join(lines[:2])
+    assert last.structured_content["content"] == lines[-1]
+    assert "Málaga" in words(read)
+    assert (f"decoded as {told}" in words(read)) is (told != "utf-8")
+
+
+async def test_a_stray_byte_far_into_a_text_is_shown_as_one(client: Client) -> None:
+    data = base64.b64encode(b"x\n" * 200_000 + b"a\xffb\n").decode()
+    await client.call_tool("write_file", {"path": "l", "content": data, "encoding": "base64"})
+    read = await client.call_tool("read_file", {"path": "l", "start_line": 200_001})
+    assert read.structured_content["content"] == "a\ufffdb\n"
+    assert "not UTF-8" in words(read)
+
+
+async def test_a_picture_is_known_by_its_bytes_not_by_its_name(client: Client) -> None:
+    for name, content in (("p.dat", "iVBORw0KGgoA"), ("q.png", "AAEC/w==")):
+        given = {"path": name, "content": content, "encoding": "base64"}
+        await client.call_tool("write_file", given)
+    picture = await client.call_tool("read_file", {"path": "p.dat"})
+    other = await client.call_tool("read_file", {"path": "q.png"})
+    assert [block.type for block in picture.content] == ["image", "text"]
+    assert [block.type for block in other.content] == ["text"]
+    assert "begins with 00 01 02 ff" in words(other)
 
 
 async def test_a_line_that_is_too_long_is_refused_and_those_after_it_can_be_read(
@@ -495,29 +540,33 @@ async def test_a_tool_that_the_policy_does_not_list_is_not_permitted(client: Cli
 
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("execute_code", {"code": "1", "sesion_id": "x"}, "did you mean session_id"),
-    ("execute_code", {}, "code: is required"),
+    ("execute_code", {}, "code is required"),
     ("execute_code", {"code": "a\0b"}, "NUL"),
     ("execute_code", {"code": "print('\ud800')"}, "surrogate"),
     ("execute_code", {"code": "x" * (MAX_CODE + 1)}, "write_file"),
-    ("execute_code", {"code": 7}, "string"),
-    ("execute_code", {"code": "1", "timeout": -1}, "greater"),
-    ("execute_code", {"code": "1", "timeout": float("nan")}, "number"),
-    ("execute_code", {"code": "1", "wait": float("inf")}, "number"),
-    ("execute_code", {"code": "1", "wait": 10**9}, "less"),
-    ("execute_code", {"code": "1", "progress_interval": 0}, "greater"),
+    ("execute_code", {"code": 7}, "code must be text, not a number"),
+    (
+        "execute_code",
+        {"code": "1", "timeout": -1},
+        "timeout must be a number from 0 to 604800, not -1",
+    ),
+    ("execute_code", {"code": "1", "timeout": "nan"}, "number"),
+    ("execute_code", {"code": "1", "wait": "inf"}, "number"),
+    ("execute_code", {"code": "1", "wait": 10**9}, "wait must be a number from 0 to 3600"),
+    ("execute_code", {"code": "1", "progress_interval": 0}, "number from 0.1 to 3600, not 0"),
     ("execute_code", {"code": "1", "kernel_id": "k" * 200}, "128"),
     ("open_session", {"policy": "../../x\0"}, "NUL"),
-    ("open_session", {"reuse": "perhaps"}, "boolean"),
-    ("read_file", {"path": "x" * 5000}, "4096"),
-    ("read_file", {"path": ""}, "at least 1"),
+    ("open_session", {"reuse": "perhaps"}, "reuse must be true or false"),
+    ("read_file", {"path": "x" * 5000}, "4,096"),
+    ("read_file", {"path": ""}, "path must be text of 1 to"),
     ("read_file", {"path": "a\udfff"}, "surrogate"),
     ("write_file", {"path": "a", "content": "b", "encoding": "latin-1"}, "utf-8"),
-    ("write_file", {"path": "a", "content": "b", "mode": "999"}, "mode"),
-    ("list_files", {"max_depth": 99}, "less"),
-    ("list_files", {"limit": 0}, "greater"),
-    ("run_command", {"command": ""}, "at least 1"),
+    ("write_file", {"path": "a", "content": "b", "mode": "999"}, "octal"),
+    ("list_files", {"max_depth": 99}, "max_depth must be a whole number from 1 to 16"),
+    ("list_files", {"limit": 0}, "from 1 to 1000, not 0"),
+    ("run_command", {"command": ""}, "of 1 to"),
     ("write_terminal", {"terminal_id": "t", "keys": ["x" * 99]}, "32"),
-    ("resize_terminal", {"terminal_id": "t", "rows": 0, "cols": 80}, "greater"),
+    ("resize_terminal", {"terminal_id": "t", "rows": 0, "cols": 80}, "from 1 to 500"),
 ]
 
 
@@ -531,6 +580,107 @@ async def test_a_wrong_argument_is_refused_before_anything_runs(
     assert reason in words(result)
     assert not engine.containers
     assert not any(ord(c) < 32 and c != "\n" for c in words(result))
+
+
+WITH_NULLS: list[tuple[str, dict[str, Any]]] = [
+    ("execute_code", {"code": "1", "session_id": None, "kernel_id": None, "timeout": None}),
+    ("run_command", {"command": "say x", "cwd": None, "stdin": None, "wait": "null"}),
+    ("list_files", {"path": None, "limit": None}),
+    ("open_session", {"policy": None, "reuse": None}),
+]
+
+
+@pytest.mark.parametrize(("tool", "arguments"), WITH_NULLS)
+async def test_null_for_an_optional_argument_means_left_out(
+    client: Client, tool: str, arguments: dict[str, Any]
+) -> None:
+    assert not (await client.call_tool(tool, arguments)).is_error
+
+
+async def test_null_for_a_required_argument_is_refused_as_missing(client: Client) -> None:
+    result = await client.call_tool("execute_code", {"code": None})
+    assert "code is required" in words(result)
+
+
+async def test_what_clients_add_of_their_own_is_ignored_and_said(client: Client) -> None:
+    own = {"toolCallId": "call_0B", "sessionId": "abc", "_meta": {"a": list(range(999))}}
+    result = await client.call_tool("execute_code", {"code": "1 + 1", **own})
+    plain = await client.call_tool("execute_code", {"code": "1 + 1"})
+    assert not result.is_error
+    assert result.structured_content["session_id"] == plain.structured_content["session_id"]
+    assert "ignored" in words(result)
+    assert all(name in words(result) for name in own)
+    assert "ignored" not in words(plain)
+
+
+async def test_no_argument_of_a_tool_is_taken_for_a_clients_own(client: Client) -> None:
+    for tool in (await client.list_tools()).tools:
+        assert not [name for name in tool.input_schema["properties"] if is_foreign(name)]
+
+
+async def test_arguments_are_published_with_plain_types(client: Client) -> None:
+    for tool in (await client.list_tools()).tools:
+        told = json.dumps(tool.input_schema)
+        assert "anyOf" not in told, tool.name
+        assert "$ref" not in told, tool.name
+        for name, part in tool.input_schema["properties"].items():
+            assert "type" in part or "enum" in part, f"{tool.name}.{name}"
+
+
+AS_TEXT: list[tuple[str, dict[str, Any]]] = [
+    ("execute_code", {"code": "1", "timeout": "5", "wait": "2.5"}),
+    ("open_session", {"reuse": "true"}),
+    ("inspect_code", {"code": "len", "detail_level": "1"}),
+    ("list_files", {"limit": "5", "max_depth": " 2 "}),
+    ("write_file", {"path": "~/a/b", "content": "x", "mode": "644"}),
+    ("delete_file", {"path": "~/a", "recursive": "True"}),
+]
+
+
+async def test_numbers_and_booleans_may_come_as_text(client: Client) -> None:
+    for tool, arguments in AS_TEXT:
+        result = await client.call_tool(tool, arguments)
+        assert not result.is_error, words(result)
+
+
+async def test_a_result_is_found_with_the_session_it_named_and_with_no_other(
+    client: Client,
+) -> None:
+    ran = (await client.call_tool("execute_code", {"code": "1"})).structured_content
+    command = (await client.call_tool("run_command", {"command": "say x"})).structured_content
+    for tool, key, told in (
+        ("get_execution", "execution_id", ran),
+        ("get_command", "command_id", command),
+        ("stop_command", "command_id", command),
+    ):
+        asked = {key: told[key], "session_id": told["session_id"]}
+        assert not (await client.call_tool(tool, asked)).is_error
+        other = await client.call_tool(tool, {**asked, "session_id": "other"})
+        assert other.meta[ERROR_META_KEY]["code"] == "not_found"
+
+
+async def test_code_within_a_markdown_fence_runs_and_the_result_says_so(client: Client) -> None:
+    fenced = await client.call_tool("execute_code", {"code": "```python\n40 + 2\n```\n"})
+    bare = await client.call_tool("execute_code", {"code": "\ufeffx = 40\r\nx + 2\r\n"})
+    for result in (fenced, bare):
+        assert result.structured_content["outputs"][0]["data"]["text/plain"] == "42"
+    assert "fence" in words(fenced)
+    assert "fence" not in words(bare)
+
+
+async def test_a_tilde_is_the_home_folder(client: Client) -> None:
+    await client.call_tool("write_file", {"path": "~/notes.txt", "content": "hi"})
+    read = await client.call_tool("read_file", {"path": "notes.txt"})
+    listed = await client.call_tool("list_files", {"path": "~"})
+    await client.call_tool("move_file", {"source": "~/notes.txt", "target": "~/m.txt"})
+    moved = await client.call_tool("stat_file", {"path": "m.txt"})
+    literal = await client.call_tool("stat_file", {"path": "./~"})
+    inside = await client.call_tool("run_command", {"command": "pwd", "cwd": "~"})
+    assert read.structured_content["content"] == "hi"
+    assert "notes.txt" in words(listed)
+    assert not moved.is_error
+    assert literal.meta[ERROR_META_KEY]["reason"] == "not_found"
+    assert inside.structured_content["stdout"] == ".\n"  # the workspace, as the link says it
 
 
 @pytest.mark.parametrize(
@@ -561,7 +711,7 @@ async def test_what_takes_too_long_to_validate_is_given_up(
         while True:
             pass
 
-    monkeypatch.setattr("sandbox.server.tool.difflib.get_close_matches", slow)
+    monkeypatch.setattr("sandbox.server.wording.difflib.get_close_matches", slow)
     result = await client.call_tool("execute_code", {"code": "1", "sesion_id": "x"})
     assert result.is_error
     assert result.meta[ERROR_META_KEY]["code"] == "too_much_work"
