@@ -20,8 +20,9 @@ from sandbox.outputs.redaction import Redactor
 from sandbox.server.desk import Desk, caller_of, grant_of_request
 from sandbox.server.elicitation import Parking, answers_questions, objection_of
 from sandbox.server.scopes import TOOL_SCOPES
-from sandbox.server.tool import ERROR_META_KEY, failure, printable
+from sandbox.server.tool import ERROR_META_KEY, failure
 from sandbox.server.tools.catalogue import all_tools
+from sandbox.server.wording import printable
 
 INSTRUCTIONS = """\
 Runs code, commands, terminals and files in isolated containers: one for each session, with no \
