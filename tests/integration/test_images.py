@@ -83,7 +83,7 @@ def test_no_file_can_raise_anyones_rights(engine: docker.DockerClient, name: str
 @pytest.mark.parametrize("name", NAMES)
 def test_the_image_is_for_an_ordinary_user(engine: docker.DockerClient, name: str) -> None:
     config = engine.images.get(images.reference(name)).attrs["Config"]
-    assert config["User"] == "sandbox"
+    assert config["User"] == "1000:1000"
     assert config["Cmd"] == ["/usr/bin/python3", "-I", "/opt/sandbox"]
     assert not config["Entrypoint"]
     assert not config["Volumes"]
