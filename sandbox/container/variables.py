@@ -23,7 +23,8 @@ NETWORK_VARIABLES = frozenset(
 """The variables by which programs find the way out that a policy opens."""
 IMAGE_VARIABLES = frozenset(
     {
-        *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TERM", "HOSTNAME"),
+        *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ", "TERM", "HOSTNAME"),
+        *("PAGER", "EDITOR", "GIT_PAGER", "GIT_EDITOR", "GIT_TERMINAL_PROMPT"),
         *("PYTHONUSERBASE", "PYTHONDONTWRITEBYTECODE", "PIP_NO_CACHE_DIR"),
         *("PIP_DISABLE_PIP_VERSION_CHECK", "IPYTHONDIR", "MPLCONFIGDIR", "XDG_CACHE_HOME"),
     }

@@ -1,4 +1,4 @@
-"""What code finds around it in a session: a name, a home, the machine's name."""
+"""What code finds around it in a session: a name, a home, the machine's name, git and tools."""
 
 from __future__ import annotations
 
@@ -102,3 +102,36 @@ async def test_a_name_elsewhere_fails_at_once(session: Session) -> None:
         "except socket.gaierror as exc: print('gaierror')"
     )
     assert text_of(await run(session, code)) == "gaierror\n"
+
+
+async def test_git_commits_and_never_waits_for_a_person(session: Session) -> None:
+    command = """
+        set -e
+        git init -q made && cd made && echo hi > file && git add file
+        git commit -qm first && git commit -q --amend && git log --format='%an %ae %s %D'
+        git checkout -qb other && git commit -q --allow-empty -m second
+        git checkout -q main && git commit -q --allow-empty -m third
+        git merge -q other && git log --merges --format=%s
+        git commit --allow-empty 2>&1 || echo refused
+    """
+    told = (await said(session, command)).splitlines()
+    assert told[0] == "sandbox sandbox@localhost first HEAD -> main"
+    assert told[1] == "Merge branch 'other'"
+    assert told[-1] == "refused"
+
+
+async def test_git_works_in_a_folder_of_another_owner(session: Session) -> None:
+    assert await said(session, "git config --system safe.directory") == "*\n"
+
+
+async def test_text_is_utf_8_and_time_is_utc(session: Session) -> None:
+    code = (
+        "import datetime, locale, sys, time, zoneinfo\n"
+        "print(locale.getpreferredencoding(), sys.getfilesystemencoding(), time.tzname[0])\n"
+        "there = datetime.datetime(2024, 1, 1, tzinfo=zoneinfo.ZoneInfo('Asia/Tokyo'))\n"
+        "print(there.utcoffset())"
+    )
+    assert text_of(await run(session, code)) == "UTF-8 utf-8 UTC\n9:00:00\n"
+    assert await said(session, "date +%Z") == "UTC\n"
+    terminals = 'echo "$PAGER $GIT_PAGER $EDITOR $GIT_EDITOR $GIT_TERMINAL_PROMPT"'
+    assert await said(session, terminals) == "cat cat vim true 0\n"
