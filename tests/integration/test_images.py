@@ -103,7 +103,9 @@ def test_nothing_of_the_build_is_left_in_the_image(engine: docker.DockerClient, 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_usual_programs_run_for_any_uid(engine: docker.DockerClient, name: str) -> None:
     script = """
-        for program in python python3 pip git curl less vim top ps; do command -v $program; done
+        for program in python python3 pip git curl less vim top ps \\
+            file jq make patch rg sqlite3 tree unzip zip
+        do command -v $program; done
         git --version; vim --version | head -1; top -b -n 1 | head -1
         pip check
         git init -q /workspace/repository

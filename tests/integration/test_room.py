@@ -135,3 +135,24 @@ async def test_text_is_utf_8_and_time_is_utc(session: Session) -> None:
     assert await said(session, "date +%Z") == "UTC\n"
     terminals = 'echo "$PAGER $GIT_PAGER $EDITOR $GIT_EDITOR $GIT_TERMINAL_PROMPT"'
     assert await said(session, terminals) == "cat cat vim true 0\n"
+
+
+async def test_the_usual_tools_work(session: Session) -> None:
+    command = r"""
+        set -e
+        printf 'one\n' > a && printf 'two\n' > b
+        diff -u a b > change || true
+        patch -s a change && cat a
+        zip -q both.zip a b && unzip -qc both.zip b
+        file --brief a
+        echo '{"x": [1, 2]}' | jq -c .x
+        printf 'all:\n\t@echo made\n' > Makefile && make -s
+        sqlite3 :memory: 'select 6 * 7'
+        rg --no-filename tw b
+        mkdir folder && tree --noreport folder
+        printf 'paged\n' | less
+        ps -o user= -p $$
+    """
+    assert (await said(session, command)).splitlines() == [
+        *("two", "two", "ASCII text", "[1,2]", "made", "42", "two", "folder", "paged", "sandbox")
+    ]
