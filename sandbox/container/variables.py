@@ -6,10 +6,11 @@ PROXY = "http://127.0.0.1:3128"
 """Where the supervisor takes what goes out; also SOCKS5."""
 PROXY_VARIABLES = {
     **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), PROXY),
-    **dict.fromkeys(("NO_PROXY", "no_proxy"), "localhost,127.0.0.1,::1"),
+    **dict.fromkeys(("NO_PROXY", "no_proxy"), "localhost,127.0.0.1,::1,sandbox,127.0.0.2"),
 }
 """Also in a session that may reach nothing: there it is told which rule says so. Not ALL_PROXY,
-for which programs need SOCKS that many do not have."""
+for which programs need SOCKS that many do not have. The last two are the container's own name and
+what it resolves to."""
 CA_FILE = "/tmp/.sandbox/ca.pem"  # noqa: S108  # the container's own
 CA_VARIABLES = (
     *("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO"),
@@ -22,7 +23,8 @@ NETWORK_VARIABLES = frozenset(
 """The variables by which programs find the way out that a policy opens."""
 IMAGE_VARIABLES = frozenset(
     {
-        *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TERM", "HOSTNAME"),
+        *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ", "TERM", "HOSTNAME"),
+        *("PAGER", "EDITOR", "GIT_PAGER", "GIT_EDITOR", "GIT_TERMINAL_PROMPT"),
         *("PYTHONUSERBASE", "PYTHONDONTWRITEBYTECODE", "PIP_NO_CACHE_DIR"),
         *("PIP_DISABLE_PIP_VERSION_CHECK", "IPYTHONDIR", "MPLCONFIGDIR", "XDG_CACHE_HOME"),
     }

@@ -60,6 +60,7 @@ def main() -> None:
     listener.bind(os.environ.get("SANDBOX_SUPERVISOR", ADDRESS).replace("@", "\0", 1))
     listener.listen(16)
     # A bridge can connect from here on and waits in the queue, while the slow imports are made.
+    from sandbox.supervisor.account import write_account
     from sandbox.supervisor.dispatch import Supervisor
     from sandbox.supervisor.environment import base_environment
     from sandbox.supervisor.ipython import become_kernel, prepare
@@ -69,6 +70,7 @@ def main() -> None:
     state_dir = os.environ.get("SANDBOX_STATE", STATE_DIR)
     workspace = os.environ.get("SANDBOX_WORKSPACE", WORKSPACE)
     env = base_environment(workspace, state_dir)
+    write_account(state_dir, env["HOME"])
     prepare(env["IPYTHONDIR"])
     reserve_descriptors()
     loop = asyncio.new_event_loop()

@@ -83,7 +83,7 @@ def test_no_file_can_raise_anyones_rights(engine: docker.DockerClient, name: str
 @pytest.mark.parametrize("name", NAMES)
 def test_the_image_is_for_an_ordinary_user(engine: docker.DockerClient, name: str) -> None:
     config = engine.images.get(images.reference(name)).attrs["Config"]
-    assert config["User"] == "sandbox"
+    assert config["User"] == "1000:1000"
     assert config["Cmd"] == ["/usr/bin/python3", "-I", "/opt/sandbox"]
     assert not config["Entrypoint"]
     assert not config["Volumes"]
@@ -103,7 +103,9 @@ def test_nothing_of_the_build_is_left_in_the_image(engine: docker.DockerClient, 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_usual_programs_run_for_any_uid(engine: docker.DockerClient, name: str) -> None:
     script = """
-        for program in python python3 pip git curl less vim top ps; do command -v $program; done
+        for program in python python3 pip git curl less vim top ps \\
+            file jq make patch rg sqlite3 tree unzip zip
+        do command -v $program; done
         git --version; vim --version | head -1; top -b -n 1 | head -1
         pip check
         git init -q /workspace/repository
@@ -155,6 +157,46 @@ print(Image.open("plot.png").size)
 CELL
     """
     assert inside(engine, "datascience", script) == "(640, 480)\n"
+
+
+def test_the_usual_packages_of_data_science_are_there(engine: docker.DockerClient) -> None:
+    script = """
+        python3 - <<'CELL'
+import warnings
+warnings.simplefilter("error")
+import altair, bs4, docx, duckdb, jinja2, lxml, networkx, polars, pypdf, requests, seaborn, tqdm
+import io, pandas as pd, plotly.express as px, statsmodels.api as sm, sympy, xlsxwriter
+frame = pd.DataFrame({"a": [1, 2], "b": [2, 4]})
+print(frame.to_markdown(index=False).splitlines()[0])
+assert "<table" in frame.style.to_html() and pd.read_html(io.StringIO(frame.to_html()))
+assert frame.plot(x="a", y="b") and px.line(frame, x="a", y="b").to_json()
+assert altair.Chart(frame).mark_point().encode(x="a", y="b").to_dict()
+assert round(sm.OLS(frame.b, frame.a).fit().params["a"]) == 2
+assert sympy.integrate(sympy.Symbol("x")) and polars.from_pandas(frame).sum().row(0) == (3, 6)
+print(duckdb.sql("select sum(b) from frame").fetchall()[0][0])
+CELL
+    """
+    assert inside(engine, "datascience", script) == "|   a |   b |\n6\n"
+
+
+@pytest.mark.parametrize(
+    "style", ["pass", "plt.style.use('seaborn-v0_8')", "import seaborn; seaborn.set_theme()"]
+)
+@pytest.mark.parametrize("kind", ["png", "svg", "pdf"])
+def test_pictures_have_letters_of_any_script_and_emoji(
+    engine: docker.DockerClient, style: str, kind: str
+) -> None:
+    script = f"""
+        python3 - <<'CELL'
+import warnings
+warnings.simplefilter("error")
+import matplotlib.pyplot as plt
+{style}
+plt.title("é Ж 销售 売上 カタ 매출 臺灣 🚀✅📈👍"); plt.plot([-1, 2]); plt.savefig("plot.{kind}")
+CELL
+        stat --format=%n plot.{kind}
+    """
+    assert inside(engine, "datascience", script) == f"plot.{kind}\n"
 
 
 @pytest.mark.parametrize("name", NAMES)
