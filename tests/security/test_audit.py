@@ -12,6 +12,7 @@ from typing import Any
 
 import anyio
 import pytest
+from mcp.shared.exceptions import MCPError
 
 from sandbox.audit import verify
 from sandbox.audit.chain import MAX_LINE_BYTES, Line, read_line, write_line
@@ -74,17 +75,18 @@ async def test_no_text_of_a_caller_can_forge_a_line(
 ) -> None:
     """Invariant 11: names, ids, arguments and tools of a caller stay within their field."""
     calls: list[tuple[str, dict[str, Any]]] = [
-        (text[:1000], {}),  # the client sends it in a header too
         ("execute_code", {"code": text, "session_id": text}),
         ("open_session", {"name": text, "policy": text}),
         ("execute_code", {text: text}),
         ("read_file", {"path": text, "session_id": text}),
     ]
     async with front.mcp() as client:
+        with pytest.raises(MCPError, match="Unknown tool"):
+            await client.call_tool(text[:1000], {})  # the client sends it in a header too
         for tool, arguments in calls:
             assert (await client.call_tool(tool, arguments)).is_error
     told = record.new("call")
-    assert len(told) == len(record.new()) == len(calls)
+    assert len(told) == len(record.new()) == 1 + len(calls)
     assert {line.values["outcome"] for line in told} == {"refused"}
     assert told[0].values["tool"][:200] == text[:200]
 
