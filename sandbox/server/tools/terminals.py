@@ -55,8 +55,9 @@ class TerminalTools(ToolGroup):
         """Type text, then press named keys such as ["enter"] or ["ctrl-c"], and answer what the
         terminal shows then.
 
-        Text alone does not press enter. `wait` is the most seconds to wait for something new to
-        appear.
+        Text alone does not press enter, but a line end in it does. Several lines are pasted into
+        a shell at once, tabs and all; it runs them in order. `wait` is the most seconds to wait
+        for the program's answer, and `wait_ended` says what ended it.
         """
         async with self._desk.session(ctx, session_id, "write_terminal") as session:
             await session.terminals.write(terminal_id, text, keys)
@@ -75,7 +76,7 @@ class TerminalTools(ToolGroup):
         now, as plain text, with the cursor's row and column.
 
         Others who read it take nothing away. `wait` is the most seconds to wait for something new
-        to appear.
+        to appear, and `wait_ended` says what ended it.
         """
         async with self._desk.session(ctx, session_id, "read_terminal") as session:
             return await self._shown(ctx, session, terminal_id, wait, after)
@@ -122,7 +123,16 @@ class TerminalTools(ToolGroup):
         while lines and not lines[-1]:
             lines.pop()
         state = "" if view.alive else f"\n[the program ended with exit code {view.exit_code}]"
+        if view.wait_ended in _ENDS:
+            state = f"\n[{_ENDS[view.wait_ended]}]"
         return reply(view, "\n".join(lines) + state, *denial_content(view.denials))
+
+
+_ENDS = {
+    "prompt": "the prompt is back",
+    "quiet": "nothing more came for a moment",
+    "time": "the time to wait is over, more may come: read_terminal",
+}
 
 
 def _described(terminal: TerminalInfo) -> CallToolResult:
