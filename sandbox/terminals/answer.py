@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
+from sandbox.terminals.models import WaitEnd
 from sandbox.terminals.screen import Display
-
-WaitEnd = Literal["prompt", "quiet", "time", "exit"]
 
 QUIET_S = 0.05
 """Output has settled when nothing came for this long."""

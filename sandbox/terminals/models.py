@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel
 
 from sandbox.outputs.denials import Denial
-from sandbox.terminals.answer import WaitEnd
+
+WaitEnd = Literal["prompt", "quiet", "time", "exit"]
+"""What ended a wait for a program's answer."""
 
 
 class TerminalInfo(BaseModel, frozen=True):

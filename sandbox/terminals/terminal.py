@@ -21,9 +21,9 @@ from sandbox.link.turn import Turn
 from sandbox.outputs.denials import DenialLog
 from sandbox.outputs.eventlog import EventLog, Read
 from sandbox.outputs.redaction import Pieces, Redactor
-from sandbox.terminals.answer import QUIET_S, Typing, WaitEnd
+from sandbox.terminals.answer import QUIET_S, Typing
 from sandbox.terminals.keys import encode_keys
-from sandbox.terminals.models import Cursor, TerminalInfo, TerminalView
+from sandbox.terminals.models import Cursor, TerminalInfo, TerminalView, WaitEnd
 from sandbox.terminals.paste import is_pasted, pasted, without_marks
 from sandbox.terminals.readers import Readers, new_text
 from sandbox.terminals.screen import Display
