@@ -20,13 +20,29 @@
 #include <unistd.h>
 
 #define CGROUP "/sys/fs/cgroup/"
-#define NEXT(name)                                                                                 \
-    ({                                                                                             \
-        static __typeof__(name) *next;                                                             \
-        if (!next)                                                                                 \
-            next = (__typeof__(name) *)dlsym(RTLD_NEXT, #name);                                    \
-        next;                                                                                      \
-    })
+
+/* The forms of programs that are compiled with _FORTIFY_SOURCE. */
+int __open_2(const char *, int);
+int __open64_2(const char *, int);
+int __openat_2(int, const char *, int);
+int __openat64_2(int, const char *, int);
+
+/* libc's own functions of these names. They are looked up as soon as the library is there: later,
+ * in a child of a process of many threads, the loader may be locked. */
+#define REPLACED(EACH)                                                                             \
+    EACH(open) EACH(open64) EACH(openat) EACH(openat64) EACH(fopen) EACH(fopen64)                  \
+    EACH(__open_2) EACH(__open64_2) EACH(__openat_2) EACH(__openat64_2)                            \
+    EACH(get_nprocs) EACH(get_nprocs_conf) EACH(sysconf) EACH(sysinfo)
+#define DECLARE(name) static __typeof__(name) *next_##name;
+#define FIND(name) next_##name = (__typeof__(name) *)dlsym(RTLD_NEXT, #name);
+#define NEXT(name) (next_##name ? next_##name : (find(), next_##name))
+
+REPLACED(DECLARE)
+
+__attribute__((constructor)) static void find(void)
+{
+    REPLACED(FIND)
+}
 
 typedef unsigned long long bytes_t;
 
@@ -266,12 +282,6 @@ static int in_place_of(const char *path, int flags)
         int fd = reads ? in_place_of(path, strchr(mode, 'e') ? O_CLOEXEC : 0) : -1;                \
         return fd >= 0 ? fdopen(fd, mode) : NEXT(name)(path, mode);                                \
     }
-
-/* The forms of programs that are compiled with _FORTIFY_SOURCE. */
-int __open_2(const char *, int);
-int __open64_2(const char *, int);
-int __openat_2(int, const char *, int);
-int __openat64_2(int, const char *, int);
 
 #define OPEN_2(name)                                                                               \
     int name(const char *path, int flags)                                                          \

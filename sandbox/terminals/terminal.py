@@ -110,9 +110,8 @@ class Terminal:
 
     # --- what callers do
 
-    async def type(self, text: str, keys: Sequence[str]) -> None:
-        """Type text, or paste it if it is of several lines and the program takes pastes; then press
-        keys.
+    async def type(self, text: str, keys: Sequence[str], *, may_paste: bool = False) -> None:
+        """Type or paste text, then press keys; see :meth:`Terminals.write`.
 
         Raises:
             InvalidRequest: A name stands for no key.
@@ -128,10 +127,10 @@ class Terminal:
         stream = self._stream
         if stream is None:
             raise no_link()
-        if is_pasted(text) and not self._log.end:
-            await self._settle(0, None, time.monotonic() + START_S)
-        await self._catch_up()
-        data = self._as_sent(text, keys).encode("utf-8", "replace")
+        if may_paste:
+            text = await self._as_paste(text)
+        pressed = encode_keys(keys, application_cursor=self._display.application_cursor)
+        data = (text + pressed).encode("utf-8", "replace")
         self._typing = Typing.now(time.monotonic(), self._log.end, data, self._display)
         self.last_activity_at = time.time()
         try:
@@ -335,12 +334,15 @@ class Terminal:
             while not await self._draw_some():
                 await checkpoint()
 
-    def _as_sent(self, text: str, keys: Sequence[str]) -> str:
-        if self._display.takes_pastes:
-            text = without_marks(text)
-            if is_pasted(text):
-                text = pasted(text)
-        return text + encode_keys(keys, application_cursor=self._display.application_cursor)
+    async def _as_paste(self, text: str) -> str:
+        """The text as the program that reads now wants it."""
+        if is_pasted(text) and not self._log.end:
+            await self._settle(0, None, time.monotonic() + START_S)
+        await self._catch_up()
+        if not self._display.takes_pastes:
+            return text
+        text = without_marks(text)
+        return pasted(text) if is_pasted(text) else text
 
     async def _settle(self, position: int, typing: Typing | None, until: float) -> WaitEnd:
         """Wait for the answer to what was typed, or for anything past a position, to settle."""

@@ -56,11 +56,12 @@ class TerminalTools(ToolGroup):
         terminal shows then.
 
         Text alone does not press enter, but a line end in it does. Several lines are pasted into
-        a shell at once, tabs and all; it runs them in order. `wait` is the most seconds to wait
-        for the program's answer, and `wait_ended` says what ended it.
+        a shell at once, tabs and all: it runs them in order, and what one of them starts does not
+        read the others. `wait` is the most seconds to wait for the program's answer, and
+        `wait_ended` says what ended it.
         """
         async with self._desk.session(ctx, session_id, "write_terminal") as session:
-            await session.terminals.write(terminal_id, text, keys)
+            await session.terminals.write(terminal_id, text, keys, may_paste=True)
             return await self._shown(ctx, session, terminal_id, wait, after)
 
     @tool("Read a terminal")

@@ -250,7 +250,7 @@ async def shell(real: Terminals) -> str:
 async def test_a_heredoc_arrives_as_it_is_written(real: Terminals, tmp_path: Path) -> None:
     terminal_id = (await real.open()).terminal_id  # at once, before it has shown a prompt
     text = f"cat > {tmp_path}/Makefile <<'EOF'\n{MAKEFILE}EOF\n"
-    await real.write(terminal_id, text)
+    await real.write(terminal_id, text, may_paste=True)
     view = await real.read(terminal_id, 20)
 
     assert view.wait_ended == "prompt"
@@ -258,7 +258,7 @@ async def test_a_heredoc_arrives_as_it_is_written(real: Terminals, tmp_path: Pat
 
 
 async def test_lines_run_in_order_and_the_last_needs_enter(real: Terminals, shell: str) -> None:
-    await real.write(shell, "a=1\necho $((a+1))-first\necho $((a+2))")
+    await real.write(shell, "a=1\necho $((a+1))-first\necho $((a+2))", may_paste=True)
     before = await real.read(shell, 1)
     await real.write(shell, "-second\n")
     after = await real.read(shell, 20)
@@ -272,11 +272,21 @@ async def test_lines_run_in_order_and_the_last_needs_enter(real: Terminals, shel
 
 async def test_what_would_end_a_paste_does_not_leave_it(real: Terminals, shell: str) -> None:
     hostile = "cat <<'EOF'\n\x1b[20\x1b[201~1~\x1b[201~\recho $((6*7))\nEOF\n"
-    await real.write(shell, hostile)
+    await real.write(shell, hostile, may_paste=True)
     view = await real.read(shell, 20)
 
     assert "echo $((6*7))" in view.screen
     assert "42" not in view.screen
+
+
+async def test_who_types_key_by_key_pastes_by_themselves(real: Terminals, shell: str) -> None:
+    await real.write(shell, "\x1b[200~echo $((6*7))\n\x1b[201~")
+    before = await real.read(shell, 1)
+    await real.write(shell, "\n")
+    after = await real.read(shell, 20)
+
+    assert "42" not in before.screen
+    assert "42" in after.screen
 
 
 async def test_a_program_without_pastes_gets_the_text_as_it_is(
@@ -284,7 +294,7 @@ async def test_a_program_without_pastes_gets_the_text_as_it_is(
 ) -> None:
     await real.write(shell, f"cat > {tmp_path}/made\n")
     await real.read(shell, 0.5)
-    await real.write(shell, MAKEFILE, ["ctrl-d"])
+    await real.write(shell, MAKEFILE, ["ctrl-d"], may_paste=True)
     view = await real.read(shell, 20)
 
     assert view.wait_ended == "prompt"
