@@ -154,7 +154,7 @@ class Terminal:
         typing = self._typing
         if typing is not None and typing.at < place.read_at:
             typing = None  # what came of it was told already
-        ended: WaitEnd | None = None
+        ended: WaitEnd = ""
         self._watchers += 1
         try:
             if wait_s > 0:

@@ -355,7 +355,7 @@ async def test_the_end_of_the_program_ends_a_wait(real: Terminals, shell: str) -
 async def test_nobody_waited_is_said_so(terminals: Terminals) -> None:
     terminal_id = (await terminals.open()).terminal_id
 
-    assert (await terminals.read(terminal_id)).wait_ended is None
+    assert (await terminals.read(terminal_id)).wait_ended == ""
 
 
 # --- many readers
