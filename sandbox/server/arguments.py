@@ -85,9 +85,7 @@ Workspace = Annotated[
     ),
 ]
 WorkspaceName = Annotated[_Name, Field(description="As list_workspaces names it.")]
-Reuse = Annotated[
-    bool, Field(description="False: open another even if one of that policy is open.")
-]
+Reuse = Annotated[bool, Field(description="False: always open another.")]
 NetworkTaken = Annotated[
     Literal["", "none"], Field(description='"none": all of it; empty: only what `deny` names.')
 ]
@@ -101,7 +99,7 @@ Denied = Annotated[
 KernelName = Annotated[_Name, Field(description="A name that list_kernels tells.")]
 Code = Annotated[Text, AfterValidator(_short_enough)]
 CursorPosition = Annotated[
-    int, Field(ge=-1, le=MAX_CODE, description="The cursor, in characters; -1: the code's end.")
+    int, Field(ge=-1, le=MAX_CODE, description="In characters; -1: the end.")
 ]
 DetailLevel = Annotated[
     Literal[0, 1], BeforeValidator(_whole), Field(description="1: the source code too.")

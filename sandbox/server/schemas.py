@@ -17,8 +17,8 @@ UNLISTED = "unlisted"
 
 _OF_ARGUMENTS = frozenset({"type", "description", "default", "enum", "minimum", "maximum"})
 _EVIDENT: dict[str, Callable[[float], bool]] = {
-    "minimum": lambda least: least in (0, 1),
-    "maximum": lambda most: most >= 10**6,
+    "minimum": lambda least: least in (-1, 0, 1),
+    "maximum": lambda most: most >= 10**5,
 }
 """The bounds that nobody needs to be told who means well."""
 _UNUSED_SESSION = {"type": "string", "description": "Not used here."}
