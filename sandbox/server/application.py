@@ -19,7 +19,7 @@ from sandbox.server.mcpserver import mcp_server
 from sandbox.server.oauth import ProtectedResource
 from sandbox.server.rest import Rest
 from sandbox.server.websockets import WebSocketRoute, WebSockets
-from sandbox.toolsets import ALL
+from sandbox.toolsets import ALL, tools_of
 
 
 def make_app(
@@ -59,4 +59,5 @@ def make_app(
         exception_handlers={404: astray.absent, 405: astray.wrong_method},
     )
     served = Intake(WebSockets(Handshakes(app), websockets, desk), max_requests)
-    return Gate(served, verifier, security, desk.manager.audit.deny, resource, CrossOrigin(origins))
+    denied, cross_origin = desk.manager.audit.deny, CrossOrigin(origins)
+    return Gate(served, verifier, security, denied, resource, cross_origin, tools_of(toolsets))

@@ -21,6 +21,7 @@ from sandbox.server.desk import Desk
 from sandbox.server.grants import LOCAL_GRANT, Grant
 from sandbox.server.listing import INSTRUCTIONS, instructions, naming_only
 from sandbox.server.mcpserver import mcp_server
+from sandbox.server.oauth import ProtectedResource
 from sandbox.sessions.manager import SessionManager
 from sandbox.testing import FakeEngine
 from sandbox.toolsets import ALL, TOOLS, TOOLSETS, tools_of
@@ -117,6 +118,7 @@ async def served(
         verifier=tokens,
         security=TransportSecuritySettings(allowed_hosts=["test"], allowed_origins=[]),
         check=manager.runtime.engine,
+        resource=ProtectedResource("https://test/mcp/v1", "https://login.example"),
         toolsets=toolsets,
     )
     async with (
@@ -139,6 +141,7 @@ async def served(
         (("code",), ("terminals",), None, ()),
         ((ALL,), ("files",), {"files:read"}, ("list_files", "read_file", "stat_file")),
         ((ALL,), ("read_file",), None, ("read_file",)),
+        (("files",), None, {"files:read"}, ("list_files", "read_file", "stat_file")),
     ],
 )
 async def test_a_token_narrows_what_the_server_offers_and_widens_nothing(
@@ -149,7 +152,9 @@ async def test_a_token_narrows_what_the_server_offers_and_widens_nothing(
     scopes: set[str] | None,
     there: tuple[str, ...],
 ) -> None:
-    grant = replace(LOCAL_GRANT, toolsets=of_token, scopes=frozenset(scopes or LOCAL_GRANT.scopes))
+    allowed = frozenset(scopes or LOCAL_GRANT.scopes)
+    # Foreign: it could get more scopes, of which it must not be told for what is not there.
+    grant = replace(LOCAL_GRANT, toolsets=of_token, scopes=allowed, is_foreign=True)
     async with served(desk, manager, grant, of_server) as http:
         transport = streamable_http_client("http://test/mcp/v1", http_client=http)
         async with Client(transport, mode="2026-07-28") as client:
