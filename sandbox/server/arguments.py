@@ -96,7 +96,7 @@ Denied = Annotated[
         description="Names, `*.example.com`, addresses or networks.",
     ),
 ]
-KernelName = Annotated[_Name, Field(description="A name that list_kernels tells.")]
+KernelName = Annotated[_Name, Field(description="See list_kernels.")]
 Code = Annotated[Text, AfterValidator(_short_enough)]
 CursorPosition = Annotated[
     int, Field(ge=-1, le=MAX_CODE, description="In characters; -1: the end.")
@@ -120,7 +120,7 @@ Command = Annotated[Text, Field(min_length=1, max_length=32 * 1024)]
 Folder = Annotated[
     Text,
     AfterValidator(at_home),
-    Field(max_length=4096, description="The folder to run in; empty: the workspace."),
+    Field(max_length=4096, description="Empty: the workspace."),
 ]
 Stdin = Annotated[Text, Field(max_length=MAX_CODE)]
 Rows = Annotated[int, Field(ge=1, le=500)]
@@ -138,7 +138,7 @@ Position = Annotated[
     Annotated[int, Field(ge=0, le=2**53)] | None,
     BeforeValidator(_after_last_read),
     WithJsonSchema({"type": "integer", "minimum": 0, "maximum": 2**53}),  # some clients want a type
-    Field(description="A `position` answered before; -1 or left out: after your last read."),
+    Field(description="A `position` from before; -1: where you last read."),
 ]
 Path = Annotated[Text, AfterValidator(at_home), Field(min_length=1, max_length=4096)]
 OptionalPath = Annotated[

@@ -41,8 +41,12 @@ def told() -> dict[str, Tools]:
 def made(told: dict[str, Tools]) -> dict[str, dict[str, Tools]]:
     """What each vendor's converter makes of them, by toolset and vendor; a warning is an error."""
     given = {name: list(tools.values()) for name, tools in told.items()}
+    try:
+        python = python_with("converters")
+    except AssertionError as exc:
+        pytest.fail(f"{exc}\nCan the package index be reached that pip is configured with?")
     done = subprocess.run(
-        [python_with("converters"), "-I", CONVERTING],
+        [python, "-I", CONVERTING],
         input=json.dumps(given),
         capture_output=True,
         text=True,

@@ -55,5 +55,4 @@ def _run(*words: str) -> None:
         timeout=INSTALL_TIMEOUT_S,
         check=False,
     )
-    told = f"{' '.join(words)}:\n{done.stdout}{done.stderr}"
-    assert done.returncode == 0, f"{told}Can the package index that pip asks be reached?"
+    assert done.returncode == 0, f"{' '.join(words)}:\n{done.stdout}{done.stderr}"
