@@ -63,7 +63,7 @@ class _Screen(pyte.Screen):
             if _ALTERNATE & set(modes) and self._main is None:
                 self._main = dict(self.buffer), copy.copy(self.cursor)
                 self.buffer.clear()
-            self.line_begun += _BRACKETED_PASTE in modes
+            self.line_begun += _BRACKETED_PASTE in modes and not self.is_alternate
             modes = tuple(mode for mode in modes if mode not in _IGNORED)
         super().set_mode(*modes, **kwargs)
 

@@ -86,7 +86,8 @@ def test_a_line_editor_says_that_it_takes_pastes_and_when_it_reads() -> None:
 
 
 def test_a_program_on_a_screen_of_its_own_is_typed_to() -> None:
-    assert not drawn(b"\x1b[?2004h\x1b[?1049h").takes_pastes
+    display = drawn(b"\x1b[?1049h\x1b[?2004h")
+    assert (display.takes_pastes, display.line_begun) == (False, 0)
     assert drawn(b"\x1b[?2004h\x1b[?1049h\x1b[?1049l").takes_pastes
 
 
