@@ -88,8 +88,9 @@ class Execution:
         if record.started_at is not None:
             self._started = time.monotonic() - max(0.0, time.time() - record.started_at)
         if record.snapshot is not None:
-            self._collector.restore(record.snapshot.outputs, record.snapshot.truncated_bytes)
-            self._count = record.snapshot.execution_count
+            kept = record.snapshot
+            self._collector.restore(kept.outputs, kept.truncated_bytes, kept.dropped_types)
+            self._count = kept.execution_count
             self.was_seen = True
 
     @classmethod
@@ -126,6 +127,7 @@ class Execution:
         update = {
             "outputs": self._collector.outputs(),
             "truncated_bytes": self._collector.truncated_bytes,
+            "dropped_types": dict(self._collector.dropped_types),
         }
         return self._result.model_copy(update=update)
 
@@ -346,6 +348,7 @@ class Execution:
             error=error,
             duration_s=0.0 if self._started is None else time.monotonic() - self._started,
             truncated_bytes=self._collector.truncated_bytes,
+            dropped_types=dict(self._collector.dropped_types),
             reason=reason,
             denials=self._all_denials(),
         )

@@ -63,6 +63,11 @@ class Bundle:
             else:
                 self.unknown.append((plain(name[:80]), mime.size(raw)))
 
+    @property
+    def names(self) -> list[str]:
+        """All its types that were looked at."""
+        return [part.name for part in self.parts] + [name for name, _ in self.unknown]
+
 
 def display_id(content: Mapping[str, Any], redactor: Redactor) -> str:
     """The id under which a bundle is shown; empty when it has none."""

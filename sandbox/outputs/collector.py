@@ -21,8 +21,8 @@ The format: https://nbformat.readthedocs.io/en/latest/format_description.html#co
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Mapping
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -46,6 +46,9 @@ MAX_SHOWN = 16
 MAX_TEXT = 512 * 1024
 """The characters of one stream message that are looked at; the supervisor splits longer ones."""
 MAX_NAME = 256
+MAX_DROPPED_TYPES = 32
+"""The mime types that are named of what was left out; the others count as ``OTHER_TYPES``."""
+OTHER_TYPES = "other types"
 
 
 @dataclass(slots=True, eq=False)
@@ -61,6 +64,7 @@ class _Rich:
     text_size: int = 0
     image_size: int = 0
     dropped: int = 0
+    dropped_types: tuple[str, ...] = ()
 
     def output(self) -> dict[str, Any]:
         """As it is kept: see :func:`_shown`."""
@@ -94,6 +98,7 @@ class OutputCollector:
         self._text_size = 0
         self._image_size = 0
         self._dropped = 0
+        self._dropped_types: Counter[str] = Counter()
         self._error: dict[str, str] | None = None
         self._clear_is_due = False
         self._outputs: list[dict[str, Any]] | None = None
@@ -122,6 +127,11 @@ class OutputCollector:
     def truncated_bytes(self) -> int:
         """The bytes that came but are not in :meth:`outputs`."""
         return self._dropped + self._streams.cut_bytes
+
+    @property
+    def dropped_types(self) -> Mapping[str, int]:
+        """How many values of each mime type were left out whole."""
+        return self._redactor.data(dict(self._dropped_types))
 
     @property
     def size_bytes(self) -> int:
@@ -196,13 +206,19 @@ class OutputCollector:
         """Count output that was lost on its way here."""
         self._dropped += size_bytes
 
-    def restore(self, outputs: list[dict[str, Any]], truncated_bytes: int) -> None:
+    def restore(
+        self,
+        outputs: list[dict[str, Any]],
+        truncated_bytes: int,
+        dropped_types: Mapping[str, int] | None = None,
+    ) -> None:
         """Start from what another collector had."""
         for output in outputs:
             transient = {"display_id": mapping(output.get("metadata")).get("display_id")}
             self.add(str(output.get("output_type")), output | {"transient": transient})
         self.finish()
         self._dropped = max(0, truncated_bytes - self._streams.cut_bytes)
+        self._dropped_types = Counter(dropped_types or {})
 
     # --- one kind each
 
@@ -252,6 +268,15 @@ class OutputCollector:
     def _room(self) -> int:
         return min(self._share, self._limit - self._streams.size) - self._text_size
 
+    def _drop(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Count values that are left out whole, and return under which names."""
+        counted: list[str] = []
+        for name in names:
+            is_named = name in self._dropped_types or len(self._dropped_types) < MAX_DROPPED_TYPES
+            counted.append(name if is_named else OTHER_TYPES)
+            self._dropped_types[counted[-1]] += 1
+        return tuple(counted)
+
     def _use(self, rich: _Rich) -> None:
         self._text_size += rich.text_size
         self._image_size += rich.image_size
@@ -261,6 +286,7 @@ class OutputCollector:
     def _show(self, rich: _Rich, content: Mapping[str, Any]) -> bool:
         if self._room() < ITEM_COST:
             self._dropped += mime.size(content.get("data"))
+            self._drop(self.bundle(content).names)
             return False
         self.finish()
         bundle = self.bundle(content)
@@ -276,18 +302,24 @@ class OutputCollector:
         self._text_size -= rich.text_size
         self._image_size -= rich.image_size
         self._dropped -= rich.dropped
+        for name in rich.dropped_types:
+            self._dropped_types[name] -= 1
+        self._dropped_types = +self._dropped_types
         rich.data, rich.metadata = {}, {}
         rich.text_size, rich.image_size, rich.dropped = ITEM_COST, 0, 0
         notes: list[str] = []
+        dropped = [name for name, _ in bundle.unknown]
         unshown = sum(size for _, size in bundle.unknown)
         for part in bundle.parts:
             if part.size > self._room_for(rich, part.is_image):
                 rich.dropped += part.size
+                dropped.append(part.name)
                 notes.append(
                     f"{part.name}: {part.size:,} bytes left out, more than the limit allows"
                 )
             elif (value := part.value) is None:
                 unshown += part.size
+                dropped.append(part.name)
                 notes.append(_unshown(part.name, part.size))
             else:
                 rich.data[part.name] = value
@@ -297,8 +329,9 @@ class OutputCollector:
                     rich.text_size += part.size
                 if shape := part.shape:
                     rich.metadata[part.name] = shape
+        rich.dropped += unshown
+        rich.dropped_types = self._drop(dropped)
         if not rich.data:
-            rich.dropped += unshown
             notes += (_unshown(name, size) for name, size in bundle.unknown)
             rich.data["text/plain"] = "\n".join(f"[{note}]" for note in notes[:2])
         self._use(rich)

@@ -15,7 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sandbox.kernels.models import ExecutionResult
-from sandbox.outputs.collector import IMAGE_FACTOR, MAX_SHOWN, OutputCollector
+from sandbox.outputs.collector import (
+    IMAGE_FACTOR,
+    MAX_DROPPED_TYPES,
+    MAX_SHOWN,
+    OutputCollector,
+)
 from sandbox.outputs.plain import is_plain
 from sandbox.outputs.redaction import Redactor
 
@@ -239,12 +244,45 @@ def test_what_cannot_be_shown_becomes_a_note(mime: str, value: Any) -> None:
     assert is_plain(output["data"]["text/plain"])
 
 
-def test_unknown_types_beside_known_ones_are_left_out_quietly() -> None:
-    bundle = {"application/vnd.jupyter.widget-view+json": {"id": 1}, "text/plain": "a widget"}
-    collector = collected(("display_data", shown(bundle)))
+def test_a_type_that_is_left_out_is_counted_and_named() -> None:
+    bundle = {"application/vnd.acme": {"a": 1}, "text/plain": "words"}
+    collector = collected(("display_data", shown(bundle)), ("display_data", shown(bundle)))
 
-    assert collector.outputs()[0]["data"] == {"text/plain": "a widget"}
-    assert collector.truncated_bytes == 0
+    assert collector.outputs()[0]["data"] == {"text/plain": "words"}
+    assert collector.dropped_types == {"application/vnd.acme": 2}
+    assert collector.truncated_bytes == 2 * len('{"a":1}')
+
+
+def test_what_an_update_replaces_is_no_longer_counted_as_left_out() -> None:
+    collector = collected(
+        ("display_data", shown({"application/vnd.acme": "xxxx"}, "one")),
+        ("update_display_data", shown({"application/vnd.b": "yy"}, "one")),
+    )
+    assert (dict(collector.dropped_types), collector.truncated_bytes) == (
+        {"application/vnd.b": 1},
+        2,
+    )
+
+    collector.add("update_display_data", shown({"text/plain": "ok"}, "one"))
+    assert (dict(collector.dropped_types), collector.truncated_bytes) == ({}, 0)
+
+
+def test_the_types_that_are_named_are_bounded() -> None:
+    collector = OutputCollector(1 << 20)
+    for n in range(1000):
+        collector.add("display_data", shown({f"x/{n}": "v"}))
+
+    assert len(collector.dropped_types) <= MAX_DROPPED_TYPES + 1
+    assert sum(collector.dropped_types.values()) == 1000
+
+
+def test_who_restores_knows_what_was_left_out() -> None:
+    first = collected(("display_data", shown({"x/y": "v", "text/plain": "words"})))
+    second = OutputCollector(LIMIT)
+    second.restore(first.outputs(), first.truncated_bytes, first.dropped_types)
+
+    assert second.dropped_types == first.dropped_types == {"x/y": 1}
+    assert second.truncated_bytes == first.truncated_bytes == 1
 
 
 def test_an_update_changes_what_was_shown_under_its_id() -> None:
