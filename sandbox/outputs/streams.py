@@ -71,7 +71,7 @@ class Streams(Generic[T]):
     @property
     def size(self) -> int:
         """The bytes of budget used."""
-        return self._head_size + self._tail_size + len(self._editor.line)
+        return self._head_size + self._tail_size + self._editor.size
 
     @property
     def count(self) -> int:
