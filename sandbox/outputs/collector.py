@@ -5,8 +5,9 @@ memory is bounded however much comes. The budget is ``limit_bytes`` of text:
 
 * streams may take three quarters of it. Their head and tail are kept in equal parts, and a line in
   between says how many bytes were cut;
-* rich outputs may take three quarters, and together they share the whole. One that does not fit is
-  replaced by a note of its type and size;
+* rich outputs may take three quarters, and together they share the whole. Of a text that does not
+  fit head and tail are kept, in half of the room there is; what cannot be cut is left out, counted
+  under its type, and a note of its type and size stands where nothing else tells of it;
 * the cell's error has a quarter of its own, for a traceback must not be lost to a flood;
 * images have a budget of their own, ``IMAGE_FACTOR`` times as large.
 
@@ -27,10 +28,12 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from sandbox.outputs import mime
-from sandbox.outputs.bundles import Bundle, display_id, mapping
-from sandbox.outputs.plain import clip, plain
+from sandbox.outputs.bundles import OTHER_TYPES, Bundle, Part, display_id, mapping
+from sandbox.outputs.plain import clip, cut, plain
+from sandbox.outputs.readable import is_bare
 from sandbox.outputs.redaction import Redactor, TextPieces
 from sandbox.outputs.streams import StreamName, Streams
+from sandbox.outputs.tracebacks import collapsed
 
 OUTPUTS = frozenset(
     ("stream", "display_data", "execute_result", "update_display_data", "clear_output", "error")
@@ -48,7 +51,6 @@ MAX_TEXT = 512 * 1024
 MAX_NAME = 256
 MAX_DROPPED_TYPES = 32
 """The mime types that are named of what was left out; the others count as ``OTHER_TYPES``."""
-OTHER_TYPES = "other types"
 
 
 @dataclass(slots=True, eq=False)
@@ -245,19 +247,22 @@ class OutputCollector:
         raw = content.get("traceback")
         lines = cast("list[Any]", raw) if isinstance(raw, list) else []
         text = "\n".join(line for line in lines if isinstance(line, str))
-        text = plain(clip(text, MAX_TEXT))
-        traceback = clip(text, self._limit // 4)
-        value = clip(plain(clip(_text(content.get("evalue")), MAX_TEXT)), self._limit // 8)
+        traceback, missing = cut(text, MAX_TEXT, plain)
+        shorter = collapsed(traceback)
+        missing += mime.size(traceback) - mime.size(shorter)
+        traceback, more = cut(shorter, self._limit // 4)
+        value, lost = cut(_text(content.get("evalue")), self._limit // 8, plain)
+        missing += more + lost
         name = clip(plain(_text(content.get("ename"))[:MAX_NAME]), MAX_NAME)
         error = {"ename": name, "evalue": value, "traceback": traceback}
         rich = _Rich("error", error=error)
         if self._error is not None:  # a second one, and what else a hostile kernel may send
             rich.text_size = ITEM_COST + mime.size(traceback) + mime.size(value)
             if rich.text_size > self._room():
-                self._dropped += mime.size(text)
+                self._dropped += mime.size(traceback) + mime.size(value) + missing
                 return False
             self._use(rich)
-        self._dropped += mime.size(text) - min(mime.size(text), mime.size(traceback))
+        self._dropped += missing
         self._error = error
         self.finish()
         self._streams.place(rich)
@@ -309,37 +314,56 @@ class OutputCollector:
         rich.text_size, rich.image_size, rich.dropped = ITEM_COST, 0, 0
         notes: list[str] = []
         dropped = [name for name, _ in bundle.unknown]
-        unshown = sum(size for _, size in bundle.unknown)
+        rich.dropped = sum(size for _, size in bundle.unknown)
         for part in bundle.parts:
-            if part.size > self._room_for(rich, part.is_image):
-                rich.dropped += part.size
+            value, missing = self._fitting(rich, part, bundle)
+            rich.dropped += missing
+            if value is None:
                 dropped.append(part.name)
-                notes.append(
-                    f"{part.name}: {part.size:,} bytes left out, more than the limit allows"
-                )
-            elif (value := part.value) is None:
-                unshown += part.size
-                dropped.append(part.name)
-                notes.append(_unshown(part.name, part.size))
+                is_large = part.size > self._room_for(rich, part.is_image)
+                notes.append(_left_out(part) if is_large else _unshown(part.name, part.size))
+                continue
+            rich.data[part.name] = value
+            if part.is_image:
+                rich.image_size += mime.size(value)
             else:
-                rich.data[part.name] = value
-                if part.is_image:
-                    rich.image_size += part.size
-                else:
-                    rich.text_size += part.size
-                if shape := part.shape:
-                    rich.metadata[part.name] = shape
-        rich.dropped += unshown
+                rich.text_size += mime.size(value)
+            if shape := part.shape:
+                rich.metadata[part.name] = shape
         rich.dropped_types = self._drop(dropped)
-        if not rich.data:
-            notes += (_unshown(name, size) for name, size in bundle.unknown)
-            rich.data["text/plain"] = "\n".join(f"[{note}]" for note in notes[:2])
+        notes += (_unshown(name, size) for name, size in bundle.unknown)
+        words = rich.data.get("text/plain", "")
+        if notes and (not rich.data or (len(rich.data) == 1 and is_bare(words))):
+            lines = (words, *(f"[{note}]" for note in notes[:2]))
+            rich.data["text/plain"] = "\n".join(filter(None, lines))
         self._use(rich)
+
+    def _fitting(self, rich: _Rich, part: Part, bundle: Bundle) -> tuple[str | None, int]:
+        """What of a part there is room for, and how many bytes of it are missing.
+
+        What is cut takes half of the room, so that there is some for what comes after it. Markup
+        is cut only where nothing else says what is shown.
+        """
+        room = self._room_for(rich, part.is_image)
+        if part.size <= room:
+            value = part.value
+            if value is None:
+                return None, part.size
+            if mime.size(value) <= room:
+                return value, 0
+        found = None
+        if room >= 2 * ITEM_COST and not (part.name == "text/html" and bundle.is_told):
+            found = part.cut(room // 2)
+        return found or (None, part.size)
 
     def _room_for(self, rich: _Rich, is_image: bool) -> int:
         if is_image:
             return self._image_limit - self._image_size - rich.image_size
         return self._room() - rich.text_size
+
+
+def _left_out(part: Part) -> str:
+    return f"{part.name}: {part.size:,} bytes left out, more than the limit allows"
 
 
 def _text(value: Any) -> str:
@@ -355,7 +379,7 @@ def _shown(output: dict[str, Any]) -> dict[str, Any]:
     if output["output_type"] == "error":
         traceback: str = output["traceback"]
         return output | {"traceback": traceback.split("\n") if traceback else []}
-    if mime.JSON in output.get("data", ()):
+    if any(map(mime.is_json, output.get("data", ()))):
         data = {name: mime.shown(name, kept) for name, kept in output["data"].items()}
         return output | {"data": data}
     return output

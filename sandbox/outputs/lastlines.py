@@ -118,7 +118,8 @@ class LastLines:
         self._row, self._column = len(self._lines) - 1, len(self._lines[-1])
 
     def _draw(self, text: str) -> None:
-        for run, ends, backspaces, count, move in map(re.Match.groups, _TOKEN.finditer(text)):
+        for match in _TOKEN.finditer(text):
+            run, ends, backspaces, count, move = match.groups()
             if run:
                 if "\r" in run:
                     run = self._return(run)

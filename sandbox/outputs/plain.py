@@ -14,6 +14,7 @@ The sequences are those of ECMA-48 (https://ecma-international.org/publications-
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from sandbox.outputs.invisible import visible
 from sandbox.outputs.lastlines import MOVES, LastLines
@@ -72,13 +73,35 @@ def clip(text: str, limit_bytes: int) -> str:
     A line between them says how many bytes were cut; it comes on top of the limit, so that what
     was clipped once stays as it is.
     """
-    data = text.encode("utf-8", "replace")
-    if len(data) <= limit_bytes + CUT_LINE_BYTES:
-        return encodable(text)
-    half = limit_bytes // 2
-    head = data[:half].decode("utf-8", "ignore")
-    tail = data[len(data) - half :].decode("utf-8", "ignore")
-    return f"{head}\n[… {len(data) - 2 * half:,} bytes cut …]\n{tail}"
+    return cut(text, limit_bytes)[0]
+
+
+def cut(
+    text: str, limit_bytes: int, made: Callable[[str], str] = lambda text: text
+) -> tuple[str, int]:
+    """The same of what is made of a text, and how many bytes were cut.
+
+    Of a text that is too long no more than what may be kept is given to ``made``.
+    """
+    size = utf8_size(text)
+    if size <= limit_bytes + CUT_LINE_BYTES:
+        text = made(text)
+        size = utf8_size(text)
+        if size <= limit_bytes + CUT_LINE_BYTES:
+            return encodable(text), 0
+        made = encodable
+    half, middle = limit_bytes // 2, len(text) // 2
+    first, last = text[: min(half, middle)], text[max(middle, len(text) - half) :]
+    head = made(first).encode("utf-8", "replace")[:half].decode("utf-8", "ignore")
+    end = made(last).encode("utf-8", "replace")
+    tail = end[max(0, len(end) - half) :].decode("utf-8", "ignore")
+    missing = size - utf8_size(head) - utf8_size(tail)
+    return f"{head}\n[… {missing:,} bytes cut …]\n{tail}", missing
+
+
+def utf8_size(text: str) -> int:
+    """The bytes of a text in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
 
 
 def is_plain(text: str) -> bool:

@@ -196,14 +196,121 @@ def test_a_picture_between_floods_stays_in_its_place() -> None:
     assert all("bytes cut" in text for text in texts(collector))
 
 
-def test_a_result_that_is_too_big_becomes_a_note_of_its_type_and_size() -> None:
-    collector = collected(("execute_result", shown({"text/html": "x" * 100_000})))
+def test_json_that_is_too_big_becomes_a_note_of_its_type_and_size() -> None:
+    value = {"a": "x" * 100_000}
+    bare = "<IPython.core.display.JSON object>"
+    collector = collected(
+        ("execute_result", shown({"application/json": value, "text/plain": bare}))
+    )
     (output,) = collector.outputs()
 
     assert list(output["data"]) == ["text/plain"]
-    assert "text/html" in output["data"]["text/plain"]
-    assert "100,000 bytes" in output["data"]["text/plain"]
-    assert collector.truncated_bytes == 100_000
+    assert output["data"]["text/plain"].startswith(bare + "\n[application/json: 100,008 bytes")
+    assert collector.truncated_bytes == 100_008
+    assert collector.dropped_types == {"application/json": 1}
+
+
+@pytest.mark.parametrize("mime", ["text/plain", "text/markdown", "text/latex", "text/html"])
+def test_a_value_that_runs_long_keeps_head_and_tail(mime: str) -> None:
+    collector = collected(("execute_result", shown({mime: "BEGIN" + "x" * 300_000 + "END"})))
+    value = collector.outputs()[0]["data"][mime]
+    marker = re.search(r"\n\[… ([\d,]+) bytes cut …\]\n", value)
+
+    assert marker is not None
+    assert value.startswith("BEGIN")
+    assert value.endswith("END")
+    assert collector.truncated_bytes == int(marker[1].replace(",", ""))
+    assert len(value) - len(marker[0]) + collector.truncated_bytes == 300_008
+    assert len(value) < LIMIT
+    assert collector.dropped_types == {}
+
+
+def test_what_is_cut_leaves_room_for_what_comes_after_it() -> None:
+    long = shown({"text/plain": "x" * 300_000})
+    collector = collected(*[("display_data", long)] * 3, ("execute_result", long))
+    sizes = [len(output["data"]["text/plain"]) for output in collector.outputs()]
+
+    assert sizes == sorted(sizes, reverse=True)
+    assert min(sizes) > 500
+    assert sum(sizes) < LIMIT
+
+
+def test_an_update_of_a_value_that_was_cut_counts_only_what_is_missing_now() -> None:
+    collector = collected(("display_data", shown({"text/plain": "x" * 300_000}, "one")))
+    assert collector.truncated_bytes > 280_000
+
+    collector.add("update_display_data", shown({"text/plain": "short"}, "one"))
+    assert (collector.truncated_bytes, collector.size_bytes < 4096) == (0, True)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.text("ab€漢\n", max_size=4000)), max_size=8))
+def test_every_byte_of_a_value_is_kept_or_counted(values: list[tuple[bool, str]]) -> None:
+    collector = OutputCollector(4096)
+    for is_update, text in values:
+        kind = "update_display_data" if is_update else "display_data"
+        collector.add(kind, shown({"text/plain": text}, "one"))
+    shown_now: list[str] = []
+    for is_update, text in values:
+        if is_update:
+            shown_now = [text] * len(shown_now)
+        else:
+            shown_now.append(text)
+    came = sum(len(text.encode()) for text in shown_now)
+    kept = sum(
+        len(re.sub(r"\n\[… [\d,]+ bytes cut …\]\n", "", value).encode())
+        for output in collector.outputs()
+        if not (value := output["data"]["text/plain"]).startswith("[text/plain: ")
+    )
+
+    assert kept + collector.truncated_bytes == came
+    assert sum(len(str(output).encode()) for output in collector.outputs()) < 3 * 4096
+
+
+def test_pictures_that_move_and_charts_are_kept() -> None:
+    bundle = {
+        "image/gif": PNG,
+        "image/webp": PNG,
+        "application/pdf": PNG,
+        "image/svg+xml": "<svg/>",
+        "application/geo+json": {"type": "Point"},
+        "application/vnd.vegalite.v5+json": {"mark": "bar"},
+        "application/vnd.plotly.v1+json": {"data": []},
+        "application/vnd.jupyter.widget-view+json": {"model_id": "1"},
+    }
+    collector = collected(("display_data", shown(bundle)))
+    (output,) = collector.outputs()
+    cell = nbformat.v4.new_code_cell("", outputs=[nbformat.from_dict(output)])
+
+    assert output["data"] == bundle
+    assert (collector.truncated_bytes, collector.dropped_types) == (0, {})
+    nbformat.validate(nbformat.v4.new_notebook(cells=[cell]))
+    second = OutputCollector(LIMIT)
+    second.restore(collector.outputs(), 0)
+    assert second.outputs() == collector.outputs()
+
+
+def test_markup_that_is_too_big_is_left_out_where_the_plain_text_says_it() -> None:
+    bare = "<IPython.core.display.HTML object>"
+    long = "<p>" + "x" * 100_000
+    told = collected(("display_data", shown({"text/html": long, "text/plain": "a table"})))
+    untold = collected(("display_data", shown({"text/html": long, "text/plain": bare})))
+
+    assert told.dropped_types == {"text/html": 1}
+    assert list(untold.outputs()[0]["data"]) == ["text/plain", "text/html"]
+    assert untold.dropped_types == {}
+
+
+def test_a_deep_recursion_is_shown_once_and_what_is_left_out_is_counted() -> None:
+    frames = [f'  File "x.py", line {n % 2}, in f{n % 2}\n    call()' for n in range(2000)]
+    lines = ["Traceback (most recent call last):", *frames, "RecursionError: too deep"]
+    collector = collected(("error", {"ename": "E", "evalue": "v", "traceback": lines}))
+    assert collector.error is not None
+    kept = collector.error["traceback"]
+
+    assert kept.count("\n") < 12
+    assert "[… the same 2 frames, 998 times …]" in kept
+    assert kept.endswith("RecursionError: too deep")
+    assert collector.truncated_bytes == len("\n".join(lines)) - len(kept.encode())
 
 
 def test_the_small_form_of_a_big_result_is_kept() -> None:
@@ -232,7 +339,8 @@ def test_images_have_a_budget_of_their_own() -> None:
         ("text/html", ["a", 1]),
         ("application/json", float("nan")),
         ("application/vnd.acme", "x"),
-        ("image/webp", PNG),
+        ("image/webp", "no base64!"),
+        ("application/vnd.plotly.v1+json", float("inf")),
         ("no type at all \x1b[31m", "x"),
     ],
 )
