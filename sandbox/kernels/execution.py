@@ -194,7 +194,8 @@ class Execution:
 
     @property
     def is_settled(self) -> bool:
-        """Whether another controller could carry on from :meth:`snapshot` without a difference."""
+        """Whether another controller could carry on from :meth:`snapshot` without a difference that
+        matters: see :attr:`OutputCollector.is_settled`."""
         return self._collector.is_settled
 
     @property

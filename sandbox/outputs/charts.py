@@ -8,8 +8,11 @@ https://www.rfc-editor.org/rfc/rfc7946
 
 from __future__ import annotations
 
+import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any, cast
 
 from sandbox.outputs.words import words
@@ -20,7 +23,16 @@ MAX_DEPTH = 8
 MAX_CHANNELS = 12
 MAX_FEATURES = 10_000
 """The features of a map that are looked at."""
+MAX_EMBEDDED = 256 * 1024
+"""The characters of a chart that is looked for in a page's script."""
+MAX_TRIES = 8
+_VEGA_CALL = re.compile(r"(?:\}\)\(|vegaEmbed\([^{}()]{0,100})\s{0,100}(?=\{)")
+_PLOTLY_CALL = re.compile(
+    r"Plotly\.(?:newPlot|react)\(\s{0,100}[\"'][^\"']{0,100}[\"'],\s{0,100}(?=\[)"
+)
 _PARTS = ("layer", "hconcat", "vconcat", "concat")
+_COMMA = re.compile(r",\s{0,100}(?=\{)")
+_decoder = json.JSONDecoder()
 _ITEM_BYTES = {"1": 1, "2": 2, "4": 4, "8": 8}
 
 
@@ -34,6 +46,31 @@ def chart_text(name: str, value: Any) -> str:
     if name == "application/geo+json":
         return "\n".join(_map(found))
     return ""
+
+
+def embedded_chart_text(markup: str) -> str:
+    """The words for a chart that a page's script draws, as Altair and Plotly write it; empty when
+    none is found."""
+    if "Plotly." in markup:
+        for data, after in _decoded(_PLOTLY_CALL, markup):
+            layout = next((found for found, _ in _decoded(_COMMA, after)), None)
+            return "\n".join(_plotly({"data": data, "layout": layout}))
+    if "vega" in markup:
+        for spec, _ in _decoded(_VEGA_CALL, markup):
+            if "vega" in words(_object(spec).get("$schema")):
+                return "\n".join(_vega(_object(spec)))
+    return ""
+
+
+def _decoded(call: re.Pattern[str], script: str) -> Iterator[tuple[Any, str]]:
+    """The JSON arguments of calls, each with what follows it."""
+    for match in islice(call.finditer(script), MAX_TRIES):
+        text = script[match.end() : match.end() + MAX_EMBEDDED]
+        try:
+            value, end = _decoder.raw_decode(text)
+        except (ValueError, RecursionError):
+            continue
+        yield value, text[end:]
 
 
 # --- Vega and Vega-Lite

@@ -143,7 +143,8 @@ class OutputCollector:
 
     @property
     def is_settled(self) -> bool:
-        """Whether a collector restored from :meth:`outputs` would go on exactly as this one."""
+        """Whether a collector restored from :meth:`outputs` would go on as this one, but for the
+        place of a cursor in the last lines, which may stand in their middle for hours."""
         return not self._clear_is_due and self._pieces.is_settled and self._streams.is_settled
 
     # --- what comes

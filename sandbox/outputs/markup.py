@@ -13,7 +13,6 @@ import re
 from collections.abc import Iterator
 from html import unescape
 from html.parser import HTMLParser
-from typing import TypeVar
 
 from sandbox.outputs.plain import plain
 from sandbox.outputs.tables import Table
@@ -51,15 +50,17 @@ _THINGS = {
 
 def page_text(markup: str) -> str:
     """The text of HTML: paragraphs, lists and tables as lines; empty when nothing can be read."""
-    markup = "".join(_without_code(markup))
-    text = plain(_fed(_Page(), markup).text())
-    left_out = len(markup) - MAX_MARKUP
-    return text + f"\n[… {left_out:,} characters of HTML left out …]" * (left_out > 0)
+    page = _Page()
+    left_out = page.read("".join(_without_code(markup)))
+    text = plain(page.text())
+    return text + f"\n[… {left_out:,} characters of HTML left out in between …]" * (left_out > 0)
 
 
 def drawing_text(markup: str) -> str:
     """The size, the title and the labels of an SVG picture."""
-    return plain(_fed(_Drawing(), "".join(_without_code(markup))).text())
+    drawing = _Drawing()
+    drawing.read("".join(_without_code(markup)))
+    return plain(drawing.text())
 
 
 class _Reader(HTMLParser):
@@ -68,10 +69,27 @@ class _Reader(HTMLParser):
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
 
-    def end(self) -> None:
-        """Take what is left of the text, if it is one."""
-        if not self.rawdata.startswith("<"):
-            self.handle_data(unescape(self.rawdata))
+    def read(self, markup: str) -> int:
+        """Read markup, of a long one the beginning and the end, and return how many characters
+        are left out."""
+        left_out = max(0, len(markup) - MAX_MARKUP)
+        if not left_out:
+            self._take(markup)
+            return 0
+        first = MAX_MARKUP * 3 // 4
+        self._take(markup[:first])
+        self._take(markup[max(markup.find("<", first + left_out), first + left_out) :])
+        return left_out
+
+    def _take(self, markup: str) -> None:
+        try:
+            self.feed(markup)
+            if not self.rawdata.startswith("<"):
+                self.handle_data(unescape(self.rawdata))
+        except AssertionError:  # how the parser refuses a declaration that it does not know
+            pass
+        self.rawdata = ""
+        self.clear_cdata_mode()
 
 
 class _Page(_Reader):
@@ -229,18 +247,6 @@ class _Drawing(_Reader):
         labels = [label for each in self._labels if (label := words(each))]
         more = [f"[… {len(labels) - MAX_LABELS:,} more labels …]"] * (len(labels) > MAX_LABELS)
         return "\n".join((first, *labels[:MAX_LABELS], *more))
-
-
-_T = TypeVar("_T", bound=_Reader)
-
-
-def _fed(reader: _T, markup: str) -> _T:
-    try:
-        reader.feed(markup[:MAX_MARKUP])
-        reader.end()
-    except AssertionError:  # how the parser refuses a declaration that it does not know
-        pass
-    return reader
 
 
 def _without_code(markup: str) -> Iterator[str]:

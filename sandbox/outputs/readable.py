@@ -19,7 +19,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from sandbox.outputs.charts import chart_text
+from sandbox.outputs.charts import chart_text, embedded_chart_text
 from sandbox.outputs.invisible import visible
 from sandbox.outputs.markup import drawing_text, page_text
 from sandbox.outputs.plain import clip
@@ -76,7 +76,8 @@ def _json(value: Any) -> str:
 
 def _page(value: Any) -> str:
     markup = _joined(value)
-    return clip(page_text(markup), MAX_MADE) or _named("HTML that only a browser shows")(markup)
+    text = page_text(markup) or embedded_chart_text(markup)
+    return clip(text, MAX_MADE) or _named("HTML that only a browser shows")(markup)
 
 
 def _drawing(value: Any) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
+import json
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox.outputs.charts import MAX_VIEWS, chart_text
+from sandbox.outputs.charts import MAX_VIEWS, chart_text, embedded_chart_text
 from sandbox.outputs.plain import is_plain
 
 VEGA = "application/vnd.vegalite.v5+json"
@@ -96,6 +97,23 @@ HOSTILE = st.recursive(
 )
 def test_a_chart_is_told_in_a_few_lines(name: str, value: Any, shown: str) -> None:
     assert chart_text(name, value) == shown
+
+
+def test_a_chart_in_a_page_s_script_is_told_too() -> None:
+    spec = json.dumps(BAR | {"$schema": "https://vega.github.io/schema/vega-lite/v5.20.1.json"})
+    altair = (
+        "<div id='v'></div><script>(function(spec, opt){ vegaEmbed(out, spec, opt)"
+        f'.catch(e => {{}}); }})({spec}, {{"mode": "vega-lite"}});</script>'
+    )
+    plotly = (
+        '<script>if (document) { Plotly.newPlot( \'id\', [{"type": "bar", "x": [1, 2]}], '
+        '{"title": {"text": "Hi"}}, {"responsive": true} ) }</script>'
+    )
+
+    assert embedded_chart_text(altair) == chart_text(VEGA, BAR)
+    assert embedded_chart_text(plotly) == "[Plotly figure] Hi\nbar: 2 points"
+    assert embedded_chart_text("<script>})({'vega': 1})</script>") == ""
+    assert embedded_chart_text("<script>Plotly.newPlot('x', [" * 1000) == ""
 
 
 @given(st.sampled_from([VEGA, PLOTLY, MAP]), HOSTILE)

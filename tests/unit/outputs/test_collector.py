@@ -112,6 +112,34 @@ def test_a_progress_bar_is_shown_as_it_stands() -> None:
     assert texts(collector) == [f"100%|{'#' * 100}"]
 
 
+def test_nested_bars_are_a_line_each_and_keep_nobody_from_going_on() -> None:
+    collector = OutputCollector(LIMIT)
+    for percent in range(101):
+        collector.add("stream", stream("\router 1/3", "stderr"))
+        collector.add("stream", stream(f"\n\rinner {percent}/100\x1b[A", "stderr"))
+        assert collector.is_settled
+    collector.add("stream", stream("a print"))
+
+    assert texts(collector) == ["outer 1/3\ninner 100/100", "a print"]
+
+
+@given(
+    st.lists(
+        st.sampled_from(["ab", "c\n", "\r", "\x1b[A", "\x1b[K", "\x1b[2K", "漢\n"]), max_size=40
+    ),
+    st.lists(st.integers(0, 60), max_size=5),
+)
+def test_it_makes_no_difference_in_which_messages_a_text_comes(
+    parts: list[str], cuts: list[int]
+) -> None:
+    raw = "".join(parts)
+    ends = [*sorted(cuts), len(raw)]
+    pieces = [raw[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    whole = collected(("stream", stream(raw)))
+
+    assert collected(*[("stream", stream(piece)) for piece in pieces]).outputs() == whole.outputs()
+
+
 def test_a_flood_keeps_head_and_tail_and_says_what_is_missing() -> None:
     lines = "".join(f"line {n}\n" for n in range(100_000))
     collector = OutputCollector(LIMIT)

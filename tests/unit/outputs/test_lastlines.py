@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import time
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from rich.console import Console
+from rich.progress import Progress
 
 from sandbox.outputs.lastlines import MAX_COLUMN, MAX_LINES, SPARE, LastLines
 from sandbox.outputs.plain import PlainText, plain
@@ -70,6 +73,23 @@ def test_a_block_of_lines_that_is_drawn_anew_is_seen_once() -> None:
         for n in range(101)
     ]
     assert plain("before\n" + "".join(frames)) == "before\nhead\nfile a 100%\nfile b 100%\n"
+
+
+def test_what_rich_draws_is_seen_as_it_stands_in_the_end() -> None:
+    written = io.StringIO()
+    console = Console(file=written, force_terminal=True, width=60)
+    with Progress(console=console, auto_refresh=False) as progress:
+        tasks = [progress.add_task(name, total=50) for name in ("one", "two", "three")]
+        for number in range(50):
+            for task in tasks:
+                progress.advance(task)
+            progress.refresh()
+            if number == 20:
+                console.print("a line in between")
+    shown = plain(written.getvalue()).splitlines()
+
+    assert [line.split()[0] for line in shown] == ["a", "one", "two", "three"]
+    assert all("100%" in line for line in shown[1:])
 
 
 def test_a_cursor_goes_up_no_further_than_the_last_lines() -> None:

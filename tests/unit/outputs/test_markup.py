@@ -68,10 +68,11 @@ def test_a_table_in_a_cell_is_words_of_it() -> None:
     assert page_text(f"<table><tr><td>a{inner}</td><td>b</td></tr></table>") == "a x; y | b"
 
 
-def test_html_beyond_the_bound_is_left_out_and_said_to_be() -> None:
-    shown = page_text("<p>word</p>" * MAX_MARKUP)
-    assert shown.startswith("word\nword")
-    assert shown.endswith(" characters of HTML left out …]")
+def test_of_very_long_html_the_beginning_and_the_end_are_read() -> None:
+    shown = page_text("<p>BEGIN</p>" + "<p>word</p>" * MAX_MARKUP + "<p>END</p>")
+    assert shown.startswith("BEGIN\nword\nword")
+    assert "\nword\nEND\n[… " in shown
+    assert shown.endswith(" characters of HTML left out in between …]")
 
 
 @pytest.mark.parametrize(
