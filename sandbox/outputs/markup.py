@@ -20,6 +20,10 @@ from sandbox.outputs.words import MAX_WORDS, words
 
 MAX_MARKUP = 64 * 1024
 """The characters that are looked at, without scripts and styles."""
+PIECE = 8 * 1024
+"""What is given to the parser at once."""
+MAX_EVENTS = 3000
+"""The tags and texts after which no further piece is read, of the beginning and of the end."""
 MAX_TABLES = 8
 """The tables inside each other that are told apart."""
 MAX_LABELS = 80
@@ -53,7 +57,9 @@ def page_text(markup: str) -> str:
     page = _Page()
     left_out = page.read("".join(_without_code(markup)))
     text = plain(page.text())
-    return text + f"\n[… {left_out:,} characters of HTML left out in between …]" * (left_out > 0)
+    if text and left_out:
+        text += f"\n[… {left_out:,} characters of HTML left out in between …]"
+    return text
 
 
 def drawing_text(markup: str) -> str:
@@ -68,28 +74,33 @@ class _Reader(HTMLParser):
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
+        self._events = 0
 
     def read(self, markup: str) -> int:
         """Read markup, of a long one the beginning and the end, and return how many characters
         are left out."""
         left_out = max(0, len(markup) - MAX_MARKUP)
         if not left_out:
-            self._take(markup)
-            return 0
+            return self._take(markup)
         first = MAX_MARKUP * 3 // 4
-        self._take(markup[:first])
-        self._take(markup[max(markup.find("<", first + left_out), first + left_out) :])
-        return left_out
+        last = max(markup.find("<", first + left_out), first + left_out)
+        left_out = last - first + self._take(markup[:first])
+        return left_out + self._take(markup[last:])
 
-    def _take(self, markup: str) -> None:
+    def _take(self, markup: str) -> int:
+        """Read some of it, and return how many characters are left out."""
+        self._events = at = 0
         try:
-            self.feed(markup)
+            while at < len(markup) and self._events < MAX_EVENTS:
+                self.feed(markup[at : at + PIECE])
+                at += PIECE
             if not self.rawdata.startswith("<"):
                 self.handle_data(unescape(self.rawdata))
         except AssertionError:  # how the parser refuses a declaration that it does not know
             pass
         self.rawdata = ""
         self.clear_cdata_mode()
+        return max(0, len(markup) - at)
 
 
 class _Page(_Reader):
@@ -107,6 +118,7 @@ class _Page(_Reader):
         self._address = ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._events += 1
         if self._unseen:
             return
         if tag in _UNSEEN:
@@ -131,6 +143,7 @@ class _Page(_Reader):
             self._address = _address(dict(attrs).get("href"))
 
     def handle_endtag(self, tag: str) -> None:
+        self._events += 1
         if self._unseen:
             if tag == self._unseen:
                 self._unseen = ""
@@ -154,6 +167,7 @@ class _Page(_Reader):
             self._address = ""
 
     def handle_data(self, data: str) -> None:
+        self._events += 1
         if self._unseen:
             return
         if self._is_verbatim and not self._tables:
@@ -214,6 +228,7 @@ class _Drawing(_Reader):
         self._labels: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._events += 1
         found = dict(attrs)
         if tag == "svg" and not self._size:
             self._size = _size(found)
@@ -225,10 +240,12 @@ class _Drawing(_Reader):
             self._is_label = (found.get("id") or "").startswith("text_")
 
     def handle_endtag(self, tag: str) -> None:
+        self._events += 1
         if tag == self._open:
             self._open = ""
 
     def handle_data(self, data: str) -> None:
+        self._events += 1
         if self._open in ("title", "desc"):
             self._title.append(data)
         elif self._open == "text" and len(self._labels[-1]) <= MAX_WORDS:

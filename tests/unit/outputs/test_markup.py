@@ -72,6 +72,7 @@ def test_of_very_long_html_the_beginning_and_the_end_are_read() -> None:
     shown = page_text("<p>BEGIN</p>" + "<p>word</p>" * MAX_MARKUP + "<p>END</p>")
     assert shown.startswith("BEGIN\nword\nword")
     assert "\nword\nEND\n[… " in shown
+    assert page_text("<p></p>" * MAX_MARKUP) == ""
     assert shown.endswith(" characters of HTML left out in between …]")
 
 
