@@ -86,9 +86,13 @@ class LastLines:
     def _append(self, text: str) -> None:
         """Write a text at the end that only has line ends and tabs in it."""
         self._spare = min(SPARE, self._spare + len(text))
-        if "\n" not in text and self.size + len(text) <= self._max_chars:
-            self._change(self._lines[-1] + text)
-            self._column = len(self._lines[-1])
+        if self.size + len(text) <= self._max_chars:
+            first, *more = text.split("\n")
+            self._lines[-1] += first
+            self._lines += more
+            self.size += len(text) - len(more)
+            self._row, self._column = len(self._lines) - 1, len(self._lines[-1])
+            self._release(len(self._lines) - MAX_LINES)
             return
         *above, last = self._lines
         first, *lines = (last + text).rsplit("\n", MAX_LINES)
