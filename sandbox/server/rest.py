@@ -26,6 +26,7 @@ from sandbox.server.auth import GUARDED
 from sandbox.server.desk import Desk, caller_of_request, grant_of_request, permit_unasked
 from sandbox.server.endpoints import Endpoint, Endpoints
 from sandbox.server.problems import problem
+from sandbox.server.room import with_room
 from sandbox.server.scopes import ADMIN
 from sandbox.server.tools.policies import policies_of
 from sandbox.sessions.session import Session
@@ -114,13 +115,13 @@ class Rest:
     async def _open(self, request: Request) -> Response:
         wanted = await _body(request, OpenRequest)
         session = await self._manager.open(caller_of_request(request), **wanted.model_dump())
-        info = session.info()
+        info = with_room(session)
         location = f"{GUARDED}/sessions/{quote(info.session_id)}"
         return _answer(info, 201, headers={"Location": location})
 
     async def _show(self, request: Request) -> Response:
         session = await self._session(request)
-        return _answer(session.info(with_proof=True))
+        return _answer(with_room(session, with_proof=True))
 
     async def _close(self, request: Request) -> Response:
         caller = caller_of_request(request)
