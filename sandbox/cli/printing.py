@@ -67,6 +67,9 @@ class Printer:
     def close(self, result: ExecutionResult) -> None:
         """Print what is left, save the pictures, and say how it ended unless it ended well."""
         self.show(result.outputs)
+        for is_error, known in self._filters.items():
+            if known.is_changed:
+                (sys.stderr if is_error else sys.stdout).write(known.restored())
         for output in result.outputs:
             self._save(output.get("data") or {})
         if any(_is_exit(output) for output in result.outputs):

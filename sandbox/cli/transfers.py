@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from sandbox.cli.hostfiles import HostFolder, Outgoing, pieces_of
 from sandbox.cli.sessionaccess import Access, FolderListing
+from sandbox.errorgroups import one_error
 from sandbox.errors import FileError, InvalidRequest, QuotaExceeded, SandboxError
 from sandbox.files.models import FileStat
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 QUIET_S = 1.0
 """A copy that takes no longer shows no progress."""
+AT_ONCE = 8
+"""Files that go in at the same time."""
 ALL_LEVELS = 32
 BLOCK_BYTES = 4096
 """What a file takes of a workspace is a multiple of it."""
@@ -95,10 +98,17 @@ async def copy_in(access: Access, outgoing: Outgoing, folder: str = "") -> None:
     with metered("copying in", outgoing.size) as meter:
         for name in outgoing.folders:
             await access.mkdir(posixpath.join(folder, name))
-        for file in outgoing.files:
-            mode = 0o755 if file.is_program else None
-            pieces = meter.over(pieces_of(file))
-            await access.write(posixpath.join(folder, file.name), pieces, mode)
+        left = iter(outgoing.files)
+
+        async def copy_some() -> None:
+            for file in left:
+                mode = 0o755 if file.is_program else None
+                pieces = meter.over(pieces_of(file))
+                await access.write(posixpath.join(folder, file.name), pieces, mode)
+
+        async with one_error() as tasks:
+            for _ in range(AT_ONCE):
+                tasks.start_soon(copy_some)
 
 
 def check_room(outgoing: Outgoing, listing: FolderListing) -> None:
