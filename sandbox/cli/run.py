@@ -196,12 +196,13 @@ async def _run(
                     return code
             printer = Printer(work.images, work.stem, quiet=as_json)
             result = await _execute(access, work, printer, ending)
+            code = exit_code(result)
             if call is not None:
-                call.ended("ok" if result.status == "ok" else "failed", result.status)
+                is_well = code == exits.OK
+                call.ended("ok" if is_well else "failed", "ok" if is_well else result.status)
             printer.close(result)
             if as_json:
                 print(result.model_dump_json(indent=2))
-            code = exit_code(result)
             if baggage.get and not await _fetch(access, baggage) and code == exits.OK:
                 return exits.FAILED
             return code
