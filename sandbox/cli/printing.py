@@ -13,6 +13,7 @@ from typing import Any
 from sandbox.cli.escapes import TerminalFilter
 from sandbox.errors import InvalidRequest
 from sandbox.kernels.models import ExecutionResult
+from sandbox.outputs.readable import readable
 
 SUFFIXES = {
     "image/png": "png",
@@ -144,7 +145,6 @@ def _text(output: Mapping[str, Any]) -> str:
     data: dict[str, Any] = output.get("data") or {}
     if any(mime in data for mime in SUFFIXES):
         return ""
-    for mime in ("text/plain", "text/markdown"):
-        if mime in data:
-            return str(data[mime]).rstrip("\n") + "\n"
+    if text := readable(data):
+        return text.rstrip("\n") + "\n"
     return "".join(f"[{mime}]\n" for mime in data)
