@@ -58,7 +58,7 @@ app.add_typer(secret.app, name="secret")
 def run() -> None:
     """Run the command line; an error of ours ends it with its remedy and its exit code."""
     try:
-        app()
+        app(prog_name="sandbox")
     except SandboxError as exc:
         print(f"sandbox: {exc.message}", file=sys.stderr)
         if exc.remedy:
