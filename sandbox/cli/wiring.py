@@ -108,6 +108,7 @@ async def session_manager(
                 most=settings.max_workspaces,
             ),
             keep=keep,
+            left_s=settings.left_session_s,
             clock=clock,
         )
         async with SessionManager(services, policies, settings, slot) as manager:

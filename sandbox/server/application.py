@@ -55,5 +55,6 @@ def make_app(
         lifespan=lambda _: server.session_manager.run(),
         exception_handlers={404: astray.absent, 405: astray.wrong_method},
     )
-    served = Intake(WebSockets(Handshakes(app), websockets, desk), max_requests)
+    handshakes = Handshakes(app, desk.manager.conversations)
+    served = Intake(WebSockets(handshakes, websockets, desk), max_requests)
     return Gate(served, verifier, security, desk.manager.audit.deny, resource, CrossOrigin(origins))

@@ -18,7 +18,7 @@ from sandbox.server.elicitation import asker_for, told
 from sandbox.server.foreign import is_foreign
 from sandbox.server.grants import LOCAL_GRANT, Grant
 from sandbox.sessions.manager import SessionManager
-from sandbox.sessions.models import PASSING, Caller
+from sandbox.sessions.models import Caller, passing_key
 from sandbox.sessions.session import Session
 
 SESSION_HEADER = "sandbox-session"
@@ -171,7 +171,8 @@ def caller_of_request(request: Request) -> Caller:
     Raises:
         InvalidRequest: The header that names the default session is malformed.
     """
-    return grant_of_request(request).caller(_default_key(request.headers))
+    grant = grant_of_request(request)
+    return grant.caller(_default_key(request.headers, grant.token_id))
 
 
 def grant_of_request(request: Request | None) -> Grant:
@@ -182,10 +183,10 @@ def grant_of_request(request: Request | None) -> Grant:
     return grant
 
 
-def _default_key(headers: Mapping[str, str]) -> str:
+def _default_key(headers: Mapping[str, str], token_id: str) -> str:
     """What tells the default sessions of one principal apart."""
     own, legacy = headers.get(SESSION_HEADER), headers.get(LEGACY_SESSION_HEADER)
-    key = f"header:{own}" if own else f"{PASSING}{legacy}" if legacy else ""
+    key = f"header:{own}" if own else passing_key(token_id, legacy) if legacy else ""
     if len(key) > MAX_KEY or not key.isprintable():
         raise InvalidRequest(
             f"The header {SESSION_HEADER} is too long or not printable text.",

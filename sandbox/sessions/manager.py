@@ -29,6 +29,8 @@ from sandbox.link.link import printable
 from sandbox.outputs.redaction import Redactor
 from sandbox.policy import Policy, PolicySet
 from sandbox.sessions.adoption import Adoption
+from sandbox.sessions.conversations import Conversations
+from sandbox.sessions.inheritance import Inheritance
 from sandbox.sessions.locks import KeyedLocks
 from sandbox.sessions.models import Caller, SessionInfo
 from sandbox.sessions.mountwatch import search_folders
@@ -61,9 +63,13 @@ class SessionManager:
         self._sessions: dict[tuple[str, str], Session] = {}
         self._locks = KeyedLocks()
         self.ownership = Ownership(self._sessions, services.journal, policies)
+        self.conversations = Conversations()
+        self._inheritance = Inheritance(
+            self.ownership, services.journal, self.conversations, services.left_s
+        )
         self._adoption = Adoption(services, self._add)
         self._opener = Opener(services, settings, self._sessions)
-        self._sweeper = Sweeper(services, slot, self._sessions.values)
+        self._sweeper = Sweeper(services, slot, self._sessions.values, self._inheritance.is_left)
         self._tasks: TaskGroup = anyio.create_task_group()
         self._closing = False
         self._housekeeping = anyio.CancelScope()
@@ -158,6 +164,7 @@ class SessionManager:
             QuotaExceeded: The caller, or the controller, has as many sessions as may be.
             SandboxError: It could not be opened; nothing is left of it.
         """
+        self.conversations.called(caller.default_key)
         wanted = self.ownership.policy(caller, policy)
         check_name(name)
         if workspace:
@@ -171,6 +178,8 @@ class SessionManager:
         if workspace:
             key = ("workspace", caller.principal, workspace)
         async with self._locks.hold(key):
+            if not (name or workspace) and self.ownership.default(caller) is None:
+                await self._taken_over(caller)
             if found := self.ownership.reusable(caller, wanted, name, workspace):
                 await found.ready()
                 found.lease.touch()
@@ -185,20 +194,23 @@ class SessionManager:
 
         When the default session has ended other than by a close, the next call raises
         ``SessionLost`` once, so that nobody takes an empty session for the one that was; the call
-        after it opens a new one. ``Conflict`` is raised once where an earlier conversation's runs.
+        after it opens a new one. A conversation without one takes over what an earlier one left.
 
         Raises:
             NotFound: The caller has no such session.
             SessionLost: The session has ended.
-            Conflict: A session of a conversation that ended with an earlier controller still runs.
+            Conflict: Several sessions of before a restart still run, or a newer conversation has
+                taken the caller's over; each is said once.
             SandboxError: The default session could not be opened.
         """
         await self._adoption.wait_done(START_WAIT_S)
         return _noted(await self._get(caller, session_id))
 
     async def _get(self, caller: Caller, session_id: str) -> Session:
+        self.conversations.called(caller.default_key)
         if session_id:
             session = self.ownership.find(caller, session_id)
+            self._inheritance.come_for(caller, session)
             await session.ready()
             return session
         session = self.ownership.default(caller)
@@ -212,7 +224,11 @@ class SessionManager:
             if session is not None:
                 await session.wait_over()
             self.ownership.tell_end(caller)
-            self.ownership.tell_left_behind(caller)
+            self._inheritance.tell_taken(caller)
+            if session := await self._taken_over(caller):
+                return session
+            self._inheritance.tell_left_behind(caller)
+            self._inheritance.tell_end(caller)
             return await self._open(caller, self.ownership.policy(caller, ""), as_default=True)
 
     def list(self, caller: Caller) -> builtins.list[SessionInfo]:
@@ -238,7 +254,7 @@ class SessionManager:
             if session is None:
                 return ended_info(self.ownership.ended(caller, session_id))
         else:
-            session = self.ownership.default(caller)
+            session = self.ownership.default(caller) or self._inheritance.take_over(caller)
             if session is None:
                 raise NotFound("You have no default session open; nothing was closed.")
         await _noted(session).end("closed", "it was closed by its caller")
@@ -327,6 +343,14 @@ class SessionManager:
         await self._sweeper.sweep()
 
     # --- inside
+
+    async def _taken_over(self, caller: Caller) -> Session | None:
+        """What an earlier conversation left to the caller's, which is told so; None for nothing."""
+        session = self._inheritance.take_over(caller)
+        if session is not None:
+            await session.ready()
+            self._inheritance.tell(session)
+        return session
 
     async def _open(
         self,

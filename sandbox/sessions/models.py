@@ -17,6 +17,11 @@ PASSING = "mcp:"
 """What default keys begin with whose conversations end with their controller at the latest."""
 
 
+def passing_key(token_id: str, conversation: str) -> str:
+    """The default key of a conversation of one token that passes."""
+    return f"{PASSING}{token_id} {conversation}"
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     """Who calls.
@@ -31,6 +36,12 @@ class Caller:
     principal: str
     default_key: str = ""
     policies: tuple[str, ...] | None = None
+
+    @property
+    def line(self) -> str:
+        """What the keys of its token's conversations begin with; empty when its own one lasts."""
+        token, found, _ = self.default_key.partition(" ")
+        return token + found if found and token.startswith(PASSING) else ""
 
     def may_use(self, policy: str) -> bool:
         """Whether it may have sessions under a policy."""
