@@ -68,6 +68,9 @@ SessionId = Annotated[
 ItsSessionId = Annotated[
     Text, Field(max_length=128, description="The session it ran in; may be left out.")
 ]
+AnySessionId = Annotated[
+    Text, Field(max_length=128, description="One of your sessions; empty: all of them.")
+]
 KernelId = Annotated[
     Text,
     Field(

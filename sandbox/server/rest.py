@@ -23,7 +23,14 @@ from sandbox.files.models import FileStat
 from sandbox.outputs.redaction import Pieces
 from sandbox.server.arguments import at_home
 from sandbox.server.auth import GUARDED
-from sandbox.server.desk import Desk, caller_of_request, grant_of_request, permit_unasked
+from sandbox.server.desk import (
+    RESULTS,
+    Desk,
+    caller_of_request,
+    grant_of_request,
+    may_list,
+    permit_unasked,
+)
 from sandbox.server.endpoints import Endpoint, Endpoints
 from sandbox.server.problems import problem
 from sandbox.server.scopes import ADMIN
@@ -76,6 +83,7 @@ class Rest:
             (sessions, "POST", "open_session", self._open),
             (one, "GET", "get_session", self._show),
             (one, "DELETE", "close_session", self._close),
+            (f"{one}/executions", "GET", "list_executions", self._executions),
             (f"{one}/tighten", "POST", "tighten_session", self._tighten),
             (file, "GET", "read_file", self._download),
             (file, "PUT", "write_file", self._upload),
@@ -133,9 +141,15 @@ class Rest:
         info = await self._manager.tighten(caller, request.path_params["session_id"], more)
         return _answer(info)
 
+    async def _executions(self, request: Request) -> Response:
+        caller, session_id = caller_of_request(request), request.path_params["session_id"]
+        permit_unasked(self._manager.ownership.policy_of(caller, session_id), RESULTS)
+        found = await self._manager.executions(caller, session_id, may_list)
+        return JSONResponse({"executions": [each.model_dump(mode="json") for each in found]})
+
     async def _download(self, request: Request) -> Response:
         session = await self._session(request)
-        permit_unasked(session, "read_file")
+        permit_unasked(session.policy, "read_file")
         path = _path(request)
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(session.use())
@@ -159,7 +173,7 @@ class Rest:
 
     async def _upload(self, request: Request) -> Response:
         session = await self._session(request)
-        permit_unasked(session, "write_file")
+        permit_unasked(session.policy, "write_file")
         path = _path(request)
         mode = _mode(request.query_params.get("mode", ""))
         condition = (request.headers.get("if-match") or "").strip('"') or None
@@ -176,7 +190,7 @@ class Rest:
 
     async def _delete(self, request: Request) -> Response:
         session = await self._session(request)
-        permit_unasked(session, "delete_file")
+        permit_unasked(session.policy, "delete_file")
         recursive = request.query_params.get("recursive", "") in ("1", "true")
         async with session.use():
             count = await session.files.delete(_path(request), recursive=recursive)

@@ -253,6 +253,10 @@ class Journal:
             (principal, line, line + "\U0010ffff"),
         )
 
+    def latest(self, principal: str, most: int) -> list[SessionRow]:
+        """The sessions of a principal that were opened last, newest first."""
+        return self._sessions("principal = ? ORDER BY rowid DESC LIMIT ?", (principal, most))
+
     def not_ended(self) -> list[SessionRow]:
         """The sessions that had not ended when last heard of."""
         return self._sessions("state IN ('opening', 'open')", ())

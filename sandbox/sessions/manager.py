@@ -30,9 +30,10 @@ from sandbox.outputs.redaction import Redactor
 from sandbox.policy import Policy, PolicySet
 from sandbox.sessions.adoption import Adoption
 from sandbox.sessions.conversations import Conversations
+from sandbox.sessions.history import History
 from sandbox.sessions.inheritance import Inheritance
 from sandbox.sessions.locks import KeyedLocks
-from sandbox.sessions.models import Caller, SessionInfo
+from sandbox.sessions.models import Caller, ExecutionSummary, SessionInfo
 from sandbox.sessions.mountwatch import search_folders
 from sandbox.sessions.opener import Opener, check_keeps, check_name
 from sandbox.sessions.ownership import Ownership, ended_info
@@ -67,6 +68,7 @@ class SessionManager:
         self._inheritance = Inheritance(
             self.ownership, services.journal, self.conversations, services.left_s
         )
+        self._history = History(self.ownership, services.journal, services.clock)
         self._adoption = Adoption(services, self._add)
         self._opener = Opener(services, settings, self._sessions)
         self._sweeper = Sweeper(services, slot, self._sessions.values, self._inheritance.is_left)
@@ -299,6 +301,13 @@ class SessionManager:
         """An execution of one of the caller's sessions: see :meth:`Ownership.execution`."""
         await self._adoption.wait_done(START_WAIT_S)
         return await self.ownership.execution(caller, execution_id)
+
+    async def executions(
+        self, caller: Caller, session_id: str, allows: Callable[[Policy], bool]
+    ) -> builtins.list[ExecutionSummary]:
+        """What ran last in one of the caller's sessions, or in all: see :class:`History`."""
+        await self._adoption.wait_done(START_WAIT_S)
+        return await self._history.executions(caller, session_id, allows)
 
     async def command(self, caller: Caller, command_id: str) -> Command | CommandResult:
         """A command of one of the caller's sessions: see :meth:`Ownership.command`."""

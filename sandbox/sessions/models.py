@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from sandbox.container.checks import Check
 from sandbox.egress.models import NetworkInfo
-from sandbox.kernels.models import KernelInfo
+from sandbox.kernels.models import ExecutionStatus, KernelInfo, KernelState
 from sandbox.policy import Limits
 from sandbox.sessions.journal import SessionState
 
@@ -46,6 +46,24 @@ class Caller:
     def may_use(self, policy: str) -> bool:
         """Whether it may have sessions under a policy."""
         return self.policies is None or policy in self.policies
+
+
+class ExecutionSummary(BaseModel, frozen=True):
+    """An execution in a list of them."""
+
+    execution_id: str
+    session_id: str
+    kernel_id: str
+    status: ExecutionStatus
+    """``running`` also for one that waits for those before it."""
+    state: KernelState
+    """What became of the kernel's variables."""
+    age_s: float
+    """Since it was asked for."""
+    duration_s: float = 0.0
+    """From its start in the kernel; 0 when it has not begun."""
+    code: str
+    """The first line that says something, cut where it is long."""
 
 
 class SessionProof(BaseModel, frozen=True):
