@@ -46,13 +46,14 @@ class History:
             ids = [session_id]
         else:
             ids = self._session_ids(caller, allows)
-        found: list[ExecutionSummary] = []
+        found: list[tuple[float, ExecutionSummary]] = []
         for execution_id in self._journal.executions.recent(ids, MAX_EXECUTIONS):
             if (noted := self._journal.executions.noted(execution_id)) is not None:
                 session = self._ownership.of(caller, noted[0].session_id)
-                found.append(self._summary(session, *noted))
+                found.append((noted[0].submitted_at, self._summary(session, *noted)))
             await anyio.lowlevel.checkpoint()  # a row may be long
-        return sorted(found, key=lambda each: each.age_s)
+        # A cell is noted when its kernel is there, which may be out of turn.
+        return [summary for _, summary in sorted(found, key=lambda each: -each[0])]
 
     def _session_ids(self, caller: Caller, allows: Callable[[Policy], bool]) -> list[str]:
         found: list[str] = []
@@ -86,7 +87,7 @@ class History:
             kernel_id=record.kernel_id,
             status=ended.status,
             state=ended.state,
-            age_s=round(max(now - record.submitted_at, 0.0), 3),
+            age_s=round(max(now - record.submitted_at, 0.0), 1),
             duration_s=round(ended.duration_s, 3),
             code=session.redactor.text(code) if session is not None else code,
         )
