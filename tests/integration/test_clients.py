@@ -14,9 +14,10 @@ import anyio
 import httpx2
 import pytest
 
-from ..support.calls import call, greeting
+from ..support.calls import call
 from ..support.environments import python_with
 from ..support.inspector import inspect, installed, over_http
+from ..support.rawclient import RawClient
 from ..support.served import Served
 
 pytestmark = pytest.mark.anyio
@@ -25,7 +26,6 @@ CALLS = 6
 LINES = ["x = 1", *(["x += 1; print('x is', x)"] * (CALLS - 1))]
 WANTED = [f"x is {n}" for n in range(2, CALLS + 1)]
 CLIENTS = Path(__file__).parent / "clients"
-HEADERS = {"Accept": "application/json, text/event-stream", "MCP-Protocol-Version": "2025-06-18"}
 
 
 def run_client(script: str, served: Served, *words: str) -> list[str]:
@@ -86,35 +86,6 @@ async def test_the_official_client_of_2_keeps_variables(clean: Served, era: str)
     check(shown, clean)
 
 
-class RawClient:
-    """One conversation of a client that has written no more of the protocol than it needs."""
-
-    def __init__(self, http: httpx2.AsyncClient) -> None:
-        self._http = http
-        self._headers = dict(HEADERS)
-
-    async def begin(self) -> None:
-        answer = await self._http.post("/mcp/v1", json=greeting("2025-06-18"), headers=HEADERS)
-        self._headers["Mcp-Session-Id"] = answer.headers["mcp-session-id"]
-        told = {"jsonrpc": "2.0", "method": "notifications/initialized"}
-        await self._http.post("/mcp/v1", json=told, headers=self._headers)
-
-    async def run(self, code: str) -> str:
-        params = {"name": "execute_code", "arguments": {"code": code}}
-        asked = {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params}
-        answer = await self._http.post("/mcp/v1", json=asked, headers=self._headers)
-        (data,) = [
-            line.removeprefix("data: ")
-            for line in answer.text.splitlines()
-            if line.startswith("data: {")
-        ]
-        content = json.loads(data)["result"]["content"]
-        return "\n".join(each.get("text", "") for each in content)
-
-    async def end(self) -> None:
-        await self._http.delete("/mcp/v1", headers=self._headers)
-
-
 @pytest.mark.parametrize("says_goodbye", [True, False])
 async def test_a_client_that_shakes_hands_for_each_call_keeps_variables(
     clean: Served, says_goodbye: bool
@@ -122,7 +93,7 @@ async def test_a_client_that_shakes_hands_for_each_call_keeps_variables(
     shown: list[str] = []
     async with clean.http() as http:
         for line in LINES:
-            client = RawClient(http)
+            client = RawClient(clean, http)
             await client.begin()
             shown.append(await client.run(line))
             if says_goodbye:
@@ -143,7 +114,7 @@ async def test_two_conversations_of_one_token_do_not_mix(clean: Served) -> None:
 
 async def test_two_raw_conversations_that_take_turns_do_not_mix(clean: Served) -> None:
     async with clean.http() as http:
-        clients = [RawClient(http) for _ in range(2)]
+        clients = [RawClient(clean, http) for _ in range(2)]
         for client in clients:
             await client.begin()
         for number, client in enumerate(clients):
@@ -156,11 +127,11 @@ async def test_two_raw_conversations_that_take_turns_do_not_mix(clean: Served) -
 async def test_many_that_come_at_once_after_one_has_gone_do_not_share(clean: Served) -> None:
     seen: list[bool] = []
     async with clean.http() as http:
-        first = RawClient(http)
+        first = RawClient(clean, http)
         await first.begin()
         await first.run("x = 1")
         await first.end()
-        clients = [RawClient(http) for _ in range(3)]
+        clients = [RawClient(clean, http) for _ in range(3)]
         for client in clients:
             await client.begin()
 
