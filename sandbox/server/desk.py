@@ -83,14 +83,15 @@ class Desk:
             NotPermitted: The session's policy does not allow it.
         """
         caller = caller_of(ctx)
+        await self.manager.ready()
         if session_id:
             policy = self.manager.ownership.policy_of(caller, session_id)
             permit(policy, RESULTS)
             if RESULTS in policy.approve.tools:
                 session = await self.manager.get(caller, session_id)
                 async with _asked(ctx, session, RESULTS):
-                    return await self.manager.executions(caller, session_id, may_list)
-        return await self.manager.executions(caller, session_id, may_list)
+                    return await self.manager.history.executions(caller, session_id, may_list)
+        return await self.manager.history.executions(caller, session_id, may_list)
 
     def gave_up(self, ctx: Context[Any, Any]) -> bool:
         """Whether a call that was cancelled was given up by its client, in so many words.

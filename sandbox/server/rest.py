@@ -143,8 +143,9 @@ class Rest:
 
     async def _executions(self, request: Request) -> Response:
         caller, session_id = caller_of_request(request), request.path_params["session_id"]
+        await self._manager.ready()
         permit_unasked(self._manager.ownership.policy_of(caller, session_id), RESULTS)
-        found = await self._manager.executions(caller, session_id, may_list)
+        found = await self._manager.history.executions(caller, session_id, may_list)
         return JSONResponse({"executions": [each.model_dump(mode="json") for each in found]})
 
     async def _download(self, request: Request) -> Response:

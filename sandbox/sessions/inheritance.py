@@ -66,17 +66,23 @@ class Inheritance:
         if self._ownership.default(caller) is None and session in self._left(caller):
             self._pass_on(session, caller)
 
-    def tell(self, session: Session) -> None:
-        """Tell a call that it goes on with a session that was taken over, when that is ready."""
+    def tell(self, session: Session, whence: str = "an earlier one of your token left") -> None:
+        """Tell a call which session it goes on with, when that is ready."""
         kernels = ", ".join(
             f"{kernel.kernel_id} ({kernel.name}, {kernel.execution_count} cells run)"
             for kernel in session.kernels.infos
         )
         notice(
             f"this conversation goes on with session {session.session_id} (policy "
-            f"{session.policy.name}), which an earlier one of your token left: variables and files "
-            f"are kept; kernels: {kernels or 'none'}. open_session(reuse=false) opens an empty one"
+            f"{session.policy.name}), which {whence}: variables and files are kept; kernels: "
+            f"{kernels or 'none'}. open_session(reuse=false) opens an empty one"
         )
+
+    def tell_kept(self, session: Session) -> None:
+        """Tell the first call since a controller took a default session back what it goes on
+        with: its client may have begun anew in between."""
+        if _is_of_before(session):
+            self.tell(session, "was kept from before the controller's start")
 
     def tell_taken(self, caller: Caller) -> None:
         """Say once to a conversation that a newer one took its default session over.

@@ -33,7 +33,7 @@ from sandbox.sessions.conversations import Conversations
 from sandbox.sessions.history import History
 from sandbox.sessions.inheritance import Inheritance
 from sandbox.sessions.locks import KeyedLocks
-from sandbox.sessions.models import Caller, ExecutionSummary, SessionInfo
+from sandbox.sessions.models import Caller, SessionInfo
 from sandbox.sessions.mountwatch import search_folders
 from sandbox.sessions.opener import Opener, check_keeps, check_name
 from sandbox.sessions.ownership import Ownership, ended_info
@@ -68,7 +68,7 @@ class SessionManager:
         self._inheritance = Inheritance(
             self.ownership, services.journal, self.conversations, services.left_s
         )
-        self._history = History(self.ownership, services.journal, services.clock)
+        self.history = History(self.ownership, services.journal, services.clock)
         self._adoption = Adoption(services, self._add)
         self._opener = Opener(services, settings, self._sessions)
         self._sweeper = Sweeper(services, slot, self._sessions.values, self._inheritance.is_left)
@@ -91,13 +91,17 @@ class SessionManager:
             # First the sweeper: to it, a container whose session is no longer here is an orphan.
             self._housekeeping.cancel()
             await self._housekeeping_over.wait()
-            ending = ("kept", "") if self._services.keep else ("closed", "the controller ended")
-            async with anyio.create_task_group() as endings:
-                for session in tuple(self._sessions.values()):
-                    endings.start_soon(session.end, *ending)
+            await self.end_all()
         self._tasks.cancel_scope.cancel()
         # Without the error of the block: a task group would hand it on inside an ExceptionGroup.
         await self._tasks.__aexit__(None, None, None)
+
+    async def end_all(self) -> None:
+        """End this controller's part in every session: the next one goes on with it, or nobody."""
+        ending = ("kept", "") if self._services.keep else ("closed", "the controller ended")
+        async with anyio.create_task_group() as endings:
+            for session in tuple(self._sessions.values()):
+                endings.start_soon(session.end, *ending)
 
     async def _keep_house(self) -> None:
         try:
@@ -112,6 +116,14 @@ class SessionManager:
         """Whether every container of an earlier controller has been taken back or removed; the
         sessions come up in their own time, and calls to them wait for that."""
         return self._adoption.is_done
+
+    async def ready(self) -> None:
+        """Wait until :attr:`is_ready`.
+
+        Raises:
+            InfrastructureError: It is not within a bound; most often the engine does not answer.
+        """
+        await self._adoption.wait_done(START_WAIT_S)
 
     def _add(self, session: Session) -> None:
         """Take an adopted session; it comes up in its own time."""
@@ -173,7 +185,7 @@ class SessionManager:
             check_keeps(wanted, workspace)
         if self._closing:
             raise InfrastructureError("The controller is stopping; it opens no more sessions.")
-        await self._adoption.wait_done(START_WAIT_S)
+        await self.ready()
         if not reuse:
             return _noted(await self._open(caller, wanted, name, workspace, as_default=False))
         key = ("name", caller.principal, name) if name else _default_lock(caller)
@@ -205,7 +217,7 @@ class SessionManager:
                 taken the caller's over; each is said once.
             SandboxError: The default session could not be opened.
         """
-        await self._adoption.wait_done(START_WAIT_S)
+        await self.ready()
         return _noted(await self._get(caller, session_id))
 
     async def _get(self, caller: Caller, session_id: str) -> Session:
@@ -217,11 +229,13 @@ class SessionManager:
             return session
         session = self.ownership.default(caller)
         if session is not None and session.is_usable:
+            self._inheritance.tell_kept(session)
             return session
         async with self._locks.hold(_default_lock(caller)):
             session = self.ownership.default(caller)
             if session is not None and not session.is_ending:
                 await session.ready()
+                self._inheritance.tell_kept(session)
                 return session
             if session is not None:
                 await session.wait_over()
@@ -250,7 +264,7 @@ class SessionManager:
         Raises:
             NotFound: The caller has no such session.
         """
-        await self._adoption.wait_done(START_WAIT_S)
+        await self.ready()
         if session_id:
             session = self.ownership.of(caller, session_id)
             if session is None:
@@ -274,7 +288,7 @@ class SessionManager:
         Raises:
             NotFound: There is no such session.
         """
-        await self._adoption.wait_done(START_WAIT_S)
+        await self.ready()
         for session in tuple(self._sessions.values()):
             if session.session_id == session_id:
                 await _noted(session).end("closed", f"it was closed by {by}, who looks after this")
@@ -299,19 +313,12 @@ class SessionManager:
 
     async def execution(self, caller: Caller, execution_id: str) -> Execution | ExecutionResult:
         """An execution of one of the caller's sessions: see :meth:`Ownership.execution`."""
-        await self._adoption.wait_done(START_WAIT_S)
+        await self.ready()
         return await self.ownership.execution(caller, execution_id)
-
-    async def executions(
-        self, caller: Caller, session_id: str, allows: Callable[[Policy], bool]
-    ) -> builtins.list[ExecutionSummary]:
-        """What ran last in one of the caller's sessions, or in all: see :class:`History`."""
-        await self._adoption.wait_done(START_WAIT_S)
-        return await self._history.executions(caller, session_id, allows)
 
     async def command(self, caller: Caller, command_id: str) -> Command | CommandResult:
         """A command of one of the caller's sessions: see :meth:`Ownership.command`."""
-        await self._adoption.wait_done(START_WAIT_S)
+        await self.ready()
         return await self.ownership.command(caller, command_id)
 
     async def delete_workspace(self, caller: Caller, name: str) -> None:
@@ -321,7 +328,7 @@ class SessionManager:
             NotFound: The caller has no such workspace.
             Conflict: A session has it.
         """
-        await self._adoption.wait_done(START_WAIT_S)
+        await self.ready()
         check_workspace(name)
         await self._opener.forget_dead_holder(caller.principal, name)
         await anyio.to_thread.run_sync(self._services.workspaces.delete, caller.principal, name)
@@ -348,7 +355,7 @@ class SessionManager:
         Raises:
             SandboxError: The engine or the journal cannot be used.
         """
-        await self._adoption.wait_done(START_WAIT_S)
+        await self.ready()
         await self._sweeper.sweep()
 
     # --- inside

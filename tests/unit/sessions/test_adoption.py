@@ -439,6 +439,10 @@ async def test_sessions_of_a_dead_desktop_controller_are_removed_when_their_time
         controllers.ahead_s += session.policy.limits.idle_s + 5
         await living.sweep()
         assert controllers.container_ids() == []
+    async with controllers.running("stdio") as next_one:
+        with pytest.raises(SessionLost, match="is expired: its time was over"):
+            await next_one.get(ALICE)
+        assert (await next_one.get(ALICE)).session_id != session.session_id
 
 
 async def test_a_cancelled_controller_that_keeps_its_sessions_keeps_them(

@@ -25,7 +25,8 @@ def every(_policy: Policy) -> bool:
 async def listed(
     manager: SessionManager, caller: Caller = ALICE, session_id: str = ""
 ) -> list[ExecutionSummary]:
-    return await manager.executions(caller, session_id, every)
+    await manager.ready()
+    return await manager.history.executions(caller, session_id, every)
 
 
 async def test_what_ran_is_listed_newest_first_with_how_it_ended(
@@ -101,7 +102,7 @@ async def test_sessions_whose_policy_does_not_allow_it_are_left_out(
 ) -> None:
     await run(await manager.get(ALICE), "x = 1")
     await run(await manager.open(ALICE, policy="tight"), "y = 1")
-    found = await manager.executions(ALICE, "", lambda policy: policy.name == "tight")
+    found = await manager.history.executions(ALICE, "", lambda policy: policy.name == "tight")
     assert [each.code for each in found] == ["y = 1"]
 
 
