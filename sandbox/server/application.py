@@ -17,6 +17,7 @@ from sandbox.server.health import Check, Health
 from sandbox.server.intake import MAX_MCP_BODY, Intake
 from sandbox.server.mcpserver import mcp_server
 from sandbox.server.oauth import ProtectedResource
+from sandbox.server.replays import RETRY_MS, Replays
 from sandbox.server.rest import Rest
 from sandbox.server.websockets import WebSocketRoute, WebSockets
 
@@ -38,8 +39,11 @@ def make_app(
         origins: Of other pages that may call, as the setting ``allowed_origins`` names them.
     """
     server = mcp_server(desk)
+    replays = Replays()
     mcp_app = server.streamable_http_app(
         streamable_http_path=GUARDED,
+        event_store=replays,
+        retry_interval=RETRY_MS,
         max_request_body_size=MAX_MCP_BODY,
         # The gate has looked at Host and Origin, for REST too.
         transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
@@ -55,6 +59,6 @@ def make_app(
         lifespan=lambda _: server.session_manager.run(),
         exception_handlers={404: astray.absent, 405: astray.wrong_method},
     )
-    handshakes = Handshakes(app, desk.manager.conversations)
+    handshakes = Handshakes(app, desk.manager.conversations, replays)
     served = Intake(WebSockets(handshakes, websockets, desk), max_requests)
     return Gate(served, verifier, security, desk.manager.audit.deny, resource, CrossOrigin(origins))

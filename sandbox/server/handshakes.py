@@ -20,6 +20,7 @@ from sandbox.errors import QuotaExceeded
 from sandbox.server.auth import GUARDED
 from sandbox.server.grants import Grant
 from sandbox.server.problems import problem, problem_of
+from sandbox.server.replays import Replay, Replays
 from sandbox.sessions.conversations import Conversation, Conversations
 from sandbox.sessions.models import passing_key
 
@@ -42,6 +43,7 @@ class _Handshake:
     user: Any
     """Whom the SDK binds it to."""
     conversation: Conversation
+    replay: Replay
 
 
 class Handshakes:
@@ -51,11 +53,13 @@ class Handshakes:
         self,
         app: ASGIApp,
         conversations: Conversations,
+        replays: Replays,
         most_per_principal: int = MAX_PER_PRINCIPAL,
         most: int = MAX_IN_ALL,
     ) -> None:
         self._app = app
         self._conversations = conversations
+        self._replays = replays
         self._most_per_principal = most_per_principal
         self._most = most
         self._known: dict[str, _Handshake] = {}
@@ -90,7 +94,8 @@ class Handshakes:
         self, handshake: _Handshake, scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Serve a request of one that there is; the SDK knows whether it may."""
-        with self._conversations.serving(handshake.conversation):
+        serving = self._conversations.serving(handshake.conversation)
+        with serving, self._replays.serving(handshake.replay):
             status = await _status(self._app, scope, receive, send)
         if scope["method"] == "DELETE" and status == 200:
             self._forget(handshake)
@@ -107,8 +112,11 @@ class Handshakes:
             return
         self._opening[principal] += 1
         serving = ExitStack()
+        replay = self._replays.begin(principal)
+        is_kept = False
 
         async def notice(message: Message) -> None:
+            nonlocal is_kept
             if message["type"] == "http.response.start" and message["status"] < 400:
                 made = dict(message["headers"]).get(SESSION_HEADER, b"").decode("latin-1")
                 if made:
@@ -116,13 +124,16 @@ class Handshakes:
                     conversation = self._conversations.begin(key)
                     serving.enter_context(self._conversations.serving(conversation))
                     user = scope.get("user")
-                    self._known[made] = _Handshake(made, principal, user, conversation)
+                    self._known[made] = _Handshake(made, principal, user, conversation, replay)
+                    is_kept = True
             await send(message)
 
         try:
-            with serving:
+            with serving, self._replays.serving(replay):
                 await self._app(scope, receive, notice)
         finally:
+            if not is_kept:
+                self._replays.end(replay)
             self._opening -= Counter((principal,))  # which keeps none of zero
 
     async def _make_room(self, principal: str) -> bool:
@@ -143,6 +154,7 @@ class Handshakes:
     def _forget(self, handshake: _Handshake) -> None:
         self._known.pop(handshake.session_id, None)
         self._conversations.end(handshake.conversation)
+        self._replays.end(handshake.replay)
 
     async def _end(self, handshake: _Handshake) -> None:
         """End one as its client would."""

@@ -1,8 +1,8 @@
 """What a conversation leaves to the next one of its token.
 
 Only within one token of one principal: another application of the same principal may do other
-things, and gets nothing of it. Everything here is done without an await, so that of two
-conversations that come at once one takes a session over, once.
+things, and gets nothing of it. What passes a session on is done without an await, so that of two
+conversations that come at once one takes it over, once.
 """
 
 from __future__ import annotations
@@ -58,6 +58,19 @@ class Inheritance:
             return None
         session = found[0]
         self._pass_on(session, caller)
+        return session
+
+    async def inherit(self, caller: Caller) -> Session | None:
+        """The same, ready for its caller, who is told of it; None for nothing.
+
+        Raises:
+            SessionLost: It has ended meanwhile.
+            InfrastructureError: It cannot be noted, so nothing was changed.
+        """
+        session = self.take_over(caller)
+        if session is not None:
+            await session.ready()
+            self.tell(session)
         return session
 
     def come_for(self, caller: Caller, session: Session) -> None:

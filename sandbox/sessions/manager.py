@@ -193,7 +193,7 @@ class SessionManager:
             key = ("workspace", caller.principal, workspace)
         async with self._locks.hold(key):
             if not (name or workspace) and self.ownership.default(caller) is None:
-                await self._taken_over(caller)
+                await self._inheritance.inherit(caller)
             if found := self.ownership.reusable(caller, wanted, name, workspace):
                 await found.ready()
                 found.lease.touch()
@@ -241,7 +241,7 @@ class SessionManager:
                 await session.wait_over()
             self.ownership.tell_end(caller)
             self._inheritance.tell_taken(caller)
-            if session := await self._taken_over(caller):
+            if session := await self._inheritance.inherit(caller):
                 return session
             self._inheritance.tell_left_behind(caller)
             self._inheritance.tell_end(caller)
@@ -359,14 +359,6 @@ class SessionManager:
         await self._sweeper.sweep()
 
     # --- inside
-
-    async def _taken_over(self, caller: Caller) -> Session | None:
-        """What an earlier conversation left to the caller's, which is told so; None for nothing."""
-        session = self._inheritance.take_over(caller)
-        if session is not None:
-            await session.ready()
-            self._inheritance.tell(session)
-        return session
 
     async def _open(
         self,

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import struct
 from typing import Any
 
 import anyio
 import anyio.abc
+import httpx2
 import pytest
 
 from ..support.calls import call
-from ..support.rawclient import MODERN, RawClient
+from ..support.rawclient import MODERN, RawClient, result_in
 from ..support.served import Served
 
 pytestmark = pytest.mark.anyio
@@ -108,4 +110,53 @@ async def test_who_gives_up_in_so_many_words_interrupts_the_cell(clean: Served) 
         with anyio.fail_after(20):
             ended = await client.call("get_execution", execution_id=execution_id, wait=15)
         assert ended["structuredContent"]["status"] == "interrupted"
+        await stream.aclose()
+
+
+async def events(stream: anyio.abc.SocketStream, enough: str) -> str:
+    """What comes on a stream until this has come."""
+    heard = ""
+    with anyio.fail_after(20):
+        while enough not in heard:
+            heard += (await stream.receive()).decode()
+    return heard
+
+
+async def test_who_comes_back_with_the_last_event_is_told_what_it_missed(clean: Served) -> None:
+    async with clean.http() as http:
+        client = RawClient(clean, http)
+        await client.begin()
+        stream = await client.send("execute_code", code=CODE)
+        heard = await events(stream, "retry:")
+        (last,) = re.findall(r"^id: (\S+)\r?$", heard, re.MULTILINE)
+        assert re.search(r"^data: ?\r?$", heard, re.MULTILINE), "it says nothing but its id"
+        await begun(client)
+        await stream.aclose()
+        other = RawClient(clean, http)
+        await other.begin()
+        foreign = await resumed(other, http, last)
+        assert "result" not in foreign, "of another conversation it is the id of nothing"
+        told = result_in(await resumed(client, http, last))
+        assert "ended" in str(told["content"])
+
+
+async def resumed(client: RawClient, http: httpx2.AsyncClient, last: str) -> str:
+    """What a client is told that comes back after an event."""
+    headers = {**client.headers, "Last-Event-ID": last}
+    heard = ""
+    with anyio.fail_after(20):
+        async with http.stream("GET", "/mcp/v1", headers=headers) as answer:
+            async for text in answer.aiter_text():
+                heard += text
+                if '"result"' in heard:
+                    break
+    return heard
+
+
+async def test_streams_of_versions_before_it_begin_as_they_did(clean: Served) -> None:
+    async with clean.http() as http:
+        client = RawClient(clean, http, "2025-06-18")
+        await client.begin()
+        stream = await client.send("execute_code", code="1")
+        assert "retry:" not in await events(stream, '"result"')
         await stream.aclose()
