@@ -13,14 +13,9 @@ ALL = "all"
 """Every tool, also those that come later."""
 
 TOOLSETS: dict[str, tuple[str, ...]] = {
-    "code": (
-        "execute_code",
-        "get_execution",
-        "list_executions",
-        "interrupt_kernel",
-        "restart_kernel",
-    ),
+    "code": ("execute_code", "get_execution", "interrupt_kernel", "restart_kernel"),
     "kernels": (
+        "list_executions",
         "list_kernels",
         "start_kernel",
         "interrupt_kernel",

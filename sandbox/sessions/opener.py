@@ -179,7 +179,8 @@ class Opener:
                 f"the last of them are for callers with fewer than {FEW}."
                 if len(others) < limit
                 else f"The controller has as many sessions as it may have ({limit}).",
-                remedy="Try again when some have ended, or raise max_sessions.",
+                remedy="Try again when some have ended, or raise max_sessions."
+                + (f" You have {len(mine)}{_in_words(caller, mine, now)}." if mine else ""),
             )
 
     def _check_host(self, policy: Policy, engine: EngineInfo) -> None:

@@ -178,6 +178,7 @@ class Session:
         """
         default = key if self.claim.default_key is not None else None
         self._services.journal.passed_on(self.session_id, key, default)
+        self.terminals.pass_on(self.claim.opener_key, key)
         self.claim = replace(self.claim, opener_key=key, default_key=default)
         self.lease.pass_on()
         self._record.passed_on()

@@ -77,6 +77,25 @@ async def test_all_that_a_conversation_had_open_goes_on_with_the_next_one(
     assert len(manager.list(third)) == 2
 
 
+async def test_the_next_one_reads_a_terminal_from_where_the_last_one_was(
+    manager: SessionManager,
+) -> None:
+    client = Client(manager)
+    one, first = client.begin()
+    session = await manager.get(first)
+    terminal_id = (await session.terminals.open()).terminal_id
+    await session.terminals.write(terminal_id, "echo first", ["enter"])
+    seen = await session.terminals.read(terminal_id, 2, reader=first.default_key)
+    assert "first" in seen.new_text
+    client.end(one)
+    _, second = client.begin()
+    session = await manager.get(second)
+    await session.terminals.write(terminal_id, "echo second", ["enter"])
+    new = await session.terminals.read(terminal_id, 2, reader=second.default_key)
+    assert "second" in new.new_text
+    assert "first" not in new.new_text
+
+
 async def test_a_session_of_another_policy_is_opened_beside_the_one_that_was_left(
     manager: SessionManager,
 ) -> None:
