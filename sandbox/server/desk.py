@@ -24,6 +24,7 @@ from sandbox.sessions.session import Session
 
 SESSION_HEADER = "sandbox-session"
 LEGACY_SESSION_HEADER = "mcp-session-id"
+VERSION_HEADER = "mcp-protocol-version"
 RESULTS = "get_execution"
 """What a policy must allow where executions are listed."""
 MAX_KEY = 200
@@ -225,6 +226,9 @@ def grant_of_request(request: Request | None) -> Grant:
 def _default_key(headers: Mapping[str, str], token_id: str) -> str:
     """What tells the default sessions of one principal apart."""
     own, legacy = headers.get(SESSION_HEADER), headers.get(LEGACY_SESSION_HEADER)
+    version = headers.get(VERSION_HEADER, "")
+    if version and version not in HANDSHAKE_PROTOCOL_VERSIONS:
+        legacy = None  # it means nothing any more
     key = f"header:{own}" if own else passing_key(token_id, legacy) if legacy else ""
     if len(key) > MAX_KEY or not key.isprintable():
         raise InvalidRequest(
