@@ -9,6 +9,7 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 from sandbox.server.auth import GUARDED, Gate, TokenVerifier
+from sandbox.server.channels.routes import channel_routes
 from sandbox.server.crossorigin import CrossOrigin
 from sandbox.server.desk import Desk
 from sandbox.server.endpoints import Astray
@@ -63,6 +64,7 @@ def make_app(
         exception_handlers={404: astray.absent, 405: astray.wrong_method},
     )
     handshakes = Handshakes(app, desk.manager.conversations, replays)
-    served = Intake(WebSockets(handshakes, websockets, desk), max_requests)
+    sockets = [*channel_routes(desk.manager), *websockets]
+    served = Intake(WebSockets(handshakes, sockets, desk), max_requests)
     denied, cross_origin = desk.manager.audit.deny, CrossOrigin(origins)
     return Gate(served, verifier, security, denied, resource, cross_origin, tools_of(toolsets))
