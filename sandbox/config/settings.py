@@ -114,6 +114,10 @@ class Settings(Frozen, use_attribute_docstrings=True):
     max_sessions_per_principal: int = Field(0, ge=0, le=10_000)
     """The open sessions of one principal under all policies together; 0: as the policies say."""
 
+    left_session_s: Seconds = Field(300, ge=0, le=DAY)
+    """How long the default session of a conversation that is over is kept for the next conversation
+    of its token, for clients that shake hands: seconds, or `5m`; 0: none is taken over."""
+
     executions_per_minute: int = Field(0, ge=0, le=100_000)
     """The cells and commands that one principal may run within a minute; 0: no quota."""
 

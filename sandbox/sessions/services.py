@@ -49,6 +49,7 @@ class SessionServices:
         opening: How many sessions are made, or taken back, at once.
         calls: How many calls of the engine are under way at once.
         keep: Whether sessions outlive this controller.
+        left_s: How long a default session is kept for the next conversation when its own is over.
         clock: Unix time, seconds.
     """
 
@@ -67,4 +68,5 @@ class SessionServices:
     secrets: SecretStore
     workspaces: WorkspaceStore
     keep: bool
+    left_s: float
     clock: Callable[[], float]

@@ -46,8 +46,8 @@ class CommandTools(ToolGroup):
             try:
                 await self._follow(session, started, wait)
             except anyio.get_cancelled_exc_class():
-                # The caller gave the call up, so nobody waits for the command any more.
-                if not self._desk.is_stopping:
+                # Where the caller gave the call up, nobody waits for the command any more.
+                if self._desk.gave_up(ctx):
                     with anyio.CancelScope(shield=True):
                         await session.commands.stop(started)
                 raise

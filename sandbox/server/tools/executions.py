@@ -84,8 +84,8 @@ class ExecutionTools(ToolGroup):
             try:
                 result = await self._follow(ctx, session, execution, wait, progress_interval)
             except anyio.get_cancelled_exc_class():
-                # The caller gave the call up, so nobody waits for the cell any more.
-                if not self._desk.is_stopping:
+                # Where the caller gave the call up, nobody waits for the cell any more.
+                if self._desk.gave_up(ctx):
                     with anyio.move_on_after(CANCEL_GRACE_S, shield=True), suppress(SandboxError):
                         await execution.cancel()
                 raise
