@@ -146,6 +146,7 @@ class _Redirections(urllib.request.HTTPRedirectHandler):
     ) -> urllib.request.Request | None:
         """The request for what is elsewhere."""
         if not self._may(newurl):
+            fp.close()
             raise ValueError("it leads to a host that is none of the index's")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 

@@ -43,7 +43,10 @@ async def opened(client: Client, policy: str) -> str:
 async def test_pip_installs_a_real_package_under_package_index(connect: Connect) -> None:
     async with connect() as client:
         session = await opened(client, "package-index")
-        code = f"%pip install --quiet {PACKAGE}\nimport {PACKAGE}\n{PACKAGE}.__name__"
+        code = (
+            f"%pip install --quiet {PACKAGE}\nimport os, {PACKAGE}\n"
+            f"{PACKAGE}.__name__, os.environ['PIP_INDEX_URL']"
+        )
         result = await client.call_tool(
             "execute_code", {"code": code, "session_id": session, "wait": 120}
         )
@@ -51,6 +54,7 @@ async def test_pip_installs_a_real_package_under_package_index(connect: Connect)
         assert cell is not None
         assert (cell["status"], cell["denials"]) == ("ok", []), cell
         assert PACKAGE in json.dumps(cell["outputs"])
+        assert "http://packages.sandbox.internal/0/" in json.dumps(cell["outputs"])
         info = await client.call_tool("get_session", {"session_id": session})
         assert info.structured_content is not None
         network = info.structured_content["network"]
