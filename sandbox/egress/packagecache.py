@@ -29,6 +29,7 @@ from sandbox.policy.destinations import Target
 FRESH_S = 600.0
 """How long a page is taken for what the index says, without asking it again."""
 MAX_PAGES_BYTES = 64 * 1024 * 1024
+TOO_LARGE = "the file is larger than what is kept of all packages; see package_cache_bytes"
 WORKERS = 16
 WORKERS_OF_PRINCIPAL = 8
 WORKERS_OF_SESSION = 4
@@ -129,6 +130,8 @@ class PackageCache:
             NoSuchPackage: The index does not have it.
             Unreachable: It cannot be had, or is not what the page says.
         """
+        if (wanted.size_bytes or 0) > self._store.limit_bytes:
+            raise Unreachable(TOO_LARGE)
         for _ in range(2):  # it may have been made room of meanwhile
             if (file := await self._opened(wanted.sha256, owner)) is not None:
                 return file
@@ -136,7 +139,7 @@ class PackageCache:
             await self._once(wanted.sha256, partial(self._fetch_file, wanted, source), owner)
         if (file := await self._opened(wanted.sha256, owner)) is not None:
             return file
-        raise Unreachable("the file is larger than the cache of packages")
+        raise Unreachable(TOO_LARGE)
 
     @property
     def _urls(self) -> tuple[str, ...]:

@@ -126,6 +126,20 @@ async def test_a_file_whose_download_fails_is_told_and_tried_again(
         assert await inside.open().get(f"{BASE}/thing/{FILE}") == (200, DATA)
 
 
+async def test_a_file_larger_than_the_cache_is_not_fetched(
+    index: FakeIndex, tmp_path: Path
+) -> None:
+    made = Outside()
+    known, cache = services(index, tmp_path, limit_bytes=len(DATA) - 1)
+    await known.variables(frozenset({"package-index"}))
+    made.egress = replace(made.egress, services=known, packages=cache)
+    async with session(made, RULES) as inside:
+        status, said = await inside.open().get(f"{BASE}/thing/{FILE}")
+    assert status == 502
+    assert b"package_cache_bytes" in said
+    assert index.count(f"/files/{FILE}") == 0
+
+
 async def test_programs_inside_are_told_to_ask_the_gateway(shared: Outside) -> None:
     given = (await outfit(shared.egress, RULES)).variables
     assert given == {
