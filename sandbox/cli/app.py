@@ -59,7 +59,7 @@ def run() -> None:
         sys.exit(exits.OK)
 
 
-@command(app, "host", "port", "allowed_hosts", *CONTROLLER, "log_level")
+@command(app, "host", "port", "allowed_hosts", "tools", *CONTROLLER, "log_level")
 def serve(settings: Settings) -> None:
     """Serve MCP and REST over HTTP, until Ctrl-C.
 
@@ -70,13 +70,15 @@ def serve(settings: Settings) -> None:
 
     [bold]sandbox serve --host 0.0.0.0 --allowed-hosts sandbox.example.org:8000[/bold]
     · for other machines, behind a proxy that speaks TLS
+
+    [bold]sandbox serve --tools code,files[/bold] · few tools, which cost a model few tokens
     """
     from sandbox.cli.serve import serve as start
 
     start(settings)
 
 
-@command(app, *CONTROLLER, "log_level")
+@command(app, "tools", *CONTROLLER, "log_level")
 def mcp(settings: Settings) -> None:
     """Serve MCP over stdin and stdout, for desktop clients that start their servers.
 

@@ -42,7 +42,7 @@ async def _serve(settings: Settings) -> None:
             settle()
             # Within the SDK, standard output carries nothing but the protocol.
             with Watchdog():
-                await mcp_server(desk).run_stdio_async()
+                await mcp_server(desk, settings.tools).run_stdio_async()
             tasks.cancel_scope.cancel()
         logger.info("the client has gone; closing its sessions")
 

@@ -10,6 +10,8 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
+from sandbox.toolsets import ALL, TOOLSETS
+
 _Command = TypeVar("_Command", bound=Callable[..., None])
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
@@ -19,6 +21,7 @@ CONTROLLER = ("state_dir", "engine", "runtime", "policies")
 
 _CONFIG_HELP = "The configuration file; else $SANDBOX_CONFIG or ~/.config/sandbox/config.yaml."
 _ENGINE_HELP = "The engine: unix://, tcp:// or ssh://; or broker:// and a broker's socket."
+_TOOLS_HELP = f"What is offered over MCP, by comma: {ALL}, {', '.join(TOOLSETS)}, or single tools."
 _OPTIONS: dict[str, tuple[type, str | None, str]] = {
     "host": (str, None, "The address to bind."),
     "port": (int, None, "The port to bind; 0: any free one."),
@@ -28,10 +31,11 @@ _OPTIONS: dict[str, tuple[type, str | None, str]] = {
     "engine": (str, "URL", _ENGINE_HELP),
     "runtime": (str, "NAME", "Force an OCI runtime: runc or runsc."),
     "policies": (Path, "DIR", "A folder of policies besides the built-in ones."),
+    "tools": (str, "SETS", _TOOLS_HELP),
     "log_level": (str, "LEVEL", "debug, info, warning or error."),
 }
 """Of each setting that has a flag: its type, what stands for its value in help, and its meaning."""
-_OF_SERVE = ("host", "port", "allowed_hosts")
+_OF_SERVE = ("host", "port", "allowed_hosts", "tools")
 
 
 def group(help_text: str) -> typer.Typer:

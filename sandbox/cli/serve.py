@@ -72,6 +72,7 @@ async def _serve(settings: Settings) -> None:
                 resource=protected_resource(settings),
                 max_requests=settings.max_requests_per_principal,
                 origins=settings.allowed_origins,
+                toolsets=settings.tools,
             )
             config = uvicorn.Config(
                 app,

@@ -15,6 +15,7 @@ import typer
 
 from sandbox.cli.options import Json, command, group
 from sandbox.cli.tables import print_json
+from sandbox.toolsets import TOOLSETS
 
 if TYPE_CHECKING:
     from sandbox.audit import AuditLog, TokenEntry
@@ -74,6 +75,14 @@ def create_token(
             "the server's default policy alone.",
         ),
     ] = "",
+    tools: Annotated[
+        str,
+        typer.Option(
+            metavar="SETS",
+            help="What it offers over MCP, of what the server does, by comma: "
+            f"{', '.join(TOOLSETS)}, or single tools. Without, all.",
+        ),
+    ] = "",
     expires: Annotated[
         str, typer.Option(metavar="SPAN", help="How long it counts: 30d, 12h, or never.")
     ] = "90d",
@@ -82,6 +91,8 @@ def create_token(
     """Make a token and show it, once, with configuration to paste.
 
     [bold]sandbox token create --principal alice --scopes session,execute --expires 30d[/bold]
+
+    [bold]sandbox token create --principal ci --scopes execute --tools code[/bold] · few tokens
     """
     from sandbox.cli.remote import read_address
 
@@ -93,6 +104,7 @@ def create_token(
             _words(scopes),
             application=application,
             policies=named,
+            toolsets=_words(tools) or None,
             lifetime_s=lifetime_s,
         )
         log.record(_entry("created", info))
@@ -105,7 +117,7 @@ def create_token(
     lines = (
         "",
         f"  Token {info.token_id} of {info.principal}: {', '.join(info.scopes)}; policies: "
-        f"{_named(info)}; {_until(info)}.",
+        f"{_named(info)}; tools: {_offered(info)}; {_until(info)}.",
         "  It is not kept and cannot be shown again.",
         "",
         *configuration(url, token),
@@ -135,11 +147,12 @@ def list_tokens(
         return
     table = Table(box=None, header_style="bold")
     table.add_column("id", no_wrap=True)
-    for title in ("application", "principal", "scopes", "policies"):
+    for title in ("application", "principal", "scopes", "policies", "tools"):
         table.add_column(title, overflow="fold")
     for title in ("created", "expires", "last used"):
         table.add_column(title)
-    table.add_row(LOCAL, "whoever may read the state folder", LOCAL, "all", "all", "", "never", "")
+    mine = (LOCAL, "whoever may read the state folder", LOCAL, "all", "all", "all")
+    table.add_row(*mine, "", "never", "")
     for info in found:
         table.add_row(
             info.token_id,
@@ -147,6 +160,7 @@ def list_tokens(
             info.principal,
             ", ".join(info.scopes),
             _named(info),
+            _offered(info),
             _day(info.created_at),
             _until(info) if every else _day(info.expires_at),
             _day(info.last_used_at),
@@ -225,7 +239,10 @@ def _entry(event: str, info: TokenInfo) -> TokenEntry:
     """What is on record of a token."""
     from sandbox.audit import TokenEntry
 
-    told = f"{info.application or 'no name'}; {', '.join(info.scopes)}; policies: {_named(info)}"
+    told = (
+        f"{info.application or 'no name'}; {', '.join(info.scopes)}; policies: {_named(info)}; "
+        f"tools: {_offered(info)}"
+    )
     return TokenEntry(
         event=event,
         principal=info.principal,
@@ -275,6 +292,10 @@ def _lifetime_s(text: str) -> float | None:
 
 def _named(info: TokenInfo) -> str:
     return "all" if info.policies is None else ", ".join(info.policies)
+
+
+def _offered(info: TokenInfo) -> str:
+    return "all" if info.toolsets is None else ", ".join(info.toolsets)
 
 
 def _day(at: float | None) -> str:

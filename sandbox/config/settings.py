@@ -21,6 +21,7 @@ from pydantic import (
 
 from sandbox.container.roots import Root, parse_roots, refuse_near
 from sandbox.policy.units import DAY, GIB, MIB, TIB, parse_duration, parse_size
+from sandbox.toolsets import ALL, check_toolsets
 from sandbox.values import Frozen
 
 _ORIGIN = re.compile(
@@ -147,6 +148,10 @@ class Settings(Frozen, use_attribute_docstrings=True):
     """The `Origin` headers of web pages that may call, `https://app.example`, with `:port` or `:*`;
     browsers let these read the answers (CORS). Empty: pages of this host itself."""
 
+    tools: Words = (ALL,)
+    """What is offered over MCP: `all`, toolsets such as `code` and `files`, or single tools, by
+    comma. Each tool costs a model tokens. A token may offer less; REST is not concerned."""
+
     max_connections: int = Field(1024, ge=16, le=32_768)
     """The open connections of `sandbox serve`; never more than half of the descriptors it may have.
     Past them, those that wait longest without a token make room."""
@@ -215,6 +220,11 @@ class Settings(Frozen, use_attribute_docstrings=True):
                     "http://localhost:*; `*` and `null` would be every page"
                 )
         return origins
+
+    @field_validator("tools")
+    @classmethod
+    def _tools_are_known(cls, words: tuple[str, ...]) -> tuple[str, ...]:
+        return check_toolsets(words)
 
     @model_validator(mode="after")
     def _oauth_is_whole(self) -> Settings:

@@ -19,6 +19,7 @@ from sandbox.server.mcpserver import mcp_server
 from sandbox.server.oauth import ProtectedResource
 from sandbox.server.rest import Rest
 from sandbox.server.websockets import WebSocketRoute, WebSockets
+from sandbox.toolsets import ALL, tools_of
 
 
 def make_app(
@@ -31,13 +32,15 @@ def make_app(
     max_requests: int = 256,
     websockets: Sequence[WebSocketRoute] = (),
     origins: Sequence[str] = (),
+    toolsets: Sequence[str] = (ALL,),
 ) -> ASGIApp:
     """The application.
 
     Args:
+        toolsets: What is served over MCP, as the setting ``tools`` names it.
         origins: Of other pages that may call, as the setting ``allowed_origins`` names them.
     """
-    server = mcp_server(desk)
+    server = mcp_server(desk, toolsets)
     mcp_app = server.streamable_http_app(
         streamable_http_path=GUARDED,
         max_request_body_size=MAX_MCP_BODY,
@@ -56,4 +59,5 @@ def make_app(
         exception_handlers={404: astray.absent, 405: astray.wrong_method},
     )
     served = Intake(WebSockets(Handshakes(app), websockets, desk), max_requests)
-    return Gate(served, verifier, security, desk.manager.audit.deny, resource, CrossOrigin(origins))
+    denied, cross_origin = desk.manager.audit.deny, CrossOrigin(origins)
+    return Gate(served, verifier, security, denied, resource, cross_origin, tools_of(toolsets))

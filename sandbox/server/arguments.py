@@ -2,6 +2,10 @@
 
 A tool's signature is made of these types, so one argument means the same everywhere and is refused
 in the same words. Numbers are bounded and finite, texts bounded.
+
+Every character that is published is read by every model of every caller: an argument has a
+description, of a sentence, where its name and its tool do not say it all. The description of one
+that may be left out says which value stands for that, since some clients have a model give all.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from sandbox.policy.units import MIB
+from sandbox.server.schemas import UNLISTED
 
 MAX_CODE = MIB
 MAX_CONTENT = 3 * MIB
@@ -42,6 +47,11 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, str) and value.strip() in ("0", "1") else value
 
 
+def _after_last_read(value: object) -> object:
+    """None for -1, which clients send that must send every argument."""
+    return None if value in (-1, "-1") else value
+
+
 def _short_enough(text: str) -> str:
     if len(text) > MAX_CODE:
         raise ValueError(
@@ -57,185 +67,101 @@ _Id = Annotated[Text, Field(min_length=1, max_length=128)]
 _Name = Annotated[Text, Field(min_length=1, max_length=64)]
 _Seconds = Annotated[float, Field(allow_inf_nan=False)]
 
-SessionId = Annotated[
-    Text,
-    Field(
-        max_length=128,
-        description="The session, as open_session answered it. Empty: your default session, which "
-        "is opened when you have none.",
-    ),
-]
-ItsSessionId = Annotated[
-    Text, Field(max_length=128, description="The session it ran in; may be left out.")
-]
-KernelId = Annotated[
-    Text,
-    Field(
-        max_length=128,
-        description="The kernel, as list_kernels or start_kernel answered it. Empty: the session's "
-        "default Python kernel.",
-    ),
-]
-ExecutionId = Annotated[_Id, Field(description="The execution, as execute_code answered it.")]
-CommandId = Annotated[_Id, Field(description="The command, as run_command answered it.")]
-TerminalId = Annotated[_Id, Field(description="The terminal, as open_terminal answered it.")]
+SessionId = Annotated[Text, Field(max_length=128)]
+"""Explained once, in the server's instructions, for nearly every tool takes it."""
+ItsSessionId = Annotated[Text, Field(max_length=128, json_schema_extra={UNLISTED: True})]
+"""Of what has an id of its own, by which it is found: only compared."""
+KernelId = Annotated[Text, Field(max_length=128, description="Empty: the default one.")]
+ExecutionId = CommandId = TerminalId = _Id
 PolicyName = Annotated[
-    Text,
-    Field(
-        max_length=256,
-        description="The name of the policy that decides image, limits and isolation. Empty: the "
-        "default policy.",
-    ),
+    Text, Field(max_length=256, description="As list_policies names it; empty: the default one.")
 ]
-SessionName = Annotated[
-    Text, Field(max_length=64, description="A name of your own for the session, to tell it apart.")
-]
+SessionName = Annotated[Text, Field(max_length=64, description="A label of your own.")]
 Workspace = Annotated[
     Text,
     Field(
         max_length=64,
-        description="A named workspace: its files are there again, and are kept for the next "
-        "session that names it. Empty: files end with the session.",
+        description="Keeps its files under this name; empty: they end with the session.",
     ),
 ]
-WorkspaceName = Annotated[_Name, Field(description="The workspace, as list_workspaces names it.")]
-Reuse = Annotated[
-    bool,
-    Field(
-        description="True: answer your open session of that policy if there is one. False: always "
-        "open another."
-    ),
-]
+WorkspaceName = Annotated[_Name, Field(description="As list_workspaces names it.")]
+Reuse = Annotated[bool, Field(description="False: always open another.")]
 NetworkTaken = Annotated[
-    Literal["", "none"],
-    Field(description='"none" takes the whole network away. Empty: only what `deny` names.'),
+    Literal["", "none"], Field(description='"none": all of it; empty: only what `deny` names.')
 ]
 Denied = Annotated[
     tuple[Annotated[Text, Field(min_length=1, max_length=255)], ...],
     Field(
         max_length=64,
-        description="What may no longer be reached: names (`example.com`), all names below one "
-        "(`*.example.com`), addresses or networks (`198.51.100.0/24`).",
+        description="Names, `*.example.com`, addresses or networks.",
     ),
 ]
-KernelName = Annotated[_Name, Field(description="The kernel's language: a kernelspec's name.")]
-Code = Annotated[
-    Text,
-    AfterValidator(_short_enough),
-    Field(description=f"The code of one cell, as in a notebook; at most {MAX_CODE // MIB} MiB."),
-]
+KernelName = Annotated[_Name, Field(description="See list_kernels.")]
+Code = Annotated[Text, AfterValidator(_short_enough)]
 CursorPosition = Annotated[
-    int,
-    Field(
-        ge=-1,
-        le=MAX_CODE,
-        description="The cursor's position in the code, counted in characters; -1: its end.",
-    ),
+    int, Field(ge=-1, le=MAX_CODE, description="In characters; -1: the end.")
 ]
 DetailLevel = Annotated[
-    Literal[0, 1],
-    BeforeValidator(_whole),
-    Field(description="0: what it is. 1: its source code too, where there is any."),
+    Literal[0, 1], BeforeValidator(_whole), Field(description="1: the source code too.")
 ]
 Timeout = Annotated[
     _Seconds,
-    Field(
-        ge=0,
-        le=MAX_SECONDS,
-        description="Seconds it may run before it is stopped. 0: as long as the policy allows, "
-        "which is also the most.",
-    ),
+    Field(ge=0, le=MAX_SECONDS, description="Seconds until it is stopped; 0: the policy's limit."),
 ]
-Wait = Annotated[
-    _Seconds,
-    Field(
-        ge=0,
-        le=MAX_WAIT_S,
-        description="Seconds to wait for the end before answering with what there is so far.",
-    ),
-]
+Wait = Annotated[_Seconds, Field(ge=0, le=MAX_WAIT_S, description="Seconds to wait for its end.")]
 ShortWait = Annotated[
-    _Seconds,
-    Field(ge=0, le=60, description="The most seconds to wait for something new to appear."),
+    _Seconds, Field(ge=0, le=60, description="The most seconds to wait for something new.")
 ]
 ProgressInterval = Annotated[
-    _Seconds,
-    Field(
-        ge=0.1,
-        le=MAX_WAIT_S,
-        description="Seconds between progress notifications, which carry new output.",
-    ),
+    _Seconds, Field(ge=0.1, le=MAX_WAIT_S, json_schema_extra={UNLISTED: True})
 ]
-Command = Annotated[
-    Text,
-    Field(min_length=1, max_length=32 * 1024, description="The command line, run by `bash -c`."),
-]
+"""Seconds between progress notifications, which a program may choose and a model never sees."""
+Command = Annotated[Text, Field(min_length=1, max_length=32 * 1024)]
 Folder = Annotated[
     Text,
     AfterValidator(at_home),
-    Field(max_length=4096, description="The folder to run in. Empty: the workspace."),
+    Field(max_length=4096, description="Empty: the workspace."),
 ]
-Stdin = Annotated[
-    Text, Field(max_length=MAX_CODE, description="Text for the command's standard input.")
-]
-Rows = Annotated[int, Field(ge=1, le=500, description="Height of the terminal in lines.")]
-Columns = Annotated[int, Field(ge=1, le=1000, description="Width of the terminal in characters.")]
-Typed = Annotated[Text, Field(max_length=32 * 1024, description="Text to type, as it is.")]
+Stdin = Annotated[Text, Field(max_length=MAX_CODE)]
+Rows = Annotated[int, Field(ge=1, le=500)]
+Columns = Annotated[int, Field(ge=1, le=1000)]
+Typed = Annotated[Text, Field(max_length=32 * 1024)]
 Keys = Annotated[
     tuple[Annotated[Text, Field(max_length=32)], ...],
     Field(
         max_length=256,
-        description="Named keys to press after the text, in order: enter, tab, escape, backspace, "
-        "delete, up, down, left, right, home, end, pageup, pagedown, f1 to f12, ctrl-a to ctrl-z.",
+        description="To press after the text: enter, tab, escape, backspace, delete, up, down, "
+        "left, right, home, end, pageup, pagedown, f1 to f12, ctrl-a to ctrl-z.",
     ),
 ]
 Position = Annotated[
     Annotated[int, Field(ge=0, le=2**53)] | None,
+    BeforeValidator(_after_last_read),
     WithJsonSchema({"type": "integer", "minimum": 0, "maximum": 2**53}),  # some clients want a type
-    Field(
-        description="The `position` that an earlier read answered: what came after it is new. "
-        "Left out: after your last read.",
-    ),
+    Field(description="A `position` from before; -1: where you last read."),
 ]
-Path = Annotated[
-    Text,
-    AfterValidator(at_home),
-    Field(
-        min_length=1,
-        max_length=4096,
-        description="A path inside the container: relative to the workspace, which is also "
-        "`~`, or absolute.",
-    ),
-]
+Path = Annotated[Text, AfterValidator(at_home), Field(min_length=1, max_length=4096)]
 OptionalPath = Annotated[
-    Text,
-    AfterValidator(at_home),
-    Field(max_length=4096, description="A folder inside the container. Empty: the workspace."),
+    Text, AfterValidator(at_home), Field(max_length=4096, description="Empty: the workspace.")
 ]
-Depth = Annotated[int, Field(ge=1, le=16, description="How many levels of folders to go down.")]
-StartIndex = Annotated[int, Field(ge=0, le=10_000_000, description="The first entry to answer.")]
-Limit = Annotated[int, Field(ge=1, le=1000, description="The most entries to answer.")]
+Depth = Annotated[int, Field(ge=1, le=16)]
+StartIndex = Annotated[int, Field(ge=0, le=10_000_000)]
+Limit = Annotated[int, Field(ge=1, le=1000)]
 Pattern = Annotated[
     Text, Field(max_length=256, description="Only names that match, with * and ? as in a shell.")
 ]
-Content = Annotated[Text, Field(max_length=MAX_CONTENT, description="The whole new content.")]
+Content = Annotated[Text, Field(max_length=MAX_CONTENT)]
 Encoding = Annotated[
-    Literal["utf-8", "base64"],
-    Field(description="How the content is given: as text, or any bytes as base64."),
+    Literal["utf-8", "base64"], Field(description="base64: `content` is any bytes, encoded.")
 ]
 Mode = Annotated[
     Text,
     Field(
         pattern=r"^$|^[0-7]{3,4}$",
-        description="Permissions in octal, such as 644 or 755. Empty: as before, or 644.",
+        description="Permissions in octal, such as 755; empty: as before, or 644.",
     ),
 ]
-Replaced = Annotated[
-    Text, Field(min_length=1, max_length=MAX_CODE, description="The exact text to replace.")
-]
-Replacement = Annotated[Text, Field(max_length=MAX_CODE, description="The text to put there.")]
-ReplaceAll = Annotated[bool, Field(description="Replace every occurrence, not exactly one.")]
-Recursive = Annotated[bool, Field(description="Delete a folder with all that is in it.")]
-Overwrite = Annotated[bool, Field(description="Replace what is at the target already.")]
-Line = Annotated[int, Field(ge=1, le=100_000_000, description="The first line to read, from 1.")]
-LineCount = Annotated[int, Field(ge=1, le=100_000, description="The most lines to read.")]
+Replaced = Annotated[Text, Field(min_length=1, max_length=MAX_CODE)]
+Replacement = Annotated[Text, Field(max_length=MAX_CODE)]
+Line = Annotated[int, Field(ge=1, le=100_000_000)]
+LineCount = Annotated[int, Field(ge=1, le=100_000)]

@@ -26,6 +26,7 @@ from sandbox.server.grants import Grant, TokenVerifier
 from sandbox.server.oauth import ProtectedResource
 from sandbox.server.problems import problem
 from sandbox.server.scopes import TOOL_SCOPES
+from sandbox.toolsets import TOOLS
 
 GUARDED = "/mcp/v1"
 ALIASES = frozenset({"/mcp", "/mcp/", f"{GUARDED}/"})
@@ -47,7 +48,7 @@ class Gate:
     The Host check stops a web page that has rebound its name to our address; the Origin check one
     that calls us openly. Paths outside ``/mcp`` (health) pass, and must tell nothing.
     ``denied`` is told of each request that is turned away: the check it failed, and where it came
-    from.
+    from. ``tools`` are those that are served over MCP.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Gate:
         denied: Callable[[str, str], None],
         resource: ProtectedResource | None = None,
         cross_origin: CrossOrigin | None = None,
+        tools: frozenset[str] = TOOLS,
     ) -> None:
         self._app = app
         self._verifier = verifier
@@ -65,6 +67,7 @@ class Gate:
         self._denied = denied
         self._resource = resource
         self._cross_origin = cross_origin or CrossOrigin()
+        self._tools = tools
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request or the lifespan."""
@@ -122,7 +125,9 @@ class Gate:
         The header is compared with the body further in; where it is missing, the tool refuses.
         """
         name = request.headers.get("mcp-name", "")
-        if not grant.is_foreign or self._resource is None or name not in TOOL_SCOPES:
+        if not grant.is_foreign or self._resource is None:
+            return None
+        if name not in self._tools or not grant.offers(name):
             return None
         if request.headers.get("mcp-method") != "tools/call" or grant.allows(name):
             return None

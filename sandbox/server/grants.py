@@ -9,6 +9,7 @@ from typing import Protocol
 from sandbox.errors import NotPermitted
 from sandbox.server.scopes import SCOPES, TOOL_SCOPES
 from sandbox.sessions.models import Caller
+from sandbox.toolsets import tools_of
 
 LOCAL = "local"
 """The principal of the first token, and of whoever started a stdio server."""
@@ -33,6 +34,9 @@ class Grant:
     scopes: frozenset[str]
     policies: tuple[str, ...] | None = None
     """The policies that it may name, the default one first; None for all."""
+    toolsets: tuple[str, ...] | None = None
+    """The toolsets and tools that it offers over MCP, of those that the server does; None for all.
+    """
     expires_at: float | None = None
     """Unix time, seconds; None for never."""
     is_foreign: bool = False
@@ -41,6 +45,14 @@ class Grant:
     def allows(self, tool: str) -> bool:
         """Whether it may be used for a tool."""
         return TOOL_SCOPES.get(tool) in self.scopes
+
+    def offers(self, tool: str) -> bool:
+        """Whether a tool is there for it over MCP."""
+        return tool in tools_of(self.toolsets)
+
+    def may_call(self, tool: str) -> bool:
+        """Whether it is told of a tool: one that is there for it and that it may be used for."""
+        return self.offers(tool) and self.allows(tool)
 
     def require(self, tool: str) -> None:
         """Refuse a tool that it may not be used for.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, cast
 
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
@@ -17,20 +18,14 @@ from sandbox.audit import Call, recorded
 from sandbox.bulkheads.shares import Owner
 from sandbox.errors import InvalidRequest, SandboxError
 from sandbox.outputs.redaction import Redactor
-from sandbox.server.desk import Desk, caller_of, grant_of_request
+from sandbox.server.desk import Desk, caller_of, grant_of, grant_of_request
 from sandbox.server.elicitation import Parking, answers_questions, objection_of
+from sandbox.server.listing import instructions, listed
 from sandbox.server.scopes import TOOL_SCOPES
 from sandbox.server.tool import ERROR_META_KEY, failure
 from sandbox.server.tools.catalogue import all_tools
 from sandbox.server.wording import printable
-
-INSTRUCTIONS = """\
-Runs code, commands, terminals and files in isolated containers: one for each session, with no \
-network unless its policy grants some. Call execute_code at once: it opens your default session \
-and its Python kernel by itself, and variables and files stay for the next call. When a result's \
-status is `running`, ask again with get_execution or get_command. All times are in seconds, all \
-sizes in bytes, all points in time Unix time. Sessions expire; close_session frees them earlier."""
-
+from sandbox.toolsets import ALL, TOOLS, tools_of
 
 ALWAYS_SERVED = frozenset({"list_sessions", "close_session"})
 """The tools that work when nothing can be put on record: they only take away."""
@@ -41,7 +36,7 @@ class RecordingServer(MCPServer[Any]):
 
     def __init__(self, desk: Desk, tools: list[Tool], **settings: Any) -> None:
         super().__init__(tools=tools, **settings)
-        self.middleware.append(self._advertise_what_there_is)
+        self.middleware.append(self._greet)
         self._names = frozenset(tool.name for tool in tools)
         self._manager = desk.manager
         self._parking = Parking(desk.manager.start)
@@ -56,7 +51,12 @@ class RecordingServer(MCPServer[Any]):
             MCPError: There is no such tool.
             ToolError: The tool's arguments are wrong.
         """
-        if context is None or name not in self._names or not answers_questions(context):
+        if (
+            context is None
+            or name not in self._names
+            or not grant_of(context).offers(name)
+            or not answers_questions(context)
+        ):
             return await self._call(name, arguments, context)
         try:
             caller = caller_of(context)
@@ -86,7 +86,7 @@ class RecordingServer(MCPServer[Any]):
             try:
                 if name not in ALWAYS_SERVED:
                     self._audit.require()
-                if name not in self._names:
+                if name not in self._names or not grant.offers(name):
                     call.failed(InvalidRequest.code)
                     raise MCPError(INVALID_PARAMS, f"Unknown tool: {printable(name)}")
                 result = await super().call_tool(name, arguments, context)
@@ -116,10 +116,11 @@ class RecordingServer(MCPServer[Any]):
             raise MCPError(INVALID_PARAMS, f"Unknown prompt: {printable(name)}")
         return await super().get_prompt(name, arguments, context)
 
-    async def _advertise_what_there_is(
+    async def _greet(
         self, ctx: ServerRequestContext[Any, Any], call_next: CallNext
     ) -> HandlerResult:
-        """Leave out of a greeting the prompts and resources that the SDK names without any."""
+        """Advertise what there is for the caller: the SDK names prompts and resources without any,
+        and the instructions say nothing of tools that are not offered."""
         result = await call_next(ctx)
         if ctx.method not in ("initialize", "server/discover") or not isinstance(result, dict):
             return result
@@ -129,7 +130,9 @@ class RecordingServer(MCPServer[Any]):
         }
         told = cast(dict[str, Any], result["capabilities"])
         kept = {name: value for name, value in told.items() if there.get(name, True)}
-        return {**result, "capabilities": kept}
+        grant = grant_of_request(ctx.request)
+        offered = frozenset(filter(grant.may_call, self._names))
+        return {**result, "capabilities": kept, "instructions": instructions(offered)}
 
 
 def _session_named(arguments: dict[str, Any]) -> str:
@@ -160,19 +163,24 @@ def _note(call: Call, result: CallToolResult | InputRequiredResult) -> None:
         call.ended("failed" if result.is_error else "ok", str(told.get("status", "")))
 
 
-def mcp_server(desk: Desk) -> MCPServer[Any]:
-    """The MCP server over a desk's sessions, for any transport."""
+def mcp_server(desk: Desk, toolsets: Iterable[str] = (ALL,)) -> MCPServer[Any]:
+    """The MCP server over a desk's sessions, for any transport.
+
+    Args:
+        toolsets: The toolsets and tools that are there, for whatever token.
+    """
     tools = all_tools(desk)
-    if unscoped := [tool.name for tool in tools if tool.name not in TOOL_SCOPES]:
-        raise AssertionError(f"tools without a scope: {unscoped}")
+    if odd := [each.name for each in tools if each.name not in TOOLS & TOOL_SCOPES.keys()]:
+        raise AssertionError(f"tools without a scope or a toolset: {odd}")
+    offered = tools_of(toolsets)
     return RecordingServer(
         desk,
         name="sandbox",
         title="Sandbox",
         description="Runs code in a container of your own.",
-        instructions=INSTRUCTIONS,
+        instructions=instructions(offered),
         version=__version__,
-        tools=tools,
+        tools=[each for each in tools if each.name in offered],
         middleware=[_show_what_may_be_called],
         log_level="WARNING",
         subscriptions=False,
@@ -182,10 +190,11 @@ def mcp_server(desk: Desk) -> MCPServer[Any]:
 async def _show_what_may_be_called(
     ctx: ServerRequestContext[Any, Any], call_next: CallNext
 ) -> HandlerResult:
-    """Leave out of ``tools/list`` what the caller's token has no scope for."""
+    """Leave out of ``tools/list`` what the caller's token does not offer or has no scope for."""
     result = await call_next(ctx)
     if ctx.method != "tools/list" or not isinstance(result, dict):
         return result
     grant = grant_of_request(ctx.request)
     tools = cast(list[dict[str, Any]], result["tools"])
-    return {**result, "tools": [tool for tool in tools if grant.allows(tool["name"])]}
+    offered = frozenset(filter(grant.may_call, (tool["name"] for tool in tools)))
+    return {**result, "tools": listed(tools, offered)}

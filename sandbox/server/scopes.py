@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable
 
 from sandbox.errors import InvalidRequest
+from sandbox.toolsets import check_toolsets, tools_of
 
 SCOPES = {
     "session": "open sessions under a policy of one's choice, look at, tighten and close them",
@@ -82,3 +83,22 @@ def check_scopes(wanted: Iterable[str]) -> frozenset[str]:
             "A token without a scope may do nothing.", remedy=f"Name some of {', '.join(SCOPES)}."
         )
     return scopes
+
+
+def check_offer(toolsets: Iterable[str], scopes: frozenset[str]) -> tuple[str, ...]:
+    """These toolsets and tools, when a token of these scopes may call any of them.
+
+    Raises:
+        InvalidRequest: It may not, or one of them is unknown.
+    """
+    try:
+        words = check_toolsets(toolsets)
+    except ValueError as exc:
+        raise InvalidRequest(f"The tools of a token: {exc}.") from exc
+    needed = {TOOL_SCOPES[tool] for tool in tools_of(words)}
+    if scopes.isdisjoint(needed):
+        raise InvalidRequest(
+            "A token with these scopes may call none of the tools that it offers.",
+            remedy=f"They need {' or '.join(sorted(needed))}.",
+        )
+    return words

@@ -22,7 +22,7 @@ from typing import Any
 from sandbox.database import Database
 from sandbox.errors import InfrastructureError, InvalidRequest, NotFound
 from sandbox.server.grants import Grant
-from sandbox.server.scopes import SCOPES, check_scopes
+from sandbox.server.scopes import SCOPES, check_offer, check_scopes
 
 STORE_FILE = "tokens.db"
 PREFIX = "sbx_"
@@ -49,9 +49,12 @@ CREATE TABLE tokens (
 ) STRICT
 """
 
+_TOOLSETS = "ALTER TABLE tokens ADD COLUMN toolsets TEXT NOT NULL DEFAULT 'null'"
+"""JSON, a list of toolsets and tools; null for all of them."""
+
 _COLUMNS = (
-    "token_id, principal, application, scopes, policies, created_at, expires_at, revoked_at,"
-    " last_used_at"
+    "token_id, principal, application, scopes, policies, toolsets, created_at, expires_at,"
+    " revoked_at, last_used_at"
 )
 
 logger = logging.getLogger(__name__)
@@ -67,6 +70,8 @@ class TokenInfo:
     scopes: tuple[str, ...]
     policies: tuple[str, ...] | None
     """The policies it may name, the default one first; None for all."""
+    toolsets: tuple[str, ...] | None
+    """The toolsets and tools that it offers over MCP; None for all."""
     created_at: float
     expires_at: float | None
     revoked_at: float | None
@@ -105,12 +110,14 @@ class TokenStore:
         *,
         application: str = "",
         policies: Sequence[str] | None,
+        toolsets: Sequence[str] | None = None,
         lifetime_s: float | None,
     ) -> tuple[str, TokenInfo]:
         """Make a token.
 
         Args:
             policies: The policies it may name, the default one first; None for all.
+            toolsets: What it offers over MCP, of what the server does; None for all.
             lifetime_s: Seconds until it expires; None for never.
 
         Returns:
@@ -127,12 +134,13 @@ class TokenStore:
         if len(application) > 100 or not application.isprintable():
             raise InvalidRequest("An application's name has up to 100 printable characters.")
         known = check_scopes(scopes)
+        offered = None if toolsets is None else check_offer(toolsets, known)
         if policies is not None and not policies:
             raise InvalidRequest("A token must name a policy.", remedy="Name some, or `*` for all.")
         token_id, secret = secrets.token_hex(6), secrets.token_urlsafe(SECRET_BYTES)
         now = self._clock()
         self._fresh().write(
-            "INSERT INTO tokens VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL)",
+            "INSERT INTO tokens VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL, ?)",
             token_id,
             principal,
             application,
@@ -141,6 +149,7 @@ class TokenStore:
             _digest(secret),
             now,
             None if lifetime_s is None else now + lifetime_s,
+            json.dumps(offered),
         )
         return f"{PREFIX}{token_id}_{secret}", self.get(token_id)
 
@@ -204,6 +213,7 @@ class TokenStore:
             token_id=token_id,
             scopes=frozenset(info.scopes) & SCOPES.keys(),
             policies=info.policies,
+            toolsets=info.toolsets,
             expires_at=info.expires_at,
         )
 
@@ -221,7 +231,7 @@ class TokenStore:
         if last is None or now - last >= USED_EVERY_S:
             try:
                 self._db.write(
-                    "INSERT INTO tokens VALUES (?, ?, ?, ?, ?, x'', ?, NULL, NULL, ?)"
+                    "INSERT INTO tokens VALUES (?, ?, ?, ?, ?, x'', ?, NULL, NULL, ?, 'null')"
                     " ON CONFLICT DO UPDATE SET scopes = excluded.scopes,"
                     " policies = excluded.policies, last_used_at = excluded.last_used_at",
                     grant.token_id,
@@ -274,17 +284,22 @@ class TokenStore:
         return Database(
             self._path,
             application_id=0x5A4E444B,
-            versions=((_SCHEMA,),),
+            versions=((_SCHEMA,), (_TOOLSETS,)),
             what="store of tokens",
             remedy="Move it away to start a new one; the tokens in it are then worth nothing.",
         )
 
 
 def _info(token_id: str, principal: str, application: str, *rest: Any) -> TokenInfo:
-    scopes, policies, *times = rest
-    named: list[str] | None = json.loads(policies)
-    may_name = None if named is None else tuple(named)
-    return TokenInfo(token_id, principal, application, tuple(json.loads(scopes)), may_name, *times)
+    scopes, policies, toolsets, *times = rest
+    words = _some(policies), _some(toolsets)
+    return TokenInfo(token_id, principal, application, tuple(json.loads(scopes)), *words, *times)
+
+
+def _some(text: str) -> tuple[str, ...] | None:
+    """Words as they are kept; None for all that there are."""
+    words: list[str] | None = json.loads(text)
+    return None if words is None else tuple(words)
 
 
 def _digest(secret: str) -> bytes:

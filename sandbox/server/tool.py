@@ -18,15 +18,18 @@ from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
 from mcp.server.mcpserver.tools import Tool
 from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult, ContentBlock, TextContent, ToolAnnotations
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sandbox.bulkheads.bulkhead import Section
 from sandbox.errors import FileError, SandboxError
 from sandbox.server.desk import Desk, grant_of
 from sandbox.server.foreign import foreign_in
+from sandbox.server.schemas import published_arguments, published_result
 from sandbox.server.wording import printable, problem, unknown
 
 ERROR_META_KEY = "io.sandbox/error"
+SESSION = "session_id"
+"""The argument that every tool takes, also one for which it means nothing."""
 MAX_PROBLEMS = 8
 MAX_ITEMS = 256
 """Of an argument that is a list; no tool takes more."""
@@ -38,6 +41,9 @@ _Method = TypeVar("_Method", bound=Callable[..., Awaitable[CallToolResult]])
 class StrictTool(Tool):
     """A tool whose arguments are exactly those of its signature."""
 
+    arguments: dict[str, Any] = Field(default_factory=dict[str, Any], exclude=True)
+    """Their schemas with every bound, of which ``parameters`` publishes what models need."""
+
     async def run(
         self, arguments: dict[str, Any], context: CallContext, convert_result: bool = False
     ) -> CallToolResult:
@@ -47,19 +53,21 @@ class StrictTool(Tool):
             ToolError: An argument is unknown, missing or wrong; nothing has run.
             UnexpectedToolError: A defect of ours; the details stay in the log.
         """
-        known = list(self.fn_metadata.arg_model.model_fields)
+        known = list(self.arguments)
+        ignored: list[str] = []
         try:
             grant_of(context).require(self.name)
             with Section(f"the arguments of {self.name}"):
                 foreign = dict.fromkeys(foreign_in(arguments, known))
                 ours = {name: arguments[name] for name in arguments if name not in foreign}
+                ignored = [*foreign, *self._needless(ours)]
                 validated = self._validated(ours, known)
-        except SandboxError as exc:
-            return failure(exc)
-        try:
             result = await self.fn(**validated, **{self.context_kwarg or "ctx": context})
         except SandboxError as exc:
-            return failure(exc)
+            result = failure(exc)
+        except ToolError as exc:
+            note = f"\n[{_ignored(self.name, ignored)}]" if ignored else ""
+            raise ToolError(f"{exc}{note}") from exc
         except MCPError:
             raise
         except Exception as exc:  # the outermost edge of a call: the SDK logs the cause
@@ -67,9 +75,23 @@ class StrictTool(Tool):
                 f"{self.name} failed because of a defect of the server, not of your request. "
                 "The server's log has the details."
             ) from exc
-        if foreign:
-            result.content.append(_text(_ignored(self.name, [*foreign])))
+        if ignored:
+            note = _ignored(self.name, ignored)
+            result.content.append(_text(f"[{note}]"))
+            if result.structured_content is not None and "notes" in self._told:
+                result.structured_content.setdefault("notes", []).append(note)
         return result
+
+    @property
+    def _told(self) -> dict[str, Any]:
+        """What its structured result may hold."""
+        return (self.fn_metadata.output_schema or {}).get("properties", {})
+
+    def _needless(self, arguments: dict[str, Any]) -> list[str]:
+        """Take out a session that was named for a tool which acts in none; what to say of it."""
+        if SESSION in self.arguments or SESSION not in arguments:
+            return []
+        return [SESSION] if arguments.pop(SESSION) else []
 
     def _validated(self, arguments: dict[str, Any], known: list[str]) -> dict[str, Any]:
         """The arguments as the tool takes them; what is too much is refused before it is parsed."""
@@ -90,8 +112,7 @@ class StrictTool(Tool):
             return self.fn_metadata.arg_model.model_validate(given).model_dump_one_level()
         except ValidationError as exc:
             errors = exc.errors(include_url=False, include_context=False)
-            properties = self.parameters["properties"]
-            lines = [problem(error, properties) for error in errors[:MAX_PROBLEMS]]
+            lines = [problem(error, self.arguments) for error in errors[:MAX_PROBLEMS]]
             raise self._refused(lines, len(errors) - len(lines)) from exc
 
     def _refused(self, lines: list[str], more: int) -> ToolError:
@@ -100,10 +121,10 @@ class StrictTool(Tool):
 
 
 def _ignored(tool: str, names: list[str]) -> str:
-    """That arguments of the client's own were ignored."""
+    """That arguments were ignored."""
     shown = ", ".join(printable(name, 60) for name in names[:MAX_PROBLEMS])
     more = f" and {len(names) - MAX_PROBLEMS} more" if len(names) > MAX_PROBLEMS else ""
-    return f"[ignored, for {tool} has no such argument: {shown}{more}]"
+    return f"ignored, for {tool} has no such argument: {shown}{more}"
 
 
 class ToolGroup:
@@ -138,21 +159,20 @@ def tool(
         bounds: The numbers that the docstring names in braces.
     """
     hints = ToolAnnotations(
-        title=title,
-        read_only_hint=reads,
-        destructive_hint=destroys,
-        idempotent_hint=reads or repeatable,
+        read_only_hint=reads or None,
+        destructive_hint=None if reads else destroys,
+        idempotent_hint=None if reads else repeatable or None,
         open_world_hint=False,
     )
 
     def declare(method: _Method) -> _Method:
-        _declared[method] = hints, bounds
+        _declared[method] = title, hints, bounds
         return method
 
     return declare
 
 
-_declared: dict[object, tuple[ToolAnnotations, dict[str, int]]] = {}
+_declared: dict[object, tuple[str, ToolAnnotations, dict[str, int]]] = {}
 _made: dict[object, Tool] = {}
 """Tools by function: deriving the schemas takes 10 ms each, and they are the same for everybody."""
 
@@ -168,48 +188,28 @@ def _tool(method: MethodType) -> Tool:
     return _made[function].model_copy(update={"fn": method})
 
 
-def _make(fn: Callable[..., Any], hints: ToolAnnotations, bounds: dict[str, int]) -> Tool:
+def _make(
+    fn: Callable[..., Any], title: str, hints: ToolAnnotations, bounds: dict[str, int]
+) -> Tool:
     tool = StrictTool.from_function(
         fn,
-        title=hints.title,
+        title=title,
         description=" ".join((inspect.getdoc(fn) or "").format(**bounds).split()),
         annotations=hints,
         structured_output=True,
     )
     base = tool.fn_metadata.arg_model
-    forbidding = type(base.__name__, (base,), {"model_config": ConfigDict(extra="forbid")})
-    tool.fn_metadata.arg_model = forbidding
-    tool.parameters = _published(forbidding.model_json_schema(by_alias=True))
-    for argument in tool.parameters["properties"].values():
-        if argument.get("default", "") is None:  # of no type that is published
-            del argument["default"]
-    tool.fn_metadata.output_schema = _published(tool.fn_metadata.output_schema)
-    return tool
-
-
-def _published(schema: Any) -> Any:
-    """A schema in the words that clients of models understand: no less is refused than before.
-
-    Some take no boolean for ``additionalProperties`` and no enumeration of numbers. Titles that
-    pydantic derives from names only cost tokens.
-    """
-    if isinstance(schema, list):
-        return [_published(item) for item in cast(list[Any], schema)]
-    if not isinstance(schema, dict):
-        return schema
-    found = {
-        key: _published(value)
-        for key, value in cast(dict[str, Any], schema).items()
-        if not (key == "title" and isinstance(value, str))
-        and not (key == "additionalProperties" and isinstance(value, bool))
-    }
-    numbers = found.get("enum")
-    if found.get("type") == "integer" and isinstance(numbers, list):
-        least, most = min(found.pop("enum")), max(cast(list[int], numbers))
-        if sorted(cast(list[int], numbers)) != list(range(least, most + 1)):
-            raise AssertionError(f"an enumeration of numbers with gaps: {numbers}")
-        found |= {"minimum": least, "maximum": most}
-    return found
+    tool.fn_metadata.arg_model = type(
+        base.__name__, (base,), {"model_config": ConfigDict(extra="forbid")}
+    )
+    tool.fn_metadata.output_schema = published_result(tool.fn_metadata.output_schema or {})
+    schema = base.model_json_schema(by_alias=True)
+    return tool.model_copy(
+        update={
+            "arguments": schema.get("properties", {}),
+            "parameters": published_arguments(schema),
+        }
+    )
 
 
 def reply(result: BaseModel, *content: str | ContentBlock, failed: bool = False) -> CallToolResult:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import anyio
 import pytest
-from mcp import Client, StdioServerParameters
+from mcp import Client, MCPError, StdioServerParameters
 
 from sandbox.container.labels import LABEL_OWNER
 from sandbox.runtimes.docker.runtime import DockerRuntime
 from sandbox.server.scopes import TOOL_SCOPES
+from sandbox.toolsets import TOOLSETS
 
 from ..support.calls import greeting
 from ..support.served import environment
@@ -68,6 +69,19 @@ async def test_calls_are_taken_as_clients_and_models_write_them(
         result = await client.call_tool("run_command", shown)
         assert "9  \\r  \\n   b" in result.structured_content["stdout"]
         assert result.structured_content["stdout"].endswith("/workspace\n")
+
+
+async def test_a_few_tools_are_offered_when_few_are_asked_for(
+    server: StdioServerParameters,
+) -> None:
+    server.args.extend(["--tools", "code"])
+    async with Client(server) as client:
+        tools = [tool.name for tool in (await client.list_tools()).tools]
+        ran = await client.call_tool("execute_code", {"code": "6 * 7"})
+        with pytest.raises(MCPError, match="Unknown tool: run_command"):
+            await client.call_tool("run_command", {"command": "true"})
+    assert set(tools) == set(TOOLSETS["code"])
+    assert ran.structured_content["status"] == "ok"
 
 
 async def test_two_desktop_clients_have_sessions_of_their_own(

@@ -24,6 +24,7 @@ LAYERS = {
     "sandbox.pipindex": 0,
     "sandbox.values": 0,
     "sandbox.resources": 0,
+    "sandbox.toolsets": 0,
     "sandbox.bulkheads": 0,
     "sandbox.link": 0,
     "sandbox.outputs": 0,

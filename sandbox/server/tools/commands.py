@@ -34,14 +34,11 @@ class CommandTools(ToolGroup):
         stdin: arg.Stdin = "",
         wait: arg.Wait = arg.DEFAULT_WAIT_S,
     ) -> Annotated[CallToolResult, CommandResult]:
-        """Run a shell command in the sandbox and answer its exit code, standard output and standard
-        error.
+        """Run a command line in bash and answer its exit code, stdout and stderr.
 
-        It sees the same files as the kernels, but not their variables. A non-zero exit code is a
-        result, not a failed call. When it takes longer than `wait` seconds the call answers
-        `running` with a command_id and the output so far; the command goes on, get_command asks
-        again and stop_command ends it. After `timeout` seconds it is killed with everything it
-        started. For programs that ask or draw on a screen use open_terminal.
+        It shares files with the kernels, not variables. A non-zero exit code is no failed call.
+        After `wait` seconds it answers `running` and goes on: get_command asks again, stop_command
+        ends it. For programs that ask or draw use open_terminal.
         """
         async with self._desk.session(ctx, session_id, "run_command") as session:
             started = session.commands.start(
@@ -65,11 +62,9 @@ class CommandTools(ToolGroup):
         wait: arg.Wait = 0,
         session_id: arg.ItsSessionId = "",
     ) -> Annotated[CallToolResult, CommandResult]:
-        """See how a command that answered `running` stands now, with its output so far.
+        """See how a command stands, with its output so far.
 
-        With `wait` the call lasts up to that many seconds for the end. Giving this call up does
-        not stop the command; stop_command does. It also finds commands from before a restart of
-        the server.
+        Giving this call up does not stop it; stop_command does.
         """
         return await self._told(ctx, "get_command", command_id, session_id, wait)
 
@@ -77,10 +72,7 @@ class CommandTools(ToolGroup):
     async def stop_command(
         self, ctx: CallContext, command_id: arg.CommandId, session_id: arg.ItsSessionId = ""
     ) -> Annotated[CallToolResult, CommandResult]:
-        """Stop a running command with everything it started, and answer what it had written.
-
-        Stopping one that has ended answers how it ended.
-        """
+        """Stop a command with everything it started, and answer what it wrote."""
         return await self._told(ctx, "stop_command", command_id, session_id, stop=True)
 
     async def _told(

@@ -70,14 +70,12 @@ class ExecutionTools(ToolGroup):
         wait: arg.Wait = arg.DEFAULT_WAIT_S,
         progress_interval: arg.ProgressInterval = 5,
     ) -> Annotated[CallToolResult, ExecutionResult]:
-        """Run a cell of code in a Jupyter kernel inside your sandbox and answer its outputs.
+        """Run a cell of code in a Jupyter kernel and answer its text, pictures and error.
 
-        Variables, imports and files stay for the next call; the value of the last expression is
-        shown, as are figures and tables. Cells of one kernel run one after the other. The result's
-        status is ok, error (an exception; variables are kept), interrupted, timeout, died (such as
-        out of memory), lost, or running: when the cell takes longer than `wait` seconds the call
-        answers what there is so far with an execution_id, the cell goes on, and get_execution asks
-        again. All times are in seconds. There is no keyboard: input() fails.
+        Variables, imports and files stay for the next call; the last expression's value is shown.
+        status is ok, error (variables are kept), interrupted, timeout, died (such as out of
+        memory), lost, or running: after `wait` seconds it goes on and get_execution asks again.
+        Cells of a kernel run one after the other. input() fails.
         """
         bare = unfenced(code)
         async with self._desk.session(ctx, session_id, "execute_code") as session:
@@ -104,11 +102,9 @@ class ExecutionTools(ToolGroup):
         progress_interval: arg.ProgressInterval = 5,
         session_id: arg.ItsSessionId = "",
     ) -> Annotated[CallToolResult, ExecutionResult]:
-        """See how an execution that answered `running` stands now, with its outputs so far.
+        """See how an execution stands, with its outputs so far.
 
-        With `wait` the call lasts up to that many seconds for the end. Giving this call up does
-        not stop the cell; interrupt_kernel does. It also finds executions from before a restart of
-        the server.
+        Giving this call up does not stop it; interrupt_kernel does.
         """
         found = await self._manager.execution(caller_of(ctx), execution_id)
         result = found if isinstance(found, ExecutionResult) else found.snapshot()

@@ -41,11 +41,8 @@ class FileTools(ToolGroup):
         pattern: arg.Pattern = "",
         session_id: arg.SessionId = "",
     ) -> Annotated[CallToolResult, FileList]:
-        """List files and folders inside the sandbox, sorted by path.
-
-        Answers entries start_index to start_index + limit of all that match, and how many there
-        are in all; sizes are in bytes.
-        """
+        """List files and folders, sorted by path: `limit` of them from start_index, and how many
+        match in all."""
         async with self._desk.session(ctx, session_id, "list_files") as session:
             found = await session.files.list(path, max_depth, pattern, start_index, limit)
         lines = [_line(entry) for entry in found.entries]
@@ -61,11 +58,9 @@ class FileTools(ToolGroup):
         line_limit: arg.LineCount = 2000,
         session_id: arg.SessionId = "",
     ) -> Annotated[CallToolResult, FileContent]:
-        """Read a file of the sandbox: text by ranges of lines, a picture as an image, of other
-        bytes what they are, and as base64.
+        """Read a file: text by lines, a picture as an image, other bytes as base64.
 
-        At most {read_kib} KiB come at once; `more` says that lines follow, which start_line then
-        asks for. Files of any size can be downloaded by REST.
+        At most {read_kib} KiB at once; `more` says that lines follow.
         """
         async with self._desk.session(ctx, session_id, "read_file") as session:
             return await read_content(session.files, path, start_line, line_limit, session.redactor)
@@ -80,11 +75,8 @@ class FileTools(ToolGroup):
         mode: arg.Mode = "",
         session_id: arg.SessionId = "",
     ) -> Annotated[CallToolResult, FileStat]:
-        """Write a whole file, replacing what was there in one step; missing folders are made.
-
-        Text is written as UTF-8; for any other bytes give them as base64. Content has at
-        most {content_mib} MiB as it is given here; larger files are uploaded by REST.
-        """
+        """Write a whole file of at most {content_mib} MiB, replacing what was there; missing
+        folders are made."""
         data = content.encode() if encoding == "utf-8" else _decoded(content)
         async with self._desk.session(ctx, session_id, "write_file") as session:
             stat = await session.files.write(path, data, mode=int(mode, 8) if mode else None)
@@ -97,13 +89,12 @@ class FileTools(ToolGroup):
         path: arg.Path,
         old_string: arg.Replaced,
         new_string: arg.Replacement,
-        replace_all: arg.ReplaceAll = False,
+        replace_all: bool = False,
         session_id: arg.SessionId = "",
     ) -> Annotated[CallToolResult, EditResult]:
-        """Replace an exact text in a file and answer the change as a unified diff.
+        """Replace an exact text in a file of up to {edit_mib} MiB and answer the diff.
 
-        old_string must occur exactly once, unless replace_all is true; give more of the text
-        around it to make it unique. The file has at most {edit_mib} MiB, before and after.
+        old_string must occur exactly once, unless replace_all: give text around it.
         """
         async with self._desk.session(ctx, session_id, "edit_file") as session:
             edit = await session.files.edit(path, old_string, new_string, replace_all)
@@ -114,11 +105,10 @@ class FileTools(ToolGroup):
         self,
         ctx: CallContext,
         path: arg.Path,
-        recursive: arg.Recursive = False,
+        recursive: bool = False,
         session_id: arg.SessionId = "",
     ) -> Annotated[CallToolResult, Deleted]:
-        """Delete a file or an empty folder; with recursive a folder and all that is in it. A link
-        is deleted itself, never what it points to."""
+        """Delete a file, or a folder: if not empty, with recursive; of a link the link itself."""
         async with self._desk.session(ctx, session_id, "delete_file") as session:
             count = await session.files.delete(path, recursive=recursive)
         return reply(Deleted(path=path, deleted=count), f"Deleted {count} entries.")
@@ -129,7 +119,7 @@ class FileTools(ToolGroup):
         ctx: CallContext,
         source: arg.Path,
         target: arg.Path,
-        overwrite: arg.Overwrite = False,
+        overwrite: bool = False,
         session_id: arg.SessionId = "",
     ) -> Annotated[CallToolResult, FileStat]:
         """Move or rename a file or folder inside the sandbox."""
@@ -150,8 +140,7 @@ class FileTools(ToolGroup):
     async def stat_file(
         self, ctx: CallContext, path: arg.Path, session_id: arg.SessionId = ""
     ) -> Annotated[CallToolResult, FileStat]:
-        """Look at one file or folder: type, size in bytes, permissions, time of change (Unix time
-        in seconds), and an etag that changes with the content."""
+        """Look at a file or folder: type, size, permissions, time of change, and an etag."""
         async with self._desk.session(ctx, session_id, "stat_file") as session:
             stat = await session.files.stat(path)
         return reply(stat, _line(stat))

@@ -36,8 +36,8 @@ class KernelTools(ToolGroup):
     async def list_kernels(
         self, ctx: CallContext, session_id: arg.SessionId = ""
     ) -> Annotated[CallToolResult, KernelList]:
-        """List the session's kernels with their states (starting, idle, busy, dead) and how many
-        cells wait, and the names of the kernels that start_kernel can start."""
+        """List the session's kernels, their states and waiting cells, and what start_kernel can
+        start."""
         async with self._desk.session(ctx, session_id, "list_kernels") as session:
             kernels = list(session.kernels.infos)
             specs = [
@@ -56,8 +56,8 @@ class KernelTools(ToolGroup):
         kernel_name: arg.KernelName = "python3",
         session_id: arg.SessionId = "",
     ) -> Annotated[CallToolResult, KernelInfo]:
-        """Start another kernel in the session, with variables of its own; it runs cells at the
-        same time as the others. Answers its kernel_id for execute_code."""
+        """Start another kernel, with variables of its own, for another language or for cells at the
+        same time."""
         async with self._desk.session(ctx, session_id, "start_kernel") as session:
             return _described(await session.kernels.start(kernel_name))
 
@@ -65,8 +65,8 @@ class KernelTools(ToolGroup):
     async def interrupt_kernel(
         self, ctx: CallContext, kernel_id: arg.KernelId = "", session_id: arg.SessionId = ""
     ) -> Annotated[CallToolResult, KernelInfo]:
-        """Interrupt the cell that the kernel runs, as ctrl-c would; variables are kept. Cells that
-        wait behind it run next. get_execution tells how the cell ended."""
+        """Interrupt the running cell as ctrl-c would; variables are kept, and waiting cells run
+        next."""
         async with self._desk.session(ctx, session_id, "interrupt_kernel") as session:
             await session.kernels.interrupt(kernel_id)
             wanted = kernel_id or DEFAULT_KERNEL_ID
@@ -77,7 +77,7 @@ class KernelTools(ToolGroup):
     async def restart_kernel(
         self, ctx: CallContext, kernel_id: arg.KernelId = "", session_id: arg.SessionId = ""
     ) -> Annotated[CallToolResult, KernelInfo]:
-        """Restart the kernel at once: its variables, imports and running cell are gone, files
+        """Restart a kernel at once: variables, imports and the running cell are gone, files
         stay."""
         async with self._desk.session(ctx, session_id, "restart_kernel") as session:
             return _described(await session.kernels.restart(kernel_id))
@@ -86,7 +86,7 @@ class KernelTools(ToolGroup):
     async def stop_kernel(
         self, ctx: CallContext, kernel_id: arg.KernelId = "", session_id: arg.SessionId = ""
     ) -> Annotated[CallToolResult, KernelInfo]:
-        """Stop the kernel for good and free its memory; files stay."""
+        """Stop a kernel for good and free its memory; files stay."""
         async with self._desk.session(ctx, session_id, "stop_kernel") as session:
             return _described(await session.kernels.stop(kernel_id))
 
@@ -99,8 +99,7 @@ class KernelTools(ToolGroup):
         kernel_id: arg.KernelId = "",
         session_id: arg.SessionId = "",
     ) -> Annotated[CallToolResult, Completion]:
-        """Answer what may stand at the cursor: names, attributes and arguments the kernel knows.
-        The text from cursor_start to cursor_end is what a match replaces."""
+        """Complete the name at the cursor; a match replaces cursor_start to cursor_end."""
         async with self._desk.session(ctx, session_id, "complete_code") as session:
             found = await session.kernels.complete(
                 code, None if cursor_pos < 0 else cursor_pos, kernel_id
@@ -117,8 +116,7 @@ class KernelTools(ToolGroup):
         kernel_id: arg.KernelId = "",
         session_id: arg.SessionId = "",
     ) -> Annotated[CallToolResult, Inspection]:
-        """Answer what the kernel knows about the name at the cursor: type, signature and
-        documentation; with detail_level 1 its source too."""
+        """Answer the signature and documentation of the name at the cursor."""
         async with self._desk.session(ctx, session_id, "inspect_code") as session:
             found = await session.kernels.inspect(
                 code, None if cursor_pos < 0 else cursor_pos, detail_level, kernel_id

@@ -49,8 +49,8 @@ class PolicyTools(ToolGroup):
 
     @tool("List policies", reads=True)
     async def list_policies(self, ctx: CallContext) -> Annotated[CallToolResult, PolicyList]:
-        """List the policies that open_session takes: what each is for, and what a session under it
-        may run, reach, read, write and spend, with the key of the policy that says so."""
+        """List the policies that open_session takes, and what each lets a session run, reach and
+        use."""
         found = policies_of(self._manager, caller_of(ctx))
         lines = [_lines(info) for info in found.policies]
         problem = [f"The policy files are wrong now: {found.problem}"] if found.problem else []

@@ -35,13 +35,10 @@ class SessionTools(ToolGroup):
         workspace: arg.Workspace = "",
         reuse: arg.Reuse = True,
     ) -> Annotated[CallToolResult, SessionInfo]:
-        """Open an isolated container with Jupyter kernels, terminals and files, or reuse yours.
+        """Open an isolated container, or reuse yours, and answer its session_id.
 
-        Answers its session_id for the other tools, with its policy, limits, workspace folder and
-        when it expires (Unix time in seconds). You need this only to choose a policy or to have
-        several sessions: every other tool opens a default session by itself. There is no network
-        inside unless the policy grants it. A session with a named workspace is never the default
-        one: give its session_id to the other tools.
+        Needed only for a policy, a workspace or a further session: other tools open your default
+        session by themselves. One with a workspace is never the default.
         """
         session = await self._manager.open(
             caller_of(ctx), policy=policy, name=name, workspace=workspace, reuse=reuse
@@ -51,7 +48,7 @@ class SessionTools(ToolGroup):
 
     @tool("List sessions", reads=True)
     async def list_sessions(self, ctx: CallContext) -> Annotated[CallToolResult, SessionList]:
-        """List your open sessions, with their policies, kernels and expiry times."""
+        """List your open sessions: policy, image, network, kernels and expiry."""
         found = SessionList(sessions=self._manager.list(caller_of(ctx)))
         lines = [_line(info) for info in found.sessions]
         return reply(found, "\n".join(lines) or "You have no open session.")
@@ -60,8 +57,8 @@ class SessionTools(ToolGroup):
     async def get_session(
         self, ctx: CallContext, session_id: arg.SessionId = ""
     ) -> Annotated[CallToolResult, SessionInfo]:
-        """Look at one session: policy, limits, workspace, kernels, what was proved about its
-        isolation, and when it expires (Unix time in seconds)."""
+        """Look at a session: policy, limits, network, kernels, expiry, and what was proved about
+        its isolation."""
         session = await self._manager.get(caller_of(ctx), session_id)
         info = session.info(with_proof=True)
         return reply(info, f"{_line(info)} {_proved(info)}")
@@ -74,9 +71,10 @@ class SessionTools(ToolGroup):
         network: arg.NetworkTaken = "",
         deny: arg.Denied = (),
     ) -> Annotated[CallToolResult, SessionInfo]:
-        """Take something from a live session's network, at once and for good: all of it, or what
-        `deny` names. Open connections that are no longer allowed are cut. Nothing gives it back:
-        for a wider network open another session."""
+        """Take network away from a live session, at once and for good; open connections are cut.
+
+        For a wider network open another session.
+        """
         more = Tightening.of(network, deny)
         info = await self._manager.tighten(caller_of(ctx), session_id, more)
         return reply(info, _line(info))
@@ -85,9 +83,8 @@ class SessionTools(ToolGroup):
     async def close_session(
         self, ctx: CallContext, session_id: arg.SessionId = ""
     ) -> Annotated[CallToolResult, SessionInfo]:
-        """Close a session for good: its container, kernels, variables, processes and files are
-        removed. Save what you need before, with read_file or by REST download; the files of a
-        named workspace are kept, and the answer says as of when."""
+        """Close a session for good: its kernels, processes and files are gone, but for the files of
+        a named workspace. Save what you need first."""
         info = await self._manager.close(caller_of(ctx), session_id)
         said = f"Session {info.session_id} is closed and its container removed."
         return reply(info, f"{said}{_kept(info)}")

@@ -35,8 +35,7 @@ class TerminalTools(ToolGroup):
     ) -> Annotated[CallToolResult, TerminalInfo]:
         """Open a terminal with a shell, for programs that ask or draw: a REPL, an editor, top.
 
-        Answers its terminal_id for write_terminal and read_terminal. It stays until
-        close_terminal. For a command that just runs and ends use run_command.
+        For what just runs and ends use run_command.
         """
         async with self._desk.session(ctx, session_id, "open_terminal") as session:
             return _described(await session.terminals.open(rows=rows, cols=cols, cwd=cwd))
@@ -52,12 +51,8 @@ class TerminalTools(ToolGroup):
         wait: arg.ShortWait = 0.5,
         after: arg.Position = None,
     ) -> Annotated[CallToolResult, TerminalView]:
-        """Type text, then press named keys such as ["enter"] or ["ctrl-c"], and answer what the
-        terminal shows then.
-
-        Text alone does not press enter. `wait` is the most seconds to wait for something new to
-        appear.
-        """
+        """Type text, then press keys such as ["enter"] or ["ctrl-c"], and answer what the terminal
+        shows. Text alone does not press enter."""
         async with self._desk.session(ctx, session_id, "write_terminal") as session:
             await session.terminals.write(terminal_id, text, keys)
             return await self._shown(ctx, session, terminal_id, wait, after)
@@ -71,12 +66,8 @@ class TerminalTools(ToolGroup):
         wait: arg.ShortWait = 0,
         after: arg.Position = None,
     ) -> Annotated[CallToolResult, TerminalView]:
-        """Answer what is new in the terminal since you last read it, and its screen as it looks
-        now, as plain text, with the cursor's row and column.
-
-        Others who read it take nothing away. `wait` is the most seconds to wait for something new
-        to appear.
-        """
+        """Answer what is new in a terminal since your last read, and its screen as it looks now, as
+        plain text."""
         async with self._desk.session(ctx, session_id, "read_terminal") as session:
             return await self._shown(ctx, session, terminal_id, wait, after)
 
@@ -89,7 +80,7 @@ class TerminalTools(ToolGroup):
         cols: arg.Columns,
         session_id: arg.SessionId = "",
     ) -> Annotated[CallToolResult, TerminalInfo]:
-        """Give the terminal another height in lines and width in characters."""
+        """Give a terminal another height in lines and width in characters."""
         async with self._desk.session(ctx, session_id, "resize_terminal") as session:
             return _described(await session.terminals.resize(terminal_id, rows, cols))
 
@@ -97,7 +88,7 @@ class TerminalTools(ToolGroup):
     async def close_terminal(
         self, ctx: CallContext, terminal_id: arg.TerminalId, session_id: arg.SessionId = ""
     ) -> Annotated[CallToolResult, TerminalInfo]:
-        """Close the terminal and end what runs in it."""
+        """Close a terminal and end what runs in it."""
         async with self._desk.session(ctx, session_id, "close_terminal") as session:
             return _described(await session.terminals.close(terminal_id))
 

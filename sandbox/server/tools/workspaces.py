@@ -30,8 +30,10 @@ class WorkspaceTools(ToolGroup):
 
     @tool("List workspaces", reads=True)
     async def list_workspaces(self, ctx: CallContext) -> Annotated[CallToolResult, WorkspaceList]:
-        """List your named workspaces: size, when each was last saved (Unix time in seconds), and
-        which session has it. open_session with workspace brings one back."""
+        """List your named workspaces: size, when saved, and which session has it.
+
+        open_session brings one back.
+        """
         found = WorkspaceList(workspaces=self._manager.workspaces(caller_of(ctx)))
         lines = [
             f"{each.name}: {each.size_bytes} bytes"
@@ -44,7 +46,6 @@ class WorkspaceTools(ToolGroup):
     async def delete_workspace(
         self, ctx: CallContext, name: arg.WorkspaceName
     ) -> Annotated[CallToolResult, DeletedWorkspace]:
-        """Delete a named workspace with all files that were kept in it, for good. Refused while a
-        session has it."""
+        """Delete a named workspace and its files for good; refused while a session has it."""
         await self._manager.delete_workspace(caller_of(ctx), name)
         return reply(DeletedWorkspace(name=name), f"The workspace {name} is deleted.")

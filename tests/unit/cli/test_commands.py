@@ -220,14 +220,17 @@ def make_token(state: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_token_is_shown_once_listed_without_its_secret_and_revoked(tmp_path: Path) -> None:
-    made = make_token(tmp_path, "--scopes", "execute,files:read", "--application", "an agent")
+    offered = ("--tools", "code,files")
+    made = make_token(
+        tmp_path, "--scopes", "execute,files:read", "--application", "an agent", *offered
+    )
     token = made.stdout.strip()
     token_id, secret = token.split("_", 2)[1:]
     assert made.returncode == exits.OK
     assert token in made.stderr, "the configuration to paste"
     listed = sandbox(tmp_path, "token", "list", COLUMNS="200")
     assert secret not in listed.stdout
-    for shown in (token_id, "alice", "an agent", "execute, files:read", "offline"):
+    for shown in (token_id, "alice", "an agent", "execute, files:read", "offline", "code, files"):
         assert shown in listed.stdout
     (told,) = json.loads(sandbox(tmp_path, "token", "list", "--json").stdout)
     assert told["expires_at"] - told["created_at"] == 90 * 24 * 3600
@@ -245,6 +248,8 @@ def test_a_token_is_shown_once_listed_without_its_secret_and_revoked(tmp_path: P
         (["--scopes", "execute", "--expires", "0s"], "Write 30d"),
         (["--scopes", "execute", "--policies", "../x"], "cannot be the name"),
         (["--scopes", "execute", "--principal", "a b"], "cannot be a principal"),
+        (["--scopes", "execute", "--tools", "coed"], "did you mean code"),
+        (["--scopes", "execute", "--tools", "files"], "They need files:read or files:write"),
     ],
 )
 def test_a_wrong_token_is_refused_with_a_remedy_and_nothing_is_made(

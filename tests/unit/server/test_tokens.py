@@ -148,6 +148,57 @@ def test_a_scope_that_does_not_exist_is_refused_and_nothing_is_made(
     assert store.list() == []
 
 
+async def test_a_token_keeps_the_toolsets_that_it_offers(store: TokenStore) -> None:
+    token, info = store.create(
+        "ci", ["execute"], policies=None, toolsets=["code", "read_file", "code"], lifetime_s=None
+    )
+    grant = await store.grant(token)
+    assert grant is not None
+    assert info.toolsets == grant.toolsets == ("code", "read_file")
+    assert grant.offers("execute_code")
+    assert not grant.offers("list_kernels")
+    assert grant.may_call("execute_code")
+    assert not grant.may_call("read_file"), "it lacks the scope"
+    every = await store.grant(make(store))
+    assert every is not None
+    assert every.toolsets is None
+    assert every.offers("list_kernels")
+
+
+@pytest.mark.parametrize(
+    ("toolsets", "told"),
+    [
+        (["termnals"], "did you mean terminals"),
+        ([], "at least one"),
+        (["files"], "They need files:read or files:write"),
+    ],
+)
+def test_a_token_that_could_call_nothing_is_refused(
+    store: TokenStore, toolsets: list[str], told: str
+) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        store.create("ci", ["execute"], policies=None, toolsets=toolsets, lifetime_s=None)
+    assert told in f"{refused.value} {refused.value.remedy}"
+    assert store.list() == []
+
+
+async def test_tokens_of_before_there_were_toolsets_offer_everything(
+    tmp_path: Path, clock: Clock
+) -> None:
+    before = TokenStore(tmp_path, clock=clock)
+    token = make(before)
+    before.close()
+    db = sqlite3.connect(tmp_path / STORE_FILE)
+    db.execute("ALTER TABLE tokens DROP COLUMN toolsets")
+    db.execute("PRAGMA user_version = 1")
+    db.close()
+    after = TokenStore(tmp_path, clock=clock)
+    grant = await after.grant(token)
+    after.close()
+    assert grant is not None
+    assert grant.toolsets is None
+
+
 @pytest.mark.parametrize("principal", ["", " ", "a b", "../x", "a\n", "é", "x" * 101, "iss|sub"])
 def test_a_principal_that_could_be_taken_for_another_is_refused(
     store: TokenStore, principal: str

@@ -43,7 +43,7 @@ PROPERTIES = ADAPTER.json_schema()["properties"]
         ({"timeout": {}}, "timeout must be a number from 0 to 604800, not an object"),
         ({"rows": 2.5}, "rows must be a whole number from 1 to 500, not 2.5"),
         ({"rows": 10**5000}, "rows must be a whole number from 1 to 500, not one so large"),
-        ({"after": -1}, "after must be a whole number from 0 to 9007199254740992, not -1"),
+        ({"after": -2}, "after must be a whole number from 0 to 9007199254740992, not -2"),
         ({"reuse": "perhaps"}, "reuse must be true or false, not text"),
         ({"encoding": "rot13"}, 'encoding must be "utf-8" or "base64"'),
         ({"detail_level": 7}, "detail_level must be 0 or 1, not 7"),
@@ -55,8 +55,8 @@ PROPERTIES = ADAPTER.json_schema()["properties"]
         ({"path": "a\0"}, "path contains a NUL character, which no name, path or text may hold"),
         (
             {"mode": "rw"},
-            "mode must be as described: Permissions in octal, such as 644 or 755. Empty: as "
-            "before, or 644",
+            "mode must be as described: Permissions in octal, such as 755; empty: as before, or "
+            "644",
         ),
         ({"pth": "a"}, "pth: there is no such argument; did you mean path?"),
     ],
