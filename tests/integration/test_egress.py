@@ -63,6 +63,20 @@ async def test_pip_installs_a_real_package_under_package_index(connect: Connect)
     assert network["received_bytes"] > 1000
 
 
+async def test_what_is_missing_is_answered_with_what_can_be_done(connect: Connect) -> None:
+    async with connect() as client:
+        for policy, advice in (("offline", "policy='datascience'"), ("package-index", "%pip")):
+            session = await opened(client, policy)
+            cell = await client.call_tool(
+                "execute_code", {"code": "import pandas", "session_id": session}
+            )
+            assert cell.structured_content is not None
+            assert advice in cell.structured_content["reason"]
+            assert advice in "".join(b.text for b in cell.content if b.type == "text")
+            ran = await command(client, session, "figlet x")
+            assert "`image.apt`" in ran["reason"]
+
+
 async def test_under_offline_the_same_ends_with_the_rule_that_denied_it(connect: Connect) -> None:
     async with connect() as client:
         session = await opened(client, "offline")
