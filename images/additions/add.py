@@ -99,16 +99,22 @@ def copy_newer(marker: Path) -> None:
 
 def wheels(requirements: list[str], locked: list[list[str]] | None) -> None:
     """Tell what the requirements come to, or install what the lock says."""
+    freeze = (sys.executable, "-I", "-m", "pip", "list", "--format=freeze")
+    installed = run(*freeze, "--disable-pip-version-check")
     if locked is None:
         base, report = BUILD / "base.txt", BUILD / "report.json"
-        freeze = (sys.executable, "-I", "-m", "pip", "list", "--format=freeze")
-        base.write_text(run(*freeze, "--disable-pip-version-check"))
+        base.write_text(installed)
         resolve = ("--dry-run", "--report", str(report), "--constraint", str(base))
         run(*PIP, *resolve, "--", *requirements)
         for found in json.loads(report.read_text())["install"]:
             about, digests = found["metadata"], found["download_info"]["archive_info"]["hashes"]
             tell("pip", f"{about['name']}=={about['version']}", digests["sha256"])
         return
+    here = {normalized(pin): pin for pin in installed.split()}
+    for pin, _ in locked:
+        if (found := here.get(normalized(pin), pin)) != pin:
+            fail(f"pip: the lock has {pin}, and the image has {found} now; --force looks anew")
+    locked = [words for words in locked if normalized(words[0]) not in here]
     if not locked:
         return
     pins = BUILD / "pins.txt"
@@ -123,6 +129,10 @@ def wheels(requirements: list[str], locked: list[list[str]] | None) -> None:
         [sys.executable, "-I", "-S", *compiling, "-s", str(TREE), str(TREE / "usr/local/lib")],
         check=False,
     )
+
+
+def normalized(pin: str) -> str:
+    return re.sub(r"[-_.]+", "-", pin.partition("==")[0]).lower()
 
 
 def tell(kind: str, pin: str, digest: str) -> None:

@@ -166,8 +166,8 @@ class Sandbox:
         except ImageMissing as exc:
             policy = self.policy
             raise ImageMissing(
-                f"The image of the policy {policy.name!r}, {policy.image}, is not built: the engine "
-                f"has no {self.spec.image}.",
+                f"The image of the policy {policy.name!r}, {policy.image}, is not built: "
+                f"the engine has no {self.spec.image}.",
                 remedy=f"`{policy.build_command}` builds it.",
             ) from exc
 

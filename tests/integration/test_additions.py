@@ -14,6 +14,7 @@ from sandbox.container.manifests import manifest_of
 from sandbox.container.packagelock import packages_of
 from sandbox.pipindex import configured
 from sandbox.policy import ImagePolicy, load, load_file
+from sandbox.policy.lockfiles import write_lock
 from sandbox.runtimes.docker import buildhost
 
 from ..support.served import sandbox
@@ -133,6 +134,19 @@ def test_what_cannot_be_had_is_refused_in_a_line(
     (line,) = [each for each in said.splitlines() if cause in each]
     assert f"{file}: {key}: " in line
     assert not (tmp_path / "locks").exists()
+
+
+def test_a_lock_replaces_nothing_that_an_image_has(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "old.yaml"
+    file.write_text("version: 1\nimage: {pip: [ipykernel]}\n")
+    digest = "0" * 64
+    write_lock(
+        load_file(file).image.lock_file(tmp_path), f"pip ipykernel==1.0 sha256:{digest}\n".encode()
+    )
+    code, _, said = run("image", "build", "--policy", str(file))
+    assert code != 0
+    assert "the lock has ipykernel==1.0, and the image has ipykernel==" in said
+    assert "--force" in said
 
 
 @pytest.mark.parametrize("base", ["python", "datascience"])
