@@ -88,8 +88,9 @@ class Execution:
         if record.started_at is not None:
             self._started = time.monotonic() - max(0.0, time.time() - record.started_at)
         if record.snapshot is not None:
-            self._collector.restore(record.snapshot.outputs, record.snapshot.truncated_bytes)
-            self._count = record.snapshot.execution_count
+            kept = record.snapshot
+            self._collector.restore(kept.outputs, kept.truncated_bytes, kept.dropped_types)
+            self._count = kept.execution_count
             self.was_seen = True
 
     @classmethod
@@ -126,6 +127,7 @@ class Execution:
         update = {
             "outputs": self._collector.outputs(),
             "truncated_bytes": self._collector.truncated_bytes,
+            "dropped_types": dict(self._collector.dropped_types),
         }
         return self._result.model_copy(update=update)
 
@@ -192,7 +194,8 @@ class Execution:
 
     @property
     def is_settled(self) -> bool:
-        """Whether another controller could carry on from :meth:`snapshot` without a difference."""
+        """Whether another controller could carry on from :meth:`snapshot` without a difference that
+        matters: see :attr:`OutputCollector.is_settled`."""
         return self._collector.is_settled
 
     @property
@@ -346,6 +349,7 @@ class Execution:
             error=error,
             duration_s=0.0 if self._started is None else time.monotonic() - self._started,
             truncated_bytes=self._collector.truncated_bytes,
+            dropped_types=dict(self._collector.dropped_types),
             reason=reason,
             denials=self._all_denials(),
         )

@@ -42,6 +42,8 @@ class ExecutionResult(BaseModel, frozen=True):
     """From its start in the kernel; 0 when it has not begun."""
     truncated_bytes: int = 0
     """The bytes of output that were made but are not in ``outputs``."""
+    dropped_types: dict[str, int] = Field(default_factory=dict[str, int])
+    """How many values of each mime type were left out whole."""
     reason: str | None = None
     """Why it ended so, or what it waits for, in words; None when there is nothing to say."""
     denials: tuple[Denial, ...] = ()

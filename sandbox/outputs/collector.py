@@ -5,8 +5,9 @@ memory is bounded however much comes. The budget is ``limit_bytes`` of text:
 
 * streams may take three quarters of it. Their head and tail are kept in equal parts, and a line in
   between says how many bytes were cut;
-* rich outputs may take three quarters, and together they share the whole. One that does not fit is
-  replaced by a note of its type and size;
+* rich outputs may take three quarters, and together they share the whole. Of a text that does not
+  fit head and tail are kept, in half of the room there is; what cannot be cut is left out, counted
+  under its type, and a note of its type and size stands where nothing else tells of it;
 * the cell's error has a quarter of its own, for a traceback must not be lost to a flood;
 * images have a budget of their own, ``IMAGE_FACTOR`` times as large.
 
@@ -21,16 +22,18 @@ The format: https://nbformat.readthedocs.io/en/latest/format_description.html#co
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Mapping
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 from sandbox.outputs import mime
-from sandbox.outputs.bundles import Bundle, display_id, mapping
-from sandbox.outputs.plain import clip, plain
+from sandbox.outputs.bundles import OTHER_TYPES, Bundle, Part, display_id, mapping
+from sandbox.outputs.plain import clip, cut, plain
+from sandbox.outputs.readable import is_bare
 from sandbox.outputs.redaction import Redactor, TextPieces
 from sandbox.outputs.streams import StreamName, Streams
+from sandbox.outputs.tracebacks import collapsed
 
 OUTPUTS = frozenset(
     ("stream", "display_data", "execute_result", "update_display_data", "clear_output", "error")
@@ -46,6 +49,8 @@ MAX_SHOWN = 16
 MAX_TEXT = 512 * 1024
 """The characters of one stream message that are looked at; the supervisor splits longer ones."""
 MAX_NAME = 256
+MAX_DROPPED_TYPES = 32
+"""The mime types that are named of what was left out; the others count as ``OTHER_TYPES``."""
 
 
 @dataclass(slots=True, eq=False)
@@ -61,6 +66,7 @@ class _Rich:
     text_size: int = 0
     image_size: int = 0
     dropped: int = 0
+    dropped_types: tuple[str, ...] = ()
 
     def output(self) -> dict[str, Any]:
         """As it is kept: see :func:`_shown`."""
@@ -94,6 +100,7 @@ class OutputCollector:
         self._text_size = 0
         self._image_size = 0
         self._dropped = 0
+        self._dropped_types: Counter[str] = Counter()
         self._error: dict[str, str] | None = None
         self._clear_is_due = False
         self._outputs: list[dict[str, Any]] | None = None
@@ -124,6 +131,11 @@ class OutputCollector:
         return self._dropped + self._streams.cut_bytes
 
     @property
+    def dropped_types(self) -> Mapping[str, int]:
+        """How many values of each mime type were left out whole."""
+        return self._redactor.data(dict(self._dropped_types))
+
+    @property
     def size_bytes(self) -> int:
         """About what the outputs take in memory."""
         overhead = OUTPUT_MEMORY * self._streams.count
@@ -131,7 +143,8 @@ class OutputCollector:
 
     @property
     def is_settled(self) -> bool:
-        """Whether a collector restored from :meth:`outputs` would go on exactly as this one."""
+        """Whether a collector restored from :meth:`outputs` would go on as this one, but for the
+        place of a cursor in the last lines, which may stand in their middle for hours."""
         return not self._clear_is_due and self._pieces.is_settled and self._streams.is_settled
 
     # --- what comes
@@ -196,13 +209,19 @@ class OutputCollector:
         """Count output that was lost on its way here."""
         self._dropped += size_bytes
 
-    def restore(self, outputs: list[dict[str, Any]], truncated_bytes: int) -> None:
+    def restore(
+        self,
+        outputs: list[dict[str, Any]],
+        truncated_bytes: int,
+        dropped_types: Mapping[str, int] | None = None,
+    ) -> None:
         """Start from what another collector had."""
         for output in outputs:
             transient = {"display_id": mapping(output.get("metadata")).get("display_id")}
             self.add(str(output.get("output_type")), output | {"transient": transient})
         self.finish()
         self._dropped = max(0, truncated_bytes - self._streams.cut_bytes)
+        self._dropped_types = Counter(dropped_types or {})
 
     # --- one kind each
 
@@ -229,19 +248,22 @@ class OutputCollector:
         raw = content.get("traceback")
         lines = cast("list[Any]", raw) if isinstance(raw, list) else []
         text = "\n".join(line for line in lines if isinstance(line, str))
-        text = plain(clip(text, MAX_TEXT))
-        traceback = clip(text, self._limit // 4)
-        value = clip(plain(clip(_text(content.get("evalue")), MAX_TEXT)), self._limit // 8)
+        traceback, missing = cut(text, MAX_TEXT, plain)
+        shorter = collapsed(traceback)
+        missing += mime.size(traceback) - mime.size(shorter)
+        traceback, more = cut(shorter, self._limit // 4)
+        value, lost = cut(_text(content.get("evalue")), self._limit // 8, plain)
+        missing += more + lost
         name = clip(plain(_text(content.get("ename"))[:MAX_NAME]), MAX_NAME)
         error = {"ename": name, "evalue": value, "traceback": traceback}
         rich = _Rich("error", error=error)
         if self._error is not None:  # a second one, and what else a hostile kernel may send
             rich.text_size = ITEM_COST + mime.size(traceback) + mime.size(value)
             if rich.text_size > self._room():
-                self._dropped += mime.size(text)
+                self._dropped += mime.size(traceback) + mime.size(value) + missing
                 return False
             self._use(rich)
-        self._dropped += mime.size(text) - min(mime.size(text), mime.size(traceback))
+        self._dropped += missing
         self._error = error
         self.finish()
         self._streams.place(rich)
@@ -252,6 +274,15 @@ class OutputCollector:
     def _room(self) -> int:
         return min(self._share, self._limit - self._streams.size) - self._text_size
 
+    def _drop(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Count values that are left out whole, and return under which names."""
+        counted: list[str] = []
+        for name in names:
+            is_named = name in self._dropped_types or len(self._dropped_types) < MAX_DROPPED_TYPES
+            counted.append(name if is_named else OTHER_TYPES)
+            self._dropped_types[counted[-1]] += 1
+        return tuple(counted)
+
     def _use(self, rich: _Rich) -> None:
         self._text_size += rich.text_size
         self._image_size += rich.image_size
@@ -261,6 +292,7 @@ class OutputCollector:
     def _show(self, rich: _Rich, content: Mapping[str, Any]) -> bool:
         if self._room() < ITEM_COST:
             self._dropped += mime.size(content.get("data"))
+            self._drop(self.bundle(content).names)
             return False
         self.finish()
         bundle = self.bundle(content)
@@ -276,37 +308,63 @@ class OutputCollector:
         self._text_size -= rich.text_size
         self._image_size -= rich.image_size
         self._dropped -= rich.dropped
+        for name in rich.dropped_types:
+            self._dropped_types[name] -= 1
+        self._dropped_types = +self._dropped_types
         rich.data, rich.metadata = {}, {}
         rich.text_size, rich.image_size, rich.dropped = ITEM_COST, 0, 0
         notes: list[str] = []
-        unshown = sum(size for _, size in bundle.unknown)
+        dropped = [name for name, _ in bundle.unknown]
+        rich.dropped = sum(size for _, size in bundle.unknown)
         for part in bundle.parts:
-            if part.size > self._room_for(rich, part.is_image):
-                rich.dropped += part.size
-                notes.append(
-                    f"{part.name}: {part.size:,} bytes left out, more than the limit allows"
-                )
-            elif (value := part.value) is None:
-                unshown += part.size
-                notes.append(_unshown(part.name, part.size))
+            value, missing = self._fitting(rich, part, bundle)
+            rich.dropped += missing
+            if value is None:
+                dropped.append(part.name)
+                is_large = part.size > self._room_for(rich, part.is_image)
+                notes.append(_left_out(part) if is_large else _unshown(part.name, part.size))
+                continue
+            rich.data[part.name] = value
+            if part.is_image:
+                rich.image_size += mime.size(value)
             else:
-                rich.data[part.name] = value
-                if part.is_image:
-                    rich.image_size += part.size
-                else:
-                    rich.text_size += part.size
-                if shape := part.shape:
-                    rich.metadata[part.name] = shape
-        if not rich.data:
-            rich.dropped += unshown
-            notes += (_unshown(name, size) for name, size in bundle.unknown)
-            rich.data["text/plain"] = "\n".join(f"[{note}]" for note in notes[:2])
+                rich.text_size += mime.size(value)
+            if shape := part.shape:
+                rich.metadata[part.name] = shape
+        rich.dropped_types = self._drop(dropped)
+        notes += (_unshown(name, size) for name, size in bundle.unknown)
+        words = rich.data.get("text/plain", "")
+        if notes and (not rich.data or (len(rich.data) == 1 and is_bare(words))):
+            lines = (words, *(f"[{note}]" for note in notes[:2]))
+            rich.data["text/plain"] = "\n".join(filter(None, lines))
         self._use(rich)
+
+    def _fitting(self, rich: _Rich, part: Part, bundle: Bundle) -> tuple[str | None, int]:
+        """What of a part there is room for, and how many bytes of it are missing.
+
+        What is cut takes half of the room, so that there is some for what comes after it. Markup
+        is cut only where nothing else says what is shown.
+        """
+        room = self._room_for(rich, part.is_image)
+        if part.size <= room:
+            value = part.value
+            if value is None:
+                return None, part.size
+            if mime.size(value) <= room:
+                return value, 0
+        found = None
+        if room >= 2 * ITEM_COST and not (part.name == "text/html" and bundle.is_told):
+            found = part.cut(room // 2)
+        return found or (None, part.size)
 
     def _room_for(self, rich: _Rich, is_image: bool) -> int:
         if is_image:
             return self._image_limit - self._image_size - rich.image_size
         return self._room() - rich.text_size
+
+
+def _left_out(part: Part) -> str:
+    return f"{part.name}: {part.size:,} bytes left out, more than the limit allows"
 
 
 def _text(value: Any) -> str:
@@ -322,7 +380,7 @@ def _shown(output: dict[str, Any]) -> dict[str, Any]:
     if output["output_type"] == "error":
         traceback: str = output["traceback"]
         return output | {"traceback": traceback.split("\n") if traceback else []}
-    if mime.JSON in output.get("data", ()):
+    if any(map(mime.is_json, output.get("data", ()))):
         data = {name: mime.shown(name, kept) for name, kept in output["data"].items()}
         return output | {"data": data}
     return output

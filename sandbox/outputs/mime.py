@@ -9,35 +9,46 @@ from __future__ import annotations
 
 import binascii
 import json
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from sandbox.outputs.invisible import visible
-from sandbox.outputs.plain import encodable, plain
+from sandbox.outputs.plain import encodable, plain, utf8_size
 
-JSON = "application/json"
+CUT = frozenset(("text/plain", "text/markdown", "text/latex", "text/html"))
+"""The types whose values say something even where their middle is missing."""
+_JSON = re.compile(
+    r"application/(json|geo\+json|vnd\.(vegalite|vega|plotly)\.v\d{1,3}\+json"
+    r"|vnd\.jupyter\.widget-view\+json)"
+)
 _SPACES = str.maketrans("", "", " \t\n\r\v\f")
 _CONTROLS = {n: None for n in (*range(0x20), *range(0x7F, 0xA0)) if n not in (0x09, 0x0A, 0x0D)}
 
 
 def read(name: str, raw: Any) -> str | None:
     """The value of a mime type made safe, as it is kept; None when it is not acceptable."""
-    reader = _READERS.get(name)
+    reader = _json if is_json(name) else _READERS.get(name)
     return None if reader is None else reader(raw)
 
 
 def shown(name: str, kept: str) -> Any:
     """What nbformat has as the value of a mime type, of what is kept of it."""
-    return json.loads(kept) if name == JSON else kept
+    return json.loads(kept) if is_json(name) else kept
+
+
+def is_json(name: str) -> bool:
+    """Whether a type's values are JSON, and not a text."""
+    return _JSON.fullmatch(name) is not None
 
 
 def is_known(name: str) -> bool:
     """Whether a type is one of those that are kept."""
-    return name in _READERS
+    return name in _READERS or is_json(name)
 
 
 def is_image(name: str) -> bool:
-    """Whether a type counts as an image: its value is base64."""
+    """Whether a type counts as an image, as PDF does: its value is base64."""
     return _READERS.get(name) is _base64
 
 
@@ -48,7 +59,7 @@ def size(value: Any) -> int:
             value = _encoder.encode(value)
         except (ValueError, RecursionError):
             return 0
-    return len(value) if value.isascii() else len(value.encode("utf-8", "replace"))
+    return utf8_size(value)
 
 
 def shape(metadata: Any) -> dict[str, int]:
@@ -63,8 +74,8 @@ def shape(metadata: Any) -> dict[str, int]:
     }
 
 
-def _joined(raw: Any) -> str | None:
-    """A text; nbformat also allows it to be a list of lines."""
+def joined(raw: Any) -> str | None:
+    """A text; nbformat also allows it to be a list of lines. None for anything else."""
     if isinstance(raw, list):
         lines = cast("list[Any]", raw)
         return "".join(lines) if all(isinstance(line, str) for line in lines) else None
@@ -72,12 +83,12 @@ def _joined(raw: Any) -> str | None:
 
 
 def _plain(raw: Any) -> str | None:
-    text = _joined(raw)
+    text = joined(raw)
     return None if text is None else plain(text)
 
 
 def _source(raw: Any) -> str | None:
-    text = _joined(raw)
+    text = joined(raw)
     return None if text is None else encodable(text).translate(_CONTROLS)
 
 
@@ -88,7 +99,7 @@ def _read_markup(raw: Any) -> str | None:
 
 
 def _base64(raw: Any) -> str | None:
-    text = _joined(raw)
+    text = joined(raw)
     if text is None or not text.isascii():
         return None
     text = text.translate(_SPACES)
@@ -117,7 +128,9 @@ _READERS: Mapping[str, Callable[[Any], str | None]] = {
     "text/latex": _read_markup,
     "image/png": _base64,
     "image/jpeg": _base64,
+    "image/gif": _base64,
+    "image/webp": _base64,
     "image/svg+xml": _source,
-    JSON: _json,
+    "application/pdf": _base64,
     "application/javascript": _source,
 }

@@ -71,7 +71,7 @@ class Streams(Generic[T]):
     @property
     def size(self) -> int:
         """The bytes of budget used."""
-        return self._head_size + self._tail_size + len(self._editor.line)
+        return self._head_size + self._tail_size + self._editor.size
 
     @property
     def count(self) -> int:
@@ -80,7 +80,8 @@ class Streams(Generic[T]):
 
     @property
     def is_settled(self) -> bool:
-        """Whether writing the rendered outputs again would lead to the same state."""
+        """Whether writing the rendered outputs again would lead to the same state, but for the
+        place of a cursor in the last lines."""
         return self._editor.is_settled
 
     def limit(self, limit_bytes: int) -> None:

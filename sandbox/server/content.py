@@ -17,6 +17,7 @@ from mcp_types import ContentBlock, ImageContent
 from sandbox.commands.models import CommandResult
 from sandbox.kernels.models import ExecutionResult
 from sandbox.outputs.denials import Denial, denial_line
+from sandbox.outputs.readable import readable
 
 MAX_TEXT = 32 * 1024
 """The characters of an execution's output that a reader gets; the structured result has more."""
@@ -24,7 +25,6 @@ MAX_IMAGES_BYTES = 384 * 1024
 """Of all pictures of one result together, as base64."""
 MAX_STRUCTURED_BYTES = 384 * 1024
 PICTURES = ("image/png", "image/jpeg", "image/gif", "image/webp")
-TEXTS = ("text/markdown", "text/plain", "text/latex")
 
 
 def execution_content(result: ExecutionResult) -> list[str | ContentBlock]:
@@ -150,10 +150,10 @@ def _words(output: dict[str, Any]) -> str:
         lines: Any = output.get("traceback") or ()
         return "\n".join(map(str, lines)) + "\n"
     data: dict[str, Any] = output.get("data") or {}
-    for mime in TEXTS:
-        if mime in data:
-            return _joined(data[mime]).rstrip("\n") + "\n"
-    return "".join(f"[{mime}, in the structured outputs]\n" for mime in data)
+    text = readable(data).rstrip("\n")
+    return (
+        f"{text}\n" if text else "".join(f"[{mime}, in the structured outputs]\n" for mime in data)
+    )
 
 
 def _joined(value: Any) -> str:

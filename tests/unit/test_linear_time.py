@@ -22,9 +22,11 @@ from sandbox.link.mux import Mux
 from sandbox.outputs.collector import OutputCollector
 from sandbox.outputs.headtail import HeadTail
 from sandbox.outputs.invisible import visible
+from sandbox.outputs.markup import drawing_text, page_text
 from sandbox.outputs.plain import MAX_LINE, PlainText, clip, plain
 from sandbox.outputs.redaction import Pieces, Redactor, TextPieces
 from sandbox.outputs.streams import Streams
+from sandbox.outputs.tracebacks import collapsed
 from sandbox.terminals.screen import Display
 
 MEASURABLE_S = 0.01
@@ -248,6 +250,18 @@ CASES: dict[str, Case] = {
     "overwriting a long line": pieces_of_a_line("a\r"),
     "colours in a long line": pieces_of_a_line("\x1b[31m"),
     "erasures after a long line": pieces_of_a_line("\r\x1b[K"),
+    "a cursor that goes up and down": pieces_of_a_line("a\n\x1b[A"),
+    "lines drawn anew": whole(plain, "one\ntwo\n\x1b[2A\x1b[J"),
+    "jumps to the right": whole(plain, "\x1b[199Gx\n"),
+    "frames that repeat": whole(collapsed, '  File "x", line 1\n'),
+    "frames of a long cycle": whole(
+        collapsed, "".join(f'  File "x", line {n}\n' for n in range(9))
+    ),
+    "tags": whole(page_text, "<p>"),
+    "tags of a table": whole(page_text, "<table><tr><td>"),
+    "unfinished tags": whole(page_text, "<a b='"),
+    "scripts": whole(page_text, "<script></script>"),
+    "labels": whole(drawing_text, "<text>a"),
     "a sequence that never ends": pieces_of_a_line("]", first="\x1b]"),
     "a text of sequences": whole(plain, "\x1b["),
     "a text of titles": whole(plain, "\x1b]0;"),
@@ -257,7 +271,7 @@ CASES: dict[str, Case] = {
     "a clipped text": whole(lambda text: clip(text, 1 << 16), "\u6f22"),
     "invisible characters": whole(visible, "a\u200b"),
     "joiners": whole(visible, "\u0915\u200d"),
-    "tags": whole(visible, "\U0001f3f4\U000e0067\U000e0062"),
+    "tags of flags": whole(visible, "\U0001f3f4\U000e0067\U000e0062"),
     "terminal, text": drawing(b"x"),
     "terminal, sequences": drawing(b"\x1b[1m"),
     "terminal, marks": drawing("e\u0301".encode()),

@@ -15,7 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sandbox.kernels.models import ExecutionResult
-from sandbox.outputs.collector import IMAGE_FACTOR, MAX_SHOWN, OutputCollector
+from sandbox.outputs.collector import (
+    IMAGE_FACTOR,
+    MAX_DROPPED_TYPES,
+    MAX_SHOWN,
+    OutputCollector,
+)
 from sandbox.outputs.plain import is_plain
 from sandbox.outputs.redaction import Redactor
 
@@ -107,6 +112,34 @@ def test_a_progress_bar_is_shown_as_it_stands() -> None:
     assert texts(collector) == [f"100%|{'#' * 100}"]
 
 
+def test_nested_bars_are_a_line_each_and_keep_nobody_from_going_on() -> None:
+    collector = OutputCollector(LIMIT)
+    for percent in range(101):
+        collector.add("stream", stream("\router 1/3", "stderr"))
+        collector.add("stream", stream(f"\n\rinner {percent}/100\x1b[A", "stderr"))
+        assert collector.is_settled
+    collector.add("stream", stream("a print"))
+
+    assert texts(collector) == ["outer 1/3\ninner 100/100", "a print"]
+
+
+@given(
+    st.lists(
+        st.sampled_from(["ab", "c\n", "\r", "\x1b[A", "\x1b[K", "\x1b[2K", "漢\n"]), max_size=40
+    ),
+    st.lists(st.integers(0, 60), max_size=5),
+)
+def test_it_makes_no_difference_in_which_messages_a_text_comes(
+    parts: list[str], cuts: list[int]
+) -> None:
+    raw = "".join(parts)
+    ends = [*sorted(cuts), len(raw)]
+    pieces = [raw[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    whole = collected(("stream", stream(raw)))
+
+    assert collected(*[("stream", stream(piece)) for piece in pieces]).outputs() == whole.outputs()
+
+
 def test_a_flood_keeps_head_and_tail_and_says_what_is_missing() -> None:
     lines = "".join(f"line {n}\n" for n in range(100_000))
     collector = OutputCollector(LIMIT)
@@ -191,14 +224,121 @@ def test_a_picture_between_floods_stays_in_its_place() -> None:
     assert all("bytes cut" in text for text in texts(collector))
 
 
-def test_a_result_that_is_too_big_becomes_a_note_of_its_type_and_size() -> None:
-    collector = collected(("execute_result", shown({"text/html": "x" * 100_000})))
+def test_json_that_is_too_big_becomes_a_note_of_its_type_and_size() -> None:
+    value = {"a": "x" * 100_000}
+    bare = "<IPython.core.display.JSON object>"
+    collector = collected(
+        ("execute_result", shown({"application/json": value, "text/plain": bare}))
+    )
     (output,) = collector.outputs()
 
     assert list(output["data"]) == ["text/plain"]
-    assert "text/html" in output["data"]["text/plain"]
-    assert "100,000 bytes" in output["data"]["text/plain"]
-    assert collector.truncated_bytes == 100_000
+    assert output["data"]["text/plain"].startswith(bare + "\n[application/json: 100,008 bytes")
+    assert collector.truncated_bytes == 100_008
+    assert collector.dropped_types == {"application/json": 1}
+
+
+@pytest.mark.parametrize("mime", ["text/plain", "text/markdown", "text/latex", "text/html"])
+def test_a_value_that_runs_long_keeps_head_and_tail(mime: str) -> None:
+    collector = collected(("execute_result", shown({mime: "BEGIN" + "x" * 300_000 + "END"})))
+    value = collector.outputs()[0]["data"][mime]
+    marker = re.search(r"\n\[… ([\d,]+) bytes cut …\]\n", value)
+
+    assert marker is not None
+    assert value.startswith("BEGIN")
+    assert value.endswith("END")
+    assert collector.truncated_bytes == int(marker[1].replace(",", ""))
+    assert len(value) - len(marker[0]) + collector.truncated_bytes == 300_008
+    assert len(value) < LIMIT
+    assert collector.dropped_types == {}
+
+
+def test_what_is_cut_leaves_room_for_what_comes_after_it() -> None:
+    long = shown({"text/plain": "x" * 300_000})
+    collector = collected(*[("display_data", long)] * 3, ("execute_result", long))
+    sizes = [len(output["data"]["text/plain"]) for output in collector.outputs()]
+
+    assert sizes == sorted(sizes, reverse=True)
+    assert min(sizes) > 500
+    assert sum(sizes) < LIMIT
+
+
+def test_an_update_of_a_value_that_was_cut_counts_only_what_is_missing_now() -> None:
+    collector = collected(("display_data", shown({"text/plain": "x" * 300_000}, "one")))
+    assert collector.truncated_bytes > 280_000
+
+    collector.add("update_display_data", shown({"text/plain": "short"}, "one"))
+    assert (collector.truncated_bytes, collector.size_bytes < 4096) == (0, True)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.text("ab€漢\n", max_size=4000)), max_size=8))
+def test_every_byte_of_a_value_is_kept_or_counted(values: list[tuple[bool, str]]) -> None:
+    collector = OutputCollector(4096)
+    for is_update, text in values:
+        kind = "update_display_data" if is_update else "display_data"
+        collector.add(kind, shown({"text/plain": text}, "one"))
+    shown_now: list[str] = []
+    for is_update, text in values:
+        if is_update:
+            shown_now = [text] * len(shown_now)
+        else:
+            shown_now.append(text)
+    came = sum(len(text.encode()) for text in shown_now)
+    kept = sum(
+        len(re.sub(r"\n\[… [\d,]+ bytes cut …\]\n", "", value).encode())
+        for output in collector.outputs()
+        if not (value := output["data"]["text/plain"]).startswith("[text/plain: ")
+    )
+
+    assert kept + collector.truncated_bytes == came
+    assert sum(len(str(output).encode()) for output in collector.outputs()) < 3 * 4096
+
+
+def test_pictures_that_move_and_charts_are_kept() -> None:
+    bundle = {
+        "image/gif": PNG,
+        "image/webp": PNG,
+        "application/pdf": PNG,
+        "image/svg+xml": "<svg/>",
+        "application/geo+json": {"type": "Point"},
+        "application/vnd.vegalite.v5+json": {"mark": "bar"},
+        "application/vnd.plotly.v1+json": {"data": []},
+        "application/vnd.jupyter.widget-view+json": {"model_id": "1"},
+    }
+    collector = collected(("display_data", shown(bundle)))
+    (output,) = collector.outputs()
+    cell = nbformat.v4.new_code_cell("", outputs=[nbformat.from_dict(output)])
+
+    assert output["data"] == bundle
+    assert (collector.truncated_bytes, collector.dropped_types) == (0, {})
+    nbformat.validate(nbformat.v4.new_notebook(cells=[cell]))
+    second = OutputCollector(LIMIT)
+    second.restore(collector.outputs(), 0)
+    assert second.outputs() == collector.outputs()
+
+
+def test_markup_that_is_too_big_is_left_out_where_the_plain_text_says_it() -> None:
+    bare = "<IPython.core.display.HTML object>"
+    long = "<p>" + "x" * 100_000
+    told = collected(("display_data", shown({"text/html": long, "text/plain": "a table"})))
+    untold = collected(("display_data", shown({"text/html": long, "text/plain": bare})))
+
+    assert told.dropped_types == {"text/html": 1}
+    assert list(untold.outputs()[0]["data"]) == ["text/plain", "text/html"]
+    assert untold.dropped_types == {}
+
+
+def test_a_deep_recursion_is_shown_once_and_what_is_left_out_is_counted() -> None:
+    frames = [f'  File "x.py", line {n % 2}, in f{n % 2}\n    call()' for n in range(2000)]
+    lines = ["Traceback (most recent call last):", *frames, "RecursionError: too deep"]
+    collector = collected(("error", {"ename": "E", "evalue": "v", "traceback": lines}))
+    assert collector.error is not None
+    kept = collector.error["traceback"]
+
+    assert kept.count("\n") < 12
+    assert "[… the same 2 frames, 998 times …]" in kept
+    assert kept.endswith("RecursionError: too deep")
+    assert collector.truncated_bytes == len("\n".join(lines)) - len(kept.encode())
 
 
 def test_the_small_form_of_a_big_result_is_kept() -> None:
@@ -227,7 +367,8 @@ def test_images_have_a_budget_of_their_own() -> None:
         ("text/html", ["a", 1]),
         ("application/json", float("nan")),
         ("application/vnd.acme", "x"),
-        ("image/webp", PNG),
+        ("image/webp", "no base64!"),
+        ("application/vnd.plotly.v1+json", float("inf")),
         ("no type at all \x1b[31m", "x"),
     ],
 )
@@ -239,12 +380,45 @@ def test_what_cannot_be_shown_becomes_a_note(mime: str, value: Any) -> None:
     assert is_plain(output["data"]["text/plain"])
 
 
-def test_unknown_types_beside_known_ones_are_left_out_quietly() -> None:
-    bundle = {"application/vnd.jupyter.widget-view+json": {"id": 1}, "text/plain": "a widget"}
-    collector = collected(("display_data", shown(bundle)))
+def test_a_type_that_is_left_out_is_counted_and_named() -> None:
+    bundle = {"application/vnd.acme": {"a": 1}, "text/plain": "words"}
+    collector = collected(("display_data", shown(bundle)), ("display_data", shown(bundle)))
 
-    assert collector.outputs()[0]["data"] == {"text/plain": "a widget"}
-    assert collector.truncated_bytes == 0
+    assert collector.outputs()[0]["data"] == {"text/plain": "words"}
+    assert collector.dropped_types == {"application/vnd.acme": 2}
+    assert collector.truncated_bytes == 2 * len('{"a":1}')
+
+
+def test_what_an_update_replaces_is_no_longer_counted_as_left_out() -> None:
+    collector = collected(
+        ("display_data", shown({"application/vnd.acme": "xxxx"}, "one")),
+        ("update_display_data", shown({"application/vnd.b": "yy"}, "one")),
+    )
+    assert (dict(collector.dropped_types), collector.truncated_bytes) == (
+        {"application/vnd.b": 1},
+        2,
+    )
+
+    collector.add("update_display_data", shown({"text/plain": "ok"}, "one"))
+    assert (dict(collector.dropped_types), collector.truncated_bytes) == ({}, 0)
+
+
+def test_the_types_that_are_named_are_bounded() -> None:
+    collector = OutputCollector(1 << 20)
+    for n in range(1000):
+        collector.add("display_data", shown({f"x/{n}": "v"}))
+
+    assert len(collector.dropped_types) <= MAX_DROPPED_TYPES + 1
+    assert sum(collector.dropped_types.values()) == 1000
+
+
+def test_who_restores_knows_what_was_left_out() -> None:
+    first = collected(("display_data", shown({"x/y": "v", "text/plain": "words"})))
+    second = OutputCollector(LIMIT)
+    second.restore(first.outputs(), first.truncated_bytes, first.dropped_types)
+
+    assert second.dropped_types == first.dropped_types == {"x/y": 1}
+    assert second.truncated_bytes == first.truncated_bytes == 1
 
 
 def test_an_update_changes_what_was_shown_under_its_id() -> None:

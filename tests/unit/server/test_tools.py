@@ -277,6 +277,7 @@ async def test_a_result_has_exactly_the_published_fields(client: Client) -> None
         "error",
         "duration_s",
         "truncated_bytes",
+        "dropped_types",
         "reason",
         "denials",
     }
