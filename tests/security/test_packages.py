@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from hashlib import sha256
@@ -15,12 +16,15 @@ from pathlib import Path
 import pytest
 
 from sandbox.bulkheads.shares import Owner
+from sandbox.container import images
 from sandbox.egress.models import Tightening
 from sandbox.egress.packageindex import NAME
+from sandbox.policy import load_file
 from sandbox.policy.network import AllowRule, DenyRule, NetworkLimits
 
 from ..support.outside import Outside, policy, session
 from ..support.packageindex import FakeIndex, fake_index, services, wheel
+from ..support.served import sandbox
 
 pytestmark = pytest.mark.anyio
 
@@ -226,3 +230,28 @@ async def test_one_sessions_fetches_leave_room_for_anothers(
                 assert (await other.open().get(f"{BASE}/fast/"))[0] == 200
         for client in clients:
             client.leave()
+
+
+def test_nothing_of_a_package_runs_while_its_image_is_built(
+    index: FakeIndex, tmp_path: Path
+) -> None:
+    """Policy rule image: a package is unpacked and compiled, and runs in sessions alone."""
+    places = ("/tree/ran", "/opt/sandbox/ran", "/build/ran", "/tmp/ran")  # inside
+    starting = f"import os; [open(p, 'w') for p in {places} if os.path.isdir(os.path.dirname(p))]"
+    index.add("evil", "evil-1.0-py3-none-any.whl", wheel("evil", more={"evil.pth": starting}))
+    file = tmp_path / "evil.yaml"
+    file.write_text("version: 1\nimage: {pip: [evil]}\n")
+    env = {"PIP_INDEX_URL": index.url, "PIP_TRUSTED_HOST": "127.0.0.1"}
+    built = sandbox(tmp_path, "image", "build", "--policy", str(file), **env)
+    chain = images.chain(load_file(file).image)[-2:]
+    try:
+        assert built.returncode == 0, built.stderr
+        run = ("docker", "run", "--rm", "--network=none", "--user=0", chain[-1].reference)
+        look = "ls -d /ran /tree /build /opt/sandbox/ran /tmp/ran 2>/dev/null; echo; python3 -c 1; "
+        found = subprocess.run(
+            [*run, "sh", "-c", f"{look} ls /tmp/ran"], capture_output=True, text=True, check=True
+        )
+        assert found.stdout.split() == ["/tmp/ran"]  # only by the Python run now
+    finally:
+        for recipe in chain:
+            subprocess.run(["docker", "image", "rm", recipe.reference], capture_output=True)

@@ -10,7 +10,7 @@ import json
 import threading
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,14 @@ from sandbox.pipindex import PipIndex
 JSON = "application/vnd.pypi.simple.v1+json"
 
 
-def wheel(name: str, version: str = "1.0", padding: int = 0) -> bytes:
-    """A wheel with one module, which says its version."""
+def wheel(
+    name: str, version: str = "1.0", padding: int = 0, more: Mapping[str, str] | None = None
+) -> bytes:
+    """A wheel with one module, which says its version, and further files."""
     info = f"{name}-{version}.dist-info"
     files = {
         f"{name}.py": f"version = {version!r}\n# {'x' * padding}\n",
+        **(more or {}),
         f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
