@@ -25,7 +25,7 @@ from sandbox.container.spec import (
     Tmpfs,
     Ulimit,
 )
-from sandbox.container.variables import PROXY_VARIABLES
+from sandbox.container.variables import PROCESSOR_VARIABLES, PROXY_VARIABLES
 from sandbox.errors import NotPermitted, PolicyNotEnforced
 from sandbox.policy import Policy, TmpfsPolicy
 from sandbox.secrets import MAX_VALUE_BYTES
@@ -95,8 +95,7 @@ def compile_spec(
         labels=labels_of(identity),
         annotations=annotations_of(policy),
         environment={
-            # Libraries count the host's processors and would start a thread for each.
-            "OMP_NUM_THREADS": str(math.ceil(cpus)),
+            **dict.fromkeys(PROCESSOR_VARIABLES, str(math.ceil(cpus))),
             **PROXY_VARIABLES,
             **(variables or {}),
         },

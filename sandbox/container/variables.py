@@ -11,6 +11,13 @@ PROXY_VARIABLES = {
 """Also in a session that may reach nothing: there it is told which rule says so. Not ALL_PROXY,
 for which programs need SOCKS that many do not have. The last two are the container's own name and
 what it resolves to."""
+PROCESSOR_VARIABLES = (
+    *("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "POLARS_MAX_THREADS", "RAYON_NUM_THREADS"),
+    *("GOMAXPROCS", "PYTHON_CPU_COUNT"),
+)
+"""From which programs take how many threads to start: those of OpenMP and BLAS (and nproc), Numba,
+Polars, Rust, Go, and Python from 3.13 on. They would count the host's processors otherwise; what
+asks libc is told by the images' own library (docs/adr/0014-programs-see-their-own-limits.md)."""
 CA_FILE = "/tmp/.sandbox/ca.pem"  # noqa: S108  # the container's own
 CA_VARIABLES = (
     *("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO"),

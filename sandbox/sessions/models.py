@@ -74,6 +74,9 @@ class SessionInfo(BaseModel, frozen=True):
     idle_expires_at: float
     """Unix time at which it ends unless it is used; moves with each use."""
     limits: Limits
+    room: str = ""
+    """What there is to work with, in a line: memory, CPUs, disk, time, packages, network; empty
+    in a list."""
     workspace: str = WORKSPACE
     """The folder inside."""
     workspace_name: str = ""

@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import os
 import socket
+from collections.abc import Iterable
 
 READ_SIZE = 256 * 1024
 PIPE_SIZE = 1024 * 1024
@@ -27,7 +28,8 @@ class Descriptor:
     def __init__(self, fd: int) -> None:
         prepare(fd)
         self._fd = fd
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._readers: set[asyncio.Future[None]] = set()
+        self._writers: set[asyncio.Future[None]] = set()
 
     @property
     def fd(self) -> int:
@@ -71,20 +73,20 @@ class Descriptor:
             loop.remove_reader(fd)
             loop.remove_writer(fd)
             os.close(fd)
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+        _wake(self._readers | self._writers)
 
     async def _ready(self, *, write: bool) -> None:
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()
-        (loop.add_writer if write else loop.add_reader)(self._fd, _wake, waiter)
-        self._waiters.add(waiter)
+        waiters = self._writers if write else self._readers
+        waiters.add(waiter)
+        # For all who wait: the loop knows one callback of a descriptor for each direction.
+        (loop.add_writer if write else loop.add_reader)(self._fd, _wake, waiters)
         try:
             await waiter
         finally:
-            self._waiters.discard(waiter)
-            if self._fd >= 0:
+            waiters.discard(waiter)
+            if self._fd >= 0 and not waiters:
                 (loop.remove_writer if write else loop.remove_reader)(self._fd)
 
 
@@ -119,6 +121,7 @@ async def accept(listener: socket.socket, places: asyncio.Semaphore) -> socket.s
             await asyncio.sleep(ACCEPT_AGAIN_S)
 
 
-def _wake(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
+def _wake(waiters: Iterable[asyncio.Future[None]]) -> None:
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_result(None)

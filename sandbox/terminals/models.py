@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel
 
 from sandbox.outputs.denials import Denial
+
+WaitEnd = Literal["", "prompt", "quiet", "time", "exit"]
+"""What ended a wait for a program's answer; empty where nobody waited."""
 
 
 class TerminalInfo(BaseModel, frozen=True):
@@ -43,6 +48,10 @@ class TerminalView(BaseModel, frozen=True):
     cursor: Cursor
     alive: bool
     exit_code: int | None
+    wait_ended: WaitEnd = ""
+    """What ended the wait: the prompt of a shell or REPL is back (prompt), nothing more came for a
+    moment (quiet), the time was over and more may come (time), or the program ended (exit); empty
+    if nobody waited."""
     dropped_bytes: int
     """The bytes after the reader's place that are not in ``new_text``: they were too many."""
     denials: tuple[Denial, ...] = ()

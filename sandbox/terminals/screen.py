@@ -29,6 +29,7 @@ MAX_ANSWER = 256
 
 _PRIVATE_SHIFT = 5
 _APPLICATION_CURSOR = 1 << _PRIVATE_SHIFT
+_BRACKETED_PASTE = 2004
 _ALTERNATE = frozenset((47, 1047, 1049))
 _IGNORED = frozenset((3, 5))
 """Private modes that resize or recolour the whole screen: costly, and of no use in plain text."""
@@ -41,7 +42,17 @@ class _Screen(pyte.Screen):
         self.answer = ""
         """What the program is to be told."""
         self._main: tuple[dict[int, Any], Any] | None = None
+        self.line_begun = self.line_taken = 0
+        """How often a line editor has begun to read, and has taken what it had read."""
+        self.has_answer = False
+        """Whether anything was shown since a line was taken."""
+        self.line_feeds = 0
         super().__init__(columns, lines)
+
+    @property
+    def is_alternate(self) -> bool:
+        """Whether a program draws on a screen of its own."""
+        return self._main is not None
 
     def reset(self) -> None:
         self._main = None
@@ -52,6 +63,7 @@ class _Screen(pyte.Screen):
             if _ALTERNATE & set(modes) and self._main is None:
                 self._main = dict(self.buffer), copy.copy(self.cursor)
                 self.buffer.clear()
+            self.line_begun += _BRACKETED_PASTE in modes and not self.is_alternate
             modes = tuple(mode for mode in modes if mode not in _IGNORED)
         super().set_mode(*modes, **kwargs)
 
@@ -64,13 +76,21 @@ class _Screen(pyte.Screen):
                 self.buffer.update(lines)
                 self.ensure_hbounds()
                 self.ensure_vbounds()
+            if _BRACKETED_PASTE in modes:
+                self.line_taken += 1
+                self.has_answer = False
             modes = tuple(mode for mode in modes if mode not in _IGNORED)
         super().reset_mode(*modes, **kwargs)
 
     def draw(self, data: str) -> None:
         if not data.isascii():  # pyte draws nothing more after a character of no width
             data = _few_marks(without_invisible(data))
+        self.has_answer = True
         super().draw(data)
+
+    def linefeed(self) -> None:
+        self.line_feeds += 1
+        super().linefeed()
 
     def save_cursor(self) -> None:
         del self.savepoints[: -MAX_SAVEPOINTS + 1]
@@ -140,6 +160,44 @@ class Display:
     def application_cursor(self) -> bool:
         """Whether the program wants the other form of the cursor keys."""
         return _APPLICATION_CURSOR in self._screen.mode
+
+    @property
+    def takes_pastes(self) -> bool:
+        """Whether a line editor waits that tells what is pasted from what is typed.
+
+        On a screen of their own programs take keys: vim would not read a paste as its commands.
+        """
+        mode = _BRACKETED_PASTE << _PRIVATE_SHIFT
+        return mode in self._screen.mode and not self._screen.is_alternate
+
+    @property
+    def line_begun(self) -> int:
+        """How often a line editor has begun to read, as one that takes pastes tells."""
+        return self._screen.line_begun
+
+    @property
+    def line_taken(self) -> int:
+        """How often one has taken what it had read."""
+        return self._screen.line_taken
+
+    @property
+    def has_answer(self) -> bool:
+        """Whether anything was shown since a line was taken."""
+        return self._screen.has_answer
+
+    @property
+    def line_feeds(self) -> int:
+        """How many lines were ended."""
+        return self._screen.line_feeds
+
+    @property
+    def before_cursor(self) -> str:
+        """What stands before the cursor in its line, as a prompt does."""
+        screen = self._screen
+        if screen.cursor.y not in screen.buffer:
+            return ""
+        line = screen.buffer[screen.cursor.y]
+        return plain("".join(line[x].data for x in range(min(screen.cursor.x, screen.columns))))
 
     @property
     def cursor(self) -> tuple[int, int]:

@@ -21,8 +21,10 @@ from sandbox.link.turn import Turn
 from sandbox.outputs.denials import DenialLog
 from sandbox.outputs.eventlog import EventLog, Read
 from sandbox.outputs.redaction import Pieces, Redactor
+from sandbox.terminals.answer import QUIET_S, Typing
 from sandbox.terminals.keys import encode_keys
-from sandbox.terminals.models import Cursor, TerminalInfo, TerminalView
+from sandbox.terminals.models import Cursor, TerminalInfo, TerminalView, WaitEnd
+from sandbox.terminals.paste import is_pasted, pasted, without_marks
 from sandbox.terminals.readers import Readers, new_text
 from sandbox.terminals.screen import Display
 
@@ -30,15 +32,14 @@ KEPT_BYTES = 256 * 1024
 """What is kept for those who read, and to be drawn; the oldest goes first."""
 PIECE_BYTES = 4096
 """What is drawn at once."""
-QUIET_S = 0.05
-"""Output has settled when nothing came for this long."""
-ECHO_EXTRA_BYTES = 16
-"""What a shell adds to the echo of a line: a line end, and the end of its editing."""
 DRAW_S = 0.005
 """The longest that drawing holds up everything else."""
 DRAW_SHARE = 0.1
 """The part of the time that goes into drawing while nobody looks."""
 CATCH_UP_S = 2.0
+START_S = 2.0
+"""A program that has shown nothing yet is waited for before something is pasted: only then is known
+whether it takes pastes."""
 TYPE_TIMEOUT_S = 10.0
 MAX_OFFSET = 2**63
 
@@ -90,9 +91,7 @@ class Terminal:
         self._is_alive = True
         self._exit_code: int | None = None
         self._came_at = 0.0
-        self._typed_at = 0.0
-        self._echo_end = 0
-        """Up to this position what came is but an echo of what was typed last."""
+        self._typing: Typing | None = None
         self._watchers = 0
         self._attaching: Link | None = None
         self._is_closed = False
@@ -111,30 +110,32 @@ class Terminal:
 
     # --- what callers do
 
-    async def type(self, text: str, keys: Sequence[str]) -> None:
-        """Type text, then press keys.
+    async def type(self, text: str, keys: Sequence[str], *, may_paste: bool = False) -> None:
+        """Type or paste text, then press keys; see :meth:`Terminals.write`.
 
         Raises:
             InvalidRequest: A name stands for no key.
             Conflict: The program has ended, or does not take what is typed.
             LinkLost: There is no link.
         """
-        pressed = encode_keys(keys, application_cursor=self._display.application_cursor)
-        data = (text + pressed).encode("utf-8", "replace")
+        encode_keys(keys)  # what is no key is refused before anything is awaited
         if not self._is_alive:
             raise Conflict(
                 f"The program of the terminal {self.terminal_id} has ended.",
                 remedy="Open another terminal.",
             )
-        if self._stream is None:
+        stream = self._stream
+        if stream is None:
             raise no_link()
-        self._typed_at = time.monotonic()
-        if b"\r" in data or b"\n" in data:  # whoever enters a line wants more than its echo
-            self._echo_end = self._log.end + len(data) + ECHO_EXTRA_BYTES
+        if may_paste:
+            text = await self._as_paste(text)
+        pressed = encode_keys(keys, application_cursor=self._display.application_cursor)
+        data = (text + pressed).encode("utf-8", "replace")
+        self._typing = Typing.now(time.monotonic(), self._log.end, data, self._display)
         self.last_activity_at = time.time()
         try:
             with anyio.fail_after(TYPE_TIMEOUT_S):
-                await self._stream.send(data)
+                await stream.send(data)
         except TimeoutError as exc:
             raise Conflict(
                 f"The program of the terminal {self.terminal_id} does not read what is typed.",
@@ -150,13 +151,15 @@ class Terminal:
         """
         place = self._readers.get(reader)
         start = place.position if after is None else after
-        echo_end = self._echo_end if self._typed_at >= place.read_at else 0
+        typing = self._typing
+        if typing is not None and typing.at < place.read_at:
+            typing = None  # what came of it was told already
+        ended: WaitEnd = ""
         self._watchers += 1
         try:
-            await self._settle(max(start, echo_end), time.monotonic() + wait_s)
-            with anyio.move_on_after(CATCH_UP_S):
-                while not await self._draw_some():
-                    await checkpoint()
+            if wait_s > 0:
+                ended = await self._settle(start, typing, time.monotonic() + wait_s)
+            await self._catch_up()
         finally:
             self._watchers -= 1
         try:
@@ -179,6 +182,7 @@ class Terminal:
             cursor=Cursor(row=row, col=col),
             alive=self._is_alive,
             exit_code=self._exit_code,
+            wait_ended=ended,
             dropped_bytes=new.dropped,
             denials=denied,
         )
@@ -324,16 +328,45 @@ class Terminal:
                 await self._stream.send(answer.encode())
         return self._display.is_drawn and self._drawn >= self._log.end
 
-    async def _settle(self, position: int, until: float) -> None:
-        """Wait until what came past a position, since the last typing, is followed by quiet."""
+    async def _catch_up(self) -> None:
+        """Draw all that came, for a bounded time."""
+        with anyio.move_on_after(CATCH_UP_S):
+            while not await self._draw_some():
+                await checkpoint()
+
+    async def _as_paste(self, text: str) -> str:
+        """The text as the program that reads now wants it."""
+        if is_pasted(text) and not self._log.end:
+            await self._settle(0, None, time.monotonic() + START_S)
+        await self._catch_up()
+        if not self._display.takes_pastes:
+            return text
+        text = without_marks(text)
+        return pasted(text) if is_pasted(text) else text
+
+    async def _settle(self, position: int, typing: Typing | None, until: float) -> WaitEnd:
+        """Wait for the answer to what was typed, or for anything past a position, to settle."""
         while self._is_alive and (left_s := until - time.monotonic()) > 0:
-            if self._log.end > position and self._came_at >= self._typed_at:
-                quiet_s = self._came_at + QUIET_S - time.monotonic()
-                if quiet_s <= 0:
-                    return
-                left_s = min(left_s, quiet_s)
+            quiet_s = time.monotonic() - self._came_at
+            if quiet_s < QUIET_S:
+                left_s = min(left_s, QUIET_S - quiet_s)
+            else:
+                await self._catch_up()
+                if (answer := self._answer(position, typing)) is not None:
+                    reason, moment_s = answer
+                    left_s = min(left_s, self._came_at + moment_s - time.monotonic())
+                    if left_s <= 0:
+                        return reason
             with anyio.move_on_after(left_s):
                 await self._log.changed()
+        return "time" if self._is_alive else "exit"
+
+    def _answer(self, position: int, typing: Typing | None) -> tuple[WaitEnd, float] | None:
+        if typing is not None:
+            return typing.answered(self._log.end, self._display)
+        if self._log.end <= position:
+            return None
+        return "prompt" if self._display.takes_pastes else "quiet", QUIET_S
 
     def _attached(self, link: Link) -> None:
         if self._attaching is link:

@@ -152,12 +152,21 @@ class Terminals:
         await terminal.wait_attached()
         return terminal.info()
 
-    async def write(self, terminal_id: str, text: str = "", keys: Sequence[str] = ()) -> None:
+    async def write(
+        self,
+        terminal_id: str,
+        text: str = "",
+        keys: Sequence[str] = (),
+        *,
+        may_paste: bool = False,
+    ) -> None:
         """Type text, then press named keys.
 
         Args:
             text: As it is; it presses no enter at its end.
             keys: Such as ``enter``, ``ctrl-c``, ``up`` (see ``sandbox.terminals.keys``).
+            may_paste: Whether text of several lines is pasted if the program takes pastes, instead
+                of typed: for text that is written as a whole, and not key by key.
 
         Raises:
             Conflict: Its program has ended, or does not read.
@@ -170,7 +179,7 @@ class Terminals:
         terminal = self._get(terminal_id)
         if text:  # keys alone may be the ctrl-c that ends what uses it up
             self._admit()
-        await terminal.type(text, keys)
+        await terminal.type(text, keys, may_paste=may_paste)
 
     async def read(
         self, terminal_id: str, wait_s: float = 0.0, *, reader: str = "", after: int | None = None

@@ -153,6 +153,21 @@ async def test_a_terminal_shows_a_program_that_asks(connect: Any) -> None:
     assert not closed.is_error
 
 
+async def test_text_of_several_lines_is_pasted_into_a_terminal_and_its_answer_awaited(
+    connect: Any,
+) -> None:
+    made = "all:\n\techo hi\n"
+    async with connect() as client:
+        opened = await client.call_tool("open_terminal", {})
+        text = f"cat > Makefile <<'EOF'\n{made}EOF\nsleep 1\n"
+        typed = {"terminal_id": opened.structured_content["terminal_id"], "text": text, "wait": 30}
+        view = await client.call_tool("write_terminal", typed)
+        read = await client.call_tool("read_file", {"path": "Makefile"})
+    assert view.structured_content["wait_ended"] == "prompt"
+    assert "[the prompt is back]" in view.content[0].text
+    assert read.structured_content["content"] == made
+
+
 async def test_conversations_share_a_terminal_and_each_reads_all_of_it(connect: Any) -> None:
     lines = [f"line {n}" for n in range(20)]
     seen = {"one": "", "two": ""}

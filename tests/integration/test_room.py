@@ -8,7 +8,7 @@ from sandbox.sessions.manager import SessionManager
 from sandbox.sessions.models import Caller
 from sandbox.sessions.session import Session
 
-from ..support.controllers import run, shell, text_of
+from ..support.controllers import ended, run, shell, text_of
 from ..support.served import RUNTIME
 
 pytestmark = pytest.mark.anyio
@@ -156,3 +156,77 @@ async def test_the_usual_tools_work(session: Session) -> None:
     assert (await said(session, command)).splitlines() == [
         *("two", "two", "ASCII text", "[1,2]", "made", "42", "two", "folder", "paged", "sandbox")
     ]
+
+
+MAKEFILE = "all:\n\techo hi\n"
+
+
+async def test_a_tab_in_a_bash_cell_arrives_as_it_is_written(session: Session) -> None:
+    heredoc = f"cat > {{}} <<'EOF'\n{MAKEFILE}EOF"
+    async with session.use():
+        bash = await session.kernels.start("bash")
+        cell = await session.kernels.execute(heredoc.format("one"), kernel_id=bash.kernel_id)
+    await ended(cell)
+    await run(session, "%%bash\n" + heredoc.format("two"))
+    assert await said(session, "cat one two") == MAKEFILE * 2
+
+
+# --- how large it is: docs/adr/0014
+
+OWN_BYTES = 1024**3
+
+
+@pytest.mark.skipif(RUNTIME == "runsc", reason="gVisor tells of its own room too, docs/policies.md")
+async def test_programs_see_the_sessions_own_memory(session: Session) -> None:
+    code = (
+        "import os, psutil\n"
+        "print(psutil.virtual_memory().total)\n"
+        "print(os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE'))"
+    )
+    assert text_of(await run(session, code)).split() == [str(OWN_BYTES), str(OWN_BYTES)]
+    # A program without the variables, and a shell's own reading.
+    assert await said(session, "env -i free -b | awk '/^Mem/ {print $2}'") == f"{OWN_BYTES}\n"
+    assert await said(session, "read -r _ kib _ < /proc/meminfo; echo $kib") == "1048576\n"
+
+
+@pytest.mark.skipif(RUNTIME == "runsc", reason="gVisor has its own figures")
+async def test_the_memory_that_programs_see_is_what_is_left_now(session: Session) -> None:
+    code = (
+        "import os, psutil\n"
+        "def left(): return psutil.virtual_memory().available\n"
+        "before = left(); held = os.urandom(1) * (200 << 20)\n"
+        "taken = before - left(); del held\n"
+        "file = open('/tmp/filled', 'wb'); file.write(bytes(100 << 20)); file.flush()\n"
+        "filled = before - left(); file.close(); os.unlink('/tmp/filled')\n"
+        "print(taken >> 20, filled >> 20, (before - left()) >> 20)"
+    )
+    taken, filled, after = map(int, text_of(await run(session, code)).split())
+    assert 180 <= taken <= 240
+    assert 80 <= filled <= 140
+    assert after <= 40
+
+
+async def test_programs_see_the_sessions_own_processors(session: Session) -> None:
+    code = (
+        "import multiprocessing, os\n"
+        "from concurrent.futures import ProcessPoolExecutor\n"
+        "print(os.cpu_count(), multiprocessing.cpu_count(), ProcessPoolExecutor()._max_workers)"
+    )
+    assert text_of(await run(session, code)) == "1 1 1\n"
+    assert await said(session, "nproc; getconf _NPROCESSORS_ONLN") == "1\n1\n"
+    assert await said(session, "grep -c ^processor /proc/cpuinfo") == "1\n"
+    threads = "echo $OMP_NUM_THREADS $RAYON_NUM_THREADS $GOMAXPROCS $POLARS_MAX_THREADS"
+    assert await said(session, threads) == "1 1 1 1\n"
+
+
+async def test_what_is_told_of_the_limits_is_read_and_not_written(session: Session) -> None:
+    code = (
+        "import errno, os\n"
+        "for path in ('/proc/meminfo', '/proc/cpuinfo', '/etc/ld.so.preload'):\n"
+        "    try: os.close(os.open(path, os.O_WRONLY)); print(path)\n"
+        "    except OSError as exc: assert exc.errno in (errno.EACCES, errno.EROFS), exc\n"
+        "with open('/proc/meminfo', 'rb') as one, open('/proc/meminfo') as two:\n"
+        "    assert one.seek(4) == 4 and two.readline().startswith('MemTotal:')\n"
+        "print('done')"
+    )
+    assert text_of(await run(session, code)) == "done\n"

@@ -10,11 +10,9 @@ from pydantic import BaseModel
 from sandbox.egress.models import Tightening
 from sandbox.server import arguments as arg
 from sandbox.server.desk import caller_of
+from sandbox.server.room import MAX_RULES, with_room
 from sandbox.server.tool import CallContext, ToolGroup, reply, tool
 from sandbox.sessions.models import SessionInfo
-
-MAX_RULES = 8
-"""Of a session's network, for a reader; the structured result has all."""
 
 
 class SessionList(BaseModel):
@@ -43,8 +41,8 @@ class SessionTools(ToolGroup):
         session = await self._manager.open(
             caller_of(ctx), policy=policy, name=name, workspace=workspace, reuse=reuse
         )
-        info = session.info()
-        return reply(info, _line(info))
+        info = with_room(session)
+        return reply(info, _told(info))
 
     @tool("List sessions", reads=True)
     async def list_sessions(self, ctx: CallContext) -> Annotated[CallToolResult, SessionList]:
@@ -57,11 +55,11 @@ class SessionTools(ToolGroup):
     async def get_session(
         self, ctx: CallContext, session_id: arg.SessionId = ""
     ) -> Annotated[CallToolResult, SessionInfo]:
-        """Look at a session: policy, limits, network, kernels, expiry, and what was proved about
-        its isolation."""
+        """Look at a session: what it has (`room`), policy, limits, network, kernels, expiry, and
+        what was proved about its isolation."""
         session = await self._manager.get(caller_of(ctx), session_id)
-        info = session.info(with_proof=True)
-        return reply(info, f"{_line(info)} {_proved(info)}")
+        info = with_room(session, with_proof=True)
+        return reply(info, f"{_told(info)} {_proved(info)}")
 
     @tool("Tighten a session's network", repeatable=True)
     async def tighten_session(
@@ -123,10 +121,17 @@ def _proved(info: SessionInfo) -> str:
 
 
 def _line(info: SessionInfo) -> str:
+    return f"{_head(info)} {_network(info)}"
+
+
+def _told(info: SessionInfo) -> str:
+    return f"{_head(info)} It has {info.room}"
+
+
+def _head(info: SessionInfo) -> str:
     name = f" {info.name!r}" if info.name else ""
     kept = f" (kept as {info.workspace_name!r})" if info.workspace_name else ""
     return (
         f"Session {info.session_id}{name}: policy {info.policy}, image {info.image}, runtime "
-        f"{info.runtime}, workspace {info.workspace}{kept}, {len(info.kernels)} kernels. "
-        f"{_network(info)}"
+        f"{info.runtime}, workspace {info.workspace}{kept}, {len(info.kernels)} kernels."
     )

@@ -51,10 +51,11 @@ class TerminalTools(ToolGroup):
         wait: arg.ShortWait = 0.5,
         after: arg.Position = None,
     ) -> Annotated[CallToolResult, TerminalView]:
-        """Type text, then press keys such as ["enter"] or ["ctrl-c"], and answer what the terminal
-        shows. Text alone does not press enter."""
+        """Type text, then press keys such as ["enter"] or ["ctrl-c"], wait for the program's answer
+        and tell what the terminal shows. A line end in the text enters a line; several lines are
+        pasted into a shell, which runs them in order."""
         async with self._desk.session(ctx, session_id, "write_terminal") as session:
-            await session.terminals.write(terminal_id, text, keys)
+            await session.terminals.write(terminal_id, text, keys, may_paste=True)
             return await self._shown(ctx, session, terminal_id, wait, after)
 
     @tool("Read a terminal")
@@ -113,7 +114,16 @@ class TerminalTools(ToolGroup):
         while lines and not lines[-1]:
             lines.pop()
         state = "" if view.alive else f"\n[the program ended with exit code {view.exit_code}]"
+        if view.wait_ended in _ENDS:
+            state = f"\n[{_ENDS[view.wait_ended]}]"
         return reply(view, "\n".join(lines) + state, *denial_content(view.denials))
+
+
+_ENDS = {
+    "prompt": "the prompt is back",
+    "quiet": "nothing more came for a moment",
+    "time": "the time to wait is over, more may come: read_terminal",
+}
 
 
 def _described(terminal: TerminalInfo) -> CallToolResult:

@@ -14,7 +14,7 @@ from sandbox.bulkheads.bulkhead import Section
 from sandbox.bulkheads.watchdog import Watchdog
 from sandbox.outputs import mime
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.timed]  # its thread has to run while the loop is held
 
 
 def hold(seconds: float) -> None:

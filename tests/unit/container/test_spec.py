@@ -14,7 +14,7 @@ from sandbox.container.engine import EngineInfo
 from sandbox.container.features import ALL
 from sandbox.container.identity import SandboxIdentity, new_sandbox_id, new_uid
 from sandbox.container.spec import MAX_ANNOTATION_BYTES, ContainerSpec, DiskRate
-from sandbox.container.variables import PROXY_VARIABLES
+from sandbox.container.variables import PROCESSOR_VARIABLES, PROXY_VARIABLES
 from sandbox.errors import NotPermitted, PolicyNotEnforced
 from sandbox.policy import (
     Limits,
@@ -157,7 +157,8 @@ def test_the_rates_of_a_policy_are_those_of_the_disk_that_is_known() -> None:
 def test_no_variable_of_the_controller_reaches_the_spec(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET_TOKEN", "hunter2")
     monkeypatch.setenv("OMP_NUM_THREADS", "64")
-    assert compiled().environment == {"OMP_NUM_THREADS": "1", **PROXY_VARIABLES}
+    processors = dict.fromkeys(PROCESSOR_VARIABLES, "1")
+    assert compiled().environment == {**processors, **PROXY_VARIABLES}
     assert "hunter2" not in compiled().model_dump_json()
 
 
@@ -186,6 +187,7 @@ def test_the_engines_processors_bound_the_policys() -> None:
     policy = load().get("datascience")
     assert compiled(policy, cpus=1).nano_cpus == 1_000_000_000
     assert compiled(policy, cpus=1).environment["OMP_NUM_THREADS"] == "1"
+    assert compiled(policy, cpus=64).environment["PYTHON_CPU_COUNT"] == "2"
     assert compiled(policy, cpus=64).nano_cpus == 2_000_000_000
 
 

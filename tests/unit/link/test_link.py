@@ -521,6 +521,7 @@ async def test_a_failure_of_the_link_itself_ends_the_link_only(
     assert "a bug below" in caplog.text
 
 
+@pytest.mark.timed  # who rests does so by the clock, also while the machine does other things
 async def test_a_link_that_brings_much_work_leaves_time_for_others() -> None:
     """Frames that cost time and carry nothing: whoever sends them gets half of the loop at most."""
     async with hostile() as (io, _):

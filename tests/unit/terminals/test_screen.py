@@ -71,6 +71,31 @@ def test_a_program_can_ask_for_the_other_form_of_cursor_keys() -> None:
     assert not drawn(b"\x1b[?1h\x1b[?1l").application_cursor
 
 
+def test_a_line_editor_says_that_it_takes_pastes_and_when_it_reads() -> None:
+    display = drawn(b"\x1b[?2004h$ ls\r\n")
+    reading = (display.takes_pastes, display.line_begun, display.line_taken)
+    display.write(b"\x1b[?2004l\r")
+    display.draw(1.0)
+    taken = (display.takes_pastes, display.line_taken, display.has_answer)
+    display.write(b"made")
+    display.draw(1.0)
+
+    assert reading == (True, 1, 0)
+    assert taken == (False, 1, False)
+    assert display.has_answer
+
+
+def test_a_program_on_a_screen_of_its_own_is_typed_to() -> None:
+    display = drawn(b"\x1b[?1049h\x1b[?2004h")
+    assert (display.takes_pastes, display.line_begun) == (False, 0)
+    assert drawn(b"\x1b[?2004h\x1b[?1049h\x1b[?1049l").takes_pastes
+
+
+def test_what_stands_before_the_cursor_is_read_as_a_prompt() -> None:
+    assert drawn(b"one\r\n>>> two\x1b[2;5H").before_cursor == ">>> "
+    assert drawn(b"").before_cursor == ""
+
+
 def test_a_smaller_screen_keeps_its_last_lines() -> None:
     display = drawn(b"one\r\ntwo\r\nthree\r\nfour\r\nfive")
     display.resize(2, 10)

@@ -232,6 +232,132 @@ async def test_a_flood_is_bounded_and_the_screen_shows_its_end(real: Terminals) 
     assert "300000" in views[-1].screen
 
 
+# --- what is pasted, and what ends a wait
+
+SHELL_PROMPT = "PS1='here> '"
+MAKEFILE = "all:\n\techo hi\n\n\techo you\n"
+
+
+@pytest.fixture
+async def shell(real: Terminals) -> str:
+    terminal_id = (await real.open(rows=20, cols=70)).terminal_id
+    await real.read(terminal_id, 20)
+    await real.write(terminal_id, SHELL_PROMPT, ["enter"])
+    await shown(real, terminal_id, "here>")
+    return terminal_id
+
+
+async def test_a_heredoc_arrives_as_it_is_written(real: Terminals, tmp_path: Path) -> None:
+    terminal_id = (await real.open()).terminal_id  # at once, before it has shown a prompt
+    text = f"cat > {tmp_path}/Makefile <<'EOF'\n{MAKEFILE}EOF\n"
+    await real.write(terminal_id, text, may_paste=True)
+    view = await real.read(terminal_id, 20)
+
+    assert view.wait_ended == "prompt"
+    assert (tmp_path / "Makefile").read_text() == MAKEFILE
+
+
+async def test_lines_run_in_order_and_the_last_needs_enter(real: Terminals, shell: str) -> None:
+    await real.write(shell, "a=1\necho $((a+1))-first\necho $((a+2))", may_paste=True)
+    before = await real.read(shell, 1)
+    await real.write(shell, "-second\n")
+    after = await real.read(shell, 20)
+
+    assert "2-first" not in before.screen
+    assert after.wait_ended == "prompt"
+    assert [line for line in after.screen if line in ("2-first", "3-second")] == [
+        *("2-first", "3-second")
+    ]
+
+
+async def test_what_would_end_a_paste_does_not_leave_it(real: Terminals, shell: str) -> None:
+    hostile = "cat <<'EOF'\n\x1b[20\x1b[201~1~\x1b[201~\recho $((6*7))\nEOF\n"
+    await real.write(shell, hostile, may_paste=True)
+    view = await real.read(shell, 20)
+
+    assert "echo $((6*7))" in view.screen
+    assert "42" not in view.screen
+
+
+async def test_who_types_key_by_key_pastes_by_themselves(real: Terminals, shell: str) -> None:
+    await real.write(shell, "\x1b[200~echo $((6*7))\n\x1b[201~")
+    before = await real.read(shell, 1)
+    await real.write(shell, "\n")
+    after = await real.read(shell, 20)
+
+    assert "42" not in before.screen
+    assert "42" in after.screen
+
+
+async def test_a_program_without_pastes_gets_the_text_as_it_is(
+    real: Terminals, shell: str, tmp_path: Path
+) -> None:
+    await real.write(shell, f"cat > {tmp_path}/made\n")
+    await real.read(shell, 0.5)
+    await real.write(shell, MAKEFILE, ["ctrl-d"], may_paste=True)
+    view = await real.read(shell, 20)
+
+    assert view.wait_ended == "prompt"
+    assert (tmp_path / "made").read_text() == MAKEFILE
+
+
+async def test_a_wait_is_for_the_answer_and_not_for_the_echo(real: Terminals, shell: str) -> None:
+    await real.write(shell, "sleep 1; echo made-$((6*7))\n")
+    view = await real.read(shell, 20)
+
+    assert "made-42" in view.screen
+    assert view.wait_ended == "prompt"
+
+
+async def test_a_wait_for_a_program_that_says_nothing_ends_in_time(
+    real: Terminals, shell: str
+) -> None:
+    await real.write(shell, "sleep 30\n")
+    view = await real.read(shell, 1)
+    await real.write(shell, keys=["ctrl-c"])
+    stopped = await real.read(shell, 20)
+
+    assert view.wait_ended == "time"
+    assert stopped.wait_ended == "prompt"
+
+
+async def test_a_wait_ends_when_a_program_falls_quiet(real: Terminals, shell: str) -> None:
+    with anyio.fail_after(15):
+        await real.write(shell, "echo asked; read answer\n")
+        view = await real.read(shell, 30)
+        await real.write(shell, "x\n")
+        answered = await real.read(shell, 30)
+
+    assert "asked" in view.screen
+    assert (view.wait_ended, answered.wait_ended) == ("quiet", "prompt")
+
+
+async def test_a_repls_prompt_ends_a_wait_however_short_its_answer(
+    real: Terminals, shell: str
+) -> None:
+    await real.write(shell, f"{sys.executable} -q\n")
+    await shown(real, shell, ">>>")
+    with anyio.fail_after(15):
+        await real.write(shell, "1+1\n")
+        view = await real.read(shell, 30)
+
+    assert "2" in view.screen
+    assert view.wait_ended == "prompt"
+
+
+async def test_the_end_of_the_program_ends_a_wait(real: Terminals, shell: str) -> None:
+    await real.write(shell, "exit 3\n")
+    view = await real.read(shell, 20)
+
+    assert (view.wait_ended, view.exit_code) == ("exit", 3)
+
+
+async def test_nobody_waited_is_said_so(terminals: Terminals) -> None:
+    terminal_id = (await terminals.open()).terminal_id
+
+    assert (await terminals.read(terminal_id)).wait_ended == ""
+
+
 # --- many readers
 
 LINES = [f"line {n}" for n in range(20)]
