@@ -173,8 +173,9 @@ def _added(image: ImagePolicy, below: tuple[Recipe, ...], lock: bytes) -> tuple[
     parent, last = below[-2:]
     digest = _digest(parent.digest, {**own, "lock.txt": image.locked.encode()})
     files = {**own, "lock.txt": lock}
-    needs = Recipe(f"{ADDITIONS}-deps", parent.name, files, digest)
-    return needs, _recipe(ADDITIONS, needs, last.files)
+    name = f"{image.base}-{ADDITIONS}"
+    needs = Recipe(f"{name}-deps", parent.name, files, digest)
+    return needs, _recipe(name, needs, last.files)
 
 
 def _folders() -> dict[str, Path]:

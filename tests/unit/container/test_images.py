@@ -121,8 +121,8 @@ def test_what_a_policy_adds_stands_below_the_supervisor() -> None:
     chain = images.chain(image, b"a lock")
     assert [recipe.name for recipe in chain[2:]] == [
         "datascience-deps",
-        "additions-deps",
-        "additions",
+        "datascience-additions-deps",
+        "datascience-additions",
     ]
     assert chain[-2].files["lock.txt"] == b"a lock"
     assert chain[-1].files == images.recipes()["datascience"].files
