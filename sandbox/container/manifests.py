@@ -112,6 +112,8 @@ def _asked(folder: Path) -> list[str]:
 
 
 def _debian(folder: Path) -> Iterator[str]:
-    found = _DEBIAN.search((folder / "Dockerfile").read_text())
+    # What other stages install is gone when they have made what they are for.
+    stage = (folder / "Dockerfile").read_text().partition(" AS build\n")[2]
+    found = _DEBIAN.search(stage)
     words = found[1].partition("&&")[0].replace("\\", " ").split() if found else []
     yield from (word for word in words if not word.startswith(("lib", "ca-", "python3")))

@@ -24,6 +24,7 @@ def test_a_row_is_short_and_names_what_somebody_asked_for() -> None:
         assert told.startswith(f"{base}: Python 3.11, ")
         assert len(told) <= MAX_TEXT
     assert "git, jq" in str(manifest_of(ImagePolicy()))
+    assert "gcc" not in manifest_of(ImagePolicy()).tools  # of a stage that only compiles
     assert "pandas" in str(manifest_of(ImagePolicy(base="datascience")))
     assert "asttokens" not in str(manifest_of(ImagePolicy()))
 
