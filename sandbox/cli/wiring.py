@@ -16,7 +16,7 @@ from sandbox.config import Settings
 from sandbox.container import images
 from sandbox.egress.machine import machine_egress
 from sandbox.egress.wayout import WayOut
-from sandbox.policy import PolicySet, seccomp_profile
+from sandbox.policy import ImagePolicy, PolicySet, seccomp_profile
 from sandbox.runtimes.base import ContainerRuntime
 from sandbox.runtimes.known import KnownEngine
 from sandbox.secrets import SecretStore
@@ -68,7 +68,7 @@ async def session_manager(
     slot: Slot,
     *,
     keep: bool,
-    image_for: Callable[[str], str] = images.reference,
+    image_for: Callable[[ImagePolicy], str] = images.reference,
     egress: WayOut | None = None,
     clock: Callable[[], float] = time.time,
 ) -> AsyncGenerator[SessionManager]:

@@ -134,6 +134,10 @@ class Settings(Frozen, use_attribute_docstrings=True):
     max_workspaces: int = Field(32, ge=1, le=10_000)
     """The named workspaces of one principal."""
 
+    package_cache_bytes: Bytes = Field(2 * GIB, ge=0, le=1024 * TIB)
+    """What the packages that sessions install may take together on disk, where they are kept for
+    all of them: bytes, or `2GiB`; 0: nothing is kept, and each session asks the index itself."""
+
     host: str = Field("127.0.0.1", min_length=1, max_length=255)
     """The address that `sandbox serve` binds."""
 

@@ -9,6 +9,7 @@ from sandbox.audit import AuditLog
 from sandbox.bulkheads.shares import Shares
 from sandbox.container.roots import Root
 from sandbox.egress.wayout import WayOut
+from sandbox.policy import ImagePolicy
 from sandbox.runtimes.base import ContainerRuntime
 from sandbox.runtimes.known import KnownEngine
 from sandbox.secrets import SecretStore
@@ -56,7 +57,7 @@ class SessionServices:
     owner: str
     runtime: ContainerRuntime
     engine: KnownEngine
-    image_for: Callable[[str], str]
+    image_for: Callable[[ImagePolicy], str]
     seccomp: str
     roots: tuple[Root, ...]
     journal: Journal

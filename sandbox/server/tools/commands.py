@@ -13,6 +13,7 @@ from sandbox.commands.report import report
 from sandbox.server import arguments as arg
 from sandbox.server.content import denial_content, shortened, standing
 from sandbox.server.desk import ASKING_INTERVAL_S, caller_of
+from sandbox.server.missing import advised_command
 from sandbox.server.tool import CallContext, ToolGroup, reply, tool
 from sandbox.sessions.session import Session
 
@@ -51,7 +52,7 @@ class CommandTools(ToolGroup):
                     with anyio.CancelScope(shield=True):
                         await session.commands.stop(started)
                 raise
-            return _answer(report(started, KEPT_BYTES))
+            return _answer(advised_command(report(started, KEPT_BYTES), session.policy))
 
     @tool("See how a command stands", reads=True)
     async def get_command(

@@ -17,6 +17,7 @@ from sandbox.outputs.redaction import Redactor, TextPieces
 from sandbox.server import arguments as arg
 from sandbox.server.content import execution_content, execution_line, fitting, shortened
 from sandbox.server.desk import ASKING_INTERVAL_S, caller_of
+from sandbox.server.missing import advised
 from sandbox.server.tool import CallContext, ToolGroup, reply, tool
 from sandbox.sessions.session import Session
 
@@ -89,6 +90,7 @@ class ExecutionTools(ToolGroup):
                     with anyio.move_on_after(CANCEL_GRACE_S, shield=True), suppress(SandboxError):
                         await execution.cancel()
                 raise
+            result = advised(result, session.policy, self._manager.policies, caller_of(ctx))
         return _answer(result, *([FENCE_NOTE] if bare != code else []))
 
     @tool("See how an execution stands", reads=True)
@@ -109,6 +111,7 @@ class ExecutionTools(ToolGroup):
         async with self._desk.session_of(ctx, result, "get_execution", session_id) as session:
             if session and isinstance(found, Execution):
                 result = await self._follow(ctx, session, found, wait, progress_interval)
+                result = advised(result, session.policy, self._manager.policies, caller_of(ctx))
         return _answer(result)
 
     async def _follow(

@@ -928,6 +928,9 @@ async def test_policies_are_told_in_words_with_their_keys(client: Client) -> Non
     found = {policy["name"]: policy for policy in listed.structured_content["policies"]}
     assert found["offline"]["is_default"]
     assert {"topic": "reaches", "text": "nothing", "rule": "network"} in found["offline"]["allows"]
+    (image,) = [row for row in found["offline"]["allows"] if row["topic"] == "image"]
+    assert image["text"].startswith("python: Python 3.")
+    assert "git" in image["text"]
     assert {"strict", "package-index", "readonly-data"} <= set(found)
     assert listed.structured_content["problem"] == ""
     assert "offline (default): " in words(listed)
