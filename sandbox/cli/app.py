@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sandbox.cli import audit, config, exits, image, policy, secret, sessions, token, workspaces
+from sandbox.cli import (
+    audit,
+    config,
+    exits,
+    image,
+    policy,
+    secret,
+    sessions,
+    sessionuse,
+    token,
+    workspaces,
+)
 from sandbox.cli.options import CONTROLLER, Json, command
 from sandbox.errors import SandboxError
 
@@ -25,11 +36,12 @@ app = typer.Typer(
     help="Run untrusted code in an isolated container for each session: over MCP, REST or right "
     "here.\n\n[bold]sandbox doctor[/bold] checks this machine, "
     "[bold]sandbox run -c 'print(6*7)'[/bold] runs a line of Python, "
-    "[bold]sandbox serve[/bold] lets agents in.",
+    "[bold]sandbox shell[/bold] opens a shell, "
+    "[bold]sandbox serve[/bold] lets agents in. "
+    "[bold]sandbox --install-completion[/bold] teaches your shell to complete all of it.",
     epilog=EPILOG,
     no_args_is_help=True,
     rich_markup_mode="rich",
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -115,38 +127,7 @@ def broker(
     run_broker(settings, socket, allow_uid or [])
 
 
-@command(app, *CONTROLLER, "log_level", name="run", log_level="warning")
-def run_code(
-    settings: Settings,
-    file: Annotated[
-        str | None, typer.Argument(metavar="[FILE]", help="A file of code; `-` reads stdin.")
-    ] = None,
-    code: Annotated[str | None, typer.Option("-c", metavar="CODE", help="The code itself.")] = None,
-    policy: Annotated[str, typer.Option(help="The policy; empty: the default one.")] = "",
-    kernel: Annotated[str, typer.Option(help="The kernel: python3, bash, …")] = "python3",
-    timeout: Annotated[float, typer.Option(help="Seconds it may run; 0: the policy's.")] = 0,
-    images: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where to save pictures; else beside FILE.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Run code in a sandbox of its own, which is gone afterwards.
-
-    Outputs are printed as they come, pictures are saved beside FILE and named. The exit code is 0
-    when the code ended well, 1 when it raised or died, 124 when its time was over.
-
-    [bold]sandbox run -c 'print(sum(range(10)))'[/bold]
-
-    [bold]sandbox run --policy datascience plot.py[/bold]
-
-    [bold]echo 'uname -a' | sandbox run --kernel bash -[/bold]
-    """
-    from sandbox.cli.run import Work, run_work
-
-    if (file is None) == (code is None):
-        raise typer.BadParameter("give either FILE or -c CODE")
-    work = Work.read(file, code, policy=policy, kernel=kernel, timeout_s=timeout, images=images)
-    raise typer.Exit(run_work(settings, work, as_json=as_json))
+sessionuse.add_to(app)
 
 
 @command(app, *CONTROLLER)

@@ -44,7 +44,11 @@ def group(help_text: str) -> typer.Typer:
 
 
 def command(
-    app: typer.Typer, *flags: str, name: str | None = None, **defaults: str
+    app: typer.Typer,
+    *flags: str,
+    name: str | None = None,
+    is_greedy: bool = False,
+    **defaults: str,
 ) -> Callable[[_Command], _Command]:
     """Make a function a command that reads the settings.
 
@@ -54,6 +58,7 @@ def command(
     Args:
         flags: The settings that the command line may give, besides ``--config``.
         name: The command's name; the function's when None.
+        is_greedy: Whether all that follows its first argument is arguments, options too.
         defaults: What a flag says that is not given.
     """
 
@@ -75,7 +80,8 @@ def command(
         parameters += [_parameter(flag, defaults.get(flag)) for flag in ("config", *flags)]
         run.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]
         run.__doc__ = function.__doc__
-        app.command(name or function.__name__)(run)
+        context = {"allow_interspersed_args": False} if is_greedy else None
+        app.command(name or function.__name__, context_settings=context)(run)
         return function
 
     return register

@@ -1,26 +1,30 @@
-"""`sandbox run`: one piece of code in a sandbox of its own."""
+"""`sandbox run`: one piece of code in a sandbox of its own, with files in and results out."""
 
 from __future__ import annotations
 
-import signal
+import posixpath
+import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
 
-from sandbox.audit import recorded
 from sandbox.cli import exits, logs
+from sandbox.cli.cellchannel import run_cell
+from sandbox.cli.execute import run_in
+from sandbox.cli.hostfiles import HostFolder, Outgoing, name_inside
+from sandbox.cli.newsession import new_session
 from sandbox.cli.printing import Printer
-from sandbox.cli.wiring import controller
+from sandbox.cli.sessionaccess import Access
+from sandbox.cli.signals import SignalEnding, ended_by_signals
+from sandbox.cli.targets import ControllerTarget
+from sandbox.cli.transfers import copy_in, copy_out, matching, shown
 from sandbox.config import Settings
-from sandbox.errors import InvalidRequest
-from sandbox.kernels.execution import Execution
+from sandbox.errors import InvalidRequest, SandboxError
 from sandbox.kernels.models import ExecutionResult
 from sandbox.server.arguments import MAX_CODE
-from sandbox.server.grants import LOCAL
-from sandbox.sessions.models import Caller
-from sandbox.sessions.session import Session
 
 EXIT_CODES = {
     "ok": exits.OK,
@@ -31,6 +35,38 @@ EXIT_CODES = {
     "lost": exits.INFRASTRUCTURE,
     "running": exits.INFRASTRUCTURE,
 }
+PYTHON, BASH = "python3", "bash"
+
+
+@dataclass(frozen=True, slots=True)
+class Baggage:
+    """What goes along with code, and what is to come back."""
+
+    with_: tuple[Path, ...] = ()
+    """Files and folders that are copied in."""
+    requirements: Path | None = None
+    """A file of packages to be installed."""
+    get: tuple[str, ...] = ()
+    """Globs of results, relative to the workspace."""
+    to: Path = Path()
+    """The folder they are written to."""
+    force: bool = False
+    """Whether they may replace what is there."""
+
+    def outgoing(self, script: Path | None) -> Outgoing:
+        """What is copied in; looked at before anything starts.
+
+        Raises:
+            InvalidRequest: It cannot be copied.
+        """
+        outgoing = Outgoing()
+        given = [*self.with_]
+        for path in (script, self.requirements):
+            if path is not None and not any(_is_within(path, each) for each in given):
+                given.append(path)
+        for path in given:
+            outgoing.add(path, name_inside(path))
+        return outgoing
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +80,17 @@ class Work:
     """Seconds it may run; 0 for the policy's limit."""
     images: Path
     stem: str
+    script: Path | None = None
+    """The file that the code is of; None for other code."""
+    args: tuple[str, ...] = ()
+    """What the program is given."""
 
     @classmethod
     def read(
         cls,
         file: str | None,
         code: str | None,
+        args: Sequence[str] = (),
         *,
         policy: str,
         kernel: str,
@@ -61,21 +102,174 @@ class Work:
         Raises:
             InvalidRequest: The code cannot be read, or is not text of a bounded length.
         """
-        folder, stem = Path.cwd(), "output"
+        folder, stem, script = Path.cwd(), "output", None
         if code is None:
             if file not in (None, "-"):
-                folder, stem = Path(file).parent, Path(file).stem
+                script = Path(file)
+                folder, stem = script.parent, script.stem
             code = _read(file or "-")
         if len(code) > MAX_CODE or "\0" in code:
             raise InvalidRequest(f"Code has at most {MAX_CODE} characters and no NUL.")
         if timeout_s < 0:
             raise InvalidRequest("--timeout is a number of seconds, 0 or more.")
-        return cls(code, policy, kernel, timeout_s, images or folder, stem)
+        if args and kernel not in (PYTHON, BASH):
+            raise InvalidRequest(f"Arguments can be given to {PYTHON} and {BASH} only.")
+        folder = images or folder
+        return cls(code, policy, kernel, timeout_s, folder, stem, script, tuple(args))
 
     def arguments(self) -> dict[str, object]:
         """What the audit log keeps the digest of."""
         told = {"code": self.code, "policy": self.policy, "kernel": self.kernel}
-        return {**told, "timeout": self.timeout_s}
+        return {**told, "timeout": self.timeout_s, "args": list(self.args)}
+
+    def preparation(self) -> str:
+        """Code that is run before, so that a program finds its arguments and its name."""
+        name = name_inside(self.script) if self.script else ""
+        place = posixpath.join("/workspace", name)
+        if self.kernel == BASH:
+            return f"set -- {shlex.join(self.args)}" if self.args else ""
+        if self.kernel != PYTHON or not (self.script or self.args):
+            return ""
+        argv = [name or "-c", *self.args]
+        lines = ["import sys as _sys", f"_sys.argv[:] = {argv!r}"]
+        if name:
+            lines += [f"__file__ = {place!r}"]
+        if "/" in name:
+            lines += [f"_sys.path.insert(0, {posixpath.dirname(place)!r})"]
+        return "\n".join([*lines, "del _sys"])
+
+
+def split_arguments(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What a program is given, and the globs of ``--get`` that stand behind that.
+
+    Whatever follows ``--`` is the program's, but for ``--get GLOB`` at the very end, which is
+    ours; a last ``--`` hands even that to the program.
+    """
+    args, globs = list(words), list[str]()
+    if args[-1:] == ["--"]:
+        return args[:-1], []
+    while True:
+        if args and args[-1].startswith("--get="):
+            globs.insert(0, args.pop().removeprefix("--get="))
+        elif len(args) > 1 and args[-2] == "--get":
+            globs.insert(0, args.pop())
+            args.pop()
+        else:
+            return args, globs
+
+
+def run_work(
+    settings: Settings, target: ControllerTarget, work: Work, baggage: Baggage, *, as_json: bool
+) -> int:
+    """Run it, print what comes, fetch the results, and return the exit code.
+
+    Raises:
+        SandboxError: It could not be run.
+    """
+    logs.configure(settings.log_level)
+    takes_files = bool(baggage.with_ or baggage.requirements or baggage.get or work.args)
+    outgoing = baggage.outgoing(work.script if takes_files else None)
+    return anyio.run(_run, settings, target, work, baggage, outgoing, as_json)
+
+
+async def _run(
+    settings: Settings,
+    target: ControllerTarget,
+    work: Work,
+    baggage: Baggage,
+    outgoing: Outgoing,
+    as_json: bool,
+) -> int:
+    async with ended_by_signals() as ending:
+        installs = baggage.requirements is not None
+        opened = new_session(
+            settings, target, work.policy, "sandbox run", work.arguments(), installs=installs
+        )
+        async with opened as (access, call):
+            if outgoing.files or outgoing.folders:
+                await copy_in(access, outgoing)
+            if baggage.requirements is not None:
+                code = await _install(access, baggage.requirements, ending)
+                if code != exits.OK:
+                    if call is not None:
+                        call.ended("failed", "not_installed")
+                    return code
+            printer = Printer(work.images, work.stem, quiet=as_json)
+            result = await _execute(access, work, printer, ending)
+            code = exit_code(result)
+            if call is not None:
+                is_well = code == exits.OK
+                call.ended("ok" if is_well else "failed", "ok" if is_well else result.status)
+            printer.close(result)
+            if as_json:
+                print(result.model_dump_json(indent=2))
+            if baggage.get and not await _fetch(access, baggage) and code == exits.OK:
+                return exits.FAILED
+            return code
+    return ending.exit_code
+
+
+async def _install(access: Access, requirements: Path, ending: SignalEnding) -> int:
+    """Install what a file of the workspace names; its output goes to standard error."""
+    pip = ["python", "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
+    argv = [*pip, "--requirement", name_inside(requirements)]
+    code = await run_in(access, argv, ending, to_stderr=True)
+    if code != exits.OK:
+        print(f"[the packages of {requirements} could not be installed]", file=sys.stderr)
+    return code
+
+
+async def _execute(
+    access: Access, work: Work, printer: Printer, ending: SignalEnding
+) -> ExecutionResult:
+    async with access.channel("kernel") as channel:
+        await channel.send({"kernel": "" if work.kernel == PYTHON else work.kernel})
+        if prepared := work.preparation():
+            await run_cell(channel, prepared, None)
+
+        async def interrupt() -> None:
+            await channel.send({"interrupt": True})
+
+        ending.interrupt = interrupt
+        result = await run_cell(channel, work.code, printer, work.timeout_s)
+        ending.interrupt = None
+        return result
+
+
+def exit_code(result: ExecutionResult) -> int:
+    """What the program exits with: as it says itself, else how it ended."""
+    if result.status != "error" or result.error is None or result.error.name != "SystemExit":
+        return EXIT_CODES[result.status]
+    said = result.error.value.strip()
+    if said in ("", "None", "False"):
+        return exits.OK
+    number = said.removeprefix("-")
+    if number.isdecimal() and len(number) < 10:
+        return int(said) & 0xFF
+    return exits.FAILED
+
+
+async def _fetch(access: Access, baggage: Baggage) -> bool:
+    """Write the results; False when one that is there may not be replaced."""
+    problems: list[str] = []
+    with HostFolder(baggage.to, force=baggage.force) as folder:
+        for pattern in baggage.get:
+            try:
+                found, most = await matching(access, pattern)
+            except SandboxError as exc:
+                print(f"sandbox: --get {shown(pattern)}: {exc}", file=sys.stderr)
+                continue
+            if not found:
+                print(f"sandbox: --get {shown(pattern)} matches nothing", file=sys.stderr)
+            told = "" if baggage.to == Path() else f"{baggage.to}/"
+            problems += await copy_out(access, found, folder, most=most, told=told)
+    for problem in problems:
+        print(f"sandbox: {problem}", file=sys.stderr)
+    return not problems
+
+
+def _is_within(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())
 
 
 def _read(file: str) -> str:
@@ -86,59 +280,3 @@ def _read(file: str) -> str:
         raise InvalidRequest(f"{file} cannot be read: {exc.strerror}.") from exc
     except UnicodeDecodeError as exc:
         raise InvalidRequest(f"{file} is not a text in UTF-8.") from exc
-
-
-def run_work(settings: Settings, work: Work, *, as_json: bool) -> int:
-    """Run it, print what comes, and return the exit code.
-
-    Raises:
-        SandboxError: It could not be run.
-    """
-    logs.configure(settings.log_level)
-    result = anyio.run(_run, settings, work, as_json)
-    if as_json:
-        print(result.model_dump_json(indent=2))
-    return EXIT_CODES[result.status]
-
-
-async def _run(settings: Settings, work: Work, as_json: bool) -> ExecutionResult:
-    printer = Printer(work.images, work.stem, quiet=as_json)
-    async with controller(settings, "run") as manager:
-        with recorded(manager.audit, "cli", "sandbox run", work.arguments(), LOCAL) as call:
-            manager.audit.require()
-            session = await manager.open(Caller(LOCAL), policy=work.policy, reuse=False)
-            async with session.use():
-                result = await _execute(session, work, printer)
-            call.ended("ok" if result.status == "ok" else "failed", result.status)
-    printer.close(result)
-    return result
-
-
-async def _execute(session: Session, work: Work, printer: Printer) -> ExecutionResult:
-    kernel_id = ""
-    if work.kernel != "python3":
-        kernel_id = (await session.kernels.start(work.kernel)).kernel_id
-    execution = await session.kernels.execute(
-        work.code, kernel_id=kernel_id, timeout_s=work.timeout_s or None
-    )
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(_interrupt_at_signal, execution)
-        await _follow(execution, printer)
-        tasks.cancel_scope.cancel()
-    return execution.snapshot()
-
-
-async def _follow(execution: Execution, printer: Printer) -> None:
-    while True:
-        version = execution.version
-        result = execution.snapshot()
-        printer.show(result)
-        if result.status != "running":
-            return
-        await execution.changed(version)
-
-
-async def _interrupt_at_signal(execution: Execution) -> None:
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async for _ in signals:
-            await execution.cancel()

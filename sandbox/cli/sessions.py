@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sandbox.cli import completion
 from sandbox.cli.options import Json, command, group
 from sandbox.cli.tables import print_json, print_table
 
@@ -58,7 +59,10 @@ def list_sessions(
 
 
 @command(app, "state_dir", name="show")
-def show_session(settings: Settings, session_id: str) -> None:
+def show_session(
+    settings: Settings,
+    session_id: Annotated[str, typer.Argument(autocompletion=completion.session_ids)],
+) -> None:
     """Show all that is known of a session, as JSON."""
     from sandbox.cli.remote import Remote
 
@@ -68,7 +72,10 @@ def show_session(settings: Settings, session_id: str) -> None:
 @command(app, "state_dir", name="close")
 def close_sessions(
     settings: Settings,
-    session_ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...")] = None,
+    session_ids: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[ID]...", autocompletion=completion.session_ids),
+    ] = None,
     every: Annotated[bool, typer.Option("--all", help="Close all of yours.")] = False,
     everybodys: Everybodys = False,
 ) -> None:

@@ -10,7 +10,7 @@ from pydantic import Field, StringConstraints
 
 from sandbox.answers import Answer
 from sandbox.errors import InfrastructureError
-from sandbox.kernels.models import Completion, Inspection, KernelSpec
+from sandbox.kernels.models import Completeness, Completion, Inspection, KernelSpec
 from sandbox.outputs.plain import clip, plain
 
 KERNEL_ID = r"^k-[a-z0-9]{1,32}$"
@@ -18,6 +18,7 @@ KERNEL_NAME = r"^[A-Za-z0-9._-]{1,100}$"
 MAX_LISTED = 256
 MAX_MATCHES = 500
 MAX_MATCH = 1000
+MAX_INDENT = 64
 
 
 class Listed(Answer):
@@ -103,6 +104,17 @@ def completion(reply: Mapping[str, Any], size: int, position: int) -> Completion
         for at in (reply.get("cursor_start"), reply.get("cursor_end"))
     )
     return Completion(matches=texts, cursor_start=min(start, end), cursor_end=end)
+
+
+def completeness(reply: Mapping[str, Any]) -> Completeness:
+    """Read the content of an ``is_complete_reply``."""
+    for status in ("complete", "incomplete", "invalid"):
+        if reply.get("status") == status:
+            indent = reply.get("indent")
+            if not isinstance(indent, str) or indent.strip(" \t"):
+                indent = ""
+            return Completeness(status=status, indent=indent[:MAX_INDENT])
+    return Completeness(status="unknown")
 
 
 def inspection(reply: Mapping[str, Any], limit_bytes: int) -> Inspection:

@@ -21,6 +21,7 @@ from sandbox.kernels.answers import (
     Info,
     Listed,
     Listing,
+    completeness,
     completion,
     inspection,
 )
@@ -30,6 +31,7 @@ from sandbox.kernels.execution import Execution
 from sandbox.kernels.kernel import Kernel
 from sandbox.kernels.messages import new_id
 from sandbox.kernels.models import (
+    Completeness,
     Completion,
     ExecutionJournal,
     ExecutionRecord,
@@ -269,6 +271,17 @@ class Kernels:
         answer = await kernel.ask("complete_request", asked)
         with self._around.overruns.section("the kernel's completions"):
             return completion(self._shown(answer), len(code), position)
+
+    async def check(self, code: str, kernel_id: str = "") -> Completeness:
+        """Whether code is a whole cell, or more lines must come.
+
+        Raises:
+            Conflict: The kernel is busy or dead.
+        """
+        check_code(code)
+        kernel = await self._ready(kernel_id)
+        answer = await kernel.ask("is_complete_request", {"code": code})
+        return completeness(self._shown(answer))
 
     async def inspect(
         self, code: str, cursor_pos: int | None = None, detail_level: int = 0, kernel_id: str = ""

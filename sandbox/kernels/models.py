@@ -135,6 +135,15 @@ class Completion(BaseModel, frozen=True):
     cursor_end: int
 
 
+class Completeness(BaseModel, frozen=True):
+    """Whether code is a whole cell."""
+
+    status: Literal["complete", "incomplete", "invalid", "unknown"]
+    """``incomplete`` when more lines must come; ``unknown`` when the kernel does not say."""
+    indent: str = ""
+    """What the next line begins with."""
+
+
 class Inspection(BaseModel, frozen=True):
     """What the kernel knows about a name."""
 

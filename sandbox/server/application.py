@@ -9,6 +9,7 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 from sandbox.server.auth import GUARDED, Gate, TokenVerifier
+from sandbox.server.channels.routes import channel_routes
 from sandbox.server.crossorigin import CrossOrigin
 from sandbox.server.desk import Desk
 from sandbox.server.endpoints import Astray
@@ -58,6 +59,7 @@ def make_app(
         lifespan=lambda _: server.session_manager.run(),
         exception_handlers={404: astray.absent, 405: astray.wrong_method},
     )
-    served = Intake(WebSockets(Handshakes(app), websockets, desk), max_requests)
+    sockets = [*channel_routes(desk.manager), *websockets]
+    served = Intake(WebSockets(Handshakes(app), sockets, desk), max_requests)
     denied, cross_origin = desk.manager.audit.deny, CrossOrigin(origins)
     return Gate(served, verifier, security, denied, resource, cross_origin, tools_of(toolsets))

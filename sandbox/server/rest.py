@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import mimetypes
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
@@ -14,16 +13,15 @@ from pydantic import BaseModel, Field, ValidationError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
 from sandbox.egress.models import Tightening
 from sandbox.errors import FileError, InvalidRequest
-from sandbox.files.files import Reading
-from sandbox.files.models import FileStat
+from sandbox.files.models import MAX_ENTRIES
 from sandbox.outputs.redaction import Pieces
 from sandbox.server.arguments import at_home
 from sandbox.server.auth import GUARDED
 from sandbox.server.desk import Desk, caller_of_request, grant_of_request, permit_unasked
+from sandbox.server.download import Download, etag_header
 from sandbox.server.endpoints import Endpoint, Endpoints
 from sandbox.server.problems import problem
 from sandbox.server.room import with_room
@@ -57,6 +55,16 @@ class TightenRequest(Frozen, strict=True):
     )
 
 
+class FilesRequest(Frozen):
+    """The query of ``GET /sessions/ID/files``."""
+
+    path: str = ""
+    max_depth: int = Field(1, ge=1, le=100)
+    pattern: str = ""
+    start_index: int = Field(0, ge=0, lt=2**31)
+    limit: int = Field(MAX_ENTRIES, ge=1, le=MAX_ENTRIES)
+
+
 class Rest:
     """The REST endpoints over a desk's sessions."""
 
@@ -78,6 +86,7 @@ class Rest:
             (one, "GET", "get_session", self._show),
             (one, "DELETE", "close_session", self._close),
             (f"{one}/tighten", "POST", "tighten_session", self._tighten),
+            (f"{one}/files", "GET", "list_files", self._files),
             (file, "GET", "read_file", self._download),
             (file, "PUT", "write_file", self._upload),
             (file, "DELETE", "delete_file", self._delete),
@@ -134,6 +143,19 @@ class Rest:
         info = await self._manager.tighten(caller, request.path_params["session_id"], more)
         return _answer(info)
 
+    async def _files(self, request: Request) -> Response:
+        session = await self._session(request)
+        permit_unasked(session, "list_files")
+        asked = _query(request, FilesRequest)
+        path, start = at_home(asked.path), asked.start_index
+        async with session.use():
+            found = await session.files.list(
+                path, asked.max_depth, asked.pattern, start, asked.limit
+            )
+        room = session.policy.workspace
+        limits = {"workspace_bytes": room.size_bytes, "workspace_inodes": room.inodes}
+        return JSONResponse({**found.model_dump(mode="json"), **limits})
+
     async def _download(self, request: Request) -> Response:
         session = await self._session(request)
         permit_unasked(session, "read_file")
@@ -162,6 +184,10 @@ class Rest:
         session = await self._session(request)
         permit_unasked(session, "write_file")
         path = _path(request)
+        if path.endswith("/"):
+            permit_unasked(session, "make_directory")
+            async with session.use():
+                return _answer(await session.files.mkdir(path), 201)
         mode = _mode(request.query_params.get("mode", ""))
         condition = (request.headers.get("if-match") or "").strip('"') or None
         try:
@@ -171,9 +197,9 @@ class Rest:
         except ClientDisconnect:
             return Response(status_code=400)  # nobody reads it; nothing was written
         if was_there:
-            return _answer(stat, headers=_etag(stat))
+            return _answer(stat, headers=etag_header(stat))
         at = f"{GUARDED}/sessions/{session.session_id}/files/{session.redactor.text(path)}"
-        return _answer(stat, 201, headers={"Location": quote(at), **_etag(stat)})
+        return _answer(stat, 201, headers={"Location": quote(at), **etag_header(stat)})
 
     async def _delete(self, request: Request) -> Response:
         session = await self._session(request)
@@ -197,67 +223,6 @@ class Rest:
         return await self._manager.get(
             caller_of_request(request), request.path_params["session_id"]
         )
-
-
-class Download(Response):
-    """A file, or a part of its bytes, as an attachment that no browser renders."""
-
-    def __init__(
-        self,
-        reading: Reading,
-        resources: AsyncExitStack,
-        part: range | None,
-        pieces: Pieces,
-        *,
-        head: bool,
-    ) -> None:
-        stat = reading.stat
-        super().__init__(status_code=206 if part else 200)
-        self._reading = reading
-        self._pieces = pieces
-        self._resources = resources
-        self._left = len(part) if part else stat.size
-        self._head = head
-        mime, _ = mimetypes.guess_type(stat.name)
-        name = stat.name.encode("ascii", "replace").decode().replace("?", "_")
-        for key, value in {
-            "Content-Type": _harmless(mime),
-            "Content-Length": str(self._left),
-            "Content-Disposition": f'attachment; filename="{_quoted(name)}"; '
-            f"filename*=UTF-8''{quote(stat.name, safe='')}",
-            "X-Content-Type-Options": "nosniff",
-            "Content-Security-Policy": "sandbox; default-src 'none'",
-            "Cross-Origin-Resource-Policy": "same-origin",
-            "Cache-Control": "no-store",
-            "Accept-Ranges": "bytes",
-            **_etag(stat),
-        }.items():
-            self.headers[key] = value
-        if part:
-            self.headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{stat.size}"
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it; a file that became shorter meanwhile breaks the connection off."""
-        async with self._resources:
-            start = {"status": self.status_code, "headers": self.raw_headers}
-            await send({"type": "http.response.start", **start})
-            if not self._head:
-                await self._send_all(send)
-            await send({"type": "http.response.body", "body": b""})
-
-    async def _send_all(self, send: Send) -> None:
-        chunk = bytearray()
-        async for piece in self._reading:
-            chunk += self._pieces.feed(piece)[: self._left - len(chunk)]
-            if len(chunk) >= CHUNK_BYTES or len(chunk) == self._left:
-                await send({"type": "http.response.body", "body": bytes(chunk), "more_body": True})
-                self._left -= len(chunk)
-                chunk.clear()
-            if not self._left:
-                return
-        chunk += self._pieces.last()[: self._left - len(chunk)]
-        if chunk:
-            await send({"type": "http.response.body", "body": bytes(chunk), "more_body": True})
 
 
 def _scoped(tool: str, endpoint: Endpoint) -> Endpoint:
@@ -287,14 +252,24 @@ async def _body(request: Request, model: type[_Body]) -> _Body:
         if len(data) > MAX_JSON_BODY:
             raise InvalidRequest(f"The body is longer than {MAX_JSON_BODY} bytes.")
     request.state.body_digest = hashlib.sha256(data).hexdigest()
+    return _validated(model, bytes(data) or b"{}")
+
+
+def _query(request: Request, model: type[_Body]) -> _Body:
+    return _validated(model, dict(request.query_params))
+
+
+def _validated(model: type[_Body], given: bytes | dict[str, str]) -> _Body:
     try:
-        return model.model_validate_json(bytes(data) or b"{}")
+        if isinstance(given, bytes):
+            return model.model_validate_json(given)
+        return model.model_validate(given)
     except ValidationError as exc:
         first = exc.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "body"
         raise InvalidRequest(
             f"{where}: {first['msg']}.",
-            remedy=f"Send a JSON object with any of {', '.join(model.model_fields)}.",
+            remedy=f"Send any of {', '.join(model.model_fields)}.",
         ) from exc
 
 
@@ -336,19 +311,3 @@ def _part(header: str, size: int) -> range | None:
         return range(max(size - int(found[2]), 0), size)
     first, last = int(found[1]), int(found[2] or size - 1)
     return range(first, min(last + 1, size)) if not found[2] or first <= last else None
-
-
-def _harmless(mime: str | None) -> str:
-    """A type that no browser runs or renders as a page."""
-    kind = (mime or "").partition("/")[0]
-    if mime == "image/svg+xml" or kind not in ("image", "audio", "video"):
-        return "text/plain; charset=utf-8" if mime == "text/plain" else "application/octet-stream"
-    return mime or ""
-
-
-def _quoted(name: str) -> str:
-    return "".join(c for c in name if c.isprintable() and c not in '"\\')
-
-
-def _etag(stat: FileStat) -> dict[str, str]:
-    return {"ETag": f'"{stat.etag}"'} if stat.etag.isprintable() and stat.etag.isascii() else {}

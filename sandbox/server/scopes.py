@@ -60,9 +60,13 @@ ADMIN = "admin"
 TOOL_SCOPES = {tool: scope for scope, tools in _TOOLS.items() for tool in tools}
 """The scope that each tool needs. The server does not start with a tool that is not here."""
 
-WEBSOCKET_SCOPES: dict[str, str] = {}
-"""The scope that each path of WebSockets needs, below the guarded prefix; none is served yet. The
-server does not start with one that is not here."""
+WEBSOCKET_SCOPES: dict[str, str] = {
+    "/sessions/{session_id}/terminal": "terminal",
+    "/sessions/{session_id}/command": "terminal",
+    "/sessions/{session_id}/kernel": "execute",
+}
+"""The scope that each path of WebSockets needs, below the guarded prefix. The server does not start
+with one that is not here."""
 
 
 def check_scopes(wanted: Iterable[str]) -> frozenset[str]:

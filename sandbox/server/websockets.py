@@ -101,6 +101,7 @@ class WebSockets:
         connection = _Connection(scope, receive, send, self._bounds)
         tool, audit = f"WEBSOCKET {shown}", self._desk.manager.audit
         asked = {"path": scope["path"], "query": scope["query_string"].decode("latin-1")}
+        scope["sandbox.asked"] = asked
         with recorded(audit, "websocket", tool, asked, grant.principal, grant.token_id) as call:
             call.session_id = scope.get("path_params", {}).get("session_id", "")
             owner = Owner(grant.principal, call.session_id)

@@ -14,6 +14,7 @@ import pytest
 
 from sandbox.cli import exits
 
+from ..support.leftovers import left_of
 from ..support.served import environment, sandbox
 
 PICTURE = (
@@ -22,25 +23,13 @@ PICTURE = (
 )
 
 
-def left(state: Path) -> list[str]:
-    """The containers that the controllers of a state folder left behind."""
-    found: list[str] = []
-    for owner in state.glob("controllers/*/owner"):
-        label = f"label=io.sandbox.owner={owner.read_text().strip()}"
-        listed = subprocess.run(
-            ["docker", "ps", "-aq", "--filter", label], capture_output=True, text=True, check=True
-        )
-        found += listed.stdout.split()
-    return found
-
-
 @pytest.mark.parametrize(
     ("words", "code", "out"),
     [
         (["-c", "print(6 * 7)"], exits.OK, "42\n"),
         (["-c", "'value'"], exits.OK, "'value'\n"),
         (["--kernel", "bash", "-c", "echo $((6 * 7))"], exits.OK, "42\n"),
-        (["-c", "print(1); raise SystemExit(3)"], exits.FAILED, "1\n"),
+        (["-c", "print(1); raise SystemExit(3)"], 3, "1\n"),
         (["-c", "1 / 0"], exits.FAILED, ""),
         (["-c", "import os; os._exit(9)"], exits.FAILED, ""),
         (["--timeout", "1", "-c", "import time; time.sleep(60)"], exits.TIMED_OUT, ""),
@@ -54,7 +43,7 @@ def test_run_prints_what_the_code_writes_and_exits_with_how_it_ended(
     done = sandbox(tmp_path / "state", "run", *words)
     assert (done.returncode, done.stdout) == (code, out), done.stderr
     assert "Traceback (most recent call last):\n  File" not in done.stderr
-    assert left(tmp_path / "state") == []
+    assert left_of(tmp_path / "state") == []
 
 
 def test_run_saves_pictures_beside_the_file(tmp_path: Path) -> None:
@@ -86,7 +75,7 @@ def test_ctrl_c_interrupts_the_code_and_removes_the_container(tmp_path: Path) ->
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == exits.INTERRUPTED
     process.stdout.close()
-    assert left(state) == []
+    assert left_of(state) == []
 
 
 def test_sessions_of_the_running_server_are_listed_shown_and_closed(clean: Any) -> None:

@@ -137,3 +137,27 @@ async def test_a_session_of_nobody_looks_like_one_that_never_was(clean: Any) -> 
         absent = await http.get("/mcp/v1/sessions/s-absent")
         assert absent.status_code == 404
         assert (await http.get("/mcp/v1/sessions")).json() == {"sessions": []}
+
+
+async def test_files_are_listed_with_what_the_workspace_may_hold(clean: Any) -> None:
+    async with clean.http() as http:
+        files = f"/mcp/v1/sessions/{await opened(http)}/files"
+        made = await http.put(f"{files}/deep/empty/")
+        assert (made.status_code, made.json()["type"]) == (201, "directory")
+        await http.put(f"{files}/deep/a.png", content=b"1")
+        await http.put(f"{files}/b.csv", content=b"12")
+        query = {"path": "deep", "max_depth": 2, "pattern": "*.png"}
+        found = (await http.get(files, params=query)).json()
+        everything = (await http.get(files, params={"max_depth": 9, "limit": 2})).json()
+        wrong = [
+            await http.get(files, params=each)
+            for each in ({"max_depth": "x"}, {"limit": 10**9}, {"start_index": -1}, {"other": "1"})
+        ]
+        absent = await http.get(files, params={"path": "absent"})
+    assert [(each["name"], each["size"]) for each in found["entries"]] == [("a.png", 1)]
+    assert found["workspace_bytes"] == 512 * MIB
+    assert found["workspace_inodes"] > 1000
+    assert len(everything["entries"]) == 2
+    assert everything["total"] > 2
+    assert {each.status_code for each in wrong} == {400}
+    assert (absent.status_code, absent.json()["code"]) == (404, "file_error.not_found")

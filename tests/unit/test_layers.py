@@ -57,7 +57,7 @@ APART = ("commands", "egress", "files", "kernels", "terminals", "testing", "work
 # Where a foreign package may be imported.
 FOREIGN = {
     "h11": ("sandbox.egress", "sandbox.server"),
-    "wsproto": ("sandbox.server",),
+    "wsproto": ("sandbox.server", "sandbox.cli"),
     "idna": ("sandbox.egress",),
     "docker": ("sandbox.runtimes.docker",),
     "requests": ("sandbox.runtimes.docker",),
@@ -68,7 +68,7 @@ FOREIGN = {
     "starlette": ("sandbox.server",),
     "jwt": ("sandbox.server",),
     "cryptography": ("sandbox.server",),
-    "httpx2": ("sandbox.server",),
+    "httpx2": ("sandbox.server", "sandbox.cli"),
     "uvicorn": ("sandbox.server", "sandbox.cli"),
     "typer": ("sandbox.cli",),
     "rich": ("sandbox.cli",),

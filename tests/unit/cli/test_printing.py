@@ -22,8 +22,8 @@ def display(**data: Any) -> dict[str, Any]:
 
 def test_a_growing_text_is_printed_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     printer = Printer(tmp_path, "x")
-    printer.show(result(stream("a\n"), status="running"))
-    printer.show(result(stream("a\nb\n"), status="running"))
+    printer.show(result(stream("a\n"), status="running").outputs)
+    printer.show(result(stream("a\nb\n"), status="running").outputs)
     printer.close(result(stream("a\nb\n"), stream("warn\n", "stderr")))
     assert capsys.readouterr() == ("a\nb\n", "warn\n")
 
@@ -32,7 +32,7 @@ def test_a_replaced_text_is_printed_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     printer = Printer(tmp_path, "x")
-    printer.show(result(display(**{"text/plain": "1 of 2"}), status="running"))
+    printer.show(result(display(**{"text/plain": "1 of 2"}), status="running").outputs)
     printer.close(result(display(**{"text/plain": "2 of 2"})))
     assert capsys.readouterr().out == "1 of 2\n\n2 of 2\n"
 
