@@ -128,6 +128,12 @@ def cell_summary(
             f"{len(whole) - len(text):,} characters of the text were left out: "
             f"get_execution(execution_id={result.execution_id!r}, detail='full') answers more"
         )
+    rich = list(_rich(result, shown))
+    if more := rich[MAX_RICH:]:
+        left_out.append(
+            f"{len(more)} more rich forms are not listed: the resource "
+            f"{uri_of(result.execution_id)} has all"
+        )
     error = result.error
     return CellSummary(
         execution_id=result.execution_id,
@@ -139,7 +145,7 @@ def cell_summary(
         next=_next(result),
         error={"name": error.name, "value": shortened(error.value, MAX_VALUE)} if error else {},
         text=text,
-        rich=list(_rich(result, shown))[:MAX_RICH],
+        rich=rich[:MAX_RICH],
         denials=_denials(result.denials),
         truncated_bytes=result.truncated_bytes,
         left_out=left_out,

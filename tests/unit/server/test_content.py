@@ -19,7 +19,7 @@ from sandbox.server.content import (
 )
 from sandbox.server.hosts import Shaping
 from sandbox.server.pictures import Shown, pictures_of, shares
-from sandbox.server.results import MAX_TEXT, cell_summary, shortened
+from sandbox.server.results import MAX_RICH, MAX_TEXT, cell_summary, shortened
 
 from ...support.results import display, png, result, stream
 
@@ -202,6 +202,13 @@ def test_the_structured_result_has_no_bytes_of_pictures_unless_asked_for() -> No
     assert len(json.dumps(brief)) < 600
     assert [each["type"] for each in brief["rich"]] == ["image/png", "text/html"]
     assert full["outputs"] == found.outputs
+
+
+def test_a_great_many_rich_forms_are_not_all_listed_and_that_is_said() -> None:
+    summary = cell_summary(result(*[display(text_html="<b>x</b>", text_plain="x")] * 70))
+    assert len(summary.rich) == MAX_RICH
+    (told,) = summary.left_out
+    assert told == "6 more rich forms are not listed: the resource execution://e has all"
 
 
 def test_what_is_empty_is_not_sent() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -142,3 +143,13 @@ async def test_secrets_are_taken_out_of_what_is_read(
     (read,) = (await client.read_resource(f"execution://{execution_id}")).contents
     assert "[secret given]" in read.text
     assert "hello-Zq7" not in read.text
+
+
+async def test_a_token_that_does_not_offer_the_tool_reads_none(front: Front) -> None:
+    front.grants.give("a")
+    async with front.client("a") as client:
+        execution_id = await run(client)
+    front.grants.known["f"] = replace(front.grants.known["a"], toolsets=("files",))
+    async with front.client("f") as client:
+        with pytest.raises(MCPError):
+            await client.read_resource(f"execution://{execution_id}")
