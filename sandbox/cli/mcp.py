@@ -13,6 +13,7 @@ from sandbox.cli import exits, logs
 from sandbox.cli.wiring import controller
 from sandbox.config import Settings
 from sandbox.server.desk import Desk
+from sandbox.server.hosts import Shaping
 from sandbox.server.mcpserver import mcp_server
 from sandbox.sessions.manager import SessionManager
 
@@ -36,7 +37,7 @@ def serve_stdio(settings: Settings, attach: str = "") -> None:
 
 async def _serve(settings: Settings, attach: str) -> None:
     async with controller(settings, "stdio", attach) as manager:
-        desk = Desk(manager)
+        desk = Desk(manager, Shaping.of(settings))
         logger.info("serving MCP over stdin and stdout")
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_end_at_signal, manager)

@@ -27,6 +27,7 @@ from sandbox.server.auth import security_settings
 from sandbox.server.connections import Connections, raise_descriptor_limit
 from sandbox.server.desk import Desk
 from sandbox.server.grants import LOCAL
+from sandbox.server.hosts import Shaping
 from sandbox.server.localtoken import server_token
 from sandbox.server.oauth import protected_resource
 from sandbox.sessions.manager import SessionManager
@@ -63,7 +64,7 @@ async def _serve(settings: Settings) -> None:
             controller(settings, "serve") as manager,
             token_verifier(settings, folder) as verifier,
         ):
-            desk = Desk(manager)
+            desk = Desk(manager, Shaping.of(settings))
             app = make_app(
                 desk,
                 verifier=verifier,

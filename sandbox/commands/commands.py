@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -18,7 +18,7 @@ from anyio.abc import TaskGroup
 
 from sandbox.answers import no_link
 from sandbox.bulkheads.overruns import Overruns
-from sandbox.commands import exchange
+from sandbox.commands import exchange, filters
 from sandbox.commands.command import Command
 from sandbox.commands.models import (
     KEPT_BYTES,
@@ -204,6 +204,20 @@ class Commands:
                 await self.stop(started)
             raise
         return report(started, output_limit_bytes)
+
+    def lines_of(
+        self, argv: Sequence[str], given: bytes, *, timeout_s: float, limit_bytes: int
+    ) -> AsyncGenerator[bytes]:
+        """What a program of the controller's own makes of bytes: see :mod:`.filters`.
+
+        Raises:
+            LinkLost: There is no link at the moment.
+        """
+        if self._link is None or self._link.is_closed:
+            raise no_link()
+        return filters.lines_of(
+            self._link, argv, given, timeout_s=timeout_s, limit_bytes=limit_bytes
+        )
 
     # --- the task of one command
 

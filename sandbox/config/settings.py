@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from sandbox.container.roots import Root, parse_roots, refuse_near
-from sandbox.policy.units import DAY, GIB, MIB, TIB, parse_duration, parse_size
+from sandbox.policy.units import DAY, GIB, KIB, MIB, TIB, parse_duration, parse_size
 from sandbox.toolsets import ALL, check_toolsets
 from sandbox.values import Frozen
 
@@ -64,6 +64,19 @@ Roots = Annotated[tuple[Root, ...], BeforeValidator(parse_roots)]
 Bytes = Annotated[int, _measured(parse_size)]
 Seconds = Annotated[int, _measured(parse_duration)]
 Name = Annotated[str, Field(pattern=r"\A[a-z0-9][a-z0-9._-]{0,63}\z")]
+ClientProfile = Literal[
+    "",
+    "claude-code",
+    "claude",
+    "codex",
+    "chatgpt",
+    "vscode",
+    "copilot-cli",
+    "cursor",
+    "gemini",
+    "inspector",
+    "unknown",
+]
 Addresses = Annotated[dict[Name, IPv4Address | IPv6Address], BeforeValidator(_pairs)]
 
 
@@ -185,6 +198,16 @@ class Settings(Frozen, use_attribute_docstrings=True):
 
     oauth_policies_claim: str = Field("policies", min_length=1, max_length=256)
     """The claim that lists the policies it may name; without it, the default policy alone."""
+
+    client_profile: ClientProfile = ""
+    """The client that results are shaped for, whoever calls: what docs/clients.md knows of it.
+    Empty: the one that each client says it is."""
+
+    picture_side: int = Field(1200, ge=64, le=8192)
+    """The longest side of a picture in a result, in pixels; larger ones are shown smaller."""
+
+    pictures_bytes: Bytes = Field(512 * KIB, ge=16 * KIB, le=640 * KIB)
+    """What the pictures of one result may take together, as base64; they share it fairly."""
 
     audit_max_bytes: Bytes = Field(256 * MIB, ge=MIB, le=TIB)
     """The size of the audit log past which its oldest lines are removed: bytes, or `256MiB`."""

@@ -110,6 +110,12 @@ Timeout = Annotated[
     Field(ge=0, le=MAX_SECONDS, description="Seconds until it is stopped; 0: the policy's limit."),
 ]
 Wait = Annotated[_Seconds, Field(ge=0, le=MAX_WAIT_S, description="Seconds to wait for its end.")]
+Detail = Annotated[
+    Literal["brief", "full"], Field(description="full: its outputs in nbformat too.")
+]
+CommandDetail = Annotated[
+    Literal["brief", "full"], Field(description="full: up to 96 KiB of output.")
+]
 ShortWait = Annotated[
     _Seconds, Field(ge=0, le=60, description="The most seconds to wait for something new.")
 ]

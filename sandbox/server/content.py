@@ -1,56 +1,77 @@
-"""What a reader sees of an execution: its text, its pictures, and how it ended.
+"""What a reader sees of a result: its text, how it stands, its pictures.
 
-The structured result holds everything as nbformat outputs; this is the same for eyes. Both travel
-in one message, which clients bound (the official Python client refuses a server-sent event above
-1 MiB), so pictures and then long texts are left out when the whole would not fit, and the result
-says so.
+All of it is in the structured result, too. Both travel in one message, which clients bound (the
+official Python client refuses a server-sent event above 1 MiB), so what is too much is left out and
+the result says so.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from mcp_types import ContentBlock, ImageContent
+from mcp_types import CallToolResult, ContentBlock, ImageContent, ResourceLink, TextContent
+from pydantic import BaseModel
 
-from sandbox.commands.models import CommandResult
 from sandbox.kernels.models import ExecutionResult
 from sandbox.outputs.denials import Denial, denial_line
-from sandbox.outputs.readable import readable
+from sandbox.server.pictures import Shown
+from sandbox.server.results import CellSummary, CommandSummary, shortened, uri_of
 
-MAX_TEXT = 32 * 1024
-"""The characters of an execution's output that a reader gets; the structured result has more."""
-MAX_IMAGES_BYTES = 384 * 1024
-"""Of all pictures of one result together, as base64."""
-MAX_STRUCTURED_BYTES = 384 * 1024
-PICTURES = ("image/png", "image/jpeg", "image/gif", "image/webp")
+MAX_STRUCTURED_BYTES = 256 * 1024
+"""Of outputs that are sent as they are."""
 
 
-def execution_content(result: ExecutionResult) -> list[str | ContentBlock]:
-    """The readable form of an execution: what it wrote and showed, then how it stands."""
-    blocks: list[str | ContentBlock] = []
-    texts: list[str] = []
-    room = MAX_IMAGES_BYTES
-    for output in result.outputs:
-        picture = _picture(output)
-        if picture is None:
-            texts.append(_words(output))
-        elif len(picture.data) > room:
-            texts.append(
-                f"[{picture.mime_type}, {len(picture.data) * 3 // 4} bytes: too large to show. "
-                "Save it to a file and download that, or make it smaller.]\n"
-            )
-        else:
-            room -= len(picture.data)
-            _flush(texts, blocks)
-            blocks.append(picture)
-    if result.error is not None and not any(
-        o.get("output_type") == "error" for o in result.outputs
-    ):
-        texts.append(result.error.traceback or f"{result.error.name}: {result.error.value}\n")
-    _flush(texts, blocks)
-    return [*blocks, *denial_content(result.denials), f"[{execution_line(result)}]"]
+def told(
+    summary: BaseModel, content: Iterable[str | ContentBlock], *, failed: bool = False
+) -> CallToolResult:
+    """A tool's answer: what is not empty of the model as structured content, and what a reader
+    sees."""
+    return CallToolResult(
+        content=[
+            TextContent(type="text", text=each) if isinstance(each, str) else each
+            for each in content
+        ],
+        structured_content=summary.model_dump(mode="json", exclude_defaults=True),
+        is_error=failed,
+    )
+
+
+def cell_content(
+    summary: CellSummary, shown: Sequence[Shown] = (), *, links: bool = False
+) -> list[str | ContentBlock]:
+    """The readable form of an execution: what it wrote and showed, how it stands, its pictures.
+
+    Args:
+        links: Whether what is not shown as it was is linked to.
+    """
+    said = [summary.text] if summary.text else []
+    pictures = [
+        ImageContent(type="image", data=each.data, mime_type=each.mime)
+        for each in shown
+        if each.data
+    ]
+    originals = [
+        ResourceLink(
+            type="resource_link",
+            name=f"picture {each.picture.number}",
+            uri=uri_of(summary.execution_id, each.picture.output),
+            mime_type=each.picture.mime,
+            size=each.picture.size_bytes,
+        )
+        for each in shown
+        if links and (each.how or each.why_not)
+    ]
+    return [*said, _tail(summary, cell_line(summary)), *pictures, *originals]
+
+
+def command_content(summary: CommandSummary) -> list[str | ContentBlock]:
+    """The readable form of a command: what it wrote, and how it stands."""
+    said: list[str | ContentBlock] = [summary.stdout.rstrip("\n")] if summary.stdout else []
+    if summary.stderr:
+        said.append(f"stderr:\n{summary.stderr.rstrip()}")
+    return [*said, _tail(summary, _command_line(summary))]
 
 
 def denial_content(denials: Sequence[Denial]) -> list[str]:
@@ -58,28 +79,30 @@ def denial_content(denials: Sequence[Denial]) -> list[str]:
     return ["\n".join(f"[{denial_line(denial)}]" for denial in denials)] if denials else []
 
 
-def execution_line(result: ExecutionResult) -> str:
+def cell_line(summary: CellSummary) -> str:
     """How an execution stands, in one line that says what to do next."""
-    asking = f"get_execution(execution_id={result.execution_id!r}, wait=30) answers what comes, "
-    state = ""
-    if result.state == "restarted":
-        state = "the kernel was restarted, so its variables are gone"
-    elif result.state == "lost":
-        state = "the kernel's state is lost"
-    elif result.status in ("error", "interrupted", "timeout"):
-        state = "variables are kept"
-    return standing(result, result.status, f"{asking}interrupt_kernel stops it", state)
+    is_kept = summary.state == "kept" and summary.status in ("error", "interrupted", "timeout")
+    return _line(summary, summary.status, "variables are kept" if is_kept else "")
 
 
-def standing(
-    result: ExecutionResult | CommandResult, how: str, when_running: str, state: str = ""
-) -> str:
-    """How an execution or a command stands, in one line."""
-    parts = [f"{how} after {result.duration_s:.2f} s", (result.reason or "").rstrip(".")]
-    parts += [when_running if result.status == "running" else "", state]
-    if result.truncated_bytes:
-        parts.append(f"{result.truncated_bytes} bytes of output were left out")
-    return "; ".join(filter(None, parts))
+def _command_line(summary: CommandSummary) -> str:
+    how = {
+        "exited": f"exit code {summary.exit_code}",
+        "signalled": f"killed by signal {summary.signal}",
+        "timeout": "timed out and was killed with everything it started",
+        "stopped": "stopped with everything it started",
+    }.get(summary.status, summary.status)
+    return _line(summary, how)
+
+
+def _line(summary: CellSummary | CommandSummary, how: str, state: str = "") -> str:
+    parts = (f"{how} after {summary.duration_s:.2f} s", summary.reason.rstrip("."), state)
+    return "; ".join(filter(None, (*parts, summary.next)))
+
+
+def _tail(summary: CellSummary | CommandSummary, line: str) -> str:
+    lines = (*summary.denials, *summary.left_out, *summary.notes, line)
+    return "\n".join(f"[{each}]" for each in lines)
 
 
 def fitting(result: ExecutionResult) -> ExecutionResult:
@@ -116,48 +139,6 @@ def fitting(result: ExecutionResult) -> ExecutionResult:
     return result.model_copy(
         update={"outputs": outputs[first:], "truncated_bytes": truncated_bytes}
     )
-
-
-def shortened(value: str, limit: int = MAX_TEXT) -> str:
-    """A text of at most about ``limit`` characters: its head and tail, with the cut stated."""
-    if len(value) <= limit:
-        return value
-    head, tail = limit * 2 // 3, limit // 3
-    return f"{value[:head]}\n[… {len(value) - head - tail} characters left out …]\n{value[-tail:]}"
-
-
-def _flush(texts: list[str], blocks: list[str | ContentBlock]) -> None:
-    whole = "".join(texts)
-    texts.clear()
-    if whole.strip("\n"):
-        blocks.append(shortened(whole.rstrip("\n")))
-
-
-def _picture(output: dict[str, Any]) -> ImageContent | None:
-    data: dict[str, Any] = output.get("data") or {}
-    for mime in PICTURES:
-        value = data.get(mime)
-        if isinstance(value, str):
-            return ImageContent(type="image", data="".join(value.split()), mime_type=mime)
-    return None
-
-
-def _words(output: dict[str, Any]) -> str:
-    kind = output.get("output_type")
-    if kind == "stream":
-        return _joined(output.get("text"))
-    if kind == "error":
-        lines: Any = output.get("traceback") or ()
-        return "\n".join(map(str, lines)) + "\n"
-    data: dict[str, Any] = output.get("data") or {}
-    text = readable(data).rstrip("\n")
-    return (
-        f"{text}\n" if text else "".join(f"[{mime}, in the structured outputs]\n" for mime in data)
-    )
-
-
-def _joined(value: Any) -> str:
-    return "".join(map(str, value)) if isinstance(value, list) else str(value)  # pyright: ignore[reportUnknownArgumentType]  # JSON
 
 
 def _places(outputs: list[dict[str, Any]]) -> list[tuple[dict[str, Any], str]]:

@@ -18,6 +18,7 @@ from sandbox.policy import Policy
 from sandbox.server.elicitation import asker_for, told
 from sandbox.server.foreign import is_foreign
 from sandbox.server.grants import LOCAL_GRANT, Grant
+from sandbox.server.hosts import Shaping
 from sandbox.sessions.manager import SessionManager
 from sandbox.sessions.models import Caller, ExecutionSummary, passing_key
 from sandbox.sessions.session import Session
@@ -35,8 +36,9 @@ ASKING_INTERVAL_S = 0.25
 class Desk:
     """Takes calls to the session manager."""
 
-    def __init__(self, manager: SessionManager) -> None:
+    def __init__(self, manager: SessionManager, shaping: Shaping | None = None) -> None:
         self.manager = manager
+        self.shaping = shaping or Shaping()
         self.is_stopping = False
         self._waits: set[anyio.CancelScope] = set()
 

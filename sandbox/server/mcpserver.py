@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any, cast
 
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
 from mcp.server.mcpserver.tools import Tool
@@ -17,6 +18,7 @@ from mcp_types import (
     InputRequiredResult,
     TextContent,
 )
+from pydantic import AnyUrl
 from starlette.requests import Request
 
 from sandbox import __version__
@@ -26,6 +28,8 @@ from sandbox.errors import InvalidRequest, SandboxError
 from sandbox.outputs.redaction import Redactor
 from sandbox.server.desk import Desk, caller_of, grant_of, grant_of_request
 from sandbox.server.elicitation import Parking, answers_questions, objection_of
+from sandbox.server.executionresources import TOOL, ExecutionResources, typed
+from sandbox.server.hosts import listed_for, without_structure
 from sandbox.server.listing import instructions, listed
 from sandbox.server.scopes import TOOL_SCOPES
 from sandbox.server.tool import ERROR_META_KEY, failure
@@ -49,6 +53,8 @@ class RecordingServer(MCPServer[Any]):
         self._manager = desk.manager
         self._parking = Parking(desk.manager.start)
         self._audit = desk.manager.audit
+        self._shaping = desk.shaping
+        self.middleware.append(self._list_for_the_caller)
 
     async def call_tool(
         self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None
@@ -110,6 +116,8 @@ class RecordingServer(MCPServer[Any]):
                 raise
             _note(call, result)
             self._tell(notices, name, result)
+            if context and not self._shaping.host(context.session).structured:
+                result = without_structure(result)
             redactor = self._manager.redactor(grant.principal, call.session_id)
             return _without_secrets(result, redactor)
 
@@ -123,6 +131,13 @@ class RecordingServer(MCPServer[Any]):
         if notices and result.structured_content is not None and tool in self._noted:
             noted: list[str] = result.structured_content.setdefault("notes", [])
             noted.extend(notices)
+
+    async def read_resource(
+        self, uri: AnyUrl | str, context: Context[Any, Any] | None = None
+    ) -> Iterable[ReadResourceContents] | InputRequiredResult:
+        """Read a resource; a picture has a type of its own."""
+        found = await super().read_resource(uri, context)
+        return found if isinstance(found, InputRequiredResult) else typed(found)
 
     async def get_prompt(
         self,
@@ -138,6 +153,20 @@ class RecordingServer(MCPServer[Any]):
         if name not in {prompt.name for prompt in await self.list_prompts()}:
             raise MCPError(INVALID_PARAMS, f"Unknown prompt: {printable(name)}")
         return await super().get_prompt(name, arguments, context)
+
+    async def _list_for_the_caller(
+        self, ctx: ServerRequestContext[Any, Any], call_next: CallNext
+    ) -> HandlerResult:
+        """Leave out of ``tools/list`` what the caller's token does not offer or has no scope for,
+        and tell its host what that understands."""
+        result = await call_next(ctx)
+        if ctx.method != "tools/list" or not isinstance(result, dict):
+            return result
+        grant, host = grant_of_request(ctx.request), self._shaping.host(ctx.session)
+        tools = cast(list[dict[str, Any]], result["tools"])
+        offered = frozenset(filter(grant.may_call, (tool["name"] for tool in tools)))
+        told = [listed_for(host, tool) for tool in listed(tools, offered)]
+        return {**result, "tools": told}
 
     async def _greet(
         self, ctx: ServerRequestContext[Any, Any], call_next: CallNext
@@ -201,7 +230,7 @@ def mcp_server(desk: Desk, toolsets: Iterable[str] = (ALL,)) -> MCPServer[Any]:
     if odd := [each.name for each in tools if each.name not in TOOLS & TOOL_SCOPES.keys()]:
         raise AssertionError(f"tools without a scope or a toolset: {odd}")
     offered = tools_of(toolsets)
-    return RecordingServer(
+    server = RecordingServer(
         desk,
         name="sandbox",
         title="Sandbox",
@@ -209,20 +238,9 @@ def mcp_server(desk: Desk, toolsets: Iterable[str] = (ALL,)) -> MCPServer[Any]:
         instructions=instructions(offered),
         version=__version__,
         tools=[each for each in tools if each.name in offered],
-        middleware=[_show_what_may_be_called],
         log_level="WARNING",
         subscriptions=False,
     )
-
-
-async def _show_what_may_be_called(
-    ctx: ServerRequestContext[Any, Any], call_next: CallNext
-) -> HandlerResult:
-    """Leave out of ``tools/list`` what the caller's token does not offer or has no scope for."""
-    result = await call_next(ctx)
-    if ctx.method != "tools/list" or not isinstance(result, dict):
-        return result
-    grant = grant_of_request(ctx.request)
-    tools = cast(list[dict[str, Any]], result["tools"])
-    offered = frozenset(filter(grant.may_call, (tool["name"] for tool in tools)))
-    return {**result, "tools": listed(tools, offered)}
+    if TOOL in offered:
+        ExecutionResources(desk).add_to(server)
+    return server

@@ -9,29 +9,35 @@ import asyncio
 import base64
 import json
 from codecs import BOM_UTF8
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Literal
 
 from mcp_types import CallToolResult, ImageContent
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from sandbox.errors import FileError
 from sandbox.files.files import Files
 from sandbox.files.models import FileStat
 from sandbox.outputs.redaction import Redactor
-from sandbox.server.content import PICTURES
+from sandbox.server.content import told
 from sandbox.server.encodings import GUESSES, TextEncoding, as_utf8, encoding_of
 from sandbox.server.filetypes import filetype
-from sandbox.server.tool import reply
+from sandbox.server.pictures import Header, Picture, Shown, header
 from sandbox.server.wording import printable
 
 MAX_READ_BYTES = 192 * 1024
 """Of one answer."""
+MAX_GIVEN_BYTES = 16 * 1024
+"""Of a file that is no text, which is given as base64: it is of use to programs only."""
+MAX_PICTURE_BYTES = 6 * 1024 * 1024
+"""Of a picture that is made smaller to be shown."""
 MAX_SENT_BYTES = 440 * 1024
 """Of a text once escaped for its message, which holds it twice."""
 READ_TIMEOUT_S = 60.0
 """For all that comes before the last line that is wanted."""
 ELSEWHERE = "Download it by REST, or look at parts of it with execute_code or run_command."
+
+Show = Callable[[Picture], Awaitable[Shown]]
 
 
 class FileContent(BaseModel):
@@ -41,19 +47,23 @@ class FileContent(BaseModel):
     encoding: TextEncoding | Literal["base64"]
     """How the file's bytes are text, or ``content`` its bytes."""
     content: str
-    """Empty when the file is no text and too large for an answer."""
+    """Empty for a picture, which is shown, and for what is no text and too large for an answer."""
     first_line: int | None = None
     """From 1; None for other than text."""
     line_count: int | None = None
     """Lines in ``content``; None for other than text."""
-    more: bool = False
+    more: bool
     """Whether lines follow, or bytes are left out."""
+    notes: list[str] = Field(default_factory=list[str])
 
 
 async def read_content(
-    files: Files, path: str, start_line: int, line_limit: int, redactor: Redactor
+    files: Files, path: str, start_line: int, line_limit: int, redactor: Redactor, show: Show
 ) -> CallToolResult:
     """Read a file for a tool's answer; secrets are taken out before base64 hides them.
+
+    Args:
+        show: Decides how a picture is shown.
 
     Raises:
         FileError: It is not a regular file, or a line of it is too long.
@@ -64,6 +74,11 @@ async def read_content(
             # The stat's size is only what the supervisor says.
             head, is_whole = await _head(pieces)
             encoding = encoding_of(head, is_whole=is_whole)
+            if encoding is None and header(head):
+                if not is_whole:
+                    head, is_whole = await _head(_chained(head, pieces), MAX_PICTURE_BYTES)
+                if is_whole:
+                    return await _picture(stat, redactor.bytes(head), show)
             if encoding is None:
                 return _bytes(stat, redactor.bytes(head), is_whole)
             text = _chained(head, pieces)
@@ -81,12 +96,14 @@ async def read_content(
     return _text(stat, encoding, lines, start_line, more, redactor)
 
 
-async def _head(pieces: AsyncIterator[bytes]) -> tuple[bytes, bool]:
-    """What comes, up to a piece past ``MAX_READ_BYTES``, and whether that is all."""
+async def _head(
+    pieces: AsyncIterator[bytes], limit_bytes: int = MAX_READ_BYTES
+) -> tuple[bytes, bool]:
+    """What comes, up to a piece past the limit, and whether that is all."""
     head = bytearray()
     async for piece in pieces:
         head += piece
-        if len(head) > MAX_READ_BYTES:
+        if len(head) > limit_bytes:
             return bytes(head), False
     return bytes(head), True
 
@@ -113,6 +130,13 @@ def _text(
             raise _long_line(stat.path)
         fewer = max(len(lines) * MAX_SENT_BYTES // size // 2, 1)
         return _text(stat, encoding, lines[:fewer], start_line, True, redactor)
+    notes = [f"more: read on with start_line={start_line + len(lines)}"] if more else []
+    if encoding in GUESSES:
+        notes.append(f"decoded as {encoding}, a guess, for it is not UTF-8")
+    elif encoding != "utf-8":
+        notes.append(f"decoded as {encoding}")
+    if content.encode() != data:
+        notes.append("some bytes are not UTF-8; each is shown as �")
     found = FileContent(
         stat=stat,
         encoding=encoding,
@@ -120,35 +144,44 @@ def _text(
         first_line=start_line,
         line_count=len(lines),
         more=more,
+        notes=notes,
     )
-    notes = [f"[more: read on with start_line={start_line + len(lines)}]"] if more else []
-    if encoding in GUESSES:
-        notes.append(f"[decoded as {encoding}, a guess, for it is not UTF-8]")
-    elif encoding != "utf-8":
-        notes.append(f"[decoded as {encoding}]")
-    if content.encode() != data:
-        notes.append("[some bytes are not UTF-8; each is shown as �]")
-    return reply(found, "\n".join([content, *notes]))
+    return told(found, ["\n".join([content, *(f"[{note}]" for note in notes)])])
+
+
+async def _picture(stat: FileStat, data: bytes, show: Show) -> CallToolResult:
+    """A picture as one, and what it is in words."""
+    known = header(data) or Header("", 0, 0)
+    encoded = base64.b64encode(data).decode()
+    shown = await show(Picture(1, 0, known.mime, encoded, known.width, known.height))
+    line = f"{printable(stat.path)}: {shown.words()}"
+    if shown.why_not:
+        line += f", for {shown.why_not}. {ELSEWHERE}"
+    found = FileContent(stat=stat, encoding="base64", content="", more=False, notes=[line])
+    image = ImageContent(type="image", data=shown.data, mime_type=shown.mime)
+    return told(found, [line, image] if shown.data else [line])
 
 
 def _bytes(stat: FileStat, data: bytes, is_whole: bool) -> CallToolResult:
     """What is known of a file that is no text, and its bytes when they fit."""
     kind, fact = filetype(data)
-    content = base64.b64encode(data).decode() if is_whole else ""
-    found = FileContent(stat=stat, encoding="base64", content=content, more=not is_whole)
+    is_given = is_whole and len(data) <= MAX_GIVEN_BYTES
     facts = [
         f"{stat.size:,} bytes",
         f"{kind.name} ({kind.mime})" if kind else f"no text; begins with {data[:12].hex(' ')}",
         fact,
     ]
     line = f"{printable(stat.path)}: {', '.join(filter(None, facts))}."
-    if kind and kind.mime in PICTURES and is_whole:
-        return reply(found, ImageContent(type="image", data=content, mime_type=kind.mime), line)
-    where = "Its bytes are in the structured result as base64." if is_whole else ""
-    if kind and kind.mime in PICTURES:
+    where = "Its bytes are in the structured result as base64." if is_given else ""
+    if header(data):
         where = "It is too large to be shown: make a smaller one with execute_code and read that."
     advice = kind.advice if kind else ""
-    return reply(found, " ".join(filter(None, (line, where, advice, ELSEWHERE))))
+    said = " ".join(filter(None, (line, where, advice, ELSEWHERE)))
+    content = base64.b64encode(data).decode() if is_given else ""
+    found = FileContent(
+        stat=stat, encoding="base64", content=content, more=not is_given, notes=[said]
+    )
+    return told(found, [said])
 
 
 async def _lines(

@@ -244,7 +244,7 @@ async def test_a_connection_waits_for_a_yes_while_its_cell_runs_once(
         code = f"times = globals().get('times', 0) + 1\n{fetch}{fetch}print(times)"
         result = await client.call_tool("execute_code", {"code": code, "session_id": session})
     assert result.structured_content["status"] == "ok"
-    assert result.structured_content["outputs"][0]["text"] == "200 Reached\n200 Reached\n1\n"
+    assert result.structured_content["text"] == "200 Reached\n200 Reached\n1"
     assert target.paths == ["/fetched", "/fetched"]
     assert len(person.asked) == 1
     assert f"127.0.0.1:{target.port}" in person.asked[0]
@@ -263,9 +263,9 @@ async def test_a_connection_that_is_declined_is_a_denial_in_the_result(
         result = await client.call_tool("execute_code", {"code": code, "session_id": session})
         again = await client.call_tool("execute_code", {"code": code, "session_id": session})
     assert target.paths == []
-    assert "403" in result.structured_content["outputs"][0]["text"]
-    assert "declined" in result.structured_content["denials"][0]["reason"]
-    assert "declined" in again.structured_content["denials"][0]["reason"]
+    assert "403" in result.structured_content["text"]
+    assert "declined" in result.structured_content["denials"][0]
+    assert "declined" in again.structured_content["denials"][0]
     assert len(person.asked) == 1  # code that tries again at once does not flood the person
 
 
@@ -279,7 +279,7 @@ async def test_a_connection_that_nobody_can_be_asked_about_is_a_denial(
         code = FETCH.replace("PORT", str(target.port))
         result = await client.call_tool("execute_code", {"code": code, "session_id": session})
     assert target.paths == []
-    assert "no elicitation" in result.structured_content["denials"][0]["reason"]
+    assert "no elicitation" in result.structured_content["denials"][0]
 
 
 async def test_rest_does_not_go_around_a_tool_that_is_asked_for(asking: Served) -> None:
@@ -354,4 +354,4 @@ async def test_a_cell_that_was_asked_about_goes_on_telling_its_progress(
         arguments = {"code": code, "session_id": session, "progress_interval": 0.2}
         result = await client.call_tool("execute_code", arguments, progress_callback=hear)
     assert result.structured_content["status"] == "ok"
-    assert result.structured_content["outputs"][0]["text"].endswith("3\n4\n5\n")
+    assert result.structured_content["text"].endswith("3\n4\n5")

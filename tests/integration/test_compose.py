@@ -16,6 +16,7 @@ import pytest
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
+from ..support.calls import written
 from ..support.composed import Composed, compose_file, composed, described, program
 
 KNOWN_KEYS = {
@@ -57,7 +58,7 @@ async def printed(client: Client, code: str, session_id: str = "") -> tuple[str,
     result = await client.call_tool("execute_code", {"code": code, "session_id": session_id})
     told = result.structured_content
     assert told is not None, result.content
-    return "".join(each["text"] for each in told["outputs"]), told["session_id"]
+    return written(told), told["session_id"]
 
 
 def applied(container: Any) -> dict[str, Any]:
@@ -142,7 +143,7 @@ async def test_a_broker_that_is_killed_and_comes_back_costs_no_state(running: Co
                     "execute_code", {"code": "print(kept + 1)", "session_id": session}
                 )
                 told = result.structured_content or {}
-                text = "".join(each["text"] for each in told.get("outputs", ()))
+                text = written(told)
         await client.call_tool("close_session", {"session_id": session})
 
 

@@ -47,7 +47,7 @@ async def test_two_clients_follow_one_execution(connect: Any) -> None:
     for name in told:
         shown = results[name].structured_content
         assert shown["status"] == "ok"
-        assert lines("".join(part["text"] for part in shown["outputs"])) == list(range(LINES))
+        assert lines(shown["text"]) == list(range(LINES))
         assert lines("".join(told[name])) == list(range(LINES)), told[name]
 
 

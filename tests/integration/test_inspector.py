@@ -31,7 +31,7 @@ def test_it_lists_the_tools_and_finds_no_fault_in_their_schemas(
 def test_it_runs_code(inspector: Path, clean: Any, tmp_path: Path) -> None:
     call = ["--method", "tools/call", "--tool-name", "execute_code", "--tool-arg"]
     result = inspect(inspector, tmp_path, *over_http(clean), *call, "code=print(6 * 7)")
-    assert result["structuredContent"]["outputs"][0]["text"] == "42\n"
+    assert result["structuredContent"]["text"] == "42"
     assert result["isError"] is False
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -15,6 +16,8 @@ import anyio
 import httpx2
 import pytest
 from mcp import MCPError
+
+from ..support.calls import written
 
 pytestmark = pytest.mark.anyio
 
@@ -33,7 +36,7 @@ def words(result: Any) -> str:
 
 
 def output(result: Any) -> str:
-    return "".join(part.get("text", "") for part in result.structured_content["outputs"])
+    return written(result.structured_content)
 
 
 @pytest.fixture(params=ERAS)
@@ -47,7 +50,7 @@ async def test_each_era_lists_the_tools_and_keeps_variables(connect: Any, era: s
         assert {"execute_code", "run_command", "open_terminal", "read_file"} <= tools
         await client.call_tool("execute_code", {"code": "x = 6"})
         result = await client.call_tool("execute_code", {"code": "x * 7"})
-    assert result.structured_content["outputs"][0]["data"]["text/plain"] == "42"
+    assert result.structured_content["text"] == "42"
     assert result.structured_content["status"] == "ok"
 
 
@@ -60,8 +63,10 @@ async def test_the_eras_are_what_they_say(connect: Any) -> None:
 async def test_a_picture_comes_as_an_image(connect: Any, era: str) -> None:
     async with connect(era) as client:
         result = await client.call_tool("execute_code", {"code": PLOT})
-    assert [block.type for block in result.content] == ["image", "text"]
-    assert result.content[0].mime_type == "image/png"
+    assert [block.type for block in result.content] == ["text", "text", "image"]
+    assert result.content[2].mime_type == "image/png"
+    assert result.content[0].text.startswith("[picture 1: image/png, ")
+    assert result.content[2].data not in json.dumps(result.structured_content)
 
 
 async def test_an_error_is_a_failed_call_without_escape_codes(connect: Any, era: str) -> None:
@@ -124,7 +129,7 @@ async def test_commands_say_what_they_wrote_and_how_they_ended(connect: Any) -> 
     assert done.structured_content["stderr"] == "err\n"
     assert done.structured_content["exit_code"] == 3
     assert not done.is_error
-    assert slow.structured_content["timed_out"]
+    assert slow.structured_content["status"] == "timeout"
     assert slow.is_error
 
 

@@ -52,7 +52,7 @@ async def test_each_era_runs_code_and_leaves_nothing_behind(
         await client.call_tool("execute_code", {"code": "x = 41"})
         result = await client.call_tool("execute_code", {"code": "print(x + 1)"})
         assert len(await containers(engine, tmp_path / "state")) == 1
-    assert result.structured_content["outputs"][0]["text"] == "42\n"
+    assert result.structured_content["text"] == "42"
     assert await containers(engine, tmp_path / "state") == []
 
 

@@ -16,8 +16,8 @@ async def call(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
 
 
 def written(result: dict[str, Any]) -> str:
-    """What a cell wrote."""
-    return "".join(output.get("text", "") for output in result["outputs"])
+    """What a cell wrote, with the end of its last line."""
+    return f"{result['text']}\n" if result.get("text") else ""
 
 
 def greeting(version: str) -> dict[str, Any]:

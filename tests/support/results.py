@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 from sandbox.kernels.models import ExecutionResult
@@ -18,3 +19,15 @@ def result(*outputs: dict[str, Any], **fields: Any) -> ExecutionResult:
 def stream(text: str, name: str = "stdout") -> dict[str, Any]:
     """An output of text."""
     return {"output_type": "stream", "name": name, "text": text}
+
+
+def display(**data: Any) -> dict[str, Any]:
+    """An output of a mime bundle; ``image_png`` stands for ``image/png``."""
+    named = {key.replace("_", "/", 1): value for key, value in data.items()}
+    return {"output_type": "display_data", "data": named, "metadata": {}}
+
+
+def png(width: int, height: int, size: int = 60) -> bytes:
+    """Bytes that begin as a picture of that size in pixels, and are none."""
+    head = b"\x89PNG\r\n\x1a\n" + bytes((0, 0, 0, 13)) + b"IHDR" + struct.pack(">II", width, height)
+    return head + bytes(max(size - len(head), 0))

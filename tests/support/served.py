@@ -20,6 +20,7 @@ import httpx2
 import psutil
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
+from mcp_types import Implementation
 
 RUNTIME = os.environ.get("SANDBOX_TEST_RUNTIME", "runc")
 START_TIMEOUT_S = 60
@@ -53,11 +54,14 @@ class Served:
         )
 
     @asynccontextmanager
-    async def client(self, mode: str = "auto", key: str = "") -> AsyncIterator[Client]:
-        """An MCP client of one protocol era, with a default session of its own."""
+    async def client(
+        self, mode: str = "auto", key: str = "", name: str = ""
+    ) -> AsyncIterator[Client]:
+        """An MCP client of one protocol era and name, with a default session of its own."""
         async with self.http(**({"Sandbox-Session": key} if key else {})) as http:
             transport = streamable_http_client(self.url, http_client=http)
-            async with Client(transport, mode=mode) as client:
+            info = Implementation(name=name, version="1") if name else None
+            async with Client(transport, mode=mode, client_info=info) as client:
                 yield client
 
 

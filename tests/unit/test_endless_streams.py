@@ -18,11 +18,13 @@ from sandbox.link.link import Link
 from sandbox.link.stream import Stream
 from sandbox.outputs.redaction import Redactor
 from sandbox.policy.models import Limits
-from sandbox.server.reading import read_content
+from sandbox.server.pictures import Picture, Shown
+from sandbox.server.reading import MAX_PICTURE_BYTES, read_content
 from sandbox.terminals.terminals import Terminals
 from sandbox.workspaces.archive import pack, unpack
 
 from ..support.machines import scripted, serving
+from ..support.results import png
 
 pytestmark = pytest.mark.anyio
 
@@ -45,6 +47,10 @@ FLOOD_S = 0.5
 MAX_KEPT = 24 * 1024 * 1024
 
 
+async def not_shown(picture: Picture) -> Shown:
+    return Shown(picture, why_not="nobody looks")
+
+
 async def files_of(link: Link) -> Files:
     files = Files(Limits())
     await files.attach(link)
@@ -56,11 +62,11 @@ async def read_bytes(link: Link) -> None:
 
 
 async def read_file(link: Link) -> None:
-    await read_content(await files_of(link), "a", 1, 2000, Redactor())
+    await read_content(await files_of(link), "a", 1, 2000, Redactor(), not_shown)
 
 
 async def read_far_into_a_file(link: Link) -> None:
-    await read_content(await files_of(link), "a", 100_000_000, 2000, Redactor())
+    await read_content(await files_of(link), "a", 100_000_000, 2000, Redactor(), not_shown)
 
 
 async def edit(link: Link) -> None:
@@ -157,10 +163,31 @@ async def test_of_a_file_whose_size_was_a_lie_no_more_is_read_than_is_shown() ->
     async with scripted(serve) as machine:
         files = await files_of(await machine.connect())
         with anyio.fail_after(10), pytest.raises(FileError) as caught:
-            await read_content(files, "a", 1, 2000, Redactor())
+            await read_content(files, "a", 1, 2000, Redactor(), not_shown)
 
     assert caught.value.reason == "too_large"
     assert sent < 2_000_000
+
+
+async def test_a_picture_without_an_end_is_not_read_for_ever() -> None:
+    sent = 0
+
+    async def serve(stream: Stream) -> None:
+        nonlocal sent
+        await stream.send_json(STAT)
+        await stream.send(png(10, 10))
+        while True:
+            await stream.send(b"x" * 65_000)
+            sent += 65_000
+
+    async with scripted(serve) as machine:
+        files = await files_of(await machine.connect())
+        with anyio.fail_after(10):
+            read = await read_content(files, "a", 1, 2000, Redactor(), not_shown)
+
+    assert read.structured_content is not None
+    assert "too large to be shown" in read.structured_content["notes"][0]
+    assert sent < 2 * MAX_PICTURE_BYTES
 
 
 async def test_a_line_that_is_never_reached_is_not_looked_for_for_ever(
@@ -176,7 +203,7 @@ async def test_a_line_that_is_never_reached_is_not_looked_for_for_ever(
     async with scripted(serve) as machine:
         files = await files_of(await machine.connect())
         with anyio.fail_after(10), pytest.raises(FileError) as caught:
-            await read_content(files, "a", 1000, 2000, Redactor())
+            await read_content(files, "a", 1000, 2000, Redactor(), not_shown)
 
     assert caught.value.reason == "too_large"
 

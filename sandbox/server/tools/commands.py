@@ -8,16 +8,20 @@ import anyio
 from mcp_types import CallToolResult
 
 from sandbox.commands.command import Command
-from sandbox.commands.models import KEPT_BYTES, CommandRequest, CommandResult
+from sandbox.commands.models import CommandRequest, CommandResult
 from sandbox.commands.report import report
+from sandbox.policy import Policy
 from sandbox.server import arguments as arg
-from sandbox.server.content import denial_content, shortened, standing
+from sandbox.server.content import command_content, told
 from sandbox.server.desk import ASKING_INTERVAL_S, caller_of
 from sandbox.server.missing import advised_command
-from sandbox.server.tool import CallContext, ToolGroup, reply, tool
+from sandbox.server.results import MAX_TEXT, CommandSummary, command_summary
+from sandbox.server.tool import CallContext, ToolGroup, tool
 from sandbox.sessions.session import Session
 
 FAILED = frozenset({"timeout", "lost"})
+MAX_WHOLE = 96 * 1024
+"""The bytes of output that are told of a command in full: twice in one message, however escaped."""
 
 
 class CommandTools(ToolGroup):
@@ -33,7 +37,7 @@ class CommandTools(ToolGroup):
         cwd: arg.Folder = "",
         stdin: arg.Stdin = "",
         wait: arg.Wait = arg.DEFAULT_WAIT_S,
-    ) -> Annotated[CallToolResult, CommandResult]:
+    ) -> Annotated[CallToolResult, CommandSummary]:
         """Run a command line in bash and answer its exit code, stdout and stderr.
 
         It shares files with the kernels, not variables. A non-zero exit code is no failed call.
@@ -52,7 +56,7 @@ class CommandTools(ToolGroup):
                     with anyio.CancelScope(shield=True):
                         await session.commands.stop(started)
                 raise
-            return _answer(advised_command(report(started, KEPT_BYTES), session.policy))
+            return _answer(started, session.policy)
 
     @tool("See how a command stands", reads=True)
     async def get_command(
@@ -61,17 +65,19 @@ class CommandTools(ToolGroup):
         command_id: arg.CommandId,
         wait: arg.Wait = 0,
         session_id: arg.ItsSessionId = "",
-    ) -> Annotated[CallToolResult, CommandResult]:
+        detail: arg.CommandDetail = "brief",
+    ) -> Annotated[CallToolResult, CommandSummary]:
         """See how a command stands, with its output so far.
 
         Giving this call up does not stop it; stop_command does.
         """
-        return await self._told(ctx, "get_command", command_id, session_id, wait)
+        limit = MAX_WHOLE if detail == "full" else MAX_TEXT
+        return await self._told(ctx, "get_command", command_id, session_id, wait, limit=limit)
 
     @tool("Stop a command", destroys=True)
     async def stop_command(
         self, ctx: CallContext, command_id: arg.CommandId, session_id: arg.ItsSessionId = ""
-    ) -> Annotated[CallToolResult, CommandResult]:
+    ) -> Annotated[CallToolResult, CommandSummary]:
         """Stop a command with everything it started, and answer what it wrote."""
         return await self._told(ctx, "stop_command", command_id, session_id, stop=True)
 
@@ -83,17 +89,17 @@ class CommandTools(ToolGroup):
         session_id: str,
         wait_s: float = 0,
         *,
+        limit: int = MAX_TEXT,
         stop: bool = False,
     ) -> CallToolResult:
         found = await self._manager.command(caller_of(ctx), command_id)
-        result = report(found, KEPT_BYTES) if isinstance(found, Command) else found
-        async with self._desk.session_of(ctx, result, name, session_id) as session:
+        known = report(found, 0) if isinstance(found, Command) else found
+        async with self._desk.session_of(ctx, known, name, session_id) as session:
             if session and isinstance(found, Command):
                 if stop:
                     await session.commands.stop(found)
                 await self._follow(session, found, wait_s)
-                result = report(found, KEPT_BYTES)
-        return _answer(result)
+        return _answer(found, session and session.policy, limit)
 
     async def _follow(self, session: Session, command: Command, wait_s: float) -> None:
         """Wait for a command's end, and for as long as the call is needed to ask a person."""
@@ -104,21 +110,11 @@ class CommandTools(ToolGroup):
                 await command.wait(ASKING_INTERVAL_S)
 
 
-def _answer(result: CommandResult) -> CallToolResult:
-    said = [shortened(result.stdout)] if result.stdout else []
-    if result.stderr:
-        said.append(f"stderr:\n{shortened(result.stderr)}")
-    said += [*denial_content(result.denials), f"[{_line(result)}]"]
-    return reply(result, *said, failed=result.status in FAILED)
-
-
-def _line(result: CommandResult) -> str:
-    """How a command stands, in one line that says what to do next."""
-    how = {
-        "exited": f"exit code {result.exit_code}",
-        "signalled": f"killed by signal {result.signal}",
-        "timeout": "timed out and was killed with everything it started",
-        "stopped": "stopped with everything it started",
-    }.get(result.status, result.status)
-    asking = f"get_command(command_id={result.command_id!r}, wait=30) answers what comes, "
-    return standing(result, how, f"{asking}stop_command ends it")
+def _answer(
+    found: Command | CommandResult, policy: Policy | None, limit: int = MAX_TEXT
+) -> CallToolResult:
+    result = report(found, 2 * limit) if isinstance(found, Command) else found
+    if policy:
+        result = advised_command(result, policy)
+    summary = command_summary(result, max_text=limit)
+    return told(summary, command_content(summary), failed=result.status in FAILED)

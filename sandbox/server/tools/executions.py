@@ -15,17 +15,21 @@ from sandbox.kernels.models import ExecutionResult
 from sandbox.outputs.plain import PlainText
 from sandbox.outputs.redaction import Redactor, TextPieces
 from sandbox.server import arguments as arg
-from sandbox.server.content import execution_content, execution_line, fitting, shortened
-from sandbox.server.desk import ASKING_INTERVAL_S, caller_of
+from sandbox.server.content import cell_content, cell_line, fitting, told
+from sandbox.server.desk import ASKING_INTERVAL_S, Desk, caller_of
+from sandbox.server.hosts import takes_links
 from sandbox.server.missing import advised
-from sandbox.server.tool import CallContext, ToolGroup, reply, tool
+from sandbox.server.pictures import pictures_of
+from sandbox.server.results import CellSummary, cell_summary, shortened
+from sandbox.server.showing import Showing
+from sandbox.server.tool import CallContext, ToolGroup, tool
 from sandbox.sessions.session import Session
 
 CANCEL_GRACE_S = 10.0
 MAX_PROGRESS_BYTES = 256 * 1024
 """Of messages that are looked at for one notification."""
 MAX_PROGRESS_TEXT = 4000
-FENCE_NOTE = "[the code ran without the Markdown fence around it; give the code alone]"
+FENCE_NOTE = "the code ran without the Markdown fence around it; give the code alone"
 FAILED = frozenset({"error", "timeout", "died", "lost"})
 
 
@@ -59,6 +63,10 @@ class _Written:
 class ExecutionTools(ToolGroup):
     """The tools that run code and answer what came of it."""
 
+    def __init__(self, desk: Desk) -> None:
+        super().__init__(desk)
+        self._showing = Showing(desk.shaping)
+
     @tool("Run code", destroys=True)
     async def execute_code(
         self,
@@ -69,7 +77,8 @@ class ExecutionTools(ToolGroup):
         timeout: arg.Timeout = 0,
         wait: arg.Wait = arg.DEFAULT_WAIT_S,
         progress_interval: arg.ProgressInterval = 5,
-    ) -> Annotated[CallToolResult, ExecutionResult]:
+        detail: arg.Detail = "brief",
+    ) -> Annotated[CallToolResult, CellSummary]:
         """Run a cell of code in a Jupyter kernel and answer its text, pictures and error.
 
         Variables, imports and files stay for the next call; the last expression's value is shown.
@@ -91,7 +100,7 @@ class ExecutionTools(ToolGroup):
                         await execution.cancel()
                 raise
             result = advised(result, session.policy, self._manager.policies, caller_of(ctx))
-        return _answer(result, *([FENCE_NOTE] if bare != code else []))
+        return await self._answer(ctx, result, detail, *([FENCE_NOTE] if bare != code else []))
 
     @tool("See how an execution stands", reads=True)
     async def get_execution(
@@ -101,7 +110,8 @@ class ExecutionTools(ToolGroup):
         wait: arg.Wait = 0,
         progress_interval: arg.ProgressInterval = 5,
         session_id: arg.ItsSessionId = "",
-    ) -> Annotated[CallToolResult, ExecutionResult]:
+        detail: arg.Detail = "brief",
+    ) -> Annotated[CallToolResult, CellSummary]:
         """See how an execution stands, with its outputs so far.
 
         Giving this call up does not stop it; interrupt_kernel does.
@@ -112,7 +122,7 @@ class ExecutionTools(ToolGroup):
             if session and isinstance(found, Execution):
                 result = await self._follow(ctx, session, found, wait, progress_interval)
                 result = advised(result, session.policy, self._manager.policies, caller_of(ctx))
-        return _answer(result)
+        return await self._answer(ctx, result, detail)
 
     async def _follow(
         self,
@@ -145,12 +155,31 @@ class ExecutionTools(ToolGroup):
                 break
             if left_s <= interval_s and not session.approvals.is_asking:
                 break
-            await tell(written.news() or execution_line(execution.snapshot()))
+            await tell(written.news() or cell_line(cell_summary(execution.snapshot())))
         if wait_s and not self._desk.is_stopping and (news := written.news()):
             await tell(news)
         return execution.snapshot()
 
+    async def _answer(
+        self, ctx: CallContext, result: ExecutionResult, detail: str, *notes: str
+    ) -> CallToolResult:
+        """What is told of an execution to whoever calls."""
 
-def _answer(result: ExecutionResult, *notes: str) -> CallToolResult:
-    result = fitting(result)
-    return reply(result, *execution_content(result), *notes, failed=result.status in FAILED)
+        async def find_session() -> Session | None:
+            with suppress(SandboxError):
+                return await self._manager.get(caller_of(ctx), result.session_id)
+            return None
+
+        client = ctx.request_context.session
+        host = self._desk.shaping.host(client)
+        shown = await self._showing.shown(pictures_of(result.outputs), host, find_session)
+        failed = result.status in FAILED
+        summary = cell_summary(
+            result,
+            shown,
+            notes=notes,
+            max_text=host.max_failure if failed else host.max_text,
+            sent=fitting(result) if detail == "full" else None,
+        )
+        content = cell_content(summary, shown, links=takes_links(client))
+        return told(summary, content, failed=failed)

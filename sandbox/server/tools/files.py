@@ -14,9 +14,13 @@ from sandbox.files.files import MAX_EDIT_BYTES
 from sandbox.files.models import EditResult, FileList, FileStat
 from sandbox.policy.units import KIB, MIB
 from sandbox.server import arguments as arg
+from sandbox.server.desk import Desk
+from sandbox.server.pictures import Picture, Shown
 from sandbox.server.reading import MAX_READ_BYTES, FileContent, read_content
+from sandbox.server.showing import Showing
 from sandbox.server.tool import CallContext, ToolGroup, reply, tool
 from sandbox.server.wording import printable
+from sandbox.sessions.session import Session
 
 
 class Deleted(BaseModel):
@@ -29,6 +33,10 @@ class Deleted(BaseModel):
 
 class FileTools(ToolGroup):
     """The tools that act on files."""
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__(desk)
+        self._showing = Showing(desk.shaping)
 
     @tool("List files", reads=True)
     async def list_files(
@@ -63,7 +71,17 @@ class FileTools(ToolGroup):
         At most {read_kib} KiB at once; `more` says that lines follow.
         """
         async with self._desk.session(ctx, session_id, "read_file") as session:
-            return await read_content(session.files, path, start_line, line_limit, session.redactor)
+            host = self._desk.shaping.host(ctx.request_context.session)
+
+            async def find_session() -> Session:
+                return session
+
+            async def show(picture: Picture) -> Shown:
+                return (await self._showing.shown([picture], host, find_session))[0]
+
+            return await read_content(
+                session.files, path, start_line, line_limit, session.redactor, show
+            )
 
     @tool("Write a file", destroys=True, repeatable=True, content_mib=arg.MAX_CONTENT // MIB)
     async def write_file(

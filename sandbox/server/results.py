@@ -1,0 +1,324 @@
+"""What a model is told of an execution or a command: small, complete in itself, nothing twice.
+
+Some clients hand their model the structured result only, others the content only. So these models
+hold every word of the content, and ``sandbox.server.content`` says nothing that is not in them.
+What is empty is not sent. The whole of it is at ``execution://ID`` and with ``detail="full"``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, cast
+
+from pydantic import BaseModel, Field, WithJsonSchema
+
+from sandbox.commands.models import CommandResult, CommandStatus
+from sandbox.kernels.models import ExecutionResult, ExecutionStatus, KernelState
+from sandbox.outputs.denials import Denial, denial_line
+from sandbox.outputs.readable import readable
+from sandbox.server.pictures import Shown, picture_type
+
+MAX_TEXT = 32 * 1024
+"""The characters of an execution's or a command's output that a reader gets."""
+MAX_VALUE = 2000
+"""The characters of an error's message beside its traceback."""
+MAX_RICH = 64
+"""The references of one result."""
+READ_WHOLE = frozenset(("text/plain", "text/markdown", "text/latex"))
+"""The types that are in the text as they are."""
+
+_BARE = re.compile(r"<[^<>\n]*>")
+"""The text of an object that has none, such as ``<Figure size 640x480 with 1 Axes>``."""
+_RULER = re.compile(r"\A-+\n(?:\w+ +(?=Traceback \())?")
+"""How IPython begins a traceback."""
+
+
+class Rich(BaseModel, frozen=True):
+    """A picture, or a form of an output that is not in the text."""
+
+    type: str
+    bytes: int
+    width: int = 0
+    height: int = 0
+    uri: str
+    """Of the resource that has it."""
+
+
+class CellSummary(BaseModel, frozen=True):
+    """An execution as it is now, or as it ended; what is empty is left out."""
+
+    execution_id: str
+    session_id: str
+    kernel_id: str
+    status: ExecutionStatus
+    state: KernelState
+    """Of the kernel's variables."""
+    reason: str = ""
+    next: str = ""
+    """What to do now."""
+    error: dict[str, str] = Field(default_factory=dict[str, str])
+    """Its name and value; the traceback is in the text."""
+    text: str
+    """All that there is to read, in the order in which it happened."""
+    rich: list[Rich] = Field(default_factory=list[Rich])
+    denials: list[str] = Field(default_factory=list[str])
+    """What the network policy refused meanwhile."""
+    truncated_bytes: int = 0
+    left_out: list[str] = Field(default_factory=list[str])
+    """What is missing, and how to get it."""
+    notes: list[str] = Field(default_factory=list[str])
+    execution_count: int = 0
+    duration_s: float = 0.0
+    outputs: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
+    """In nbformat 4, with detail="full"."""
+
+
+class CommandSummary(BaseModel, frozen=True):
+    """A command as it is now, or how it ended; what is empty is left out."""
+
+    command_id: str
+    session_id: str
+    status: CommandStatus
+    exit_code: Annotated[int | None, WithJsonSchema({"type": "integer"})] = None
+    """Of one that exited."""
+    signal: int = 0
+    """That ended it, if one did."""
+    reason: str = ""
+    next: str = ""
+    """What to do now."""
+    stdout: str
+    """Its head and tail when it was long."""
+    stderr: str
+    denials: list[str] = Field(default_factory=list[str])
+    """What the network policy refused meanwhile."""
+    truncated_bytes: int = 0
+    left_out: list[str] = Field(default_factory=list[str])
+    """What is missing, and how to get it."""
+    notes: list[str] = Field(default_factory=list[str])
+    duration_s: float = 0.0
+
+
+def cell_summary(
+    result: ExecutionResult,
+    shown: Sequence[Shown] = (),
+    *,
+    notes: Iterable[str] = (),
+    max_text: int = MAX_TEXT,
+    sent: ExecutionResult | None = None,
+) -> CellSummary:
+    """What is told of an execution.
+
+    Args:
+        shown: Its pictures, and how each is shown.
+        notes: What else there is to say of the call.
+        sent: The same with the outputs that are sent as they are; None when none are.
+    """
+    whole = _text(result, shown)
+    text = fitted(whole, max_text)
+    left_out = [*_left_out(result), *_not_shown(shown)]
+    if sent and sent.truncated_bytes > result.truncated_bytes:
+        left_out.append(
+            f"{sent.truncated_bytes - result.truncated_bytes:,} bytes did not fit into this "
+            f"answer: the resource {uri_of(result.execution_id)} has them"
+        )
+    elif text != whole and not sent:
+        left_out.append(
+            f"{len(whole) - len(text):,} characters of the text were left out: "
+            f"get_execution(execution_id={result.execution_id!r}, detail='full') answers more"
+        )
+    rich = list(_rich(result, shown))
+    if more := rich[MAX_RICH:]:
+        left_out.append(
+            f"{len(more)} more rich forms are not listed: the resource "
+            f"{uri_of(result.execution_id)} has all"
+        )
+    error = result.error
+    return CellSummary(
+        execution_id=result.execution_id,
+        session_id=result.session_id,
+        kernel_id=result.kernel_id,
+        status=result.status,
+        state=result.state,
+        reason=result.reason or "",
+        next=_next(result),
+        error={"name": error.name, "value": shortened(error.value, MAX_VALUE)} if error else {},
+        text=text,
+        rich=rich[:MAX_RICH],
+        denials=_denials(result.denials),
+        truncated_bytes=result.truncated_bytes,
+        left_out=left_out,
+        notes=list(notes),
+        execution_count=result.execution_count or 0,
+        duration_s=round(result.duration_s, 3),
+        outputs=sent.outputs if sent else [],
+    )
+
+
+def command_summary(
+    result: CommandResult, *, notes: Iterable[str] = (), max_text: int = MAX_TEXT
+) -> CommandSummary:
+    """What is told of a command."""
+    stderr = shortened(result.stderr, max(max_text // 2, max_text - len(result.stdout)))
+    stdout = shortened(result.stdout, max(max_text // 2, max_text - len(stderr)))
+    missing = len(result.stdout) - len(stdout) + len(result.stderr) - len(stderr)
+    missing += result.truncated_bytes
+    left_out = [
+        f"{missing:,} bytes of output were left out: get_command(command_id="
+        f"{result.command_id!r}, detail='full') answers more, and a file that it writes holds all"
+    ]
+    asking = f"get_command(command_id={result.command_id!r}, wait=30) answers what comes, "
+    return CommandSummary(
+        command_id=result.command_id,
+        session_id=result.session_id,
+        status=result.status,
+        exit_code=result.exit_code,
+        signal=result.signal or 0,
+        reason=result.reason or "",
+        next=f"{asking}stop_command ends it" if result.status == "running" else "",
+        stdout=stdout,
+        stderr=stderr,
+        denials=_denials(result.denials),
+        truncated_bytes=missing,
+        left_out=left_out if missing else [],
+        notes=list(notes),
+        duration_s=round(result.duration_s, 3),
+    )
+
+
+def fitted(value: str, limit: int) -> str:
+    """A text of at most ``limit`` characters, and of no more than twice as many bytes."""
+    size = max(len(value.encode(errors="replace")), 1)
+    return shortened(value, min(limit, len(value) * 2 * limit // size))
+
+
+def shortened(value: str, limit: int = MAX_TEXT) -> str:
+    """A text of at most about ``limit`` characters: its head and tail, with the cut stated."""
+    if len(value) <= limit:
+        return value
+    head, tail = limit * 2 // 3, limit // 3
+    return f"{value[:head]}\n[… {len(value) - head - tail} characters left out …]\n{value[-tail:]}"
+
+
+def uri_of(execution_id: str, output: int | None = None) -> str:
+    """Of the resource that has an execution, or one of its outputs."""
+    return f"execution://{execution_id}" + ("" if output is None else f"/outputs/{output}")
+
+
+def _next(result: ExecutionResult) -> str:
+    if result.status == "running":
+        return (
+            f"get_execution(execution_id={result.execution_id!r}, wait=30) answers what comes, "
+            "interrupt_kernel stops it"
+        )
+    if result.state == "restarted":
+        return "the kernel was restarted, so its variables are gone: run again what made them"
+    if result.state == "lost":
+        again = ": restart_kernel starts it anew" if result.status == "died" else ""
+        return f"the kernel's variables are lost{again}"
+    return ""
+
+
+def _denials(denials: Iterable[Denial]) -> list[str]:
+    return [denial_line(denial) for denial in denials]
+
+
+def _left_out(result: ExecutionResult) -> list[str]:
+    found = [
+        f"{mime} cannot be shown{f' ({times} times)' if times > 1 else ''}: save it to a file and "
+        "download that, or show it in another form"
+        for mime, times in result.dropped_types.items()
+    ]
+    return [_cut(result.truncated_bytes), *found] if result.truncated_bytes else found
+
+
+def _not_shown(shown: Sequence[Shown]) -> list[str]:
+    """Which pictures are not shown, why, and how to get them."""
+    numbers: dict[str, list[int]] = {}
+    for each in shown:
+        if each.why_not:
+            numbers.setdefault(each.why_not, []).append(each.picture.number)
+    return [
+        f"picture{'s' * (len(which) > 1)} {_counted(which)} not shown, for {why}: save to a file "
+        "and download that, or read its resource"
+        for why, which in numbers.items()
+    ]
+
+
+def _counted(numbers: Sequence[int]) -> str:
+    """Numbers in few words: ``1``, ``1 and 4``, ``2 to 12``."""
+    if len(numbers) > 2 and numbers[-1] - numbers[0] == len(numbers) - 1:
+        return f"{numbers[0]} to {numbers[-1]}"
+    *first, last = map(str, numbers)
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def _cut(size_bytes: int) -> str:
+    return (
+        f"{size_bytes:,} bytes of output were left out: show less, or write it to a file and read "
+        "parts of that"
+    )
+
+
+def _text(result: ExecutionResult, shown: Sequence[Shown]) -> str:
+    """What it wrote and showed, and the traceback at its end."""
+    by_output = {each.picture.output: each for each in shown}
+    outputs = result.outputs
+    texts = [_words(output, by_output.get(index)) for index, output in enumerate(outputs)]
+    if result.error is not None and not any(o.get("output_type") == "error" for o in outputs):
+        cause = f"{result.error.name}: {result.error.value}"
+        texts.append(_cause_first(cause, result.error.traceback))
+    return "".join(texts).strip("\n")
+
+
+def _words(output: dict[str, Any], shown: Shown | None) -> str:
+    kind = output.get("output_type")
+    if kind == "stream":
+        return _joined(output.get("text"))
+    if kind == "error":
+        lines: Any = output.get("traceback") or ()
+        cause = f"{output.get('ename')}: {output.get('evalue')}"
+        return _cause_first(cause, "\n".join(map(str, lines)))
+    data = cast("dict[str, Any]", output.get("data") or {})
+    said = readable(data).strip("\n")
+    if mime := picture_type(output):
+        said = "" if _BARE.fullmatch(said) else said
+        marker = shown.marker() if shown else f"[{mime}]"
+        return "\n".join(filter(None, (said, marker))) + "\n"
+    return (said or ", ".join(f"[{name}, not shown]" for name in data)) + "\n"
+
+
+def _cause_first(cause: str, traceback: str) -> str:
+    """An error for a reader who may see no more of it than its beginning."""
+    where = _RULER.sub("", traceback.strip("\n")).removesuffix(cause).rstrip()
+    return f"{shortened(cause, MAX_VALUE)}\n{where}".rstrip() + "\n"
+
+
+def _rich(result: ExecutionResult, shown: Sequence[Shown]) -> Iterable[Rich]:
+    """References to what is not in the text, in order."""
+    by_output = {each.picture.output: each for each in shown}
+    for index, output in enumerate(result.outputs):
+        uri = uri_of(result.execution_id, index)
+        own = picture_type(output)
+        if each := by_output.get(index):
+            picture = each.picture
+            yield Rich(
+                type=picture.mime,
+                bytes=picture.size_bytes,
+                width=picture.width,
+                height=picture.height,
+                uri=uri,
+            )
+        data = cast("dict[str, Any]", output.get("data") or {})
+        for name, value in data.items():
+            if name != own and name not in READ_WHOLE:
+                yield Rich(type=name, bytes=_size(value), uri=uri)
+
+
+def _size(value: Any) -> int:
+    return len((value if isinstance(value, str) else json.dumps(value)).encode(errors="replace"))
+
+
+def _joined(value: Any) -> str:
+    return "".join(map(str, value)) if isinstance(value, list) else str(value)  # pyright: ignore[reportUnknownArgumentType]  # JSON
