@@ -15,6 +15,7 @@ ALL = "all"
 TOOLSETS: dict[str, tuple[str, ...]] = {
     "code": ("execute_code", "get_execution", "interrupt_kernel", "restart_kernel"),
     "kernels": (
+        "list_executions",
         "list_kernels",
         "start_kernel",
         "interrupt_kernel",

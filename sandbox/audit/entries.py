@@ -59,10 +59,10 @@ class SessionEntry(Entry):
     """Something in the life of a session."""
 
     kind: ClassVar[str] = "session"
-    event: Literal["opened", "not_opened", "adopted", "tightened", "ended", "removed"]
+    event: Literal["opened", "not_opened", "adopted", "passed_on", "tightened", "ended", "removed"]
     """``opened``, ``not_opened`` (its container is removed), ``adopted`` (taken back from an
-    earlier controller), ``tightened`` (its network), ``ended``, ``removed`` (a container that was
-    no session's)."""
+    earlier controller), ``passed_on`` (to another conversation), ``tightened`` (its network),
+    ``ended``, ``removed`` (a container that was no session's)."""
     session_id: str = ""
     principal: str = ""
     state: str = ""

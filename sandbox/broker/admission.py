@@ -16,7 +16,7 @@ from sandbox.container.roots import Root
 from sandbox.container.spec import ContainerSpec
 from sandbox.container.variables import CA_FILE, CA_VARIABLES, NETWORK_VARIABLES, PROXY_VARIABLES
 from sandbox.errors import ConfigError, NotFound, NotPermitted, PolicyError, PolicyNotEnforced
-from sandbox.policy import Policy, PolicySet
+from sandbox.policy import ImagePolicy, Policy, PolicySet
 from sandbox.runtimes.base import ContainerInfo, EngineInfo
 
 MAX_AGE_S = 120.0
@@ -44,7 +44,7 @@ class AdmissionRules:
         self,
         policies: PolicySet,
         seccomp: str,
-        image_for: Callable[[str], str],
+        image_for: Callable[[ImagePolicy], str],
         *,
         runtime: str = "",
         roots: tuple[Root, ...] = (),

@@ -58,7 +58,7 @@ app.add_typer(secret.app, name="secret")
 def run() -> None:
     """Run the command line; an error of ours ends it with its remedy and its exit code."""
     try:
-        app()
+        app(prog_name="sandbox")
     except SandboxError as exc:
         print(f"sandbox: {exc.message}", file=sys.stderr)
         if exc.remedy:
@@ -91,15 +91,31 @@ def serve(settings: Settings) -> None:
 
 
 @command(app, "tools", *CONTROLLER, "log_level")
-def mcp(settings: Settings) -> None:
+def mcp(
+    settings: Settings,
+    attach: Annotated[
+        bool, typer.Option("--attach", help="Keep the sessions for the next start with that NAME.")
+    ] = False,
+    name: Annotated[
+        str, typer.Argument(metavar="[NAME]", help="With --attach: whose sessions; else `default`.")
+    ] = "",
+) -> None:
     """Serve MCP over stdin and stdout, for desktop clients that start their servers.
 
     Its sessions are closed when the client goes. Claude Desktop, for example:
     {"mcpServers": {"sandbox": {"command": "sandbox", "args": ["mcp"]}}}
+
+    [bold]sandbox mcp --attach[/bold] · for a client that starts its server anew for each call or
+    each chat: the default session and all others wait for the next start, until they expire
+
+    [bold]sandbox mcp --attach work[/bold] · the same, apart from those of other names; each name
+    is for one process at a time
     """
     from sandbox.cli.mcp import serve_stdio
 
-    serve_stdio(settings)
+    if name and not attach:
+        raise typer.BadParameter("a NAME goes with --attach")
+    serve_stdio(settings, (name or "default") if attach else "")
 
 
 @command(app, *CONTROLLER, "log_level")

@@ -145,15 +145,17 @@ def _memory(engine: EngineInfo, policies: PolicySet | None) -> Finding:
 
 
 async def _images(runtime: ContainerRuntime, policies: PolicySet | None) -> list[Finding]:
-    wanted = {policies.get(name).image for name in policies.names()} if policies else set[str]()
     found: list[Finding] = []
-    for name in sorted(wanted):
-        reference = images.reference(name)
+    wanted = {
+        images.reference(policy.image): policy.build_command
+        for policy in (map(policies.get, policies.names()) if policies else ())
+    }
+    for reference, command in sorted(wanted.items()):
         if await runtime.has_image(reference):
             found.append(ok("image", f"{reference} is current"))
         else:
             missing = f"{reference} is missing or out of date"
-            found.append(fail("image", missing, f"`sandbox image build {name}`"))
+            found.append(fail("image", missing, f"`{command}`"))
     return found
 
 

@@ -8,6 +8,7 @@ from sandbox import resources
 from sandbox.config import Settings
 from sandbox.errors import NotFound
 from sandbox.policy import DEFAULT_POLICY, LivePolicies, PolicySet, load
+from sandbox.policy.loader import SUFFIX
 from sandbox.sessions.slots import prepare_state_directory
 
 
@@ -44,6 +45,22 @@ def live_policies(settings: Settings) -> LivePolicies:
         SandboxError: As of :func:`policy_set`, at the start only.
     """
     return LivePolicies(lambda: policy_set(settings), _policy_folders(settings))
+
+
+def policy_file(settings: Settings, named: str) -> Path:
+    """The file of a policy, by its path or its name.
+
+    Raises:
+        NotFound: There is no such policy.
+    """
+    path = Path(named)
+    if path.suffix == SUFFIX or path.name != named:
+        return path
+    for folder in _policy_folders(settings):
+        if (folder / f"{named}{SUFFIX}").is_file():
+            return folder / f"{named}{SUFFIX}"
+    policy_set(settings).get(named)
+    raise NotFound(f"There is no policy {named!r}.", remedy="`sandbox policy list` shows them.")
 
 
 def _policy_folders(settings: Settings) -> list[Path]:

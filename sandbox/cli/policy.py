@@ -32,7 +32,7 @@ def list_policies(settings: Settings) -> None:
         (
             "*" if policy.name == policies.default else "",
             policy.name,
-            policy.image,
+            str(policy.image),
             format_size(policy.limits.memory_bytes),
             policy.description,
         )

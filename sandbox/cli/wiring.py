@@ -16,7 +16,7 @@ from sandbox.config import Settings
 from sandbox.container import images
 from sandbox.egress.machine import machine_egress
 from sandbox.egress.wayout import WayOut
-from sandbox.policy import PolicySet, seccomp_profile
+from sandbox.policy import ImagePolicy, PolicySet, seccomp_profile
 from sandbox.runtimes.base import ContainerRuntime
 from sandbox.runtimes.known import KnownEngine
 from sandbox.secrets import SecretStore
@@ -29,7 +29,7 @@ from sandbox.sessions.journal import Journal
 from sandbox.sessions.manager import SessionManager
 from sandbox.sessions.quotas import Quotas
 from sandbox.sessions.services import SessionServices, engine_calls, openings
-from sandbox.sessions.slots import Slot, SlotKind, take_slot
+from sandbox.sessions.slots import Slot, SlotKind, attach_slot, take_slot
 from sandbox.sessions.usage import Usage
 from sandbox.workspaces.store import WorkspaceStore
 
@@ -68,7 +68,7 @@ async def session_manager(
     slot: Slot,
     *,
     keep: bool,
-    image_for: Callable[[str], str] = images.reference,
+    image_for: Callable[[ImagePolicy], str] = images.reference,
     egress: WayOut | None = None,
     clock: Callable[[], float] = time.time,
 ) -> AsyncGenerator[SessionManager]:
@@ -108,6 +108,7 @@ async def session_manager(
                 most=settings.max_workspaces,
             ),
             keep=keep,
+            left_s=settings.left_session_s,
             clock=clock,
         )
         async with SessionManager(services, policies, settings, slot) as manager:
@@ -115,15 +116,21 @@ async def session_manager(
 
 
 @asynccontextmanager
-async def controller(settings: Settings, kind: SlotKind) -> AsyncGenerator[SessionManager]:
-    """A controller in a slot of the state folder; only ``serve`` leaves its sessions to the next.
+async def controller(
+    settings: Settings, kind: SlotKind, attach: str = ""
+) -> AsyncGenerator[SessionManager]:
+    """A controller in a slot of the state folder.
+
+    Args:
+        attach: The name of its slot, for one that leaves its sessions to the next, as ``serve``.
 
     Raises:
         SandboxError: It cannot start.
     """
-    policies, keep = live_policies(settings), kind == "serve"
+    policies, keep = live_policies(settings), kind == "serve" or bool(attach)
     async with aclosing(container_runtime(settings)) as runtime:
         images.recipes()  # read now, not while the first caller waits for a session
-        with take_slot(state_dir(settings), kind) as slot:
+        root = state_dir(settings)
+        with await attach_slot(root, attach) if attach else take_slot(root, kind) as slot:
             async with session_manager(runtime, policies, settings, slot, keep=keep) as manager:
                 yield manager

@@ -127,6 +127,10 @@ class Settings(Frozen, use_attribute_docstrings=True):
     max_sessions_per_principal: int = Field(0, ge=0, le=10_000)
     """The open sessions of one principal under all policies together; 0: as the policies say."""
 
+    left_session_s: Seconds = Field(300, ge=0, le=DAY)
+    """How long the default session of a conversation that is over is kept for the next conversation
+    of its token, for clients that shake hands: seconds, or `5m`; 0: none is taken over."""
+
     executions_per_minute: int = Field(0, ge=0, le=100_000)
     """The cells and commands that one principal may run within a minute; 0: no quota."""
 
@@ -142,6 +146,10 @@ class Settings(Frozen, use_attribute_docstrings=True):
 
     max_workspaces: int = Field(32, ge=1, le=10_000)
     """The named workspaces of one principal."""
+
+    package_cache_bytes: Bytes = Field(2 * GIB, ge=0, le=1024 * TIB)
+    """What the packages that sessions install may take together on disk, where they are kept for
+    all of them: bytes, or `2GiB`; 0: nothing is kept, and each session asks the index itself."""
 
     host: str = Field("127.0.0.1", min_length=1, max_length=255)
     """The address that `sandbox serve` binds."""

@@ -10,6 +10,9 @@ costs one small layer. The folders of `images/` that each step is made from:
     base ─┬─ python-deps ─┬─ python                 base, python, supervisor
           │               └─ datascience-deps ── datascience       datascience, supervisor
           └─ controller-deps ── controller          base, controller, package
+
+What a policy adds to an image stands between those two steps: on the -deps image of its base, made
+from `additions`, its lists and its lock, and below the supervisor.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import io
+import json
 import re
 import tarfile
 from collections.abc import Iterable, Mapping
@@ -26,12 +30,14 @@ from pathlib import Path
 
 from sandbox import resources
 from sandbox.errors import ConfigError, NotFound
+from sandbox.policy import ImagePolicy
 
 BASE = "base"
 BASE_IMAGE = "debian:bookworm-slim"
 CONTROLLER = "controller"
 SUPERVISOR = "supervisor"
 PACKAGE = "package"
+ADDITIONS = "additions"
 
 _DIGEST_LENGTH = 12
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -93,22 +99,34 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(_folders()))
 
 
-def reference(name: str) -> str:
-    """The exact reference that an image's short name means for this version of the package.
+def reference(image: str | ImagePolicy) -> str:
+    """The exact reference that an image means for this version of the package.
+
+    No engine ever has the one of packages that are not locked.
+
+    Args:
+        image: Its short name, or what a policy says.
 
     Raises:
         NotFound: There is no recipe of that name.
     """
-    return chain(name)[-1].reference
+    return chain(image)[-1].reference
 
 
-def chain(name: str) -> tuple[Recipe, ...]:
+def chain(image: str | ImagePolicy, lock: bytes = b"") -> tuple[Recipe, ...]:
     """The recipes to build for an image, the base first and the image itself last.
+
+    Args:
+        lock: What the packages that a policy adds came to; needed for building alone.
 
     Raises:
         NotFound: There is no recipe of that name.
     """
     known = recipes()
+    if isinstance(image, ImagePolicy):
+        below = chain(image.base)
+        return (*below[:-1], *_added(image, below, lock)) if image.has_additions else below
+    name = image
     if name not in known:
         raise NotFound(
             f"There is no image recipe named {name!r}.", remedy=f"Known: {', '.join(names())}."
@@ -148,11 +166,24 @@ def recipes() -> Mapping[str, Recipe]:
     return made
 
 
+def _added(image: ImagePolicy, below: tuple[Recipe, ...], lock: bytes) -> tuple[Recipe, Recipe]:
+    """What stands in the place of an image's last step when a policy adds packages to it."""
+    own = _read(resources.images() / ADDITIONS)
+    own["lists.json"] = json.dumps(image.lists(), sort_keys=True).encode()
+    parent, last = below[-2:]
+    digest = _digest(parent.digest, {**own, "lock.txt": image.locked.encode()})
+    files = {**own, "lock.txt": lock}
+    name = f"{image.base}-{ADDITIONS}"
+    needs = Recipe(f"{name}-deps", parent.name, files, digest)
+    return needs, _recipe(name, needs, last.files)
+
+
 def _folders() -> dict[str, Path]:
     return {
         path.parent.name: path.parent
         for path in resources.images().glob("*/Dockerfile")
-        if path.parent.name not in (SUPERVISOR, PACKAGE) and _NAME.fullmatch(path.parent.name)
+        if path.parent.name not in (SUPERVISOR, PACKAGE, ADDITIONS)
+        and _NAME.fullmatch(path.parent.name)
     }
 
 
@@ -232,6 +263,8 @@ def _package_layer() -> dict[str, bytes]:
     """Its Dockerfile, and the package as a wheel carries it."""
     files = _read(resources.package(), "sandbox/")
     files |= _read(resources.images(), "sandbox/_data/images/")
+    for names in resources.images().glob("*/requirements.in"):
+        files[f"sandbox/_data/images/{names.parent.name}/{names.name}"] = names.read_bytes()
     files |= _read(resources.policies(), "sandbox/_data/policies/")
     files["sandbox/_data/requirements.txt"] = resources.requirements().read_bytes()
     files["Dockerfile"] = (resources.images() / PACKAGE / "Dockerfile").read_bytes()

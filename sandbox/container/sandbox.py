@@ -28,7 +28,7 @@ from sandbox.container.proof import measure, prove
 from sandbox.container.roots import Root
 from sandbox.container.spec import ContainerSpec, Mount
 from sandbox.errorgroups import one_error
-from sandbox.errors import Conflict, NotPermitted, SandboxError, SessionLost
+from sandbox.errors import Conflict, ImageMissing, NotPermitted, SandboxError, SessionLost
 from sandbox.link.link import ByteStream, Link, Stream
 from sandbox.policy import Policy
 from sandbox.runtimes.base import ContainerInfo, ContainerRuntime, ContainerStats
@@ -153,12 +153,23 @@ class Sandbox:
             # Shielded, so that the id of a container that was made is always known here.
             with anyio.CancelScope(shield=True):
                 async with self._turn():
-                    self.container_id = container_id = await self._runtime.create(self.spec)
+                    self.container_id = container_id = await self._create()
             async with self._turn():
                 await self._runtime.start(container_id)
             async with one_error() as checks:
                 checks.start_soon(self._check_container)
                 await tasks.start(self._keep_link)
+
+    async def _create(self) -> str:
+        try:
+            return await self._runtime.create(self.spec)
+        except ImageMissing as exc:
+            policy = self.policy
+            raise ImageMissing(
+                f"The image of the policy {policy.name!r}, {policy.image}, is not built: "
+                f"the engine has no {self.spec.image}.",
+                remedy=f"`{policy.build_command}` builds it.",
+            ) from exc
 
     async def claim(self, claimant: Claimant) -> None:
         """Give it to a session for good.

@@ -25,7 +25,10 @@ CA_VARIABLES = (
 )
 """What programs read to find the certificates they trust."""
 NETWORK_VARIABLES = frozenset(
-    {*PROXY_VARIABLES, *CA_VARIABLES, "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST"}
+    {
+        *(*PROXY_VARIABLES, *CA_VARIABLES, "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL"),
+        *("PIP_TRUSTED_HOST", "UV_DEFAULT_INDEX", "UV_INDEX"),
+    }
 )
 """The variables by which programs find the way out that a policy opens."""
 IMAGE_VARIABLES = frozenset(

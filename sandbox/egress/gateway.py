@@ -217,10 +217,14 @@ class Gateway:
     async def _pass(self, inbound: Inbound, passage: Passage) -> bool:
         try:
             self._require_record()
+            if (packages := await passage.packages()) is not None:
+                self._let_out(packages.admit(), passage)
+                await packages.give()
+                inbound.end()
+                return await inbound.drained()
             given, rule = await passage.admit()
             with await passage.connect(rule) as outside:
-                self._meter.connections += 1
-                self._keep(given, passage.request.host.text, passage.request.port, passage.pins)
+                self._let_out(given, passage)
                 await passage.carry(rule, outside)
         except Refused as exc:
             await self._refuse(passage, exc.verdict)
@@ -239,6 +243,10 @@ class Gateway:
         else:
             return await inbound.drained()
         return await _lingered(inbound)
+
+    def _let_out(self, given: Verdict, passage: Passage) -> None:
+        self._meter.connections += 1
+        self._keep(given, passage.request.host.text, passage.request.port, passage.pins)
 
     async def _refuse(self, passage: Passage, verdict: Verdict) -> None:
         self._note(passage.request, verdict, passage.pins)

@@ -12,6 +12,9 @@ from sandbox.config import Settings
 from sandbox.container.variables import CA_FILE, CA_VARIABLES
 from sandbox.egress.certificates import bundle
 from sandbox.egress.dialing import SystemDialer, SystemResolver
+from sandbox.egress.indexclient import HttpUpstream
+from sandbox.egress.packagecache import PackageCache
+from sandbox.egress.packagefiles import FileStore
 from sandbox.egress.packageindex import PackageIndex, fetcher
 from sandbox.egress.wayout import WayOut, shares_of_connections
 from sandbox.policy import Policy
@@ -29,10 +32,15 @@ def machine_egress(settings: Settings, env: Mapping[str, str]) -> WayOut:
     def tls() -> ssl.SSLContext:
         return ssl.create_default_context(cadata=certificates.decode() or None)
 
+    upstream = HttpUpstream(tls)
+    index = PackageIndex(fetcher(upstream))
+    limit = settings.package_cache_bytes
+    store = FileStore(settings.state_dir / "packages", limit)
     return WayOut(
         resolver=SystemResolver(),
         dialer=SystemDialer(),
-        services=PackageIndex(fetcher(tls)),
+        services=index,
+        packages=PackageCache(index, upstream, store) if limit else None,
         addresses=settings.addresses,
         certificates=certificates,
         tls=tls,
@@ -54,6 +62,8 @@ async def outfit(egress: WayOut, policy: Policy) -> Outfit:
     if policy.network.is_none:
         return Outfit()
     variables = dict(await egress.services.variables(policy.network.services))
+    if egress.packages is not None and policy.network.shares_packages:
+        variables |= egress.packages.variables()
     if egress.certificates:
         variables |= dict.fromkeys(CA_VARIABLES, CA_FILE)
     return Outfit(variables, egress.certificates)

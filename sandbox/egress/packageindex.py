@@ -8,20 +8,17 @@ and when it cannot be found nothing is open.
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import logging
-import ssl
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from html.parser import HTMLParser
 from typing import Any, cast
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from sandbox import pipindex
 from sandbox.egress.hosts import BadHost, parse_authority
+from sandbox.egress.indexclient import Page, Source, Upstream, without_login
 from sandbox.egress.threads import in_thread
 from sandbox.pipindex import PipIndex
 from sandbox.policy.destinations import Service, Target
@@ -31,23 +28,10 @@ PAGE = "pip"
 """The package whose page is read: every index has it."""
 KEEP_S = 3600.0
 KEEP_PROBLEM_S = 15.0
-FETCH_TIMEOUT_S = 20.0
 WAIT_S = 5.0
 """For what is being looked up; who has waited so long gets what is known."""
-MAX_PAGE_BYTES = 16 * 1024 * 1024
 MAX_TARGETS = 16
 logger = logging.getLogger(__name__)
-
-_ACCEPT = "application/vnd.pypi.simple.v1+json, text/html;q=0.5"
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """A page of an index, JSON or HTML, and where it was in the end."""
-
-    url: str
-    is_json: bool
-    text: str
 
 
 Fetch = Callable[[str, bool], Page]
@@ -99,8 +83,13 @@ class PackageIndex:
         index = self._index
         if not index.index_url:
             logger.warning("a session opens without an index for pip, which is not known yet")
-        bare = tuple(map(_without_login, index.extra_index_urls))
-        return PipIndex(_without_login(index.index_url), bare, index.trusted_hosts).variables()
+        bare = tuple(map(without_login, index.extra_index_urls))
+        return PipIndex(without_login(index.index_url), bare, index.trusted_hosts).variables()
+
+    @property
+    def index(self) -> PipIndex:
+        """What pip is configured with, as far as that was read."""
+        return self._index
 
     def _refreshed(self) -> asyncio.Future[Service]:
         """What is known, once it is; looked up in threads while it is not, or is old."""
@@ -139,7 +128,7 @@ class PackageIndex:
             for url in urls:
                 trusted = urlsplit(url).hostname in index.trusted_hosts
                 page = self._fetch(f"{url.rstrip('/')}/{PAGE}/", trusted)
-                targets |= {_target(each) for each in (url, page.url, *_files(page))}
+                targets |= {target_of(each) for each in (url, page.url, *_files(page))}
         except (OSError, ValueError, BadHost, RecursionError) as exc:
             # Not the URL: it may carry a login.
             return Service(problem=f"the package index does not say where its files are: {exc}")
@@ -153,32 +142,14 @@ def _result(done: asyncio.Future[Service]) -> Service:
     return done.result() if exc is None else Service(problem=f"it cannot be looked up: {exc}")
 
 
-def fetcher(tls: Callable[[], ssl.SSLContext]) -> Fetch:
-    """A fetcher that trusts what this context does."""
+def fetcher(upstream: Upstream) -> Fetch:
+    """A fetcher of pages."""
 
     def fetch(url: str, is_trusted: bool) -> Page:
-        context = tls()
-        if is_trusted:  # as the operator's configuration of pip says
-            context = ssl.create_default_context()
-            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        bare = _without_login(url)
-        request = urllib.request.Request(bare, headers={"Accept": _ACCEPT})  # noqa: S310
-        parts = urlsplit(url)
-        if parts.username is not None:
-            login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-            token = base64.b64encode(login.encode()).decode()
-            request.add_unredirected_header("Authorization", f"Basic {token}")
-        with urllib.request.urlopen(request, timeout=FETCH_TIMEOUT_S, context=context) as answer:  # noqa: S310
-            raw = bytearray()
-            until = time.monotonic() + FETCH_TIMEOUT_S
-            while piece := answer.read1(65_536):
-                raw += piece
-                if len(raw) > MAX_PAGE_BYTES:
-                    raise ValueError("its page is too large")
-                if time.monotonic() > until:
-                    raise TimeoutError("its page does not come to an end")
-            kind = str(answer.headers.get_content_type())
-            return Page(str(answer.geturl()), kind.endswith("json"), raw.decode("utf-8", "replace"))
+        page = upstream.page(Source(url, is_trusted))
+        if page is None:
+            raise ValueError("it says that its page is as before, and there was none")
+        return page
 
     return fetch
 
@@ -209,7 +180,12 @@ class _Links(HTMLParser):
             self.found += [value for name, value in attrs if name == "href" and value]
 
 
-def _target(url: str) -> Target:
+def target_of(url: str) -> Target:
+    """The host of a URL, as a service has it.
+
+    Raises:
+        ValueError, BadHost: It is none of HTTP.
+    """
     parts = urlsplit(url)
     if parts.scheme not in ("https", "http"):
         raise ValueError("it names files by other than https or http")
@@ -217,8 +193,3 @@ def _target(url: str) -> Target:
     authority = parts.netloc.rpartition("@")[2]
     host, port = parse_authority(authority, 80 if is_plain else 443)
     return Target(host.text, port, is_plain)
-
-
-def _without_login(url: str) -> str:
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

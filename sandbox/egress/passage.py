@@ -15,7 +15,8 @@ from sandbox.egress.heads import with_header
 from sandbox.egress.inbound import Inbound
 from sandbox.egress.judging import judge
 from sandbox.egress.meter import Meter
-from sandbox.egress.rules import DEFAULT_RULE, NetworkRules, Verdict, denied
+from sandbox.egress.packageanswers import PackageAnswer, is_for_packages
+from sandbox.egress.rules import DEFAULT_RULE, NetworkRules, Verdict, denied, verdict
 from sandbox.egress.tunnel import Refused, first_bytes, refusal, relay, starts_with_tls
 from sandbox.egress.wayout import Question, WayOut
 from sandbox.policy.destinations import Address
@@ -117,6 +118,27 @@ class Passage:
         first = first_bytes(inbound, self._rules(), request, rule)
         first = _in_time(first) if rule.is_by_name(request) else first
         await relay(inbound, outside, self._meter, first)
+
+    async def packages(self) -> PackageAnswer | None:
+        """The answer of the gateway's own packages; None when it is for something else."""
+        cache, network = self._egress.packages, self._rules().network
+        if (
+            cache is None
+            or not isinstance(self._asked, Plain)
+            or not is_for_packages(self.request)
+            or not network.shares_packages
+        ):
+            return None
+        services = await self._egress.services.known(network.services)
+        if (refused := self.denied_now()) is not None:
+            raise Refused(refused)
+        return PackageAnswer(
+            self._asked,
+            cache,
+            lambda request: verdict(self._rules(), request, services),
+            self._meter,
+            self._owner,
+        )
 
     async def tell(self, verdict: Verdict, *, is_denied: bool) -> None:
         """Tell the client why there is no answer, if it still expects one."""

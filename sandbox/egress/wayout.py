@@ -9,6 +9,7 @@ from typing import Protocol
 
 from sandbox.bulkheads.shares import Shares
 from sandbox.egress.dialing import Dialer, Resolver
+from sandbox.egress.packagecache import PackageCache
 from sandbox.policy.destinations import Address, Service
 
 MIN_CONNECTIONS, MAX_CONNECTIONS = 64, 512
@@ -148,6 +149,8 @@ class WayOut:
     resolver: Resolver
     dialer: Dialer
     services: Services
+    packages: PackageCache | None = None
+    """Answers sessions that may use the package index; None: each of them asks it itself."""
     addresses: Mapping[str, Address] = field(default_factory=dict[str, Address])
     """The operator's named addresses, the only way past the built-in deny list."""
     certificates: bytes = b""

@@ -15,6 +15,7 @@ from sandbox.policy.loader import (
     cautions_of,
     check_file,
     load,
+    load_file,
     seccomp_profile,
 )
 from sandbox.policy.models import (
@@ -27,6 +28,7 @@ from sandbox.policy.models import (
     describe,
 )
 from sandbox.policy.network import AllowRule, DenyRule, NetworkLimits, NetworkPolicy
+from sandbox.policy.packages import ImagePolicy
 from sandbox.policy.schema import json_schema
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "ApprovePolicy",
     "Change",
     "DenyRule",
+    "ImagePolicy",
     "Limits",
     "LivePolicies",
     "MountRule",
@@ -57,5 +60,6 @@ __all__ = [
     "explain_path",
     "json_schema",
     "load",
+    "load_file",
     "seccomp_profile",
 ]

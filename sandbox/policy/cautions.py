@@ -24,6 +24,11 @@ def _cautions(policy: Policy) -> Iterator[str]:
             f"(limits.pids) are {files:,} open files, which a host has once for all its sessions. "
             f"Keep the product within {MAX_SESSION_FILES:,}."
         )
+    if policy.image.is_unbuilt:
+        yield (
+            "image: the packages that it adds are not built yet, so no session of it opens. Run "
+            "`sandbox image build --policy FILE`."
+        )
     for index, mount in enumerate(policy.mounts):
         if mount.sockets == "allow":
             yield (

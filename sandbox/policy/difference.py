@@ -60,6 +60,10 @@ def _flat(
     for name, item in value.items():
         if key == () and name == "network" and item == "none":
             yield ("network", "allow"), []
+        elif key == () and name == "image" and isinstance(item, dict):
+            added = cast("dict[str, Any]", item)
+            yield ("image",), added["from"]
+            yield from ((("image", list_), added[list_]) for list_ in ("pip", "apt"))
         elif isinstance(item, dict):
             yield from _flat(cast("dict[str, Any]", item), (*key, name))
         else:

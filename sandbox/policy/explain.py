@@ -64,10 +64,14 @@ def _sentences(policy: Policy) -> Iterator[Sentence]:
     limits = policy.limits
     yield Sentence(
         "runs",
-        f"the image {policy.image}, under {', else '.join(policy.runtimes)}, with the seccomp "
+        f"the image {policy.image.base}, under {', else '.join(policy.runtimes)}, with the seccomp "
         f"profile {policy.runtime.seccomp}",
         "image, runtime",
     )
+    if policy.image.has_additions:
+        built = "" if policy.image.locked else "; not built yet"
+        added = [*policy.image.pip, *(f"{name} (Debian)" for name in policy.image.apt)]
+        yield Sentence("adds", f"{', '.join(added)} to it{built}", "image.pip, image.apt")
     yield from _network(policy)
     yield from _files(policy)
     for secret in policy.secrets:

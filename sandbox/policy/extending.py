@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from sandbox.policy.access import MountRule, SecretRule
 from sandbox.policy.models import EVERY_TOOL, Policy
 from sandbox.policy.network import AllowRule, NetworkPolicy
+from sandbox.policy.packages import ImagePolicy, joined_image
 from sandbox.policy.parts import file_key
 from sandbox.policy.units import format_duration, format_size
 
@@ -32,7 +33,9 @@ def overlay(parent: dict[str, Any], child: dict[str, Any]) -> dict[str, Any]:
     joined = dict(parent)
     for key, value in child.items():
         below = joined.get(key)
-        if isinstance(value, dict) and isinstance(below, dict):
+        if key == "image":
+            joined[key] = joined_image(below, value)
+        elif isinstance(value, dict) and isinstance(below, dict):
             joined[key] = overlay(below, value)  # pyright: ignore[reportUnknownArgumentType]
         else:
             joined[key] = value
@@ -54,6 +57,9 @@ def _compare(child: BaseModel, parent: BaseModel, key: tuple[str, ...]) -> Itera
         match ours:
             case NetworkPolicy() if ours.is_none:
                 pass  # whatever else it says, nothing is reachable
+            case ImagePolicy():  # what is added is code, which has the rights that all code has
+                if ours.base != theirs.base:
+                    yield _other(place, repr(ours.base), repr(theirs.base))
             case BaseModel():
                 yield from _compare(ours, theirs, place)
             case tuple() if place == ("approve", "tools"):

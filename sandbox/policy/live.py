@@ -10,6 +10,7 @@ from pathlib import Path
 from sandbox.errors import NotFound, SandboxError
 from sandbox.policy.loader import SUFFIX, PolicySet
 from sandbox.policy.models import Policy
+from sandbox.policy.packages import LOCKS
 
 LOOK_EVERY_S = 1.0
 
@@ -47,7 +48,8 @@ class LivePolicies(PolicySet):
         self._signature = self._look()
         self._looked_at = clock()
         first = read()
-        super().__init__({name: first.get(name) for name in first.names()}, first.default)
+        super().__init__({})
+        self._take(first)
 
     def names(self) -> list[str]:
         """The names, sorted."""
@@ -89,8 +91,7 @@ class LivePolicies(PolicySet):
             logger.error("the policies of before stay in force: %s", exc)
         else:
             self.problem = None
-            self._policies = {name: found.get(name) for name in found.names()}
-            self.default = found.default
+            self._take(found)
             logger.info("policies read again: %s", ", ".join(sorted(self._policies)))
         self.changed(self.problem)
 
@@ -100,6 +101,7 @@ class LivePolicies(PolicySet):
         for folder in self._folders:
             try:
                 entries = [path for path in folder.iterdir() if path.suffix in (SUFFIX, ".yml")]
+                entries += (folder / LOCKS).glob("*.txt")
                 for path in sorted(entries):
                     stat = path.stat()
                     found.append((str(path), stat.st_mtime_ns, stat.st_size, stat.st_ino))

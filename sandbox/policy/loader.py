@@ -17,7 +17,9 @@ from sandbox.policy.cautions import cautions
 from sandbox.policy.document import Document, Key, read_document
 from sandbox.policy.extending import loosenings, overlay
 from sandbox.policy.fields import FROM_FILE, WRONG, did_you_mean
+from sandbox.policy.lockfiles import read_lock
 from sandbox.policy.models import Policy
+from sandbox.policy.packages import ImagePolicy
 from sandbox.policy.parts import file_key
 
 SUFFIX = ".yaml"
@@ -29,8 +31,14 @@ _NAME = re.compile(r"[a-z0-9-]{1,64}")
 class PolicySet:
     """The policies of a controller, by name; a caller who names none gets the default."""
 
-    def __init__(self, policies: Mapping[str, Policy], default: str = DEFAULT_POLICY) -> None:
+    def __init__(
+        self,
+        policies: Mapping[str, Policy],
+        default: str = DEFAULT_POLICY,
+        locks: Mapping[str, bytes] | None = None,
+    ) -> None:
         self._policies = dict(policies)
+        self._locks = dict(locks or {})
         self.default = default
 
     def names(self) -> list[str]:
@@ -42,6 +50,15 @@ class PolicySet:
         """SHA-256 of the names, what they stand for, and which one is the default."""
         told = [self.default, *(f"{name} {self._policies[name].digest}" for name in self.names())]
         return hashlib.sha256("\n".join(told).encode()).hexdigest()
+
+    def _take(self, other: PolicySet) -> None:
+        """Become the same as another set."""
+        self._policies, self._locks = dict(other._policies), dict(other._locks)
+        self.default = other.default
+
+    def lock_of(self, image: ImagePolicy) -> bytes:
+        """What the packages that an image adds came to; empty when there are none, or no lock."""
+        return self._locks.get(image.locked, b"")
 
     def get(self, name: str = "") -> Policy:
         """The policy of that name; an empty name is the default's.
@@ -76,7 +93,8 @@ def load(*directories: Path, default: str = DEFAULT_POLICY) -> PolicySet:
         PolicyError: The first thing that is wrong in any of them.
     """
     documents: dict[str, Document] = {}
-    for directory in directories or (resources.policies(),):
+    folders = directories or (resources.policies(),)
+    for directory in folders:
         for path in _files(directory):
             name = _name_of(path)
             if name in documents:
@@ -87,18 +105,32 @@ def load(*directories: Path, default: str = DEFAULT_POLICY) -> PolicySet:
                 )
             documents[name] = read_document(path)
     policies: dict[str, Policy] = {}
+    locks: dict[str, bytes] = {}
     for name, document in documents.items():
         resolved, errors = _resolve(name, document, documents)
         if resolved is None:
             raise errors[0]
-        policies[name] = resolved
+        policies[name], lock = _locked(resolved, folders)
+        locks[policies[name].image.locked] = lock
     if default not in policies:
         raise PolicyError(
             f"there is no policy {default!r}, which is the default",
             file=", ".join(str(directory) for directory in directories),
             remedy=did_you_mean(default, policies),
         )
-    return PolicySet(policies, default)
+    return PolicySet(policies, default, locks)
+
+
+def load_file(path: Path) -> Policy:
+    """The policy of one file; see :func:`check_file` for where it finds what it extends.
+
+    Raises:
+        PolicyError: The first thing that is wrong with it.
+    """
+    policy, errors = _checked(path)
+    if policy is None:
+        raise errors[0]
+    return policy
 
 
 def check_file(path: Path) -> list[PolicyError]:
@@ -127,7 +159,19 @@ def _checked(path: Path) -> tuple[Policy | None, list[PolicyError]]:
                     break
     except PolicyError as exc:
         return None, [exc]
-    return _resolve(name, document, known)
+    policy, errors = _resolve(name, document, known)
+    if policy is not None:
+        policy, _ = _locked(policy, (path.parent, resources.policies()))
+    return policy, errors
+
+
+def _locked(policy: Policy, folders: Iterable[Path]) -> tuple[Policy, bytes]:
+    """The policy with the lock of the packages that it adds, where one of the folders has it."""
+    if policy.image.has_additions:
+        for folder in folders:
+            if lock := read_lock(policy.image.lock_file(folder)):
+                return policy.model_copy(update={"image": policy.image.under(lock)}), lock
+    return policy, b""
 
 
 def seccomp_profile(path: Path | None = None) -> str:
@@ -265,4 +309,4 @@ def _keys_beside(key: Key) -> list[str]:
         if not (isinstance(found, type) and issubclass(found, BaseModel)):
             return []
         model = found
-    return [file_key(model, name) for name in model.model_fields if name != "name"]
+    return [file_key(model, name) for name in model.model_fields if name not in ("name", "locked")]

@@ -28,10 +28,10 @@ from sandbox.policy.fields import (
     wrong,
 )
 from sandbox.policy.network import NetworkPolicy, none_or_rules
+from sandbox.policy.packages import ImagePolicy, named_image
 from sandbox.policy.parts import Part, file_key, key
 from sandbox.policy.units import DAY, GIB, HOUR, KIB, MIB, MINUTE, TIB, format_duration, format_size
 
-Image = Literal["python", "datascience"]
 Runtime = Literal["runc", "runsc"]
 
 EVERY_TOOL = "*"
@@ -147,8 +147,8 @@ class Policy(Part):
     description: str = Field(default="", max_length=1000)
     extends: str = ""
     """The policy that this one tightens; what that says is already part of this one."""
-    image: Annotated[Image, one_of("python", "datascience")] = "python"
-    """The recipe of the image: a folder of ``images/``."""
+    image: Annotated[ImagePolicy, BeforeValidator(named_image)] = ImagePolicy()
+    """A recipe of ``images/``, and what the policy adds to it."""
     runtime: RuntimePolicy = RuntimePolicy()
     limits: Limits = Limits()
     workspace: WorkspacePolicy = WorkspacePolicy(size_bytes=512 * MIB)
@@ -241,6 +241,12 @@ class Policy(Part):
         return self.runtime.permitted
 
     @property
+    def build_command(self) -> str:
+        """What a person types to build its image."""
+        named = f"--policy {self.name}" if self.image.has_additions else self.image.base
+        return f"sandbox image build {named}"
+
+    @property
     def asks(self) -> bool:
         """Whether it wants a person asked about anything."""
         return bool(self.approve.tools) or any(rule.ask for rule in self.network.allow)
@@ -290,6 +296,8 @@ def _in_words(name: str, value: Any) -> Any:
     match value:
         case NetworkPolicy() if value == NetworkPolicy():
             return "none"
+        case ImagePolicy():
+            return value.lists() if value.has_additions else value.base
         case BaseModel():
             return _in_file_words(value)
         case tuple():

@@ -249,6 +249,11 @@ class NetworkPolicy(Part):
         """The services that its rules name."""
         return frozenset(rule.service for rule in self.allow if rule.service)
 
+    @property
+    def shares_packages(self) -> bool:
+        """Whether packages of the index may come from what all sessions share."""
+        return any(rule.service == "package-index" and not rule.ask for rule in self.allow)
+
 
 def none_or_rules(value: Any) -> Any:
     """``none`` as a policy that allows nothing; anything else as it is."""

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from sandbox.policy.fields import of_files
 from sandbox.policy.models import Policy, describe
+from sandbox.policy.packages import BASES
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -29,6 +30,12 @@ def json_schema() -> dict[str, Any]:
     properties["network"] = {
         "description": properties["network"].pop("description", "What may be reached."),
         "anyOf": [{"const": "none"}, properties["network"]],
+    }
+    image = schema["$defs"]["ImagePolicy"]
+    del image["properties"]["locked"]  # follows from the lock
+    properties["image"] = {
+        "description": properties["image"].pop("description", "What it is made of."),
+        "anyOf": [{"enum": list(BASES)}, properties["image"]],
     }
     said = describe(Policy(name="x"))
     for key, default in said.items():

@@ -18,6 +18,7 @@ from sandbox.server.health import Check, Health
 from sandbox.server.intake import MAX_MCP_BODY, Intake
 from sandbox.server.mcpserver import mcp_server
 from sandbox.server.oauth import ProtectedResource
+from sandbox.server.replays import RETRY_MS, Replays
 from sandbox.server.rest import Rest
 from sandbox.server.websockets import WebSocketRoute, WebSockets
 from sandbox.toolsets import ALL, tools_of
@@ -42,8 +43,11 @@ def make_app(
         origins: Of other pages that may call, as the setting ``allowed_origins`` names them.
     """
     server = mcp_server(desk, toolsets)
+    replays = Replays()
     mcp_app = server.streamable_http_app(
         streamable_http_path=GUARDED,
+        event_store=replays,
+        retry_interval=RETRY_MS,
         max_request_body_size=MAX_MCP_BODY,
         # The gate has looked at Host and Origin, for REST too.
         transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
@@ -59,7 +63,8 @@ def make_app(
         lifespan=lambda _: server.session_manager.run(),
         exception_handlers={404: astray.absent, 405: astray.wrong_method},
     )
+    handshakes = Handshakes(app, desk.manager.conversations, replays)
     sockets = [*channel_routes(desk.manager), *websockets]
-    served = Intake(WebSockets(Handshakes(app), sockets, desk), max_requests)
+    served = Intake(WebSockets(handshakes, sockets, desk), max_requests)
     denied, cross_origin = desk.manager.audit.deny, CrossOrigin(origins)
     return Gate(served, verifier, security, denied, resource, cross_origin, tools_of(toolsets))

@@ -71,6 +71,7 @@ SessionId = Annotated[Text, Field(max_length=128)]
 """Explained once, in the server's instructions, for nearly every tool takes it."""
 ItsSessionId = Annotated[Text, Field(max_length=128, json_schema_extra={UNLISTED: True})]
 """Of what has an id of its own, by which it is found: only compared."""
+AnySessionId = Annotated[Text, Field(max_length=128, description="Empty: all of yours.")]
 KernelId = Annotated[Text, Field(max_length=128, description="Empty: the default one.")]
 ExecutionId = CommandId = TerminalId = _Id
 PolicyName = Annotated[

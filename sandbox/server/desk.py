@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import anyio
 from mcp.server.mcpserver import Context
+from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 from starlette.requests import Request
 
 from sandbox.commands.models import CommandResult
@@ -19,11 +20,14 @@ from sandbox.server.foreign import is_foreign
 from sandbox.server.grants import LOCAL_GRANT, Grant
 from sandbox.server.hosts import Shaping
 from sandbox.sessions.manager import SessionManager
-from sandbox.sessions.models import PASSING, Caller
+from sandbox.sessions.models import Caller, ExecutionSummary, passing_key
 from sandbox.sessions.session import Session
 
 SESSION_HEADER = "sandbox-session"
 LEGACY_SESSION_HEADER = "mcp-session-id"
+VERSION_HEADER = "mcp-protocol-version"
+RESULTS = "get_execution"
+"""What a policy must allow where executions are listed."""
 MAX_KEY = 200
 ASKING_INTERVAL_S = 0.25
 """Between two looks at what a call waits for that would be over but for a question to a person."""
@@ -71,6 +75,37 @@ class Desk:
         permit(session.policy, tool)
         async with session.use(), _asked(ctx, session, tool):
             yield session
+
+    async def executions(self, ctx: Context[Any, Any], session_id: str) -> list[ExecutionSummary]:
+        """What ran last in one of the caller's sessions, or in all where it may be asked for.
+
+        A policy allows it where it allows to ask for an execution.
+
+        Raises:
+            NotFound: The caller has no such session.
+            NotPermitted: The session's policy does not allow it.
+        """
+        caller = caller_of(ctx)
+        await self.manager.ready()
+        if session_id:
+            policy = self.manager.ownership.policy_of(caller, session_id)
+            permit(policy, RESULTS)
+            if RESULTS in policy.approve.tools:
+                session = await self.manager.get(caller, session_id)
+                async with _asked(ctx, session, RESULTS):
+                    return await self.manager.history.executions(caller, session_id, may_list)
+        return await self.manager.history.executions(caller, session_id, may_list)
+
+    def gave_up(self, ctx: Context[Any, Any]) -> bool:
+        """Whether a call that was cancelled was given up by its client, in so many words.
+
+        A lost connection is no such word. Where it is the only one, as over HTTP since 2026-07-28,
+        the call is over and what it began goes on.
+        """
+        is_stream = ctx.request_context.request is not None
+        version = ctx.request_context.protocol_version
+        is_lost = is_stream and version not in HANDSHAKE_PROTOCOL_VERSIONS
+        return not (is_lost or self.is_stopping)
 
     @asynccontextmanager
     async def session_of(
@@ -124,16 +159,21 @@ async def _asked(ctx: Context[Any, Any], session: Session, tool: str) -> AsyncGe
         yield
 
 
-def permit_unasked(session: Session, tool: str) -> None:
-    """Refuse what the session's policy does not allow, or not without asking: nobody can be here.
+def may_list(policy: Policy) -> bool:
+    """Whether what ran under a policy is listed with all else, without asking anybody."""
+    return policy.allows(RESULTS) and RESULTS not in policy.approve.tools
+
+
+def permit_unasked(policy: Policy, tool: str) -> None:
+    """Refuse what a session's policy does not allow, or not without asking: nobody can be here.
 
     Raises:
         NotPermitted: It does not.
     """
-    permit(session.policy, tool)
-    if tool in session.policy.approve.tools:
+    permit(policy, tool)
+    if tool in policy.approve.tools:
         raise NotPermitted(
-            f"The policy {session.policy.name!r} wants a person to agree to each {tool}, and over "
+            f"The policy {policy.name!r} wants a person to agree to each {tool}, and over "
             "REST nobody can be asked.",
             remedy=f"Call the tool {tool} over MCP, with a client that can ask.",
         )
@@ -173,7 +213,8 @@ def caller_of_request(request: Request) -> Caller:
     Raises:
         InvalidRequest: The header that names the default session is malformed.
     """
-    return grant_of_request(request).caller(_default_key(request.headers))
+    grant = grant_of_request(request)
+    return grant.caller(_default_key(request.headers, grant.token_id))
 
 
 def grant_of_request(request: Request | None) -> Grant:
@@ -184,10 +225,13 @@ def grant_of_request(request: Request | None) -> Grant:
     return grant
 
 
-def _default_key(headers: Mapping[str, str]) -> str:
+def _default_key(headers: Mapping[str, str], token_id: str) -> str:
     """What tells the default sessions of one principal apart."""
     own, legacy = headers.get(SESSION_HEADER), headers.get(LEGACY_SESSION_HEADER)
-    key = f"header:{own}" if own else f"{PASSING}{legacy}" if legacy else ""
+    version = headers.get(VERSION_HEADER, "")
+    if version and version not in HANDSHAKE_PROTOCOL_VERSIONS:
+        legacy = None  # it means nothing any more
+    key = f"header:{own}" if own else passing_key(token_id, legacy) if legacy else ""
     if len(key) > MAX_KEY or not key.isprintable():
         raise InvalidRequest(
             f"The header {SESSION_HEADER} is too long or not printable text.",

@@ -8,9 +8,9 @@ has been idle longest is ended, and whoever used it is told so when it calls aga
 from __future__ import annotations
 
 import logging
-import time
 from collections import Counter, OrderedDict
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
@@ -20,6 +20,9 @@ from sandbox.errors import QuotaExceeded
 from sandbox.server.auth import GUARDED
 from sandbox.server.grants import Grant
 from sandbox.server.problems import problem, problem_of
+from sandbox.server.replays import Replay, Replays
+from sandbox.sessions.conversations import Conversation, Conversations
+from sandbox.sessions.models import passing_key
 
 MAX_PER_PRINCIPAL = 64
 MAX_IN_ALL = 1024
@@ -31,7 +34,7 @@ VERSION_HEADER = b"mcp-protocol-version"
 logger = logging.getLogger(__name__)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Handshake:
     """What is known of one of them."""
 
@@ -39,18 +42,24 @@ class _Handshake:
     principal: str
     user: Any
     """Whom the SDK binds it to."""
-    requests: int = 0
-    """That are being served, streams that stay open among them."""
-    used_at: float = field(default_factory=time.monotonic)
+    conversation: Conversation
+    replay: Replay
 
 
 class Handshakes:
     """Bounds the MCP sessions of an application; the SDK's own, which this stands before."""
 
     def __init__(
-        self, app: ASGIApp, most_per_principal: int = MAX_PER_PRINCIPAL, most: int = MAX_IN_ALL
+        self,
+        app: ASGIApp,
+        conversations: Conversations,
+        replays: Replays,
+        most_per_principal: int = MAX_PER_PRINCIPAL,
+        most: int = MAX_IN_ALL,
     ) -> None:
         self._app = app
+        self._conversations = conversations
+        self._replays = replays
         self._most_per_principal = most_per_principal
         self._most = most
         self._known: dict[str, _Handshake] = {}
@@ -77,7 +86,7 @@ class Handshakes:
         elif handshake := self._known.get(named):
             await self._serve(handshake, scope, receive, send)
         elif not named and scope["method"] == "POST":
-            await self._open(grant.principal, scope, receive, send)
+            await self._open(grant, scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
@@ -85,17 +94,15 @@ class Handshakes:
         self, handshake: _Handshake, scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Serve a request of one that there is; the SDK knows whether it may."""
-        handshake.requests += 1
-        try:
+        serving = self._conversations.serving(handshake.conversation)
+        with serving, self._replays.serving(handshake.replay):
             status = await _status(self._app, scope, receive, send)
-            if scope["method"] == "DELETE" and status == 200:
-                self._known.pop(handshake.session_id, None)
-        finally:
-            handshake.requests -= 1
-            handshake.used_at = time.monotonic()
+        if scope["method"] == "DELETE" and status == 200:
+            self._forget(handshake)
 
-    async def _open(self, principal: str, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _open(self, grant: Grant, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request that may begin another one."""
+        principal = grant.principal
         if not await self._make_room(principal):
             error = QuotaExceeded(
                 "You have as many MCP sessions as may be, and none of them is idle.",
@@ -104,23 +111,30 @@ class Handshakes:
             await problem_of(error)(scope, receive, send)
             return
         self._opening[principal] += 1
-        began: list[_Handshake] = []
+        serving = ExitStack()
+        replay = self._replays.begin(principal)
+        is_kept = False
 
         async def notice(message: Message) -> None:
+            nonlocal is_kept
             if message["type"] == "http.response.start" and message["status"] < 400:
                 made = dict(message["headers"]).get(SESSION_HEADER, b"").decode("latin-1")
                 if made:
-                    handshake = _Handshake(made, principal, scope.get("user"), requests=1)
-                    self._known[made] = handshake
-                    began.append(handshake)
+                    key = passing_key(grant.token_id, made)
+                    conversation = self._conversations.begin(key)
+                    serving.enter_context(self._conversations.serving(conversation))
+                    user = scope.get("user")
+                    self._known[made] = _Handshake(made, principal, user, conversation, replay)
+                    is_kept = True
             await send(message)
 
         try:
-            await self._app(scope, receive, notice)
+            with serving, self._replays.serving(replay):
+                await self._app(scope, receive, notice)
         finally:
+            if not is_kept:
+                self._replays.end(replay)
             self._opening -= Counter((principal,))  # which keeps none of zero
-            for handshake in began:
-                handshake.requests -= 1
 
     async def _make_room(self, principal: str) -> bool:
         """End what has been idle longest until there may be another one of a principal's."""
@@ -132,14 +146,19 @@ class Handshakes:
                 crowd = list(self._known.values())
             else:
                 return True
-            idle = [each for each in crowd if not each.requests]
+            idle = [each for each in crowd if not each.conversation.requests]
             if not idle:
                 return False
-            await self._end(min(idle, key=lambda each: each.used_at))
+            await self._end(min(idle, key=lambda each: each.conversation.used_at))
+
+    def _forget(self, handshake: _Handshake) -> None:
+        self._known.pop(handshake.session_id, None)
+        self._conversations.end(handshake.conversation)
+        self._replays.end(handshake.replay)
 
     async def _end(self, handshake: _Handshake) -> None:
         """End one as its client would."""
-        del self._known[handshake.session_id]
+        self._forget(handshake)
         self._ended[handshake.principal, handshake.session_id] = None
         if len(self._ended) > REMEMBERED:
             self._ended.popitem(last=False)

@@ -11,7 +11,13 @@ from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
 from mcp.server.mcpserver.tools import Tool
 from mcp.shared.exceptions import MCPError
-from mcp_types import INVALID_PARAMS, CallToolResult, GetPromptResult, InputRequiredResult
+from mcp_types import (
+    INVALID_PARAMS,
+    CallToolResult,
+    GetPromptResult,
+    InputRequiredResult,
+    TextContent,
+)
 from pydantic import AnyUrl
 from starlette.requests import Request
 
@@ -29,6 +35,7 @@ from sandbox.server.scopes import TOOL_SCOPES
 from sandbox.server.tool import ERROR_META_KEY, failure
 from sandbox.server.tools.catalogue import all_tools
 from sandbox.server.wording import printable
+from sandbox.sessions.notices import noticing
 from sandbox.toolsets import ALL, TOOLS, tools_of
 
 ALWAYS_SERVED = frozenset({"list_sessions", "close_session"})
@@ -42,6 +49,7 @@ class RecordingServer(MCPServer[Any]):
         super().__init__(tools=tools, **settings)
         self.middleware.append(self._greet)
         self._names = frozenset(tool.name for tool in tools)
+        self._noted = frozenset(tool.name for tool in tools if _has_notes(tool))
         self._manager = desk.manager
         self._parking = Parking(desk.manager.start)
         self._audit = desk.manager.audit
@@ -87,7 +95,10 @@ class RecordingServer(MCPServer[Any]):
         request = cast(Request | None, context.request_context.request) if context else None
         grant = grant_of_request(request)
         transport, token_id = ("stdio", "") if request is None else ("http", grant.token_id)
-        with recorded(self._audit, transport, name, arguments, grant.principal, token_id) as call:
+        with (
+            recorded(self._audit, transport, name, arguments, grant.principal, token_id) as call,
+            noticing() as notices,
+        ):
             call.session_id = _session_named(arguments)
             try:
                 if name not in ALWAYS_SERVED:
@@ -104,10 +115,22 @@ class RecordingServer(MCPServer[Any]):
                 call.failed(InvalidRequest.code)
                 raise
             _note(call, result)
+            self._tell(notices, name, result)
             if context and not self._shaping.host(context.session).structured:
                 result = without_structure(result)
             redactor = self._manager.redactor(grant.principal, call.session_id)
             return _without_secrets(result, redactor)
+
+    def _tell(
+        self, notices: list[str], tool: str, result: CallToolResult | InputRequiredResult
+    ) -> None:
+        """Tell a caller, in the text and in the structured result, what it must know besides."""
+        if not isinstance(result, CallToolResult):
+            return
+        result.content.extend(TextContent(type="text", text=f"[{each}]") for each in notices)
+        if notices and result.structured_content is not None and tool in self._noted:
+            noted: list[str] = result.structured_content.setdefault("notes", [])
+            noted.extend(notices)
 
     async def read_resource(
         self, uri: AnyUrl | str, context: Context[Any, Any] | None = None
@@ -162,6 +185,11 @@ class RecordingServer(MCPServer[Any]):
         grant = grant_of_request(ctx.request)
         offered = frozenset(filter(grant.may_call, self._names))
         return {**result, "capabilities": kept, "instructions": instructions(offered)}
+
+
+def _has_notes(tool: Tool) -> bool:
+    """Whether a tool's structured result has room for notes."""
+    return "notes" in (tool.fn_metadata.output_schema or {}).get("properties", {})
 
 
 def _session_named(arguments: dict[str, Any]) -> str:

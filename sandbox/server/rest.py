@@ -20,7 +20,14 @@ from sandbox.files.models import MAX_ENTRIES
 from sandbox.outputs.redaction import Pieces
 from sandbox.server.arguments import at_home
 from sandbox.server.auth import GUARDED
-from sandbox.server.desk import Desk, caller_of_request, grant_of_request, permit_unasked
+from sandbox.server.desk import (
+    RESULTS,
+    Desk,
+    caller_of_request,
+    grant_of_request,
+    may_list,
+    permit_unasked,
+)
 from sandbox.server.download import Download, etag_header
 from sandbox.server.endpoints import Endpoint, Endpoints
 from sandbox.server.problems import problem
@@ -85,6 +92,7 @@ class Rest:
             (sessions, "POST", "open_session", self._open),
             (one, "GET", "get_session", self._show),
             (one, "DELETE", "close_session", self._close),
+            (f"{one}/executions", "GET", "list_executions", self._executions),
             (f"{one}/tighten", "POST", "tighten_session", self._tighten),
             (f"{one}/files", "GET", "list_files", self._files),
             (file, "GET", "read_file", self._download),
@@ -143,9 +151,16 @@ class Rest:
         info = await self._manager.tighten(caller, request.path_params["session_id"], more)
         return _answer(info)
 
+    async def _executions(self, request: Request) -> Response:
+        caller, session_id = caller_of_request(request), request.path_params["session_id"]
+        await self._manager.ready()
+        permit_unasked(self._manager.ownership.policy_of(caller, session_id), RESULTS)
+        found = await self._manager.history.executions(caller, session_id, may_list)
+        return JSONResponse({"executions": [each.model_dump(mode="json") for each in found]})
+
     async def _files(self, request: Request) -> Response:
         session = await self._session(request)
-        permit_unasked(session, "list_files")
+        permit_unasked(session.policy, "list_files")
         asked = _query(request, FilesRequest)
         path, start = at_home(asked.path), asked.start_index
         async with session.use():
@@ -158,7 +173,7 @@ class Rest:
 
     async def _download(self, request: Request) -> Response:
         session = await self._session(request)
-        permit_unasked(session, "read_file")
+        permit_unasked(session.policy, "read_file")
         path = _path(request)
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(session.use())
@@ -182,10 +197,10 @@ class Rest:
 
     async def _upload(self, request: Request) -> Response:
         session = await self._session(request)
-        permit_unasked(session, "write_file")
+        permit_unasked(session.policy, "write_file")
         path = _path(request)
         if path.endswith("/"):
-            permit_unasked(session, "make_directory")
+            permit_unasked(session.policy, "make_directory")
             async with session.use():
                 return _answer(await session.files.mkdir(path), 201)
         mode = _mode(request.query_params.get("mode", ""))
@@ -203,7 +218,7 @@ class Rest:
 
     async def _delete(self, request: Request) -> Response:
         session = await self._session(request)
-        permit_unasked(session, "delete_file")
+        permit_unasked(session.policy, "delete_file")
         recursive = request.query_params.get("recursive", "") in ("1", "true")
         async with session.use():
             count = await session.files.delete(_path(request), recursive=recursive)

@@ -33,6 +33,7 @@ _TOOLS = {
     "execute": (
         "execute_code",
         "get_execution",
+        "list_executions",
         "list_kernels",
         "start_kernel",
         "interrupt_kernel",

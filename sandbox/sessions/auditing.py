@@ -98,6 +98,10 @@ class SessionRecord:
             proof=digest_of(checks) if checks else "",
         )
 
+    def passed_on(self) -> None:
+        """Another conversation of the same token took it over."""
+        self._write(event="passed_on")
+
     def tightened(self, what: str) -> None:
         """Something was taken from its network."""
         self._write(event="tightened", reason=what)

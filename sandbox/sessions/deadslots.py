@@ -10,11 +10,13 @@ from __future__ import annotations
 import logging
 
 from sandbox.audit import AuditLog, SessionEntry
-from sandbox.container.labels import LABEL_OWNER, read_labels
+from sandbox.container.labels import LABEL_OWNER, LABEL_SANDBOX, read_labels
 from sandbox.errors import SandboxError
 from sandbox.runtimes.base import ContainerInfo, ContainerRuntime
 from sandbox.sessions.journal import Journal
 from sandbox.sessions.slots import LASTING, Slot, slot_names, try_slot
+
+EXPIRED = "its time was over while no controller had it"
 
 logger = logging.getLogger(__name__)
 
@@ -45,12 +47,23 @@ async def _tidy(runtime: ContainerRuntime, slot: Slot, audit: AuditLog, now: flo
             if why := _why_not(container, journal, now):
                 logger.info("container %.12s of slot %s: %s", container.id, slot.name, why)
                 await runtime.remove(container.id)
+                if why == EXPIRED:
+                    _note_expired(container, journal, now)
                 reason = f"{why}; its controller of slot {slot.name} is dead"
                 audit.record(
                     SessionEntry(event="removed", container_id=container.id, reason=reason)
                 )
     finally:
         journal.close()
+
+
+def _note_expired(container: ContainerInfo, journal: Journal, now: float) -> None:
+    """Note how a session ended, for whoever takes the slot next and is asked for it."""
+    row = journal.of_sandbox(container.labels.get(LABEL_SANDBOX, ""))
+    if row is not None:
+        journal.executions.lose(row.session_id, EXPIRED)
+        journal.commands.lose(row.session_id, EXPIRED)
+        journal.ended(row.session_id, "expired", EXPIRED, None, now)
 
 
 def _why_not(container: ContainerInfo, journal: Journal, now: float) -> str:
@@ -63,5 +76,5 @@ def _why_not(container: ContainerInfo, journal: Journal, now: float) -> str:
     if row is None or row.ended_at is not None or not row.fits(identity, policy):
         return "it is no session's"
     if now >= min(row.expires_at, row.last_activity + policy.limits.idle_s):
-        return "it has expired"
+        return EXPIRED
     return ""

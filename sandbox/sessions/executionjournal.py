@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from pydantic import ValidationError
 
@@ -76,6 +77,33 @@ class ExecutionTable:
             return ExecutionResult.model_validate_json(rows[0][0])
         except ValidationError as exc:
             return self._lose(session_id, execution_id, exc)
+
+    def recent(self, session_ids: Sequence[str], most: int) -> list[str]:
+        """The executions of some sessions that were asked for last, newest first."""
+        marks = ", ".join("?" * len(session_ids))
+        rows = self._db.read(
+            f"SELECT execution_id FROM executions WHERE session_id IN ({marks})"  # noqa: S608  # marks
+            " ORDER BY rowid DESC LIMIT ?",
+            *(*session_ids, most),
+        )
+        return [row[0] for row in rows]
+
+    def noted(self, execution_id: str) -> tuple[ExecutionRecord, ExecutionResult | None] | None:
+        """What was asked for, and how it ended but without its outputs; that is None while it has
+        not, and all of it when it cannot be read any more."""
+        rows = self._db.read(
+            "SELECT record, CASE WHEN finished AND json_valid(snapshot) THEN json_remove("
+            "snapshot, '$.outputs', '$.error') END FROM executions WHERE execution_id = ?",
+            execution_id,
+        )
+        if not rows:
+            return None
+        record, ended = rows[0]
+        try:
+            found = ExecutionRecord.model_validate_json(record)
+            return found, ExecutionResult.model_validate_json(ended) if ended else None
+        except ValidationError:  # it is set aside when somebody asks for it
+            return None
 
     def lose(self, session_id: str, reason: str) -> None:
         """Let the executions of a session that is gone end, with the outputs they had.

@@ -203,6 +203,17 @@ class Journal:
         """Note that the caller whose default session this was knows that it ended."""
         self._db.write("UPDATE sessions SET told = 1 WHERE session_id = ?", session_id)
 
+    def passed_on(self, session_id: str, opener_key: str, default_key: str | None) -> None:
+        """Note whose a session is now.
+
+        Raises:
+            InfrastructureError: It cannot be written, so it must not be promised.
+        """
+        self._db.write(
+            "UPDATE sessions SET opener_key = ?, default_key = ? WHERE session_id = ?",
+            *(opener_key, default_key, session_id),
+        )
+
     def tightened(self, session_id: str, tightening: Tightening) -> None:
         """Note all that was taken from a session's network since it was opened.
 
@@ -234,6 +245,17 @@ class Journal:
             "principal = ? AND default_key = ? ORDER BY rowid DESC LIMIT 1",
             (principal, default_key),
         )
+
+    def latest_default_of(self, principal: str, line: str) -> SessionRow | None:
+        """The latest session that was the default of a caller whose key begins so."""
+        return self._one_session(
+            "principal = ? AND default_key >= ? AND default_key < ? ORDER BY rowid DESC LIMIT 1",
+            (principal, line, line + "\U0010ffff"),
+        )
+
+    def latest(self, principal: str, most: int) -> list[SessionRow]:
+        """The sessions of a principal that were opened last, newest first."""
+        return self._sessions("principal = ? ORDER BY rowid DESC LIMIT ?", (principal, most))
 
     def not_ended(self) -> list[SessionRow]:
         """The sessions that had not ended when last heard of."""

@@ -29,6 +29,9 @@ from sandbox.link.link import printable
 from sandbox.outputs.redaction import Redactor
 from sandbox.policy import Policy, PolicySet
 from sandbox.sessions.adoption import Adoption
+from sandbox.sessions.conversations import Conversations
+from sandbox.sessions.history import History
+from sandbox.sessions.inheritance import Inheritance
 from sandbox.sessions.locks import KeyedLocks
 from sandbox.sessions.models import Caller, SessionInfo
 from sandbox.sessions.mountwatch import search_folders
@@ -61,9 +64,14 @@ class SessionManager:
         self._sessions: dict[tuple[str, str], Session] = {}
         self._locks = KeyedLocks()
         self.ownership = Ownership(self._sessions, services.journal, policies)
+        self.conversations = Conversations()
+        self._inheritance = Inheritance(
+            self.ownership, services.journal, self.conversations, services.left_s
+        )
+        self.history = History(self.ownership, services.journal, services.clock)
         self._adoption = Adoption(services, self._add)
         self._opener = Opener(services, settings, self._sessions)
-        self._sweeper = Sweeper(services, slot, self._sessions.values)
+        self._sweeper = Sweeper(services, slot, self._sessions.values, self._inheritance.is_left)
         self._tasks: TaskGroup = anyio.create_task_group()
         self._closing = False
         self._housekeeping = anyio.CancelScope()
@@ -83,13 +91,17 @@ class SessionManager:
             # First the sweeper: to it, a container whose session is no longer here is an orphan.
             self._housekeeping.cancel()
             await self._housekeeping_over.wait()
-            ending = ("kept", "") if self._services.keep else ("closed", "the controller ended")
-            async with anyio.create_task_group() as endings:
-                for session in tuple(self._sessions.values()):
-                    endings.start_soon(session.end, *ending)
+            await self.end_all()
         self._tasks.cancel_scope.cancel()
         # Without the error of the block: a task group would hand it on inside an ExceptionGroup.
         await self._tasks.__aexit__(None, None, None)
+
+    async def end_all(self) -> None:
+        """End this controller's part in every session: the next one goes on with it, or nobody."""
+        ending = ("kept", "") if self._services.keep else ("closed", "the controller ended")
+        async with anyio.create_task_group() as endings:
+            for session in tuple(self._sessions.values()):
+                endings.start_soon(session.end, *ending)
 
     async def _keep_house(self) -> None:
         try:
@@ -104,6 +116,14 @@ class SessionManager:
         """Whether every container of an earlier controller has been taken back or removed; the
         sessions come up in their own time, and calls to them wait for that."""
         return self._adoption.is_done
+
+    async def ready(self) -> None:
+        """Wait until :attr:`is_ready`.
+
+        Raises:
+            InfrastructureError: It is not within a bound; most often the engine does not answer.
+        """
+        await self._adoption.wait_done(START_WAIT_S)
 
     def _add(self, session: Session) -> None:
         """Take an adopted session; it comes up in its own time."""
@@ -158,19 +178,22 @@ class SessionManager:
             QuotaExceeded: The caller, or the controller, has as many sessions as may be.
             SandboxError: It could not be opened; nothing is left of it.
         """
+        self.conversations.called(caller.default_key)
         wanted = self.ownership.policy(caller, policy)
         check_name(name)
         if workspace:
             check_keeps(wanted, workspace)
         if self._closing:
             raise InfrastructureError("The controller is stopping; it opens no more sessions.")
-        await self._adoption.wait_done(START_WAIT_S)
+        await self.ready()
         if not reuse:
             return _noted(await self._open(caller, wanted, name, workspace, as_default=False))
         key = ("name", caller.principal, name) if name else _default_lock(caller)
         if workspace:
             key = ("workspace", caller.principal, workspace)
         async with self._locks.hold(key):
+            if not (name or workspace) and self.ownership.default(caller) is None:
+                await self._inheritance.inherit(caller)
             if found := self.ownership.reusable(caller, wanted, name, workspace):
                 await found.ready()
                 found.lease.touch()
@@ -185,34 +208,43 @@ class SessionManager:
 
         When the default session has ended other than by a close, the next call raises
         ``SessionLost`` once, so that nobody takes an empty session for the one that was; the call
-        after it opens a new one. ``Conflict`` is raised once where an earlier conversation's runs.
+        after it opens a new one. A conversation without one takes over what an earlier one left.
 
         Raises:
             NotFound: The caller has no such session.
             SessionLost: The session has ended.
-            Conflict: A session of a conversation that ended with an earlier controller still runs.
+            Conflict: Several sessions of before a restart still run, or a newer conversation has
+                taken the caller's over; each is said once.
             SandboxError: The default session could not be opened.
         """
-        await self._adoption.wait_done(START_WAIT_S)
+        await self.ready()
         return _noted(await self._get(caller, session_id))
 
     async def _get(self, caller: Caller, session_id: str) -> Session:
+        self.conversations.called(caller.default_key)
         if session_id:
             session = self.ownership.find(caller, session_id)
+            self._inheritance.come_for(caller, session)
             await session.ready()
             return session
         session = self.ownership.default(caller)
         if session is not None and session.is_usable:
+            self._inheritance.tell_kept(session)
             return session
         async with self._locks.hold(_default_lock(caller)):
             session = self.ownership.default(caller)
             if session is not None and not session.is_ending:
                 await session.ready()
+                self._inheritance.tell_kept(session)
                 return session
             if session is not None:
                 await session.wait_over()
             self.ownership.tell_end(caller)
-            self.ownership.tell_left_behind(caller)
+            self._inheritance.tell_taken(caller)
+            if session := await self._inheritance.inherit(caller):
+                return session
+            self._inheritance.tell_left_behind(caller)
+            self._inheritance.tell_end(caller)
             return await self._open(caller, self.ownership.policy(caller, ""), as_default=True)
 
     def list(self, caller: Caller) -> builtins.list[SessionInfo]:
@@ -232,13 +264,13 @@ class SessionManager:
         Raises:
             NotFound: The caller has no such session.
         """
-        await self._adoption.wait_done(START_WAIT_S)
+        await self.ready()
         if session_id:
             session = self.ownership.of(caller, session_id)
             if session is None:
                 return ended_info(self.ownership.ended(caller, session_id))
         else:
-            session = self.ownership.default(caller)
+            session = self.ownership.default(caller) or self._inheritance.take_over(caller)
             if session is None:
                 raise NotFound("You have no default session open; nothing was closed.")
         await _noted(session).end("closed", "it was closed by its caller")
@@ -256,7 +288,7 @@ class SessionManager:
         Raises:
             NotFound: There is no such session.
         """
-        await self._adoption.wait_done(START_WAIT_S)
+        await self.ready()
         for session in tuple(self._sessions.values()):
             if session.session_id == session_id:
                 await _noted(session).end("closed", f"it was closed by {by}, who looks after this")
@@ -281,12 +313,12 @@ class SessionManager:
 
     async def execution(self, caller: Caller, execution_id: str) -> Execution | ExecutionResult:
         """An execution of one of the caller's sessions: see :meth:`Ownership.execution`."""
-        await self._adoption.wait_done(START_WAIT_S)
+        await self.ready()
         return await self.ownership.execution(caller, execution_id)
 
     async def command(self, caller: Caller, command_id: str) -> Command | CommandResult:
         """A command of one of the caller's sessions: see :meth:`Ownership.command`."""
-        await self._adoption.wait_done(START_WAIT_S)
+        await self.ready()
         return await self.ownership.command(caller, command_id)
 
     async def delete_workspace(self, caller: Caller, name: str) -> None:
@@ -296,7 +328,7 @@ class SessionManager:
             NotFound: The caller has no such workspace.
             Conflict: A session has it.
         """
-        await self._adoption.wait_done(START_WAIT_S)
+        await self.ready()
         check_workspace(name)
         await self._opener.forget_dead_holder(caller.principal, name)
         await anyio.to_thread.run_sync(self._services.workspaces.delete, caller.principal, name)
@@ -323,7 +355,7 @@ class SessionManager:
         Raises:
             SandboxError: The engine or the journal cannot be used.
         """
-        await self._adoption.wait_done(START_WAIT_S)
+        await self.ready()
         await self._sweeper.sweep()
 
     # --- inside

@@ -8,13 +8,18 @@ from pydantic import BaseModel
 
 from sandbox.container.checks import Check
 from sandbox.egress.models import NetworkInfo
-from sandbox.kernels.models import KernelInfo
+from sandbox.kernels.models import ExecutionStatus, KernelInfo, KernelState
 from sandbox.policy import Limits
 from sandbox.sessions.journal import SessionState
 
 WORKSPACE = "/workspace"
 PASSING = "mcp:"
 """What default keys begin with whose conversations end with their controller at the latest."""
+
+
+def passing_key(token_id: str, conversation: str) -> str:
+    """The default key of a conversation of one token that passes."""
+    return f"{PASSING}{token_id} {conversation}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +37,33 @@ class Caller:
     default_key: str = ""
     policies: tuple[str, ...] | None = None
 
+    @property
+    def line(self) -> str:
+        """What the keys of its token's conversations begin with; empty when its own one lasts."""
+        token, found, _ = self.default_key.partition(" ")
+        return token + found if found and token.startswith(PASSING) else ""
+
     def may_use(self, policy: str) -> bool:
         """Whether it may have sessions under a policy."""
         return self.policies is None or policy in self.policies
+
+
+class ExecutionSummary(BaseModel, frozen=True):
+    """An execution in a list of them."""
+
+    execution_id: str
+    session_id: str
+    kernel_id: str
+    status: ExecutionStatus
+    """``running`` also for one that waits for those before it."""
+    state: KernelState
+    """What became of the kernel's variables."""
+    age_s: float
+    """Since it was asked for."""
+    duration_s: float = 0.0
+    """From its start in the kernel; 0 when it has not begun."""
+    code: str
+    """The first line that says something, cut where it is long."""
 
 
 class SessionProof(BaseModel, frozen=True):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sandbox.bulkheads.shares import FEW, open_to
 from sandbox.config import Settings
 from sandbox.container.compiler import compile_spec
@@ -12,10 +14,12 @@ from sandbox.container.sandbox import Sandbox
 from sandbox.egress.machine import Outfit, outfit
 from sandbox.errors import InvalidRequest, NotPermitted, QuotaExceeded
 from sandbox.policy import Policy
+from sandbox.policy.units import format_duration
 from sandbox.runtimes.base import EngineInfo
 from sandbox.sessions.claims import Claim, new_session_id
 from sandbox.sessions.models import Caller
 from sandbox.sessions.overcommit import missing, of_host, of_sessions
+from sandbox.sessions.quotas import USE_OR_CLOSE
 from sandbox.sessions.services import SessionServices
 from sandbox.sessions.session import Session
 from sandbox.workspaces.autosave import check_fits
@@ -23,6 +27,8 @@ from sandbox.workspaces.holding import Held
 from sandbox.workspaces.models import check_workspace
 
 MAX_NAME = 64
+MAX_TOLD = 8
+"""Sessions that an error names."""
 
 
 class Opener:
@@ -153,15 +159,18 @@ class Opener:
         return uid
 
     def _check_quota(self, caller: Caller, policy: Policy) -> None:
-        others = self._sessions.values()
+        others, now = self._sessions.values(), self._services.clock()
         mine = [session for session in others if session.principal == caller.principal]
-        self._services.quotas.admit_session(caller.principal, len(mine))
-        count = sum(1 for session in mine if session.policy.name == policy.name)
+        self._services.quotas.admit_session(
+            caller.principal, len(mine), _in_words(caller, mine, now)
+        )
+        same = [session for session in mine if session.policy.name == policy.name]
         limit = policy.limits.sessions_per_principal
-        if count >= limit:
+        if len(same) >= limit:
             raise QuotaExceeded(
-                f"You have {count} sessions of the policy {policy.name!r}, and may have {limit}.",
-                remedy="Close one with close_session, or use one that list_sessions shows.",
+                f"You have {len(same)} sessions of the policy {policy.name!r}, and may have "
+                f"{limit}{_in_words(caller, same, now)}.",
+                remedy=USE_OR_CLOSE,
             )
         limit = self._settings.max_sessions
         if len(others) >= open_to(len(mine), limit):
@@ -170,7 +179,8 @@ class Opener:
                 f"the last of them are for callers with fewer than {FEW}."
                 if len(others) < limit
                 else f"The controller has as many sessions as it may have ({limit}).",
-                remedy="Try again when some have ended, or raise max_sessions.",
+                remedy="Try again when some have ended, or raise max_sessions."
+                + (f" You have {len(mine)}{_in_words(caller, mine, now)}." if mine else ""),
             )
 
     def _check_host(self, policy: Policy, engine: EngineInfo) -> None:
@@ -182,6 +192,36 @@ class Opener:
                 f"With this session there would be promised {'; '.join(short)}.",
                 remedy="Try again when some sessions have ended, or under a smaller policy.",
             )
+
+
+def _in_words(caller: Caller, sessions: Sequence[Session], now: float) -> str:
+    """Which sessions a caller has, the one used last first, for the end of a sentence."""
+    shown = sorted(
+        (session for session in sessions if caller.may_use(session.policy.name)),
+        key=lambda session: session.lease.last_used,
+        reverse=True,
+    )
+    lines = [
+        f"{session.session_id} ({_facts(caller, session, now)})" for session in shown[:MAX_TOLD]
+    ]
+    if more := len(sessions) - len(lines):
+        lines.append(f"{more} more")
+    return f": {'; '.join(lines)}"
+
+
+def _facts(caller: Caller, session: Session, now: float) -> str:
+    claim, used_s = session.claim, max(now - session.lease.last_used, 0)
+    facts = [f"policy {session.policy.name}"]
+    if claim.name:
+        facts.append(f"named {claim.name!r}")
+    if claim.default_key is not None:
+        whose = "this" if claim.default_key == caller.default_key else "another"
+        facts.append(f"the default one of {whose} conversation")
+    facts.append(f"opened {format_duration(int(max(now - claim.created_at, 0)))} ago")
+    facts.append(f"last used {format_duration(int(used_s))} ago")
+    if session.is_ending:
+        facts.append("ending")
+    return ", ".join(facts)
 
 
 def check_name(name: str) -> None:

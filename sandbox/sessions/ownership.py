@@ -12,14 +12,14 @@ from typing import TypeVar
 
 from sandbox.commands.command import Command
 from sandbox.commands.models import CommandResult
-from sandbox.errors import Conflict, NotFound, NotPermitted, SandboxError
+from sandbox.errors import NotFound, NotPermitted, SandboxError
 from sandbox.kernels.execution import Execution
 from sandbox.kernels.models import ExecutionResult
 from sandbox.link.link import printable
 from sandbox.policy import Policy, PolicySet
 from sandbox.sessions.endings import ended_error
 from sandbox.sessions.journal import Journal, SessionRow
-from sandbox.sessions.models import PASSING, Caller, SessionInfo
+from sandbox.sessions.models import Caller, SessionInfo
 from sandbox.sessions.session import Session
 
 _Live = TypeVar("_Live")
@@ -35,8 +35,6 @@ class Ownership:
         self._sessions = sessions
         self._journal = journal
         self.policies = policies
-        self._told: set[tuple[str, str]] = set()
-        """The conversations that know of what earlier ones left, while there is something."""
 
     def mine(self, caller: Caller) -> Iterator[Session]:
         """The caller's sessions, whatever their state."""
@@ -114,32 +112,6 @@ class Ownership:
             return
         self._journal.told(row.session_id)
         raise ended_error(row.session_id, row.state, row.reason, is_default=True)
-
-    def tell_left_behind(self, caller: Caller) -> None:
-        """Say once to a conversation that an earlier one's default session still runs.
-
-        Conversations of some clients end with their controller; the next one has another key, and
-        would be given an empty session without a word. Nobody else's is given to it: two
-        conversations of one principal may be two different people or programs.
-
-        Raises:
-            Conflict: There is such a session, and this is the first time that this is said.
-        """
-        if not caller.default_key.startswith(PASSING):
-            return
-        if not any(session.is_left_behind for session in self._sessions.values()):
-            self._told.clear()
-        left = [session for session in self.mine(caller) if session.is_left_behind]
-        asks = (caller.principal, caller.default_key)
-        if left and asks not in self._told:
-            self._told.add(asks)
-            which = ", ".join(f"{s.session_id} (policy {s.policy.name})" for s in left)
-            raise Conflict(
-                "The controller was started again, so this conversation is a new one. Of earlier "
-                f"ones of yours, these default sessions still run: {which}. Nothing was done.",
-                remedy="To go on with one, give its session_id in each call. The next call without "
-                "a session_id opens a new, empty session.",
-            )
 
     def policy(self, caller: Caller, name: str) -> Policy:
         """The policy that a caller asks for; an empty name is the caller's default.

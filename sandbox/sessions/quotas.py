@@ -16,6 +16,10 @@ from sandbox.policy.units import format_duration, format_size
 from sandbox.sessions.usage import Usage
 
 MINUTE_S = 60.0
+USE_OR_CLOSE = (
+    "Give the session_id of one to the tools to go on with it, or close one with "
+    "close_session(session_id=...)."
+)
 
 
 class Quotas:
@@ -32,11 +36,12 @@ class Quotas:
         """Whether processor time counts at all, so that it must be measured."""
         return self._settings.cpu_seconds_per_day > 0
 
-    def admit_session(self, principal: str, count: int) -> None:
+    def admit_session(self, principal: str, count: int, opened: str) -> None:
         """Refuse a session to a principal that has enough, or no processor time left.
 
         Args:
             count: How many it has, those that are being opened or closed among them.
+            opened: What they are, in words.
 
         Raises:
             QuotaExceeded: It may not have another one now.
@@ -44,8 +49,8 @@ class Quotas:
         limit = self._settings.max_sessions_per_principal
         if limit and count >= limit:
             raise QuotaExceeded(
-                f"You have {count} sessions, and may have {limit} in all.",
-                remedy="Close one with close_session, or use one that list_sessions shows.",
+                f"You have {count} sessions, and may have {limit} in all{opened}.",
+                remedy=USE_OR_CLOSE,
             )
         self.admit_work(principal)
 

@@ -9,6 +9,7 @@ from sandbox.audit import AuditLog
 from sandbox.bulkheads.shares import Shares
 from sandbox.container.roots import Root
 from sandbox.egress.wayout import WayOut
+from sandbox.policy import ImagePolicy
 from sandbox.runtimes.base import ContainerRuntime
 from sandbox.runtimes.known import KnownEngine
 from sandbox.secrets import SecretStore
@@ -49,13 +50,14 @@ class SessionServices:
         opening: How many sessions are made, or taken back, at once.
         calls: How many calls of the engine are under way at once.
         keep: Whether sessions outlive this controller.
+        left_s: How long a default session is kept for the next conversation when its own is over.
         clock: Unix time, seconds.
     """
 
     owner: str
     runtime: ContainerRuntime
     engine: KnownEngine
-    image_for: Callable[[str], str]
+    image_for: Callable[[ImagePolicy], str]
     seccomp: str
     roots: tuple[Root, ...]
     journal: Journal
@@ -67,4 +69,5 @@ class SessionServices:
     secrets: SecretStore
     workspaces: WorkspaceStore
     keep: bool
+    left_s: float
     clock: Callable[[], float]

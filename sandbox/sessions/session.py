@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 
 import anyio
 from anyio import TASK_STATUS_IGNORED
@@ -27,7 +28,7 @@ from sandbox.sessions.claims import Claim
 from sandbox.sessions.endings import Ending, ended_error, still_reconnecting
 from sandbox.sessions.journal import SessionState
 from sandbox.sessions.lease import Lease
-from sandbox.sessions.models import PASSING, SessionInfo, SessionProof
+from sandbox.sessions.models import SessionInfo, SessionProof
 from sandbox.sessions.parts import SessionParts
 from sandbox.sessions.services import SessionServices
 from sandbox.workspaces.autosave import Autosave
@@ -78,6 +79,7 @@ class Session:
             last_used,
             services.clock,
             lambda: self._parts.last_activity(),
+            services.left_s,
         )
         self._autosave = workspace and Autosave(
             workspace, self.policy.workspace, services.clock, lambda: self.lease.last_used
@@ -126,13 +128,6 @@ class Session:
         """Whether a caller can be given it now."""
         return self.state == "open" and not self.is_ending
 
-    @property
-    def is_left_behind(self) -> bool:
-        """Whether its conversation ended with an earlier controller, and nobody has come for it."""
-        is_passing = (self.claim.default_key or "").startswith(PASSING)
-        is_awaited = self.sandbox.is_adopted and not self.lease.is_touched
-        return is_passing and is_awaited and not self.is_ending
-
     def info(self, *, with_proof: bool = False) -> SessionInfo:
         """The session as it is now, with each check of its proof if that is wanted."""
         proof = self._proof()
@@ -174,6 +169,19 @@ class Session:
     def note_activity(self) -> None:
         """Write to the journal when it was last used, if that changed since."""
         self.lease.note(lambda latest: self._services.journal.used(self.session_id, latest))
+
+    def pass_on(self, key: str) -> None:
+        """Give it to another conversation of its caller's, as its default session if it was one.
+
+        Raises:
+            InfrastructureError: It cannot be noted, so nothing was changed.
+        """
+        default = key if self.claim.default_key is not None else None
+        self._services.journal.passed_on(self.session_id, key, default)
+        self.terminals.pass_on(self.claim.opener_key, key)
+        self.claim = replace(self.claim, opener_key=key, default_key=default)
+        self.lease.pass_on()
+        self._record.passed_on()
 
     def tighten(self, more: Tightening) -> None:
         """Take something from its network for good; what is no longer allowed is cut at once.

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
+import anyio
+
 from sandbox.errors import ConfigError
 
 SlotKind = Literal["serve", "broker", "stdio", "run", "admin"]
@@ -26,7 +28,11 @@ SlotKind = Literal["serve", "broker", "stdio", "run", "admin"]
 LASTING = ("serve", "broker")
 """Slots whose holder comes back: one of each, and nobody else touches what they own."""
 
+ATTACHED = "attached-"
+"""What the names of slots begin with whose holders come back under a name of their own."""
+ATTACH_WAIT_S = 10.0
 MAX_SLOTS = 256
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 _OWNER = re.compile(r"[0-9a-f]{32}\n?")
 
 
@@ -119,6 +125,30 @@ def take_slot(root: Path, kind: SlotKind) -> Slot:
             remedy="Stop it first, or set SANDBOX_STATE_DIR to another directory.",
         )
     raise ConfigError(f"All {MAX_SLOTS} places for {kind} controllers are taken.")
+
+
+async def attach_slot(root: Path, name: str) -> Slot:
+    """Take the slot of that name of one's own, whose sessions wait for whoever takes it next.
+
+    Where the process before is still on its way out, it is waited for.
+
+    Raises:
+        ConfigError: It cannot be a name, a running process holds the slot, or it is unusable.
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"{name[:80]!r} cannot be a name to attach to.",
+            remedy="Choose one of up to 40 lower-case letters, digits and dashes.",
+        )
+    prepare_state_directory(root)
+    with anyio.move_on_after(ATTACH_WAIT_S):
+        while (slot := try_slot(root, f"{ATTACHED}{name}")) is None:  # noqa: ASYNC110  # a lock of files
+            await anyio.sleep(0.05)
+        return slot
+    raise ConfigError(
+        f"`sandbox mcp --attach {name}` runs already ({holder(root, ATTACHED + name)}).",
+        remedy="Stop it first, or attach under another name: sandbox mcp --attach NAME.",
+    )
 
 
 def try_slot(root: Path, name: str) -> Slot | None:

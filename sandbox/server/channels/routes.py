@@ -41,7 +41,7 @@ def channel_routes(manager: SessionManager) -> list[WebSocketRoute]:
 async def _serve(manager: SessionManager, tool: str, serve: Serve, websocket: WebSocket) -> None:
     grant: Grant = websocket.scope["sandbox.grant"]
     session = await manager.get(grant.caller(), websocket.path_params["session_id"])
-    permit_unasked(session, tool)
+    permit_unasked(session.policy, tool)
     await websocket.accept()
     channel = SocketChannel(websocket)
     try:

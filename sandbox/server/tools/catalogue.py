@@ -8,6 +8,7 @@ from sandbox.server.desk import Desk
 from sandbox.server.tools.commands import CommandTools
 from sandbox.server.tools.executions import ExecutionTools
 from sandbox.server.tools.files import FileTools
+from sandbox.server.tools.history import HistoryTools
 from sandbox.server.tools.kernels import KernelTools
 from sandbox.server.tools.policies import PolicyTools
 from sandbox.server.tools.sessions import SessionTools
@@ -19,6 +20,7 @@ GROUPS = (
     PolicyTools,
     WorkspaceTools,
     ExecutionTools,
+    HistoryTools,
     KernelTools,
     CommandTools,
     TerminalTools,

@@ -13,6 +13,7 @@ from sandbox.commands.report import report
 from sandbox.server import arguments as arg
 from sandbox.server.content import command_content, told
 from sandbox.server.desk import ASKING_INTERVAL_S, caller_of
+from sandbox.server.missing import advised_command
 from sandbox.server.results import MAX_TEXT, CommandSummary, command_summary
 from sandbox.server.tool import CallContext, ToolGroup, tool
 from sandbox.sessions.session import Session
@@ -49,12 +50,12 @@ class CommandTools(ToolGroup):
             try:
                 await self._follow(session, started, wait)
             except anyio.get_cancelled_exc_class():
-                # The caller gave the call up, so nobody waits for the command any more.
-                if not self._desk.is_stopping:
+                # Where the caller gave the call up, nobody waits for the command any more.
+                if self._desk.gave_up(ctx):
                     with anyio.CancelScope(shield=True):
                         await session.commands.stop(started)
                 raise
-            return _answer(started)
+            return _answer(advised_command(report(started, 2 * MAX_TEXT), session.policy))
 
     @tool("See how a command stands", reads=True)
     async def get_command(

@@ -18,6 +18,7 @@ from sandbox.server import arguments as arg
 from sandbox.server.content import cell_content, cell_line, fitting, told
 from sandbox.server.desk import ASKING_INTERVAL_S, Desk, caller_of
 from sandbox.server.hosts import takes_links
+from sandbox.server.missing import advised
 from sandbox.server.pictures import pictures_of
 from sandbox.server.results import CellSummary, cell_summary, shortened
 from sandbox.server.showing import Showing
@@ -93,11 +94,12 @@ class ExecutionTools(ToolGroup):
             try:
                 result = await self._follow(ctx, session, execution, wait, progress_interval)
             except anyio.get_cancelled_exc_class():
-                # The caller gave the call up, so nobody waits for the cell any more.
-                if not self._desk.is_stopping:
+                # Where the caller gave the call up, nobody waits for the cell any more.
+                if self._desk.gave_up(ctx):
                     with anyio.move_on_after(CANCEL_GRACE_S, shield=True), suppress(SandboxError):
                         await execution.cancel()
                 raise
+            result = advised(result, session.policy, self._manager.policies, caller_of(ctx))
         return await self._answer(ctx, result, detail, *([FENCE_NOTE] if bare != code else []))
 
     @tool("See how an execution stands", reads=True)
@@ -119,6 +121,7 @@ class ExecutionTools(ToolGroup):
         async with self._desk.session_of(ctx, result, "get_execution", session_id) as session:
             if session and isinstance(found, Execution):
                 result = await self._follow(ctx, session, found, wait, progress_interval)
+                result = advised(result, session.policy, self._manager.policies, caller_of(ctx))
         return await self._answer(ctx, result, detail)
 
     async def _follow(

@@ -7,8 +7,10 @@ from typing import Annotated
 from mcp_types import CallToolResult
 from pydantic import BaseModel
 
+from sandbox.container.manifests import Manifest
 from sandbox.policy import LivePolicies, Policy, explain
 from sandbox.server.desk import caller_of
+from sandbox.server.missing import images_of
 from sandbox.server.tool import CallContext, ToolGroup, reply, tool
 from sandbox.sessions.manager import SessionManager
 from sandbox.sessions.models import Caller
@@ -58,22 +60,26 @@ class PolicyTools(ToolGroup):
 def policies_of(manager: SessionManager, caller: Caller) -> PolicyList:
     """The policies that a caller may name, in words."""
     policies = manager.policies
+    images = images_of(policies, caller)
     names = [name for name in policies.names() if caller.may_use(name)]
     default = policies.default if caller.policies is None else next(iter(caller.policies), "")
     problem = policies.problem if isinstance(policies, LivePolicies) else None
     return PolicyList(
-        policies=[_info(policies.get(name), is_default=name == default) for name in names],
+        policies=[
+            _info(policies.get(name), images[name], is_default=name == default) for name in names
+        ],
         problem="" if problem is None else problem.message,
     )
 
 
-def _info(policy: Policy, *, is_default: bool) -> PolicyInfo:
+def _info(policy: Policy, image: Manifest, *, is_default: bool) -> PolicyInfo:
+    told = [Allowance(topic=s.topic, text=s.text, rule=s.rule) for s in explain(policy)]
     return PolicyInfo(
         name=policy.name,
         description=policy.description,
         is_default=is_default,
         digest=policy.digest,
-        allows=[Allowance(topic=s.topic, text=s.text, rule=s.rule) for s in explain(policy)],
+        allows=[Allowance(topic="image", text=str(image), rule="image"), *told],
     )
 
 

@@ -15,6 +15,7 @@ import pytest
 from sandbox import resources
 from sandbox.container import images
 from sandbox.errors import ConfigError, NotFound
+from sandbox.policy import ImagePolicy
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def test_a_reference_is_the_repository_and_twelve_digits_of_the_digest() -> None
 
 def test_the_controller_and_the_sandbox_images_can_be_named() -> None:
     assert {"python", "datascience", "controller"} <= set(images.names())
-    assert not {"supervisor", "package", "base"} & set(images.names())
+    assert not {"supervisor", "package", "additions", "base"} & set(images.names())
 
 
 @pytest.mark.parametrize("name", ["nothing", "", "../python", "python:latest"])
@@ -100,13 +101,61 @@ def test_a_new_controller_changes_no_sandbox_image(
     images.recipes.cache_clear()
 
 
-@pytest.mark.parametrize("litter", ["__pycache__/x.pyc", ".DS_Store", "requirements.in"])
+@pytest.mark.parametrize("litter", ["__pycache__/x.pyc", ".DS_Store"])
 def test_files_that_are_no_part_of_a_build_change_nothing(folder: Path, litter: str) -> None:
     before = references()
     path = folder / "python" / litter
     path.parent.mkdir(exist_ok=True)
     path.write_text("litter")
     assert changed(before) == set()
+
+
+def test_what_a_lock_was_made_from_is_in_the_controllers_image_alone(folder: Path) -> None:
+    before = references()
+    (folder / "python" / "requirements.in").write_text("another\n")
+    assert changed(before) == {"controller"}
+
+
+def test_what_a_policy_adds_stands_below_the_supervisor() -> None:
+    image = ImagePolicy(base="datascience", pip=("humanize",)).under(b"a lock")
+    chain = images.chain(image, b"a lock")
+    assert [recipe.name for recipe in chain[2:]] == [
+        "datascience-deps",
+        "datascience-additions-deps",
+        "datascience-additions",
+    ]
+    assert chain[-2].files["lock.txt"] == b"a lock"
+    assert chain[-1].files == images.recipes()["datascience"].files
+    assert images.reference(image) == chain[-1].reference
+
+
+def test_an_image_to_which_nothing_is_added_is_the_shipped_one() -> None:
+    assert images.reference(ImagePolicy()) == images.reference("python")
+
+
+def test_lists_lock_and_base_each_change_the_name_of_what_is_added() -> None:
+    one = ImagePolicy(pip=("humanize",))
+    made = [
+        one,
+        one.under(b"a"),
+        one.under(b"b"),
+        ImagePolicy(pip=("humanize>1",)).under(b"a"),
+        ImagePolicy(pip=("humanize",), apt=("figlet",)).under(b"a"),
+        ImagePolicy(base="datascience", pip=("humanize",)).under(b"a"),
+    ]
+    assert len({images.reference(image) for image in made}) == len(made)
+    assert images.reference(one.under(b"a")) == images.reference(made[1])
+
+
+def test_a_new_base_or_supervisor_changes_the_name_of_what_is_added(folder: Path) -> None:
+    image = ImagePolicy(pip=("humanize",)).under(b"a")
+    seen = {images.reference(image)}
+    for place in ("python/requirements.txt", "supervisor/Dockerfile", "additions/add.py"):
+        with (folder / place).open("a") as opened:
+            opened.write("# another\n")
+        images.recipes.cache_clear()
+        seen.add(images.reference(image))
+    assert len(seen) == 4
 
 
 def test_an_image_of_ones_own_is_built_like_the_others(folder: Path) -> None:

@@ -300,3 +300,23 @@ async def test_a_sessions_network_is_tightened_by_rest(http: httpx.AsyncClient) 
     assert answer.json()["network"]["deny"] == ["domain example.com"]
     for wrong in ({}, {"deny": ["*.com"]}, {"network": "all"}, {"allow": ["x.example"]}):
         assert (await http.post(url, json=wrong)).status_code == 400
+
+
+async def test_what_ran_in_a_session_is_listed_by_rest(http: httpx.AsyncClient) -> None:
+    session_id = await open_session(http)
+    url = f"/mcp/v1/sessions/{session_id}/executions"
+    assert (await http.get(url)).json() == {"executions": []}
+    call = {"name": "execute_code", "arguments": {"code": "print(1)", "session_id": session_id}}
+    meta = {
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {},
+    }
+    params = {**call, "_meta": meta}
+    headers = {**MODERN, "Mcp-Method": "tools/call", "Mcp-Name": "execute_code"}
+    asked = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+    assert (await http.post("/mcp/v1", json=asked, headers=headers)).status_code == 200
+    (found,) = (await http.get(url)).json()["executions"]
+    assert (found["status"], found["code"]) == ("ok", "print(1)")
+    await http.delete(f"/mcp/v1/sessions/{session_id}")
+    assert len((await http.get(url)).json()["executions"]) == 1, "also after its end"
+    assert (await http.get("/mcp/v1/sessions/s-none/executions")).status_code == 404

@@ -43,7 +43,7 @@ async def http(
     desk: Desk, manager: SessionManager, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[httpx.AsyncClient]:
     monkeypatch.setattr(
-        application, "Handshakes", lambda app: Handshakes(app, most_per_principal=3, most=5)
+        application, "Handshakes", lambda *given: Handshakes(*given, most_per_principal=3, most=5)
     )
     app = application.make_app(
         desk,

@@ -139,6 +139,7 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
     ("execute_code", {"code": 'raise ValueError("no")'}),
     ("execute_code", {"code": "sleep(60)", "wait": 0.05}),
     ("get_execution", {"execution_id": "execution_id"}),
+    ("list_executions", {}),
     ("interrupt_kernel", {}),
     ("get_execution", {"execution_id": "execution_id", "wait": 5}),
     ("list_kernels", {}),

@@ -74,6 +74,7 @@ SIGNATURES = {
         "detail": "brief",
     },
     "get_execution": {"wait": 0, "progress_interval": 5, "session_id": "", "detail": "brief"},
+    "list_executions": {"session_id": ""},
     "list_kernels": {"session_id": ""},
     "start_kernel": {"kernel_name": "python3", "session_id": ""},
     "interrupt_kernel": {"kernel_id": "", "session_id": ""},
@@ -939,6 +940,9 @@ async def test_policies_are_told_in_words_with_their_keys(client: Client) -> Non
     found = {policy["name"]: policy for policy in listed.structured_content["policies"]}
     assert found["offline"]["is_default"]
     assert {"topic": "reaches", "text": "nothing", "rule": "network"} in found["offline"]["allows"]
+    (image,) = [row for row in found["offline"]["allows"] if row["topic"] == "image"]
+    assert image["text"].startswith("python: Python 3.")
+    assert "git" in image["text"]
     assert {"strict", "package-index", "readonly-data"} <= set(found)
     assert listed.structured_content["problem"] == ""
     assert "offline (default): " in words(listed)
@@ -1004,3 +1008,25 @@ async def test_a_terminal_is_read_again_from_where_an_earlier_read_ended(client:
     assert new["new_text"] == same["new_text"] == "echo hello\nhello\n$ "
     assert new["position"] == same["position"] > first["position"]
     assert nothing["new_text"] == ""
+
+
+async def test_what_ran_is_listed_for_who_has_no_ids(client: Client) -> None:
+    nothing = await client.call_tool("list_executions", {})
+    assert "Nothing ran" in words(nothing)
+    ran = (await client.call_tool("execute_code", {"code": "print(1)"})).structured_content
+    await client.call_tool("open_session", {"policy": "coding"})
+    for asked in ({}, {"session_id": ran["session_id"]}):
+        found = await client.call_tool("list_executions", asked)
+        (line,) = found.structured_content["executions"]
+        assert line["execution_id"] == ran["execution_id"]
+        assert (line["status"], line["state"], line["code"]) == ("ok", "kept", "print(1)")
+        assert ran["execution_id"] in words(found)
+    other = await client.call_tool("list_executions", {"session_id": "other"})
+    assert other.meta[ERROR_META_KEY]["code"] == "not_found"
+
+
+async def test_what_a_policy_does_not_let_one_ask_for_is_not_listed(client: Client) -> None:
+    opened = await client.call_tool("open_session", {"policy": "strict"})
+    asked = {"session_id": opened.structured_content["session_id"]}
+    refused = await client.call_tool("list_executions", asked)
+    assert refused.meta[ERROR_META_KEY]["code"] == "not_permitted"

@@ -17,7 +17,7 @@ from sandbox.commands.models import CommandRequest, CommandResult
 from sandbox.commands.report import report
 from sandbox.container.labels import LABEL_SANDBOX
 from sandbox.container.spec import ContainerSpec
-from sandbox.errors import Conflict, LinkLost, NotFound, SessionLost
+from sandbox.errors import LinkLost, NotFound, SessionLost
 from sandbox.kernels.execution import Execution
 from sandbox.kernels.models import ExecutionResult
 from sandbox.link.link import ByteStream
@@ -89,60 +89,6 @@ async def test_the_next_controller_takes_sessions_back_with_all_that_is_in_them(
             assert getattr(after, field) == getattr(before, field)
         assert len(second.list(ALICE)) == 2
         await until(lambda: second.is_ready)
-
-
-async def test_a_conversation_after_a_restart_hears_of_the_session_that_an_earlier_one_left(
-    controllers: Controllers,
-) -> None:
-    before, after = Caller("alice", "mcp:before"), Caller("alice", "mcp:after")
-    async with controllers.running(keep=True) as first:
-        left = await first.get(before)
-        await run(left, "x = 41 + 1")
-    async with controllers.running(keep=True) as second:
-        with pytest.raises(Conflict) as caught:
-            await second.get(after)
-        assert left.session_id in caught.value.message
-        assert "session_id" in caught.value.remedy
-        assert len(second.list(ALICE)) == 1
-        found = await second.get(after, left.session_id)
-        assert (await run(found, "print(x)")).outputs[0]["text"] == "42\n"
-        empty = await second.get(after)
-        assert empty.session_id != left.session_id
-        # Somebody goes on with it, so nobody else is told to.
-        assert (await second.get(Caller("alice", "mcp:third"))).session_id != left.session_id
-
-
-async def test_each_new_conversation_hears_once_of_what_was_left_and_no_stranger_does(
-    controllers: Controllers,
-) -> None:
-    async with controllers.running(keep=True) as first:
-        left = [await first.get(Caller("alice", f"mcp:{n}")) for n in range(2)]
-        lasting = await first.get(Caller("alice", "header:mine"))
-    async with controllers.running(keep=True) as second:
-        for key in ("mcp:one", "mcp:other"):
-            with pytest.raises(Conflict) as caught:
-                await second.get(Caller("alice", key))
-            assert all(each.session_id in str(caught.value) for each in left)
-            assert lasting.session_id not in str(caught.value)
-        opened = await second.get(Caller("alice", "mcp:one"))
-        assert opened.session_id not in {each.session_id for each in left}
-        assert (await second.get(Caller("alice", "header:mine"))).session_id == lasting.session_id
-        await second.get(Caller("bob", "mcp:new"))
-        narrow = Caller("alice", "mcp:narrow", policies=("tight",))
-        assert (await second.get(narrow)).policy.name == "tight"
-
-
-async def test_what_was_left_is_said_once_whatever_others_ask_meanwhile(
-    controllers: Controllers,
-) -> None:
-    async with controllers.running(keep=True) as first:
-        await first.get(Caller("alice", "mcp:before"))
-    async with controllers.running() as second:
-        told = Caller("alice", "mcp:after")
-        with pytest.raises(Conflict):
-            await second.get(told)
-        await second.get(Caller("bob", "mcp:bob"))  # to whom nothing was left
-        assert (await second.get(told)).is_usable
 
 
 async def test_commands_go_on_from_one_controller_to_the_next(controllers: Controllers) -> None:
@@ -493,6 +439,10 @@ async def test_sessions_of_a_dead_desktop_controller_are_removed_when_their_time
         controllers.ahead_s += session.policy.limits.idle_s + 5
         await living.sweep()
         assert controllers.container_ids() == []
+    async with controllers.running("stdio") as next_one:
+        with pytest.raises(SessionLost, match="is expired: its time was over"):
+            await next_one.get(ALICE)
+        assert (await next_one.get(ALICE)).session_id != session.session_id
 
 
 async def test_a_cancelled_controller_that_keeps_its_sessions_keeps_them(

@@ -118,7 +118,7 @@ def test_zero_is_no_quota(quotas: Callable[..., Quotas]) -> None:
     held.usage.note_cpu("alice", "s1", 1e9)
     assert admitted(lambda: held.admit_execution("alice"), 1000) == 1000
     assert held.charge_egress("alice", 10**15) == ""
-    held.admit_session("alice", 10**6)
+    held.admit_session("alice", 10**6, "")
 
 
 async def test_of_a_hundred_cells_and_commands_at_once_as_many_run_as_may(
@@ -172,6 +172,40 @@ async def test_opens_at_once_under_all_policies_meet_the_principals_quota(
                 tasks.start_soon(open_one, "offline" if number % 2 else "tight")
         assert len(opened) == len(manager.list(ALICE)) == 3
         await manager.open(BOB)
+
+
+async def test_a_quotas_error_names_what_is_open_and_how_to_go_on(
+    controllers: Controllers,
+) -> None:
+    async with controllers.running(max_sessions_per_principal=3) as manager:
+        mine = await manager.get(ALICE)
+        two = [await manager.open(ALICE, policy="tight", name=f"n{n}") for n in range(2)]
+        await manager.open(BOB)
+        controllers.ahead_s = 125
+        with pytest.raises(QuotaExceeded) as caught:
+            await manager.open(ALICE, reuse=False)
+        told = caught.value.message
+        assert f"{mine.session_id} (policy offline, the default one of this conversation" in told
+        assert all(f"{each.session_id} (policy tight, named 'n" in told for each in two)
+        assert "opened 2m" in told
+        assert "last used 2m" in told
+        assert "session_id" in caught.value.remedy
+        assert "close_session" in caught.value.remedy
+        narrow = Caller("alice", "other", policies=("tight",))
+        with pytest.raises(QuotaExceeded) as caught:
+            await manager.open(narrow, reuse=False)
+        assert mine.session_id not in caught.value.message, "it may not see that one"
+        assert "1 more" in caught.value.message
+
+
+async def test_a_policys_quota_names_its_sessions(controllers: Controllers) -> None:
+    async with controllers.running() as manager:
+        mine = await manager.get(ALICE)
+        two = [await manager.open(ALICE, policy="tight", reuse=False) for _ in range(2)]
+        with pytest.raises(QuotaExceeded) as caught:
+            await manager.open(ALICE, policy="tight", reuse=False)
+        assert all(each.session_id in caught.value.message for each in two)
+        assert mine.session_id not in caught.value.message
 
 
 async def test_without_processor_time_nothing_new_runs_and_what_there_is_stays(
