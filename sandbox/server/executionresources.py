@@ -89,6 +89,8 @@ class ExecutionResources:
         except SandboxError as exc:
             raise _refusal(exc) from exc
         redactor = manager.redactor(grant.principal, result.session_id)
+        if not redactor:
+            return result
         return ExecutionResult.model_validate(redactor.data(result.model_dump(mode="json")))
 
 

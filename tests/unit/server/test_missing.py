@@ -37,7 +37,6 @@ def advice(module: str, policy: str = "offline") -> str:
     [
         ("cv2", "opencv-python-headless"),
         ("sklearn.linear_model", "scikit-learn"),
-        ("PIL", "pillow"),
         ("yaml", "PyYAML"),
         ("bs4", "beautifulsoup4"),
         ("humanize", "humanize"),
