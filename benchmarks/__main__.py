@@ -10,7 +10,7 @@ from pathlib import Path
 import anyio
 from rich.console import Console
 
-from benchmarks import egress, measures, report, tokens
+from benchmarks import egress, measures, report, results, tokens
 from scripts.controller import Controller, controller
 
 
@@ -22,6 +22,7 @@ async def measure(server: Controller, console: Console) -> list[report.Figure]:
         here = session["session_id"]
         for title, work in (
             ("tokens", lambda: tokens.tool_list(client)),
+            ("results", lambda: results.typical_results(client)),
             ("cold start", lambda: measures.cold_start(client, session["image"])),
             ("round trip", lambda: measures.round_trip(client, here)),
             ("audit", measures.audit),

@@ -8,6 +8,11 @@ from typing import Any
 
 from mcp import Client
 
+from benchmarks.report import Figure
+from benchmarks.tokens import CHARACTERS_PER_TOKEN
+
+MAX_TOKENS = 10_000
+"""Of one form of one result: where Claude Code begins to warn of large answers."""
 CELLS = (
     ("value", "1+1"),
     ("print", "print('hello')"),
@@ -57,6 +62,22 @@ async def sizes(client: Client) -> list[ResultSize]:
     ]
     await client.call_tool("close_session", here)
     return found
+
+
+async def typical_results(client: Client) -> list[Figure]:
+    """The tokens of ten typical results, in the larger of their two forms."""
+    return [
+        Figure(
+            f"result: {each.name}",
+            max(each.structured, each.text) / CHARACTERS_PER_TOKEN,
+            "tokens",
+            MAX_TOKENS,
+            at_most=True,
+            detail=f"{each.structured:,} characters structured, {each.text:,} as content; "
+            f"pictures: {each.pictures}; {each.message_bytes:,} bytes in all",
+        )
+        for each in await sizes(client)
+    ]
 
 
 def _size(name: str, result: Any) -> ResultSize:
