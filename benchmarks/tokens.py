@@ -20,7 +20,7 @@ from sandbox.toolsets import ALL, TOOLSETS, tools_of
 CHARACTERS_PER_TOKEN = 4
 LISTINGS = 20
 READ_BY_MODELS = ("name", "description", "inputSchema")
-MAX_INPUTS = 3500
+MAX_INPUTS = 3600
 """For names, descriptions and arguments of all tools."""
 MAX_TOKENS = {
     ALL: 6500,
@@ -29,6 +29,7 @@ MAX_TOKENS = {
     "commands": 700,
     "terminals": 1150,
     "files": 1350,
+    "notebooks": 250,
     "sessions": 1350,
 }
 """For each toolset with everything, results too."""

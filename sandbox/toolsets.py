@@ -43,6 +43,7 @@ TOOLSETS: dict[str, tuple[str, ...]] = {
         "make_directory",
         "stat_file",
     ),
+    "notebooks": ("export_session",),
     "sessions": (
         "open_session",
         "list_sessions",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,7 +16,7 @@ from sandbox.cli.tables import print_json, print_table
 if TYPE_CHECKING:
     from sandbox.config import Settings
 
-app = group("Look at and close the sessions of the running `sandbox serve`.")
+app = group("Look at, export and close the sessions of the running `sandbox serve`.")
 
 Everybodys = Annotated[
     bool, typer.Option("--everybody", help="Of all principals: for whoever looks after the server.")
@@ -67,6 +69,37 @@ def show_session(
     from sandbox.cli.remote import Remote
 
     print_json(Remote(settings).call("GET", "sessions", session_id))
+
+
+@command(app, "state_dir", name="export")
+def export_session(
+    settings: Settings,
+    session_id: Annotated[str, typer.Argument(autocompletion=completion.session_ids)],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="Else ID.ipynb; `-` is stdout."),
+    ] = None,
+) -> None:
+    """Write what a session ran, with its outputs, as a notebook that runs again.
+
+    Works for a day after the session's end, too.
+
+    [bold]sandbox sessions export ID -o analysis.ipynb[/bold]
+    """
+    from sandbox.cli.remote import Remote
+    from sandbox.cli.wholefiles import check_target, write_whole
+    from sandbox.notebooks.ipynb import read_ipynb, write_ipynb
+
+    target = output or Path(f"{Path(session_id).name}.ipynb")
+    if str(target) != "-":
+        check_target(target)
+    found = Remote(settings).call("GET", "sessions", session_id, "export")
+    notebook = read_ipynb(json.dumps(found).encode()).notebook
+    if str(target) == "-":
+        print(write_ipynb(notebook).decode(), end="")
+        return
+    write_whole(target, write_ipynb(notebook))
+    print(f"{len(notebook.cells)} cells: {target}")
 
 
 @command(app, "state_dir", name="close")

@@ -151,6 +151,7 @@ class Commands:
             command_id=f"c-{secrets.token_hex(8)}",
             session_id=self._session_id,
             command=request.command,
+            cwd=request.cwd,
             started_at=time.time(),
             timeout_s=min(request.timeout_s or limit_s, limit_s),
         )

@@ -104,6 +104,8 @@ class CommandRecord(BaseModel, frozen=True):
     command_id: str
     session_id: str
     command: str | tuple[str, ...]
+    cwd: str = ""
+    """Where it runs, relative to the workspace."""
     started_at: float
     """Unix time."""
     timeout_s: float

@@ -233,6 +233,7 @@ class Kernels:
             execution_id=execution_id,
             session_id=self._around.session_id,
             kernel_id=kernel.kernel_id,
+            kernel_name=kernel.name,
             epoch=kernel.epoch,
             submitted_at=time.time(),
             timeout_s=min(timeout_s or limit_s, limit_s),

@@ -58,6 +58,8 @@ class ExecutionRecord(BaseModel, frozen=True):
     """Also the ``msg_id`` of its Jupyter request."""
     session_id: str
     kernel_id: str
+    kernel_name: str = ""
+    """Of its kernelspec; empty where an earlier version has noted it."""
     epoch: int
     """Which start of the kernel it belongs to."""
     submitted_at: float

@@ -43,6 +43,7 @@ TOOLS = frozenset(
         *("open_terminal", "write_terminal", "read_terminal", "resize_terminal"),
         *("close_terminal", "list_terminals", "list_files", "read_file", "write_file"),
         *("edit_file", "delete_file", "move_file", "make_directory", "stat_file"),
+        "export_session",
     }
 )
 """The tools that act inside a session. Those that open, list and close sessions are not subject

@@ -151,6 +151,10 @@ Path = Annotated[Text, AfterValidator(at_home), Field(min_length=1, max_length=4
 OptionalPath = Annotated[
     Text, AfterValidator(at_home), Field(max_length=4096, description="Empty: the workspace.")
 ]
+ExportPath = Annotated[
+    Text, AfterValidator(at_home), Field(max_length=4096, description="Empty: session.ipynb.")
+]
+ExportFormat = Annotated[Literal["ipynb", "py"], Field(description="py: a script for IPython.")]
 Depth = Annotated[int, Field(ge=1, le=16)]
 StartIndex = Annotated[int, Field(ge=0, le=10_000_000)]
 Limit = Annotated[int, Field(ge=1, le=1000)]

@@ -14,6 +14,13 @@ from sandbox.files.models import FileStat
 from sandbox.outputs.redaction import Pieces
 
 CHUNK_BYTES = 256 * 1024
+HARMLESS = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "sandbox; default-src 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+"""Of what comes from a sandbox, so that no browser renders it, keeps it or gives it to others."""
 
 
 class Download(Response):
@@ -42,10 +49,7 @@ class Download(Response):
             "Content-Length": str(self._left),
             "Content-Disposition": f'attachment; filename="{_quoted(name)}"; '
             f"filename*=UTF-8''{quote(stat.name, safe='')}",
-            "X-Content-Type-Options": "nosniff",
-            "Content-Security-Policy": "sandbox; default-src 'none'",
-            "Cross-Origin-Resource-Policy": "same-origin",
-            "Cache-Control": "no-store",
+            **HARMLESS,
             "Accept-Ranges": "bytes",
             **etag_header(stat),
         }.items():

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from typing import Annotated, Literal, TypeVar
 from urllib.parse import quote
 
+import anyio.to_thread
 from pydantic import BaseModel, Field, ValidationError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -17,6 +18,7 @@ from starlette.routing import Route
 from sandbox.egress.models import Tightening
 from sandbox.errors import FileError, InvalidRequest
 from sandbox.files.models import MAX_ENTRIES
+from sandbox.notebooks.ipynb import write_ipynb
 from sandbox.outputs.redaction import Pieces
 from sandbox.server.arguments import at_home
 from sandbox.server.auth import GUARDED
@@ -28,7 +30,7 @@ from sandbox.server.desk import (
     may_list,
     permit_unasked,
 )
-from sandbox.server.download import Download, etag_header
+from sandbox.server.download import HARMLESS, Download, etag_header
 from sandbox.server.endpoints import Endpoint, Endpoints
 from sandbox.server.problems import problem
 from sandbox.server.room import with_room
@@ -94,6 +96,7 @@ class Rest:
             (one, "DELETE", "close_session", self._close),
             (f"{one}/executions", "GET", "list_executions", self._executions),
             (f"{one}/tighten", "POST", "tighten_session", self._tighten),
+            (f"{one}/export", "GET", "export_session", self._export),
             (f"{one}/files", "GET", "list_files", self._files),
             (file, "GET", "read_file", self._download),
             (file, "PUT", "write_file", self._upload),
@@ -157,6 +160,17 @@ class Rest:
         permit_unasked(self._manager.ownership.policy_of(caller, session_id), RESULTS)
         found = await self._manager.history.executions(caller, session_id, may_list)
         return JSONResponse({"executions": [each.model_dump(mode="json") for each in found]})
+
+    async def _export(self, request: Request) -> Response:
+        """What a session ran, as a notebook; also some time after its end."""
+        caller, session_id = caller_of_request(request), request.path_params["session_id"]
+        await self._manager.ready()
+        permit_unasked(self._manager.ownership.policy_of(caller, session_id), "export_session")
+        redactor = self._manager.redactor(caller.principal, session_id)
+        notebook = await self._manager.history.notebook(caller, session_id, redactor)
+        data = await anyio.to_thread.run_sync(write_ipynb, notebook)
+        headers = {"Content-Disposition": 'attachment; filename="session.ipynb"', **HARMLESS}
+        return Response(data, media_type="application/x-ipynb+json", headers=headers)
 
     async def _files(self, request: Request) -> Response:
         session = await self._session(request)

@@ -14,7 +14,7 @@ SCOPES = {
     "terminal": "run commands and use terminals",
     "files:read": "list and read files",
     "files:write": "write, move and delete files",
-    "notebooks": "edit and run notebooks; no tool needs it yet",
+    "notebooks": "edit, run and export notebooks",
     "admin": "see and close the sessions of all principals",
 }
 """Every scope and what it lets an application do."""
@@ -53,6 +53,7 @@ _TOOLS = {
         "close_terminal",
         "list_terminals",
     ),
+    "notebooks": ("export_session",),
     "files:read": ("list_files", "read_file", "stat_file"),
     "files:write": ("write_file", "edit_file", "delete_file", "move_file", "make_directory"),
 }

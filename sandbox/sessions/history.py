@@ -9,7 +9,10 @@ import anyio.lowlevel
 
 from sandbox.errors import NotFound, SandboxError
 from sandbox.kernels.models import ExecutionRecord, ExecutionResult
+from sandbox.notebooks.models import Notebook
+from sandbox.outputs.redaction import Redactor
 from sandbox.policy import Policy
+from sandbox.sessions.export import export_of
 from sandbox.sessions.journal import Journal
 from sandbox.sessions.models import Caller, ExecutionSummary
 from sandbox.sessions.ownership import Ownership
@@ -54,6 +57,16 @@ class History:
             await anyio.lowlevel.checkpoint()  # a row may be long
         # A cell is noted when its kernel is there, which may be out of turn.
         return [summary for _, summary in sorted(found, key=lambda each: -each[0])]
+
+    async def notebook(self, caller: Caller, session_id: str, redactor: Redactor) -> Notebook:
+        """What a session has run as a notebook that runs again, without these secrets; of the
+        default session without an id.
+
+        Raises:
+            NotFound: The caller has no such session.
+        """
+        info = self._ownership.info(caller, session_id)
+        return await export_of(self._journal, info, redactor)
 
     def _session_ids(self, caller: Caller, allows: Callable[[Policy], bool]) -> list[str]:
         found: list[str] = []

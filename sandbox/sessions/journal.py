@@ -28,7 +28,7 @@ from sandbox.sessions import commandjournal
 from sandbox.sessions.claims import Claim
 from sandbox.sessions.executionjournal import ExecutionTable
 from sandbox.sessions.retention import forget
-from sandbox.sessions.rows import as_json, set_aside
+from sandbox.sessions.rows import Run, as_json, latest_runs, set_aside
 
 APPLICATION_ID = 0x5A4E4458
 
@@ -267,6 +267,19 @@ class Journal:
             "principal = ? AND session_id ="
             " (SELECT session_id FROM executions WHERE execution_id = ?)",
             (principal, execution_id),
+        )
+
+    def runs(
+        self,
+        table: Literal["executions", "commands"],
+        session_id: str,
+        *,
+        asked_bytes: int,
+        result_bytes: int,
+    ) -> Iterator[Run]:
+        """What ran in a session: see :func:`sandbox.sessions.rows.latest_runs`."""
+        return latest_runs(
+            self._db, table, session_id, asked_bytes=asked_bytes, result_bytes=result_bytes
         )
 
     def of_sandbox(self, sandbox_id: str) -> SessionRow | None:

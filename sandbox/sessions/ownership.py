@@ -99,6 +99,19 @@ class Ownership:
             )
         return row
 
+    def info(self, caller: Caller, session_id: str) -> SessionInfo:
+        """What one of the caller's sessions is, or was; without an id the default one.
+
+        Raises:
+            NotFound: There is none.
+        """
+        session = self.of(caller, session_id) if session_id else self.default(caller)
+        if session is not None:
+            return session.info()
+        if not session_id:
+            raise NotFound("You have no default session open.")
+        return ended_info(self.ended(caller, session_id))
+
     def tell_end(self, caller: Caller) -> None:
         """Say once that the caller's default session has ended, unless the caller closed it.
 

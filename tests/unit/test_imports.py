@@ -25,6 +25,7 @@ VALUES = (
     "sandbox.egress.models",
     "sandbox.workspaces.models",
     "sandbox.files.models",
+    "sandbox.notebooks.models",
     "sandbox.container.spec",
     "sandbox.runtimes.base",
     "sandbox.runtimes.broker.protocol",

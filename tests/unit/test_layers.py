@@ -42,6 +42,7 @@ LAYERS = {
     "sandbox.egress": 4,
     "sandbox.files": 4,
     "sandbox.kernels": 4,
+    "sandbox.notebooks": 4,
     "sandbox.terminals": 4,
     "sandbox.testing": 4,
     "sandbox.workspaces": 4,
@@ -52,7 +53,9 @@ LAYERS = {
     "sandbox.__main__": 7,
 }
 # Rooms of one layer that must not know each other.
-APART = ("commands", "egress", "files", "kernels", "terminals", "testing", "workspaces")
+APART = (
+    *("commands", "egress", "files", "kernels", "notebooks", "terminals", "testing", "workspaces"),
+)
 
 # Where a foreign package may be imported.
 FOREIGN = {
@@ -64,6 +67,7 @@ FOREIGN = {
     "urllib3": ("sandbox.runtimes.docker",),
     "tenacity": ("sandbox.runtimes",),
     "jupyter_client": ("sandbox.kernels",),
+    "nbformat": ("sandbox.notebooks",),
     "mcp": ("sandbox.server", "sandbox.cli"),
     "starlette": ("sandbox.server",),
     "jwt": ("sandbox.server",),

@@ -15,10 +15,12 @@ from typing import Any
 import pytest
 
 from sandbox.egress.heads import BadHead, parse_head
-from sandbox.errors import ProtocolError
+from sandbox.errors import InvalidRequest, ProtocolError
 from sandbox.kernels.messages import open_envelope, read
 from sandbox.link import wire
 from sandbox.link.mux import Mux
+from sandbox.notebooks.celldiff import text_diff
+from sandbox.notebooks.ipynb import read_ipynb
 from sandbox.outputs.collector import OutputCollector
 from sandbox.outputs.headtail import HeadTail
 from sandbox.outputs.invisible import visible
@@ -217,10 +219,38 @@ def decoding(make: Callable[[int], bytes]) -> Case:
     return case
 
 
+def notebook_of(value: Callable[[int], str]) -> Case:
+    """Reading a notebook with something in it, whether or not it is refused."""
+
+    def case(size: int) -> Callable[[], object]:
+        data = b'{"nbformat":4,"metadata":{},"cells":[%s]}' % value(size).encode()
+
+        def work() -> None:
+            with suppress(InvalidRequest):
+                read_ipynb(data)
+
+        return work
+
+    return case
+
+
+def differing(old: str, new: str, *, around: str = "same\n") -> Case:
+    """The diff of two texts of lines, between lines that are alike."""
+
+    def case(size: int) -> Callable[[], object]:
+        count = size // 64
+        ends = around * count
+        before, after = ends + old * count + ends, ends + new * count + ends
+        return lambda: text_diff("a", "b", before, after)
+
+    return case
+
+
 def bundle(name: str, value: Any) -> dict[str, Any]:
     return {"data": {name: value}, "metadata": {}}
 
 
+CELL = '{"cell_type":"code","source":"","metadata":{},"outputs":[]}'
 CASES: dict[str, Case] = {
     "message of commas and quotes": reading(lambda n: b"," * 250_001 + b'"' * n),
     "message of escaped quotes": reading(lambda n: b"," * 250_001 + b'\\"' * (n // 2)),
@@ -282,6 +312,17 @@ CASES: dict[str, Case] = {
     "frames, byte by byte": frame_in_bytes,
     "a command's output, byte by byte": flooding,
     "heads of requests": head,
+    "a notebook of cells": notebook_of(lambda n: ",".join([CELL] * min(n // len(CELL), 10_000))),
+    "a notebook of doubled ids": notebook_of(
+        lambda n: ",".join([CELL.replace("{", '{"id":"a",', 1)] * min(n // 64, 10_000))
+    ),
+    "a notebook of lists": notebook_of(lambda n: "[]," * (n // 3) + "[]"),
+    "a notebook of opened lists": notebook_of(lambda n: "[" * n),
+    "a notebook of digits": notebook_of(lambda n: "1" * n),
+    "a notebook of surrogates": notebook_of(lambda n: '"' + "\\ud800" * (n // 6) + '"'),
+    "a diff of other lines": differing("a\n", "b\n"),
+    "a diff of lines in turn": differing("a\nb\n", "b\na\n"),
+    "a diff of alike lines": differing("same\n", "same\nsame\n"),
 }
 
 

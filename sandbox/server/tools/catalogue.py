@@ -10,6 +10,7 @@ from sandbox.server.tools.executions import ExecutionTools
 from sandbox.server.tools.files import FileTools
 from sandbox.server.tools.history import HistoryTools
 from sandbox.server.tools.kernels import KernelTools
+from sandbox.server.tools.notebooks import NotebookTools
 from sandbox.server.tools.policies import PolicyTools
 from sandbox.server.tools.sessions import SessionTools
 from sandbox.server.tools.terminals import TerminalTools
@@ -25,6 +26,7 @@ GROUPS = (
     CommandTools,
     TerminalTools,
     FileTools,
+    NotebookTools,
 )
 
 

@@ -169,6 +169,7 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
     ("move_file", {"source": "a", "target": "c"}),
     ("make_directory", {"path": "d"}),
     ("delete_file", {"path": "c"}),
+    ("export_session", {}),
     ("tighten_session", {"network": "none"}),
     ("close_session", {}),
     ("delete_workspace", {"name": "absent"}),

@@ -106,6 +106,7 @@ SIGNATURES = {
     "move_file": {"overwrite": False, "session_id": ""},
     "make_directory": {"session_id": ""},
     "stat_file": {"session_id": ""},
+    "export_session": {"session_id": "", "path": "", "format": "ipynb"},
 }
 REQUIRED = {
     "delete_workspace": ["name"],
