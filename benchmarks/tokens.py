@@ -20,7 +20,7 @@ from sandbox.toolsets import ALL, TOOLSETS, tools_of
 CHARACTERS_PER_TOKEN = 4
 LISTINGS = 20
 READ_BY_MODELS = ("name", "description", "inputSchema")
-MAX_INPUTS = 3600
+MAX_INPUTS = 3500
 """For names, descriptions and arguments of all tools."""
 MAX_TOKENS = {
     ALL: 6500,

@@ -69,10 +69,8 @@ class SessionTools(ToolGroup):
         network: arg.NetworkTaken = "",
         deny: arg.Denied = (),
     ) -> Annotated[CallToolResult, SessionInfo]:
-        """Take network away from a live session, at once and for good; open connections are cut.
-
-        For a wider network open another session.
-        """
+        """Take network away from a live session, at once and for good; open connections are
+        cut."""
         more = Tightening.of(network, deny)
         info = await self._manager.tighten(caller_of(ctx), session_id, more)
         return reply(info, _line(info))

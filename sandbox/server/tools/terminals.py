@@ -33,10 +33,7 @@ class TerminalTools(ToolGroup):
         cols: arg.Columns = 80,
         cwd: arg.Folder = "",
     ) -> Annotated[CallToolResult, TerminalInfo]:
-        """Open a terminal with a shell, for programs that ask or draw: a REPL, an editor, top.
-
-        For what just runs and ends use run_command.
-        """
+        """Open a terminal with a shell, for programs that ask or draw: a REPL, an editor, top."""
         async with self._desk.session(ctx, session_id, "open_terminal") as session:
             return _described(await session.terminals.open(rows=rows, cols=cols, cwd=cwd))
 
@@ -51,9 +48,9 @@ class TerminalTools(ToolGroup):
         wait: arg.ShortWait = 0.5,
         after: arg.Position = None,
     ) -> Annotated[CallToolResult, TerminalView]:
-        """Type text, then press keys such as ["enter"] or ["ctrl-c"], wait for the program's answer
-        and tell what the terminal shows. A line end in the text enters a line; several lines are
-        pasted into a shell, which runs them in order."""
+        """Type text, then press keys, wait for the program's answer and tell what the terminal
+        shows. A line end in the text enters a line; several lines are pasted into a shell, which
+        runs them in order."""
         async with self._desk.session(ctx, session_id, "write_terminal") as session:
             await session.terminals.write(terminal_id, text, keys, may_paste=True)
             return await self._shown(ctx, session, terminal_id, wait, after)
