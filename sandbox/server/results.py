@@ -18,7 +18,7 @@ from sandbox.commands.models import CommandResult, CommandStatus
 from sandbox.kernels.models import ExecutionResult, ExecutionStatus, KernelState
 from sandbox.outputs.denials import Denial, denial_line
 from sandbox.outputs.readable import readable
-from sandbox.server.pictures import Shown, picture_type
+from sandbox.server.pictures import PICTURES, Shown, picture_type
 
 MAX_TEXT = 32 * 1024
 """The characters of an execution's or a command's output that a reader gets."""
@@ -185,6 +185,12 @@ def command_summary(
         notes=list(notes),
         duration_s=round(result.duration_s, 3),
     )
+
+
+def is_rich(output: dict[str, Any]) -> bool:
+    """Whether an output has markup or data, of which making a text may take a while."""
+    data = cast("dict[str, Any]", output.get("data") or {})
+    return any(name not in READ_WHOLE and name not in PICTURES for name in data)
 
 
 def fitted(value: str, limit: int) -> str:

@@ -101,7 +101,8 @@ class Scaler:
 
     def __init__(self, side: int) -> None:
         self._side = side
-        self._kept: OrderedDict[tuple[int, int], Copy] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, int, int], Copy] = OrderedDict()
+        """By session, since each container vouches only for its own, picture and room."""
         self._size = 0
 
     async def copies(
@@ -113,21 +114,20 @@ class Scaler:
             session: In whose container they are made; None when that is gone.
             pictures: Each with the characters of base64 that its copy may have.
         """
+        if session is None:
+            return [GONE] * len(pictures)
+        keys = [(session.session_id, hash(picture.data), room) for picture, room in pictures]
         found: list[Copy | str] = [
-            self._kept.get((hash(picture.data), room)) or _objection(picture)
-            for picture, room in pictures
+            self._kept.get(key) or _objection(picture)
+            for key, (picture, _) in zip(keys, pictures, strict=True)
         ]
         missing = [index for index, copy in enumerate(found) if copy == ""]
-        if missing and session is None:
-            for index in missing:
-                found[index] = GONE
-        elif missing and session is not None:
+        if missing:
             made = await self._make(session, [pictures[index] for index in missing])
             for index, copy in zip(missing, made, strict=True):
                 found[index] = copy
                 if isinstance(copy, tuple):
-                    picture, room = pictures[index]
-                    self._keep((hash(picture.data), room), copy)
+                    self._keep(keys[index], copy)
         return found
 
     async def _make(
@@ -166,7 +166,7 @@ class Scaler:
             return FAILED
         return base64.b64encode(data).decode(), found
 
-    def _keep(self, key: tuple[int, int], copy: Copy) -> None:
+    def _keep(self, key: tuple[str, int, int], copy: Copy) -> None:
         if key in self._kept:
             return
         self._kept[key] = copy

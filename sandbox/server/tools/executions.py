@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import Annotated
 
 import anyio
+import anyio.to_thread
 from mcp_types import CallToolResult
 
 from sandbox.errors import SandboxError
@@ -20,7 +21,7 @@ from sandbox.server.desk import ASKING_INTERVAL_S, Desk, caller_of
 from sandbox.server.hosts import takes_links
 from sandbox.server.missing import advised
 from sandbox.server.pictures import pictures_of
-from sandbox.server.results import CellSummary, cell_summary, shortened
+from sandbox.server.results import CellSummary, cell_summary, is_rich, shortened
 from sandbox.server.showing import Showing
 from sandbox.server.tool import CallContext, ToolGroup, tool
 from sandbox.sessions.session import Session
@@ -155,7 +156,7 @@ class ExecutionTools(ToolGroup):
                 break
             if left_s <= interval_s and not session.approvals.is_asking:
                 break
-            await tell(written.news() or cell_line(cell_summary(execution.snapshot())))
+            await tell(written.news() or _standing(execution.snapshot()))
         if wait_s and not self._desk.is_stopping and (news := written.news()):
             await tell(news)
         return execution.snapshot()
@@ -174,12 +175,22 @@ class ExecutionTools(ToolGroup):
         host = self._desk.shaping.host(client)
         shown = await self._showing.shown(pictures_of(result.outputs), host, find_session)
         failed = result.status in FAILED
-        summary = cell_summary(
-            result,
-            shown,
-            notes=notes,
-            max_text=host.max_failure if failed else host.max_text,
-            sent=fitting(result) if detail == "full" else None,
-        )
+
+        def summarise() -> CellSummary:
+            return cell_summary(
+                result,
+                shown,
+                notes=notes,
+                max_text=host.max_failure if failed else host.max_text,
+                sent=fitting(result) if detail == "full" else None,
+            )
+
+        takes_long = detail == "full" or any(is_rich(output) for output in result.outputs)
+        summary = await anyio.to_thread.run_sync(summarise) if takes_long else summarise()
         content = cell_content(summary, shown, links=takes_links(client))
         return told(summary, content, failed=failed)
+
+
+def _standing(result: ExecutionResult) -> str:
+    """How an execution stands, in a line, without going through its outputs."""
+    return cell_line(cell_summary(result.model_copy(update={"outputs": []})))

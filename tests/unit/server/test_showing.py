@@ -30,8 +30,11 @@ def encoded(width: int, height: int, size: int) -> str:
 class Container:
     """Answers what the program in a container would, a line for each picture."""
 
-    def __init__(self, *lines: bytes | Exception, hangs: bool = False) -> None:
+    def __init__(
+        self, *lines: bytes | Exception, hangs: bool = False, session_id: str = "s-one"
+    ) -> None:
         self.commands = self
+        self.session_id = session_id
         self.asked = 0
         self._lines = lines
         self._hangs = hangs
@@ -141,6 +144,16 @@ async def test_a_copy_is_made_once() -> None:
     first = await shown(wide, container=container, showing=showing)
     assert await shown(wide, container=container, showing=showing) == first
     assert container.asked == 1
+
+
+async def test_a_copy_is_shown_to_its_own_session_only() -> None:
+    """Whoever runs in a container may answer any picture; that is nobody else's."""
+    showing, wide = Showing(Shaping()), encoded(4000, 300, 2000)
+    forged, honest = encoded(1200, 90, 500), encoded(1200, 90, 700)
+    hostile, other = Container(forged.encode()), Container(honest.encode(), session_id="s-two")
+    await shown(wide, container=hostile, showing=showing)
+    (each,) = await shown(wide, container=other, showing=showing)
+    assert (each.data, other.asked) == (honest, 1)
 
 
 async def test_copies_are_kept_within_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
