@@ -1056,3 +1056,17 @@ async def test_a_session_is_made_a_notebook_or_a_script_off_the_loop(
         assert result.structured_content["name"] == f"session.{kind}"
     assert len(where) == 2
     assert threading.main_thread() not in where
+
+
+async def test_what_can_be_done_about_something_missing_is_said_each_time_it_is_asked_for(
+    client: Client,
+) -> None:
+    code = "raise ModuleNotFoundError(\"No module named 'humanize'\")"
+    ran = (await client.call_tool("execute_code", {"code": code})).structured_content
+    again = {"execution_id": ran["execution_id"]}
+    asked = (await client.call_tool("get_execution", again)).structured_content
+    assert asked["reason"] == ran["reason"]
+    ran = (await client.call_tool("run_command", {"command": "xyzzy 1"})).structured_content
+    again = {"command_id": ran["command_id"]}
+    asked = (await client.call_tool("get_command", again)).structured_content
+    assert asked["reason"] == ran["reason"]
