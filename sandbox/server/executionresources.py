@@ -82,7 +82,6 @@ class ExecutionResources:
                     raise NotFound("There is no such resource for this token.")
                 found = await manager.execution(caller_of(ctx), execution_id)
                 result = found if isinstance(found, ExecutionResult) else found.snapshot()
-                call.session_id = result.session_id
                 async with self._desk.session_of(ctx, result, TOOL):
                     pass
                 call.ended("ok", result.status)

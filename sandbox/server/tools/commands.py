@@ -96,7 +96,7 @@ class CommandTools(ToolGroup):
         found = await self._manager.command(caller, command_id)
         known = report(found, 0) if isinstance(found, Command) else found
         async with self._desk.session_of(ctx, known, name, session_id) as session:
-            policy = self._manager.ownership.policy_of(caller, known.session_id)
+            policy = self._desk.policy_of(caller, known.session_id)
             if session and isinstance(found, Command):
                 if stop:
                     await session.commands.stop(found)

@@ -121,7 +121,7 @@ class ExecutionTools(ToolGroup):
         found = await self._manager.execution(caller, execution_id)
         result = found if isinstance(found, ExecutionResult) else found.snapshot()
         async with self._desk.session_of(ctx, result, "get_execution", session_id) as session:
-            policy = self._manager.ownership.policy_of(caller, result.session_id)
+            policy = self._desk.policy_of(caller, result.session_id)
             if session and isinstance(found, Execution):
                 result = await self._follow(ctx, session, found, wait, progress_interval)
         result = advised(result, policy, self._manager.policies, caller)
