@@ -54,16 +54,15 @@ Permit = Callable[[Policy, str], None]
 """Refuses a tool that a policy does not allow."""
 
 
-async def serve_kernel(
-    session: Session, channel: Channel, permit: Permit = lambda *_: None
-) -> None:
+async def serve_kernel(session: Session, channel: Channel, permit: Permit | None = None) -> None:
     """Serve one request after the other until the other end goes, which interrupts what runs.
 
     An execution is told as ``{"output": index, "value": …}`` or, when a text grew, ``{"output":
     index, "more": …}``, and ends with ``{"result": …}``, which has no outputs.
 
     Args:
-        permit: Asked about each tool that does the same as what is wanted beside running code.
+        permit: Asked about each tool that does the same as what is wanted beside running code;
+            all is permitted when None.
     """
     asked = await opening(channel, KernelRequest)
     if asked is None:
@@ -71,7 +70,8 @@ async def serve_kernel(
     async with session.use():
         kernel_id = asked.kernel_id
         if asked.kernel:
-            permit(session.policy, "start_kernel")
+            if permit:
+                permit(session.policy, "start_kernel")
             kernel_id = (await session.kernels.start(asked.kernel)).kernel_id
         console = _Console(session, kernel_id, channel, permit)
         try:
@@ -134,7 +134,8 @@ class _Console:
         if request.execute is not None:
             await self._execute(request.execute, request.timeout_s or None)
         elif request.complete is not None:
-            self._permit(self._policy, "complete_code")
+            if self._permit:
+                self._permit(self._policy, "complete_code")
             found = await self._kernels.complete(request.complete, kernel_id=self._kernel_id)
             await self._channel.send({"completion": found.model_dump()})
         elif request.check is not None:
