@@ -85,7 +85,9 @@ async def serve_kernel(session: Session, channel: Channel, permit: Permit | None
 class _Console:
     """One channel's use of one kernel."""
 
-    def __init__(self, session: Session, kernel_id: str, channel: Channel, permit: Permit) -> None:
+    def __init__(
+        self, session: Session, kernel_id: str, channel: Channel, permit: Permit | None
+    ) -> None:
         self._policy = session.policy
         self._permit = permit
         self._kernels = session.kernels
