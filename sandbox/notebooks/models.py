@@ -22,6 +22,10 @@ CELL_TYPES: tuple[CellType, ...] = ("code", "markdown", "raw")
 MAX_CELLS = 10_000
 MAX_SOURCE = 1024 * 1024
 """The characters of one cell that is given to be inserted or to replace another one."""
+RAISES = "raises-exception"
+"""The tag of a cell whose error does not end a run."""
+SKIP = "skip-execution"
+"""The tag of a cell that is not run."""
 
 CellRef = int | str
 """A cell by its index from 0, negative ones from the end, or by its id."""

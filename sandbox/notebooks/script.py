@@ -6,9 +6,7 @@ https://jupytext.readthedocs.io/en/latest/formats-scripts.html
 
 from __future__ import annotations
 
-from sandbox.notebooks.models import Cell, Notebook
-
-SKIPPED = "skip-execution"
+from sandbox.notebooks.models import SKIP, Cell, Notebook
 
 
 def to_script(notebook: Notebook) -> str:
@@ -19,8 +17,8 @@ def to_script(notebook: Notebook) -> str:
 def _cell(cell: Cell) -> str:
     if cell.cell_type != "code":
         return f"# %% [{cell.cell_type}]\n{_comment(cell.source)}"
-    if SKIPPED in cell.tags:
-        return f"# %% {SKIPPED}\n{_comment(cell.source)}"
+    if SKIP in cell.tags:
+        return f"# %% {SKIP}\n{_comment(cell.source)}"
     first, _, rest = cell.source.partition("\n")
     if not first.startswith("%%"):
         return f"# %%\n{cell.source}\n"

@@ -26,7 +26,7 @@ MAX_FEATURES = 10_000
 MAX_EMBEDDED = 256 * 1024
 """The characters of a chart that is looked for in a page's script."""
 MAX_TRIES = 8
-_VEGA_CALL = re.compile(r"(?:\}\)\(|vegaEmbed\([^{}()]{0,100})\s{0,100}(?=\{)")
+_VEGA_CALL = re.compile(r"(?:\}\)\(\s{0,100}|vegaEmbed\([^{}()]{0,100})(?=\{)")
 _PLOTLY_CALL = re.compile(
     r"Plotly\.(?:newPlot|react)\(\s{0,100}[\"'][^\"']{0,100}[\"'],\s{0,100}(?=\[)"
 )

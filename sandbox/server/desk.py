@@ -11,6 +11,7 @@ from mcp.server.mcpserver import Context
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 from starlette.requests import Request
 
+from sandbox.audit import about
 from sandbox.commands.models import CommandResult
 from sandbox.errors import InvalidRequest, NotFound, NotPermitted
 from sandbox.kernels.models import ExecutionResult
@@ -76,6 +77,18 @@ class Desk:
         async with session.use(), _asked(ctx, session, tool):
             yield session
 
+    def policy_of(self, caller: Caller, session_id: str) -> Policy:
+        """The policy of one of the caller's sessions, open or ended, which a call is about: the
+        record of that says so.
+
+        Raises:
+            NotFound: The caller has no such session.
+            NotPermitted: It has ended, and what its policy allowed is no longer known.
+        """
+        policy = self.manager.ownership.policy_of(caller, session_id)
+        about(session_id, policy.name, policy.digest)
+        return policy
+
     async def executions(self, ctx: Context[Any, Any], session_id: str) -> list[ExecutionSummary]:
         """What ran last in one of the caller's sessions, or in all where it may be asked for.
 
@@ -88,7 +101,7 @@ class Desk:
         caller = caller_of(ctx)
         await self.manager.ready()
         if session_id:
-            policy = self.manager.ownership.policy_of(caller, session_id)
+            policy = self.policy_of(caller, session_id)
             permit(policy, RESULTS)
             if RESULTS in policy.approve.tools:
                 session = await self.manager.get(caller, session_id)
@@ -133,7 +146,7 @@ class Desk:
                 remedy="Leave session_id out, or give the one that the result named.",
             )
         caller = caller_of(ctx)
-        policy = self.manager.ownership.policy_of(caller, found.session_id)
+        policy = self.policy_of(caller, found.session_id)
         permit(policy, tool)
         if found.status != "running" and tool not in policy.approve.tools:
             yield None

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, cast
 
+import anyio.to_thread
 from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.shared.exceptions import MCPError
@@ -21,6 +22,7 @@ from starlette.requests import Request
 from sandbox.audit import recorded
 from sandbox.errors import NotFound, SandboxError
 from sandbox.kernels.models import ExecutionResult
+from sandbox.outputs.redaction import Redactor
 from sandbox.server.desk import Desk, caller_of, grant_of_request
 from sandbox.server.pictures import header, picture_type
 
@@ -46,7 +48,7 @@ class ExecutionResources:
         )
         async def execution(execution_id: str, ctx: Context[Any, Any]) -> str:  # pyright: ignore[reportUnusedFunction]  # the server calls it
             result = await self._read(ctx, execution_id, {})
-            return json.dumps(result.model_dump(mode="json"), ensure_ascii=False)
+            return await anyio.to_thread.run_sync(_as_json, result)
 
         @server.resource(
             "execution://{execution_id}/outputs/{index}",
@@ -82,16 +84,13 @@ class ExecutionResources:
                     raise NotFound("There is no such resource for this token.")
                 found = await manager.execution(caller_of(ctx), execution_id)
                 result = found if isinstance(found, ExecutionResult) else found.snapshot()
-                call.session_id = result.session_id
                 async with self._desk.session_of(ctx, result, TOOL):
                     pass
                 call.ended("ok", result.status)
         except SandboxError as exc:
             raise _refusal(exc) from exc
         redactor = manager.redactor(grant.principal, result.session_id)
-        if not redactor:
-            return result
-        return ExecutionResult.model_validate(redactor.data(result.model_dump(mode="json")))
+        return await anyio.to_thread.run_sync(_without_secrets, result, redactor)
 
 
 def typed(contents: Iterable[ReadResourceContents]) -> list[ReadResourceContents]:
@@ -102,6 +101,16 @@ def typed(contents: Iterable[ReadResourceContents]) -> list[ReadResourceContents
         else each
         for each in contents
     ]
+
+
+def _as_json(result: ExecutionResult) -> str:
+    return json.dumps(result.model_dump(mode="json"), ensure_ascii=False)
+
+
+def _without_secrets(result: ExecutionResult, redactor: Redactor) -> ExecutionResult:
+    if not redactor:
+        return result
+    return ExecutionResult.model_validate(redactor.data(result.model_dump(mode="json")))
 
 
 def _data(output: dict[str, Any]) -> bytes | str:

@@ -58,12 +58,20 @@ class FileContent(BaseModel):
 
 
 async def read_content(
-    files: Files, path: str, start_line: int, line_limit: int, redactor: Redactor, show: Show
+    files: Files,
+    path: str,
+    start_line: int,
+    line_limit: int,
+    redactor: Redactor,
+    show: Show,
+    *,
+    structured: bool = True,
 ) -> CallToolResult:
     """Read a file for a tool's answer; secrets are taken out before base64 hides them.
 
     Args:
         show: Decides how a picture is shown.
+        structured: Whether the caller gets the structured result, where a file's bytes are.
 
     Raises:
         FileError: It is not a regular file, or a line of it is too long.
@@ -80,7 +88,7 @@ async def read_content(
                 if is_whole:
                     return await _picture(stat, redactor.bytes(head), show)
             if encoding is None:
-                return _bytes(stat, redactor.bytes(head), is_whole)
+                return _bytes(stat, redactor.bytes(head), is_whole=is_whole and structured)
             text = _chained(head, pieces)
             if encoding == "utf-8-sig":
                 text = _chained(head.removeprefix(BOM_UTF8), pieces)
@@ -162,8 +170,8 @@ async def _picture(stat: FileStat, data: bytes, show: Show) -> CallToolResult:
     return told(found, [line, image] if shown.data else [line])
 
 
-def _bytes(stat: FileStat, data: bytes, is_whole: bool) -> CallToolResult:
-    """What is known of a file that is no text, and its bytes when they fit."""
+def _bytes(stat: FileStat, data: bytes, *, is_whole: bool) -> CallToolResult:
+    """What is known of a file that is no text, and its bytes when they fit and can be given."""
     kind, fact = filetype(data)
     is_given = is_whole and len(data) <= MAX_GIVEN_BYTES
     facts = [

@@ -78,6 +78,7 @@ class Rest:
     """The REST endpoints over a desk's sessions."""
 
     def __init__(self, desk: Desk) -> None:
+        self._desk = desk
         self._manager = desk.manager
         self._audit = desk.manager.audit
 
@@ -157,7 +158,7 @@ class Rest:
     async def _executions(self, request: Request) -> Response:
         caller, session_id = caller_of_request(request), request.path_params["session_id"]
         await self._manager.ready()
-        permit_unasked(self._manager.ownership.policy_of(caller, session_id), RESULTS)
+        permit_unasked(self._desk.policy_of(caller, session_id), RESULTS)
         found = await self._manager.history.executions(caller, session_id, may_list)
         return JSONResponse({"executions": [each.model_dump(mode="json") for each in found]})
 
@@ -165,7 +166,7 @@ class Rest:
         """What a session ran, as a notebook; also some time after its end."""
         caller, session_id = caller_of_request(request), request.path_params["session_id"]
         await self._manager.ready()
-        permit_unasked(self._manager.ownership.policy_of(caller, session_id), "export_session")
+        permit_unasked(self._desk.policy_of(caller, session_id), "export_session")
         redactor = self._manager.redactor(caller.principal, session_id)
         notebook = await self._manager.history.notebook(caller, session_id, redactor)
         data = await anyio.to_thread.run_sync(write_ipynb, notebook)

@@ -7,7 +7,6 @@ What is empty is not sent. The whole of it is at ``execution://ID`` and with ``d
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, cast
@@ -16,7 +15,9 @@ from pydantic import BaseModel, Field, WithJsonSchema
 
 from sandbox.commands.models import CommandResult, CommandStatus
 from sandbox.kernels.models import ExecutionResult, ExecutionStatus, KernelState
+from sandbox.outputs import mime
 from sandbox.outputs.denials import Denial, denial_line
+from sandbox.outputs.plain import utf8_size
 from sandbox.outputs.readable import readable
 from sandbox.server.pictures import PICTURES, Shown, picture_type
 
@@ -116,16 +117,16 @@ def cell_summary(
         sent: The same with the outputs that are sent as they are; None when none are.
     """
     whole = _text(result, shown)
-    text = fitted(whole, max_text)
+    text, missing = _cut_out(whole, _allowed(whole, max_text))
     left_out = [*_left_out(result), *_not_shown(shown)]
     if sent and sent.truncated_bytes > result.truncated_bytes:
         left_out.append(
             f"{sent.truncated_bytes - result.truncated_bytes:,} bytes did not fit into this "
             f"answer: the resource {uri_of(result.execution_id)} has them"
         )
-    elif text != whole and not sent:
+    elif missing and not sent:
         left_out.append(
-            f"{len(whole) - len(text):,} characters of the text were left out: "
+            f"{len(missing):,} characters of the text were left out: "
             f"get_execution(execution_id={result.execution_id!r}, detail='full') answers more"
         )
     rich = list(_rich(result, shown))
@@ -160,10 +161,9 @@ def command_summary(
     result: CommandResult, *, notes: Iterable[str] = (), max_text: int = MAX_TEXT
 ) -> CommandSummary:
     """What is told of a command."""
-    stderr = shortened(result.stderr, max(max_text // 2, max_text - len(result.stdout)))
-    stdout = shortened(result.stdout, max(max_text // 2, max_text - len(stderr)))
-    missing = len(result.stdout) - len(stdout) + len(result.stderr) - len(stderr)
-    missing += result.truncated_bytes
+    stderr, less = _cut_out(result.stderr, max(max_text // 2, max_text - len(result.stdout)))
+    stdout, more = _cut_out(result.stdout, max(max_text // 2, max_text - len(stderr)))
+    missing = utf8_size(less) + utf8_size(more) + result.truncated_bytes
     left_out = [
         f"{missing:,} bytes of output were left out: get_command(command_id="
         f"{result.command_id!r}, detail='full') answers more, and a file that it writes holds all"
@@ -193,18 +193,24 @@ def is_rich(output: dict[str, Any]) -> bool:
     return any(name not in READ_WHOLE and name not in PICTURES for name in data)
 
 
-def fitted(value: str, limit: int) -> str:
-    """A text of at most ``limit`` characters, and of no more than twice as many bytes."""
-    size = max(len(value.encode(errors="replace")), 1)
-    return shortened(value, min(limit, len(value) * 2 * limit // size))
-
-
 def shortened(value: str, limit: int = MAX_TEXT) -> str:
     """A text of at most about ``limit`` characters: its head and tail, with the cut stated."""
+    return _cut_out(value, limit)[0]
+
+
+def _allowed(value: str, limit: int) -> int:
+    """How many characters of a text are at most so many, and no more than twice as many bytes."""
+    return min(limit, len(value) * 2 * limit // max(utf8_size(value), 1))
+
+
+def _cut_out(value: str, limit: int) -> tuple[str, str]:
+    """A text shortened, and what is left out of it."""
     if len(value) <= limit:
-        return value
-    head, tail = limit * 2 // 3, limit // 3
-    return f"{value[:head]}\n[… {len(value) - head - tail} characters left out …]\n{value[-tail:]}"
+        return value, ""
+    head, tail = limit * 2 // 3, len(value) - limit // 3
+    missing = value[head:tail]
+    said = f"\n[… {len(missing)} characters left out …]\n"
+    return f"{value[:head]}{said}{value[tail:]}", missing
 
 
 def uri_of(execution_id: str, output: int | None = None) -> str:
@@ -232,9 +238,9 @@ def _denials(denials: Iterable[Denial]) -> list[str]:
 
 def _left_out(result: ExecutionResult) -> list[str]:
     found = [
-        f"{mime} cannot be shown{f' ({times} times)' if times > 1 else ''}: save it to a file and "
+        f"{kind} cannot be shown{f' ({times} times)' if times > 1 else ''}: save it to a file and "
         "download that, or show it in another form"
-        for mime, times in result.dropped_types.items()
+        for kind, times in result.dropped_types.items()
     ]
     return [_cut(result.truncated_bytes), *found] if result.truncated_bytes else found
 
@@ -288,9 +294,9 @@ def _words(output: dict[str, Any], shown: Shown | None) -> str:
         return _cause_first(cause, "\n".join(map(str, lines)))
     data = cast("dict[str, Any]", output.get("data") or {})
     said = readable(data).strip("\n")
-    if mime := picture_type(output):
+    if own := picture_type(output):
         said = "" if _BARE.fullmatch(said) else said
-        marker = shown.marker() if shown else f"[{mime}]"
+        marker = shown.marker() if shown else f"[{own}]"
         return "\n".join(filter(None, (said, marker))) + "\n"
     return (said or ", ".join(f"[{name}, not shown]" for name in data)) + "\n"
 
@@ -319,11 +325,7 @@ def _rich(result: ExecutionResult, shown: Sequence[Shown]) -> Iterable[Rich]:
         data = cast("dict[str, Any]", output.get("data") or {})
         for name, value in data.items():
             if name != own and name not in READ_WHOLE:
-                yield Rich(type=name, bytes=_size(value), uri=uri)
-
-
-def _size(value: Any) -> int:
-    return len((value if isinstance(value, str) else json.dumps(value)).encode(errors="replace"))
+                yield Rich(type=name, bytes=mime.size(value), uri=uri)
 
 
 def _joined(value: Any) -> str:

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from contextlib import aclosing
 
 import anyio
+import anyio.to_thread
 
 from sandbox.errors import SandboxError
 from sandbox.server.pictures import Header, Picture, header
@@ -133,10 +134,9 @@ class Scaler:
     async def _make(
         self, session: Session, pictures: Sequence[tuple[Picture, int]]
     ) -> list[Copy | str]:
-        job = [{"data": picture.data, "room": room} for picture, room in pictures]
-        given = json.dumps({"side": self._side, "pictures": job}).encode()
-        if len(given) > MAX_GIVEN_BYTES:
+        if sum(len(picture.data) for picture, _ in pictures) > MAX_GIVEN_BYTES:
             return [FAILED] * len(pictures)
+        given = await anyio.to_thread.run_sync(_given, self._side, pictures)
         limit = sum(room + LINE_COST for _, room in pictures)
         made: list[Copy | str] = []
         with anyio.move_on_after(SCALING_S) as scope:
@@ -174,6 +174,12 @@ class Scaler:
         while self._size > KEPT_BYTES:
             _, (data, _) = self._kept.popitem(last=False)
             self._size -= len(data)
+
+
+def _given(side: int, pictures: Sequence[tuple[Picture, int]]) -> bytes:
+    """What the program reads."""
+    job = [{"data": picture.data, "room": room} for picture, room in pictures]
+    return json.dumps({"side": side, "pictures": job}).encode()
 
 
 def _objection(picture: Picture) -> str:

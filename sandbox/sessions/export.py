@@ -22,12 +22,11 @@ from pydantic import ValidationError
 from sandbox.commands.models import CommandRecord, CommandResult
 from sandbox.kernels.kernels import DEFAULT_KERNEL_NAME
 from sandbox.kernels.models import ExecutionRecord, ExecutionResult
-from sandbox.notebooks.models import Cell, Notebook
+from sandbox.notebooks.models import RAISES, SKIP, Cell, Notebook
 from sandbox.outputs.redaction import Redactor
 from sandbox.sessions.cellresults import LEFT_OUT, filled, stream, timing
 from sandbox.sessions.journal import Journal
 from sandbox.sessions.models import SessionInfo
-from sandbox.sessions.notebookrun import RAISES, SKIP
 from sandbox.sessions.retention import KEEP_FINISHED_PER_SESSION
 from sandbox.sessions.rows import Run
 

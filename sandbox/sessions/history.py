@@ -93,7 +93,6 @@ class History:
                 state="kept",
                 duration_s=max(now - begun, 0.0),
             )
-        code = _first_line(record.code)
         return ExecutionSummary(
             execution_id=record.execution_id,
             session_id=record.session_id,
@@ -102,10 +101,12 @@ class History:
             state=ended.state,
             age_s=round(max(now - record.submitted_at, 0.0), 1),
             duration_s=round(ended.duration_s, 3),
-            code=session.redactor.text(code) if session is not None else code,
+            code=_first_line(record.code, session.redactor if session else Redactor()),
         )
 
 
-def _first_line(code: str) -> str:
-    line = next((each for each in map(str.strip, code.splitlines()) if each), "")
-    return line if len(line) <= MAX_CODE else f"{line[:MAX_CODE]}…"
+def _first_line(code: str, redactor: Redactor) -> str:
+    """The first line that is not blank; secrets are taken out before it is cut."""
+    line = redactor.text(code.lstrip().partition("\n")[0])
+    shown = next(iter(line[: MAX_CODE + 1].splitlines()), "").rstrip()
+    return shown if len(shown) <= MAX_CODE else f"{shown[:MAX_CODE]}…"

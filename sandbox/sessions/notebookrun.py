@@ -15,12 +15,10 @@ from sandbox.errors import InvalidRequest
 from sandbox.kernels.execution import Execution
 from sandbox.kernels.kernels import DEFAULT_KERNEL_NAME
 from sandbox.kernels.models import ExecutionResult, KernelSpec
-from sandbox.notebooks.models import Cell, Notebook, kernel_of
+from sandbox.notebooks.models import RAISES, SKIP, Cell, Notebook, kernel_of
 from sandbox.sessions.cellresults import filled, reason_of
 from sandbox.sessions.session import Session
 
-RAISES = "raises-exception"
-SKIP = "skip-execution"
 ALLOW_ERRORS = "allow_errors"
 """In the metadata of a notebook or a cell: errors do not end the run."""
 MAX_OUTPUT_BYTES = 40 * 1024 * 1024

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import codecs
+from contextlib import suppress
 from typing import Annotated
 
 import anyio
 from pydantic import Field
 
 from sandbox.errorgroups import one_error
-from sandbox.errors import Conflict
+from sandbox.errors import Conflict, SandboxError
 from sandbox.server.channels.channel import Channel, opening, parsed
 from sandbox.sessions.session import Session
 from sandbox.terminals.terminals import MAX_COLS, MAX_ROWS
@@ -61,10 +62,11 @@ async def serve_terminal(session: Session, channel: Channel) -> None:
                     if data := b"".join(read.entries):
                         await channel.send(data)
                 tasks.cancel_scope.cancel()
-            (info,) = (each for each in terminals.infos if each.terminal_id == terminal_id)
-            await channel.send({"exit_code": info.exit_code})
+            here = (each for each in terminals.infos if each.terminal_id == terminal_id)
+            info = next(here, None)  # gone when a tool has closed it
+            await channel.send({"exit_code": info.exit_code if info else None})
         finally:
-            with anyio.move_on_after(CLOSE_S, shield=True):
+            with anyio.move_on_after(CLOSE_S, shield=True), suppress(SandboxError):
                 await terminals.close(terminal_id)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -22,26 +23,35 @@ from sandbox.server.grants import Grant
 from sandbox.server.websockets import WebSocketRoute
 from sandbox.sessions.manager import SessionManager
 
-CHANNELS: dict[str, tuple[str, Serve]] = {
-    "/sessions/{session_id}/terminal": ("open_terminal", serve_terminal),
-    "/sessions/{session_id}/command": ("run_command", serve_command),
-    "/sessions/{session_id}/kernel": ("execute_code", serve_kernel),
+CHANNELS: dict[str, tuple[tuple[str, ...], Serve]] = {
+    "/sessions/{session_id}/terminal": (
+        ("open_terminal", "write_terminal", "read_terminal"),
+        serve_terminal,
+    ),
+    "/sessions/{session_id}/command": (("run_command",), serve_command),
+    "/sessions/{session_id}/kernel": (
+        ("execute_code",),
+        partial(serve_kernel, permit=permit_unasked),
+    ),
 }
-"""What is served below a session, and the tool that is the same."""
+"""What is served below a session, and the tools that do the same."""
 
 
 def channel_routes(manager: SessionManager) -> list[WebSocketRoute]:
     """The WebSockets of the sessions of a manager."""
     return [
-        WebSocketRoute(path, partial(_serve, manager, tool, serve))
-        for path, (tool, serve) in CHANNELS.items()
+        WebSocketRoute(path, partial(_serve, manager, tools, serve))
+        for path, (tools, serve) in CHANNELS.items()
     ]
 
 
-async def _serve(manager: SessionManager, tool: str, serve: Serve, websocket: WebSocket) -> None:
+async def _serve(
+    manager: SessionManager, tools: Sequence[str], serve: Serve, websocket: WebSocket
+) -> None:
     grant: Grant = websocket.scope["sandbox.grant"]
     session = await manager.get(grant.caller(), websocket.path_params["session_id"])
-    permit_unasked(session.policy, tool)
+    for tool in tools:
+        permit_unasked(session.policy, tool)
     await websocket.accept()
     channel = SocketChannel(websocket)
     try:

@@ -92,14 +92,16 @@ class CommandTools(ToolGroup):
         limit: int = MAX_TEXT,
         stop: bool = False,
     ) -> CallToolResult:
-        found = await self._manager.command(caller_of(ctx), command_id)
+        caller = caller_of(ctx)
+        found = await self._manager.command(caller, command_id)
         known = report(found, 0) if isinstance(found, Command) else found
         async with self._desk.session_of(ctx, known, name, session_id) as session:
+            policy = self._desk.policy_of(caller, known.session_id)
             if session and isinstance(found, Command):
                 if stop:
                     await session.commands.stop(found)
                 await self._follow(session, found, wait_s)
-        return _answer(found, session and session.policy, limit)
+        return _answer(found, policy, limit)
 
     async def _follow(self, session: Session, command: Command, wait_s: float) -> None:
         """Wait for a command's end, and for as long as the call is needed to ask a person."""
@@ -111,10 +113,9 @@ class CommandTools(ToolGroup):
 
 
 def _answer(
-    found: Command | CommandResult, policy: Policy | None, limit: int = MAX_TEXT
+    found: Command | CommandResult, policy: Policy, limit: int = MAX_TEXT
 ) -> CallToolResult:
     result = report(found, 2 * limit) if isinstance(found, Command) else found
-    if policy:
-        result = advised_command(result, policy)
+    result = advised_command(result, policy)
     summary = command_summary(result, max_text=limit)
     return told(summary, command_content(summary), failed=result.status in FAILED)

@@ -117,12 +117,14 @@ class ExecutionTools(ToolGroup):
 
         Giving this call up does not stop it; interrupt_kernel does.
         """
-        found = await self._manager.execution(caller_of(ctx), execution_id)
+        caller = caller_of(ctx)
+        found = await self._manager.execution(caller, execution_id)
         result = found if isinstance(found, ExecutionResult) else found.snapshot()
         async with self._desk.session_of(ctx, result, "get_execution", session_id) as session:
+            policy = self._desk.policy_of(caller, result.session_id)
             if session and isinstance(found, Execution):
                 result = await self._follow(ctx, session, found, wait, progress_interval)
-                result = advised(result, session.policy, self._manager.policies, caller_of(ctx))
+        result = advised(result, policy, self._manager.policies, caller)
         return await self._answer(ctx, result, detail)
 
     async def _follow(

@@ -80,7 +80,13 @@ class FileTools(ToolGroup):
                 return (await self._showing.shown([picture], host, find_session))[0]
 
             return await read_content(
-                session.files, path, start_line, line_limit, session.redactor, show
+                session.files,
+                path,
+                start_line,
+                line_limit,
+                session.redactor,
+                show,
+                structured=host.structured,
             )
 
     @tool("Write a file", destroys=True, repeatable=True, content_mib=arg.MAX_CONTENT // MIB)

@@ -9,6 +9,7 @@ from mcp_types import CallToolResult
 
 from sandbox.files.models import FileStat
 from sandbox.notebooks.ipynb import write_ipynb
+from sandbox.notebooks.models import Notebook
 from sandbox.notebooks.script import to_script
 from sandbox.server import arguments as arg
 from sandbox.server.desk import caller_of
@@ -32,10 +33,12 @@ class NotebookTools(ToolGroup):
             notebook = await self._manager.history.notebook(
                 caller_of(ctx), session.session_id, session.redactor
             )
-            if format == "ipynb":
-                data = await anyio.to_thread.run_sync(write_ipynb, notebook)
-            else:
-                data = to_script(notebook).encode("utf-8", "replace")
+            written = write_ipynb if format == "ipynb" else _script
+            data = await anyio.to_thread.run_sync(written, notebook)
             stat = await session.files.write(path or f"session.{format}", data)
         told = f"Wrote {len(notebook.cells)} cells, {stat.size} bytes, to {printable(stat.path)}."
         return reply(stat, told)
+
+
+def _script(notebook: Notebook) -> bytes:
+    return to_script(notebook).encode("utf-8", "replace")

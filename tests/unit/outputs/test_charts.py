@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from typing import Any
 
 import pytest
@@ -114,6 +115,17 @@ def test_a_chart_in_a_page_s_script_is_told_too() -> None:
     assert embedded_chart_text(plotly) == "[Plotly figure] Hi\nbar: 2 points"
     assert embedded_chart_text("<script>})({'vega': 1})</script>") == ""
     assert embedded_chart_text("<script>Plotly.newPlot('x', [" * 1000) == ""
+
+
+@pytest.mark.timed
+@pytest.mark.parametrize(
+    "unit", ["vegaEmbed(" + " " * 200, "})(" + " " * 100, "Plotly.react('a'," + " " * 100]
+)
+def test_looking_for_a_chart_holds_nothing_up(unit: str) -> None:
+    page = "vega Plotly." + unit * (750_000 // len(unit))
+    began = time.process_time()
+    assert embedded_chart_text(page) == ""
+    assert time.process_time() - began < 0.1
 
 
 @given(st.sampled_from([VEGA, PLOTLY, MAP]), HOSTILE)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from sandbox.commands.models import CommandResult
 from sandbox.kernels.models import ExecutionError, ExecutionResult
 from sandbox.outputs.denials import Denial
 from sandbox.server.content import (
@@ -19,7 +20,13 @@ from sandbox.server.content import (
 )
 from sandbox.server.hosts import Shaping
 from sandbox.server.pictures import Shown, pictures_of, shares
-from sandbox.server.results import MAX_RICH, MAX_TEXT, cell_summary, shortened
+from sandbox.server.results import (
+    MAX_RICH,
+    MAX_TEXT,
+    cell_summary,
+    command_summary,
+    shortened,
+)
 
 from ...support.results import display, png, result, stream
 
@@ -274,3 +281,23 @@ def test_a_text_of_large_letters_is_cut_sooner() -> None:
 def test_shortened_text_says_how_much_is_missing() -> None:
     assert shortened("abc", 10) == "abc"
     assert "[… 91 characters left out …]" in shortened("x" * 100, 10)
+
+
+@pytest.mark.parametrize("over", [1, 10, 1000])
+def test_what_is_left_out_is_counted_as_it_is(over: int) -> None:
+    cell = cell_summary(result(stream("é" * (MAX_TEXT + over))))
+    (told,) = (each for each in cell.left_out if "characters" in each)
+    assert f"[… {told.split()[0].replace(',', '')} characters left out …]" in cell.text
+    command = command_summary(
+        CommandResult(
+            command_id="c-1",
+            session_id="s-1",
+            status="exited",
+            stdout="é" * (MAX_TEXT + over),
+            stderr="",
+            truncated_bytes=3,
+        )
+    )
+    kept = command.stdout.count("é")
+    assert command.truncated_bytes == 3 + 2 * (MAX_TEXT + over - kept) > 0
+    assert command.left_out[0].startswith(f"{command.truncated_bytes:,} bytes of output")

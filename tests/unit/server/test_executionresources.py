@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -153,3 +154,20 @@ async def test_a_token_that_does_not_offer_the_tool_reads_none(front: Front) -> 
     async with front.client("f") as client:
         with pytest.raises(MCPError):
             await client.read_resource(f"execution://{execution_id}")
+
+
+async def test_all_of_an_execution_is_gone_through_off_the_loop(
+    client: Client, manager: SessionManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where: list[threading.Thread] = []
+
+    class Noting(Redactor):
+        def data(self, value: Any) -> Any:
+            where.append(threading.current_thread())
+            return super().data(value)
+
+    execution_id = await run(client)
+    monkeypatch.setattr(manager, "redactor", lambda *_: Noting({"given": "hello-Zq7-pAx"}))
+    await client.read_resource(f"execution://{execution_id}")
+    assert where
+    assert threading.main_thread() not in where

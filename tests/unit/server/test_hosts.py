@@ -104,3 +104,16 @@ async def test_a_failure_is_as_short_as_its_host_takes_it(desk: Desk) -> None:
             assert "ValueError" in words(result)
             told.append(len(words(result)))
     assert told[0] < 11_000 < 30_000 < told[1]
+
+
+@pytest.mark.parametrize(("name", "is_told"), [("claude-code", False), ("else", True)])
+async def test_nobody_is_told_of_a_structured_result_that_is_not_sent(
+    desk: Desk, name: str, is_told: bool
+) -> None:
+    info = Implementation(name=name, version="1")
+    async with Client(mcp_server(desk), client_info=info) as client:
+        given = {"path": "b", "content": "AAEC", "encoding": "base64"}
+        await client.call_tool("write_file", given)
+        result = await client.call_tool("read_file", {"path": "b"})
+    assert ("structured result" in words(result)) == is_told
+    assert (result.structured_content is not None) == is_told

@@ -15,6 +15,7 @@ from mcp import Client, MCPError
 from sandbox.audit import digest_of, verify
 from sandbox.audit.chain import Line, read_line
 from sandbox.audit.logfiles import lines, segments
+from sandbox.server.grants import LOCAL_GRANT
 from sandbox.sessions.manager import SessionManager
 from sandbox.testing import FakeEngine
 
@@ -240,3 +241,26 @@ async def test_while_the_disk_is_full_nothing_runs_and_sessions_can_be_closed(
     assert ("execute_code", "failed") in told
     assert told[-1] == ("execute_code", "ok")
     assert told.count(("list_sessions", "ok")) == 1
+
+
+async def test_what_is_asked_of_something_that_ended_is_recorded_with_its_session_and_policy(
+    client: Client, manager: SessionManager, folder: Path
+) -> None:
+    ran = (await client.call_tool("execute_code", {"code": "x = 1"})).structured_content
+    wrote = (await client.call_tool("run_command", {"command": "true"})).structured_content
+    session_id = ran["session_id"]
+    digest = (await manager.get(LOCAL_GRANT.caller(), session_id)).policy.digest
+    for tool, asked in (
+        ("get_execution", {"execution_id": ran["execution_id"]}),
+        ("get_command", {"command_id": wrote["command_id"]}),
+        ("list_executions", {"session_id": session_id}),
+    ):
+        await client.call_tool(tool, asked)
+        told = last_call(folder)
+        assert (told["tool"], told["session_id"], told["policy_digest"]) == (
+            tool,
+            session_id,
+            digest,
+        )
+    await client.read_resource(f"execution://{ran['execution_id']}")
+    assert (last_call(folder)["session_id"], last_call(folder)["policy"]) == (session_id, "offline")

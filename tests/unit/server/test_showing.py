@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any, cast
 
@@ -173,3 +174,16 @@ async def test_no_more_pictures_are_shown_than_can_be_of_use() -> None:
     found = await shown(*[encoded(10, 10, 100)] * (MAX_SHOWN + 2))
     assert [bool(each.data) for each in found] == [True] * MAX_SHOWN + [False] * 2
     assert found[-1].why_not == f"not more than {MAX_SHOWN} are"
+
+
+async def test_more_than_may_be_given_is_not_even_put_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def dumps(value: object) -> str:
+        raise AssertionError("it was put together")
+
+    monkeypatch.setattr(scaling, "MAX_GIVEN_BYTES", 1_000)
+    monkeypatch.setattr(json, "dumps", dumps)
+    container = Container()
+    (each,) = await shown(encoded(5000, 10, 3_000), container=container)
+    assert (each.why_not, container.asked) == (scaling.FAILED, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ from sandbox.server.grants import LOCAL_GRANT
 from sandbox.server.mcpserver import mcp_server
 from sandbox.server.reading import MAX_READ_BYTES
 from sandbox.server.tool import ERROR_META_KEY
+from sandbox.server.tools import notebooks
 from sandbox.sessions.manager import SessionManager
 from sandbox.testing import FakeEngine
 
@@ -1031,3 +1033,40 @@ async def test_what_a_policy_does_not_let_one_ask_for_is_not_listed(client: Clie
     asked = {"session_id": opened.structured_content["session_id"]}
     refused = await client.call_tool("list_executions", asked)
     assert refused.meta[ERROR_META_KEY]["code"] == "not_permitted"
+
+
+async def test_a_session_is_made_a_notebook_or_a_script_off_the_loop(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where: list[threading.Thread] = []
+
+    def noting(make: Any) -> Any:
+        def made(notebook: Any) -> Any:
+            where.append(threading.current_thread())
+            return make(notebook)
+
+        return made
+
+    for name in ("write_ipynb", "to_script"):
+        monkeypatch.setattr(notebooks, name, noting(getattr(notebooks, name)))
+    await client.call_tool("execute_code", {"code": "x = 1"})
+    for kind in ("ipynb", "py"):
+        result = await client.call_tool("export_session", {"format": kind})
+        assert result.structured_content is not None
+        assert result.structured_content["name"] == f"session.{kind}"
+    assert len(where) == 2
+    assert threading.main_thread() not in where
+
+
+async def test_what_can_be_done_about_something_missing_is_said_each_time_it_is_asked_for(
+    client: Client,
+) -> None:
+    code = "raise ModuleNotFoundError(\"No module named 'humanize'\")"
+    ran = (await client.call_tool("execute_code", {"code": code})).structured_content
+    again = {"execution_id": ran["execution_id"]}
+    asked = (await client.call_tool("get_execution", again)).structured_content
+    assert asked["reason"] == ran["reason"]
+    ran = (await client.call_tool("run_command", {"command": "xyzzy 1"})).structured_content
+    again = {"command_id": ran["command_id"]}
+    asked = (await client.call_tool("get_command", again)).structured_content
+    assert asked["reason"] == ran["reason"]

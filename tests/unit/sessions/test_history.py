@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sandbox.errors import NotFound
+from sandbox.outputs.redaction import Redactor
 from sandbox.policy import Policy
 from sandbox.sessions.history import MAX_CODE, MAX_EXECUTIONS
 from sandbox.sessions.manager import SessionManager
@@ -114,3 +115,12 @@ async def test_the_list_and_its_lines_are_bounded(manager: SessionManager) -> No
     assert len(found) == MAX_EXECUTIONS
     assert found[0].code.startswith(f"x = {MAX_EXECUTIONS + 1} ")
     assert all(len(each.code) == MAX_CODE + 1 for each in found)
+
+
+async def test_no_part_of_a_secret_is_left_where_a_line_is_cut(manager: SessionManager) -> None:
+    session = await manager.get(ALICE)
+    session.redactor = Redactor({"key": "a-secret-value"})
+    await run(session, f"{'x' * (MAX_CODE - 6)}a-secret-value")
+    (found,) = await listed(manager)
+    assert "a-sec" not in found.code
+    assert found.code.startswith("x" * (MAX_CODE - 6) + "[secr")
