@@ -56,6 +56,8 @@ class FakeIndex:
         self.files: dict[str, bytes] = {}
         """Contents by path; a test may put there what no page says."""
         self.redirects: dict[str, str] = {}
+        self.raw: dict[str, bytes] = {}
+        """What is sent for a path as it stands here, after which the connection ends."""
         self.asked: list[tuple[str, str, dict[str, str]]] = []
         """Method, path and headers of each request."""
         self.slow_s = 0.0
@@ -107,6 +109,10 @@ def fake_index() -> Iterator[FakeIndex]:
                 self.send_header("Location", index.redirects[self.path])
                 self.send_header("Content-Length", "0")
                 self.end_headers()
+                return
+            if (raw := index.raw.get(self.path)) is not None:
+                self.wfile.write(raw)
+                self.close_connection = True
                 return
             status, kind, body = index.answer(self.path)
             etag = f'"{hashlib.sha256(body).hexdigest()}"'

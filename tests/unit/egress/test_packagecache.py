@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from sandbox.bulkheads.shares import Owner
+from sandbox.egress import packagecache
 from sandbox.egress.machine import outfit
 from sandbox.egress.packagecache import FRESH_S
 from sandbox.policy.network import AllowRule, NetworkLimits
@@ -124,6 +125,36 @@ async def test_a_file_whose_download_fails_is_told_and_tried_again(
         assert inside.rules == ["unreachable"]
         index.files[f"/files/{FILE}"] = kept
         assert await inside.open().get(f"{BASE}/thing/{FILE}") == (200, DATA)
+
+
+async def test_an_index_that_names_no_url_or_does_not_speak_http_is_told_as_unreachable(
+    shared: Outside, index: FakeIndex
+) -> None:
+    spaced = f"http://127.0.0.1:{index.port}/files/with a space"
+    index.add("spaced", "spaced-1.0-py3-none-any.whl", b"x", url=spaced)
+    index.raw["/simple/broken/"] = b"no HTTP at all\r\n\r\n"
+    index.raw["/simple/short/"] = (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffff\r\nshort"
+    )
+    async with session(shared, RULES) as inside:
+        for path in ("spaced/spaced-1.0-py3-none-any.whl", "broken/", "short/"):
+            status, said = await inside.open().get(f"{BASE}/{path}")
+            assert status == 502
+            assert b"as HTTP wants" in said
+        assert inside.rules == ["unreachable"] * 3
+        assert await inside.open().get(f"{BASE}/thing/{FILE}") == (200, DATA)
+
+
+async def test_an_old_page_is_read_anew_also_when_others_have_to_make_room_for_it(
+    shared: Outside, index: FakeIndex, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index.add("other", "other-1.0-py3-none-any.whl", DATA)
+    async with session(shared, RULES) as inside:
+        _, page = await inside.open().get(f"{BASE}/thing/")
+        _, other = await inside.open().get(f"{BASE}/other/")
+        clock.now += FRESH_S + 1
+        monkeypatch.setattr(packagecache, "MAX_PAGES_BYTES", len(page) + len(other) - 1)
+        assert await inside.open().get(f"{BASE}/thing/") == (200, page)
 
 
 async def test_a_file_larger_than_the_cache_is_not_fetched(
