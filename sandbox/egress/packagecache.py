@@ -119,8 +119,10 @@ class PackageCache:
             source = await self._source(index, url)
             kept = await self._once(key, lambda: self._fetched(project, source, kept), owner)
             self._pages[key] = kept
+            self._pages.move_to_end(key)
             self._trim()
-        self._pages.move_to_end(key)
+        else:
+            self._pages.move_to_end(key)
         return kept.project
 
     async def file(self, index: int, wanted: IndexFile, owner: Owner) -> BinaryIO:
