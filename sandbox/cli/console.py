@@ -47,7 +47,8 @@ def run_console(
     """
     logs.configure(settings.log_level)
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _end)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, _end)
     with start_blocking_portal() as portal:
         opened = _opened(settings, target, session, policy)
         with portal.wrap_async_context_manager(opened) as (access, channel):
