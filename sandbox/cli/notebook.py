@@ -54,7 +54,7 @@ def run_notebook(
 
     The exit code is 0 when all cells ended well, 1 when one failed or its kernel died, 2 when the
     notebook or an option is wrong, 3 when the sandbox failed, 124 when a cell's time was over,
-    130 after Ctrl-C.
+    130 after Ctrl-C, which interrupts the cell; a second one ends everything.
 
     [bold]sandbox notebook run analysis.ipynb --policy datascience --with data.csv[/bold]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
@@ -16,6 +15,7 @@ import anyio.to_thread
 from sandbox.audit import recorded
 from sandbox.cli import exits, logs
 from sandbox.cli.notebookprogress import NotebookProgress
+from sandbox.cli.signals import SignalEnding, ended_by_signals
 from sandbox.cli.wholefiles import check_target, write_whole
 from sandbox.cli.wiring import controller
 from sandbox.config import Settings
@@ -117,11 +117,11 @@ def run_work(settings: Settings, work: NotebookWork) -> int:
         _say(note)
     if work.parameters and not has_parameters(work.notebook):
         _say("No cell is tagged `parameters`, so the parameters are set in a first cell.")
-    return EXIT_CODES[anyio.run(_run, settings, work).status]
+    return anyio.run(_run, settings, work)
 
 
-async def _run(settings: Settings, work: NotebookWork) -> RunOutcome:
-    async with controller(settings, "run") as manager:
+async def _run(settings: Settings, work: NotebookWork) -> int:
+    async with ended_by_signals() as ending, controller(settings, "run") as manager:
         what = "sandbox notebook run"
         with recorded(manager.audit, "cli", what, work.arguments(), LOCAL) as call:
             manager.audit.require()
@@ -130,12 +130,21 @@ async def _run(settings: Settings, work: NotebookWork) -> RunOutcome:
             except NotFound as exc:  # no such policy, which is no failure of the notebook
                 raise InvalidRequest(exc.message, remedy=exc.remedy) from exc
             async with session.use():
-                outcome = await _in_session(session, work)
+                outcome = await run_in_session(session, work, ending)
             call.ended("ok" if outcome.status == "ok" else "failed", outcome.status)
-    return outcome
+        return EXIT_CODES[outcome.status]
+    return ending.exit_code
 
 
-async def _in_session(session: Session, work: NotebookWork) -> RunOutcome:
+async def run_in_session(session: Session, work: NotebookWork, ending: SignalEnding) -> RunOutcome:
+    """Run the notebook in a session that is in use, and write what came of it in any case.
+
+    Args:
+        ending: Gets what the first Ctrl-C does.
+
+    Raises:
+        SandboxError: It could not be run, or not to its end.
+    """
     for path in work.files:
         await session.files.write(path.name, _pieces(path))
     kernel = await start_kernel(session, work.notebook, work.kernel)
@@ -151,35 +160,30 @@ async def _in_session(session: Session, work: NotebookWork) -> RunOutcome:
             allow_errors=work.allow_errors,
             progress=progress.show,
         )
+        ending.interrupt = run.interrupt
         try:
             outcome = await run_to_its_end(run, work.output)
         except SandboxError:
             _say(f"What was run before that: {work.output}")
             raise
         finally:
+            ending.interrupt = None
             write_whole(work.output, write_ipynb(run.notebook()))
     _tell(outcome, run.notebook(), work.output)
     return outcome
 
 
 async def run_to_its_end(run: NotebookRun, output: Path) -> RunOutcome:
-    """Run a notebook until it ends or a signal comes; now and then what there is is written.
+    """Run a notebook until it ends; now and then what there is is written.
 
     Raises:
         SandboxError: A cell could not be run at all.
     """
     async with one_error() as tasks:
-        tasks.start_soon(_interrupt_at_signal, run)
         tasks.start_soon(_save, run, output)
         outcome = await run.run()
         tasks.cancel_scope.cancel()
     return outcome
-
-
-async def _interrupt_at_signal(run: NotebookRun) -> None:
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async for _ in signals:
-            await run.interrupt()
 
 
 async def _save(run: NotebookRun, output: Path) -> None:
