@@ -138,12 +138,15 @@ class Console:
     def _run(self, code: str) -> ExecutionResult:
         printer = Printer(self._images, STEM, keeps=True)
         running = self._portal.start_task_soon(run_cell, self._channel, code, printer)
-        while True:
-            try:
-                result = running.result()
-                break
-            except KeyboardInterrupt:
-                self._portal.start_task_soon(self._channel.send, {"interrupt": True})
+        try:
+            while True:
+                try:
+                    result = running.result()
+                    break
+                except KeyboardInterrupt:
+                    self._portal.start_task_soon(self._channel.send, {"interrupt": True})
+        finally:
+            printer.restore()
         printer.close(result)
         return result
 

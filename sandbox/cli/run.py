@@ -195,7 +195,10 @@ async def _run(
                         call.ended("failed", "not_installed")
                     return code
             printer = Printer(work.images, work.stem, quiet=as_json)
-            result = await _execute(access, work, printer, ending)
+            try:
+                result = await _execute(access, work, printer, ending)
+            finally:
+                printer.restore()
             code = exit_code(result)
             if call is not None:
                 is_well = code == exits.OK
