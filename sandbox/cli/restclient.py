@@ -32,8 +32,7 @@ class RestClient:
 
     def __init__(self, url: str, token: str) -> None:
         self.url = base_of(url)
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if not _is_url(self.url):
             raise InvalidRequest(
                 f"{url[:200]!r} is no URL of a server.",
                 remedy="Give one such as http://127.0.0.1:8000 or https://sandbox.example.org.",
@@ -44,7 +43,7 @@ class RestClient:
                 remedy="Set SANDBOX_TOKEN to one that `sandbox token create` made there.",
             )
         self._token = token
-        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
+        self._tls = ssl.create_default_context() if self.url.startswith("https:") else None
         self._http = httpx2.AsyncClient(
             base_url=self.url,
             headers={"Authorization": f"Bearer {token}"},
@@ -95,7 +94,8 @@ class RestClient:
     @asynccontextmanager
     async def channel(self, *path: str) -> AsyncGenerator[SocketClient]:
         """A channel of a session, until the block ends."""
-        async with connect(self.url, _target(path), self._token, self._tls) as channel:
+        target = urlsplit(self.url).path + _target(path)
+        async with connect(self.url, target, self._token, self._tls) as channel:
             yield channel
 
     def _told(self, status: int, content: bytes) -> Any:
@@ -134,6 +134,15 @@ class RestClient:
 def base_of(url: str) -> str:
     """The URL of a server without what is served there."""
     return url.rstrip("/").removesuffix(PREFIX)
+
+
+def _is_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # looked at when it is asked for
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 def _target(path: tuple[str, ...]) -> str:
