@@ -16,6 +16,7 @@ from sandbox.cli.sessionaccess import Access, FolderListing
 from sandbox.errorgroups import one_error
 from sandbox.errors import FileError, InvalidRequest, QuotaExceeded, SandboxError
 from sandbox.files.models import FileStat
+from sandbox.outputs.plain import escaped
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -268,4 +269,4 @@ async def copy_out(
 
 def shown(text: str) -> str:
     """A name or message from a session, with nothing in it that a terminal would obey."""
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text[:1000])
+    return escaped(text[:1000])

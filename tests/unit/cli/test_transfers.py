@@ -186,4 +186,4 @@ def test_what_cannot_fit_is_refused_before_it_is_copied(count: int, size: int) -
 
 
 def test_names_are_shown_without_what_a_terminal_would_obey() -> None:
-    assert shown("a\x1b]0;b\x07\n") == "a\\x1b]0;b\\x07\\x0a"
+    assert shown("a\x1b]0;b\x07\n") == "a\\x1b]0;b\\x07\\n"
