@@ -149,6 +149,8 @@ def services(index: FakeIndex, folder: Path, **store: Any) -> tuple[PackageIndex
         raise AssertionError("nothing here speaks TLS")
 
     upstream = HttpUpstream(tls)
-    known = PackageIndex(fetcher(upstream), configured=lambda: PipIndex(index.url))
+    configured = store.pop("configured", lambda: PipIndex(index.url))
+    clock = {"clock": store["clock"]} if "clock" in store else {}
+    known = PackageIndex(fetcher(upstream), configured=configured, **clock)
     files = FileStore(folder, store.pop("limit_bytes", 64 * 1024 * 1024))
     return known, PackageCache(known, upstream, files, **store)

@@ -13,7 +13,9 @@ import pytest
 from sandbox.bulkheads.shares import Owner
 from sandbox.egress import packagecache
 from sandbox.egress.machine import outfit
-from sandbox.egress.packagecache import FRESH_S
+from sandbox.egress.packagecache import FRESH_S, NoSuchPackage
+from sandbox.egress.packageindex import KEEP_S
+from sandbox.pipindex import PipIndex
 from sandbox.policy.network import AllowRule, NetworkLimits
 
 from ...support.clock import Clock
@@ -155,6 +157,27 @@ async def test_an_old_page_is_read_anew_also_when_others_have_to_make_room_for_i
         clock.now += FRESH_S + 1
         monkeypatch.setattr(packagecache, "MAX_PAGES_BYTES", len(page) + len(other) - 1)
         assert await inside.open().get(f"{BASE}/thing/") == (200, page)
+
+
+async def test_an_index_that_is_configured_no_longer_has_nothing(
+    index: FakeIndex, tmp_path: Path, clock: Clock
+) -> None:
+    with fake_index() as other:
+        other.add("thing", FILE, DATA)
+        urls = [index.url, other.url]
+        known, cache = services(
+            index, tmp_path, clock=clock, configured=lambda: PipIndex(urls[0], tuple(urls[1:]))
+        )
+        await known.known(frozenset({"package-index"}))
+        file = (await cache.page(1, "thing", EVE)).files[FILE]
+        urls[:] = [other.url]
+        clock.now += KEEP_S + 1
+        await known.known(frozenset({"package-index"}))
+        for asked in (cache.page(1, "thing", EVE), cache.file(1, file, EVE)):
+            with pytest.raises(NoSuchPackage):
+                await asked
+        index.add("thing", "thing-2.0-py3-none-any.whl", DATA)
+        assert list((await cache.page(0, "thing", EVE)).files) == [FILE]
 
 
 async def test_a_file_larger_than_the_cache_is_not_fetched(
