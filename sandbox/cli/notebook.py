@@ -42,7 +42,11 @@ def run_notebook(
     ] = 0,
     files: Annotated[
         list[Path] | None,
-        typer.Option("--with", metavar="FILE", help="Copy it beside the notebook; repeatable."),
+        typer.Option(
+            "--with",
+            metavar="PATH",
+            help="A file or folder to copy beside the notebook; may be repeated.",
+        ),
     ] = None,
     kernel: Annotated[str, typer.Option(help="The kernel; empty: as the notebook says.")] = "",
 ) -> None:

@@ -271,6 +271,9 @@ async def test_a_signal_that_ends_a_run_leaves_what_there_is(
 ) -> None:
     source, path = tmp_path / "n.ipynb", tmp_path / "out.ipynb"
     source.write_bytes(write_ipynb(notebook("print(1)", "sleep(60)", "print(3)")))
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "a.csv").write_text("1")
     work = notebookwork.NotebookWork.read(
         source,
         path,
@@ -279,7 +282,7 @@ async def test_a_signal_that_ends_a_run_leaves_what_there_is(
         parameters=[],
         allow_errors=False,
         timeout_s=0,
-        files=[],
+        files=[folder],
     )
     session = await manager.open(ALICE)
     with anyio.fail_after(20):
@@ -293,6 +296,8 @@ async def test_a_signal_that_ends_a_run_leaves_what_there_is(
             await anyio.sleep(0.5)
             os.kill(os.getpid(), number)
     assert ending.exit_code == 128 + number
+    async with session.use():
+        assert (await session.files.stat("data/a.csv")).size == 1
     cells = read_ipynb(path.read_bytes()).notebook.cells
     assert [shown(cell) for cell in cells] == [["1\n"], [], []]
 
