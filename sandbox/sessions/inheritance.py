@@ -82,8 +82,7 @@ class Inheritance:
     def tell(self, session: Session, whence: str = "an earlier one of your token left") -> None:
         """Tell a call which session it goes on with, when that is ready."""
         kernels = ", ".join(
-            f"{kernel.kernel_id} ({kernel.name}, {kernel.execution_count} cells run)"
-            for kernel in session.kernels.infos
+            f"{each.kernel_id} ({each.name}, {each.state})" for each in session.kernels.infos
         )
         notice(
             f"this conversation goes on with session {session.session_id} (policy "

@@ -91,27 +91,24 @@ async def test_a_cell_outlives_its_controller_and_its_result_is_found_by_its_id(
     assert await containers_of(second, engine) == []
 
 
-async def test_a_client_that_begins_anew_after_a_crash_hears_of_its_running_session(
+async def test_a_client_that_begins_anew_after_a_crash_goes_on_with_its_running_session(
     folder: Path, engine: DockerRuntime
 ) -> None:
-    """Clients of the older era get a new conversation, and with it another default session."""
+    """Clients of the older era get a new conversation, and take over what the last one left."""
     with serve(folder) as first:
         async with first.client("legacy") as client:
-            await call(client, "execute_code", code="secret = 6 * 7")
+            cell = await call(client, "execute_code", code="secret = 6 * 7")
+            left = cell["session_id"]
             kill(first)
     with serve(folder) as second:
         async with second.client("legacy") as client:
-            told = await client.call_tool("execute_code", {"code": "print(secret)"})
-            assert told.is_error
-            listed = (await call(client, "list_sessions"))["sessions"]
-            assert len(listed) == 1
-            left = listed[0]["session_id"]
-            assert left in str(told.content)
-            found = await call(client, "execute_code", code="print(secret)", session_id=left)
+            found = await call(client, "execute_code", code="print(secret)")
             assert written(found) == "42\n"
-            empty = await call(client, "execute_code", code="print('secret' in globals())")
-            assert empty["session_id"] != left
-            assert written(empty) == "False\n"
+            assert found["session_id"] == left
+            (note,) = found["notes"]
+            assert left in note
+            listed = (await call(client, "list_sessions"))["sessions"]
+            assert [each["session_id"] for each in listed] == [left]
         await anyio.to_thread.run_sync(close_all, second)
 
 

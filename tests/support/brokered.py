@@ -14,7 +14,7 @@ from sandbox.broker.containers import OwnContainers
 from sandbox.broker.operations import Broker
 from sandbox.broker.server import serving
 from sandbox.container import images
-from sandbox.policy import load, seccomp_profile
+from sandbox.policy import ImagePolicy, load, seccomp_profile
 from sandbox.runtimes.base import ContainerRuntime
 from sandbox.runtimes.broker.runtime import BrokerRuntime
 
@@ -22,8 +22,8 @@ ABSENT_IMAGE = "sandbox/nothing:none"
 """What the policy ``datascience`` names to a broker of these tests."""
 
 
-def image_for(name: str) -> str:
-    return ABSENT_IMAGE if name == "datascience" else images.reference(name)
+def image_for(image: ImagePolicy) -> str:
+    return ABSENT_IMAGE if image.base == "datascience" else images.reference(image)
 
 
 @asynccontextmanager
@@ -31,7 +31,7 @@ async def brokered(
     engine: ContainerRuntime,
     folder: Path,
     *,
-    image_for: Callable[[str], str] = image_for,
+    image_for: Callable[[ImagePolicy], str] = image_for,
     mark: str = "",
     limit: int = 20,
 ) -> AsyncIterator[BrokerRuntime]:
