@@ -62,9 +62,12 @@ def run() -> None:
     try:
         app(prog_name="sandbox")
     except SandboxError as exc:
-        print(f"sandbox: {exc.message}", file=sys.stderr)
+        from sandbox.outputs.plain import plain
+
+        # It may have words of others: of a build's programs, of a server, of a sandbox.
+        print(f"sandbox: {plain(exc.message)}", file=sys.stderr)
         if exc.remedy:
-            print(f"         {exc.remedy}", file=sys.stderr)
+            print(f"         {plain(exc.remedy)}", file=sys.stderr)
         sys.exit(exits.exit_code(exc))
     except KeyboardInterrupt:
         sys.exit(exits.INTERRUPTED)

@@ -47,7 +47,8 @@ def run_console(
     """
     logs.configure(settings.log_level)
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _end)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, _end)
     with start_blocking_portal() as portal:
         opened = _opened(settings, target, session, policy)
         with portal.wrap_async_context_manager(opened) as (access, channel):
@@ -137,12 +138,15 @@ class Console:
     def _run(self, code: str) -> ExecutionResult:
         printer = Printer(self._images, STEM, keeps=True)
         running = self._portal.start_task_soon(run_cell, self._channel, code, printer)
-        while True:
-            try:
-                result = running.result()
-                break
-            except KeyboardInterrupt:
-                self._portal.start_task_soon(self._channel.send, {"interrupt": True})
+        try:
+            while True:
+                try:
+                    result = running.result()
+                    break
+                except KeyboardInterrupt:
+                    self._portal.start_task_soon(self._channel.send, {"interrupt": True})
+        finally:
+            printer.restore()
         printer.close(result)
         return result
 

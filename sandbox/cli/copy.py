@@ -136,11 +136,13 @@ def _outgoing(sources: Sequence[CopyPlace], there: str, *, is_folder: bool) -> t
 async def _out_of(access: Access, copying: Copying) -> int:
     if copying.target.path == STREAM:
         sink = Sink(1)
-        for source in copying.sources:
-            async with access.read(source.path) as (_, pieces):
-                async for piece in pieces:
-                    await sink.write(piece)
-        await sink.close()
+        try:
+            for source in copying.sources:
+                async with access.read(source.path) as (_, pieces):
+                    async for piece in pieces:
+                        await sink.write(piece)
+        finally:
+            await sink.close()
         return exits.OK
     target = Path(copying.target.path)
     is_folder = copying.target.path.endswith("/") or await anyio.Path(target).is_dir()

@@ -58,6 +58,8 @@ class TerminalFilter:
         """Characters of a string so far; 0 outside one."""
         self._is_shaped = False
         """Whether the cursor was given a shape."""
+        self._is_drawn = False
+        """Whether anything has passed but text: colours, another set of characters, edges."""
         self._changed: dict[int, bool] = {}
         """The private modes that are not as at first."""
 
@@ -74,12 +76,14 @@ class TerminalFilter:
             else:
                 out.append(self._take(text[at]))
                 at += 1
-        return "".join(out)
+        shown = "".join(out)
+        self._is_drawn = self._is_drawn or "\x1b" in shown or "\x0e" in shown
+        return shown
 
     @property
     def is_changed(self) -> bool:
-        """Whether a mode is not as it was at first."""
-        return bool(self._changed) or self._is_shaped
+        """Whether the terminal may not be as it was at first."""
+        return self._is_drawn
 
     def restored(self) -> str:
         """What puts the terminal back as it was: colours, the cursor, and every mode."""
@@ -87,6 +91,7 @@ class TerminalFilter:
         modes = "".join(f"\x1b[?{mode}{'l' if is_on else 'h'}" for mode, is_on in wanted)
         self._changed.clear()
         shape = "\x1b[0 q" if self._is_shaped else ""
+        self._is_shaped = self._is_drawn = False
         return f"{modes}{shape}\x1b7\x1b[r\x1b8\x1b[4l\x1b[m\x1b(B\x0f\x1b>"
 
     def _take(self, char: str) -> str:

@@ -20,7 +20,7 @@ from sandbox.cli.transfers import shown
 from sandbox.commands.models import MAX_STDIN_BYTES, CommandResult
 from sandbox.config import Settings
 from sandbox.errors import FileError, InvalidRequest, ProtocolError
-from sandbox.server.channels.channel import TAGS
+from sandbox.server.channels.channel import TAGS, Channel
 
 OUTPUTS = {tag: name for name, tag in TAGS.items()}
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
@@ -104,18 +104,26 @@ async def run_in(
 
         ending.interrupt = stop
         sinks = Sink(1), Sink(2)
-        while True:
-            message = await heard(channel, alive=b"\0")
-            if isinstance(message, bytes):
-                is_error = to_stderr or OUTPUTS.get(message[:1]) == "stderr"
-                await sinks[is_error].write(message[1:])
-            elif "result" in message:
-                ending.interrupt = None
-                for sink in sinks:
-                    await sink.close()
-                return _exit_code(message["result"])
-            elif type(missed := message.get("missed_bytes")) is int:
-                print(f"[{missed} bytes of output were left out]", file=sys.stderr)
+        try:
+            result = await _shown(channel, sinks, to_stderr=to_stderr)
+        finally:
+            ending.interrupt = None
+            for sink in sinks:
+                await sink.close()
+        return _exit_code(result)
+
+
+async def _shown(channel: Channel, sinks: tuple[Sink, Sink], *, to_stderr: bool) -> Any:
+    """What is told of the end, once all that comes before has been written."""
+    while True:
+        message = await heard(channel, alive=b"\0")
+        if isinstance(message, bytes):
+            is_error = to_stderr or OUTPUTS.get(message[:1]) == "stderr"
+            await sinks[is_error].write(message[1:])
+        elif "result" in message:
+            return message["result"]
+        elif type(missed := message.get("missed_bytes")) is int:
+            print(f"[{missed} bytes of output were left out]", file=sys.stderr)
 
 
 def _exit_code(told: Any) -> int:

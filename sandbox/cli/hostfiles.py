@@ -54,6 +54,13 @@ class Outgoing:
         """Bytes in all."""
         return sum(each.size for each in self.files)
 
+    def has(self, path: Path, name: str) -> bool:
+        """Whether a file of this machine goes already under that name."""
+        wanted = os.path.realpath(path)
+        return any(
+            each.name == name and os.path.realpath(each.path) == wanted for each in self.files
+        )
+
     def add(self, path: Path, name: str) -> None:
         """Add a file, or a folder with all that is in it, under a name.
 

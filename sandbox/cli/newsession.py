@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import anyio
@@ -16,7 +16,7 @@ from sandbox.cli.sessionaccess import Access
 from sandbox.cli.targets import ControllerTarget
 from sandbox.cli.wiring import controller
 from sandbox.config import Settings
-from sandbox.errors import NotPermitted
+from sandbox.errors import NotFound, NotPermitted
 from sandbox.policy import Policy
 from sandbox.policy.network import AllowRule
 from sandbox.server.grants import LOCAL
@@ -36,7 +36,7 @@ async def new_session(
     *,
     installs: bool = False,
 ) -> AsyncGenerator[tuple[Access, Call | None]]:
-    """A new session, which is closed at the end.
+    """A new session, which is closed at the end, unless it is gone by then.
 
     Args:
         policy: Its policy; empty for the default one.
@@ -58,7 +58,7 @@ async def new_session(
             try:
                 yield RemoteAccess(client, session_id), None
             finally:
-                with anyio.move_on_after(CLOSE_S, shield=True):
+                with anyio.move_on_after(CLOSE_S, shield=True), suppress(NotFound):
                     await client.call("DELETE", "sessions", session_id)
         return
     async with controller(settings, "run") as manager:
@@ -73,7 +73,7 @@ async def new_session(
             try:
                 yield LocalAccess(session), call
             finally:
-                with anyio.move_on_after(CLOSE_S, shield=True):
+                with anyio.move_on_after(CLOSE_S, shield=True), suppress(NotFound):
                     await manager.close(Caller(LOCAL), session.session_id)
 
 

@@ -42,7 +42,11 @@ def run_notebook(
     ] = 0,
     files: Annotated[
         list[Path] | None,
-        typer.Option("--with", metavar="FILE", help="Copy it beside the notebook; repeatable."),
+        typer.Option(
+            "--with",
+            metavar="PATH",
+            help="A file or folder to copy beside the notebook; may be repeated.",
+        ),
     ] = None,
     kernel: Annotated[str, typer.Option(help="The kernel; empty: as the notebook says.")] = "",
 ) -> None:
@@ -54,7 +58,7 @@ def run_notebook(
 
     The exit code is 0 when all cells ended well, 1 when one failed or its kernel died, 2 when the
     notebook or an option is wrong, 3 when the sandbox failed, 124 when a cell's time was over,
-    130 after Ctrl-C.
+    130 after Ctrl-C, which interrupts the cell; a second one ends everything.
 
     [bold]sandbox notebook run analysis.ipynb --policy datascience --with data.csv[/bold]
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +13,11 @@ import anyio.to_thread
 
 from sandbox.audit import recorded
 from sandbox.cli import exits, logs
+from sandbox.cli.hostfiles import Outgoing
+from sandbox.cli.localaccess import LocalAccess
 from sandbox.cli.notebookprogress import NotebookProgress
+from sandbox.cli.signals import SignalEnding, ended_by_signals
+from sandbox.cli.transfers import copy_in
 from sandbox.cli.wholefiles import check_target, write_whole
 from sandbox.cli.wiring import controller
 from sandbox.config import Settings
@@ -39,7 +41,6 @@ EXIT_CODES = {
 }
 SAVE_INTERVAL_S = 30.0
 """How often a run that lasts is written, so that a crash takes no more of it."""
-CHUNK_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,8 @@ class NotebookWork:
     allow_errors: bool
     timeout_s: float
     """Seconds that each cell may run; 0 for the policy's limit."""
-    files: tuple[Path, ...]
+    outgoing: Outgoing
+    """What is copied beside it."""
 
     @classmethod
     def read(
@@ -79,11 +81,9 @@ class NotebookWork:
         """
         if timeout_s < 0:
             raise InvalidRequest("--timeout is a number of seconds, 0 or more.")
-        names = [path.name for path in files]
-        if doubled := next((name for name in names if names.count(name) > 1), None):
-            raise InvalidRequest(f"Two files to copy have the name {doubled}.")
+        outgoing = Outgoing()
         for path in files:
-            _check_file(path)
+            outgoing.add(path, path.resolve().name)
         given = dict(map(parse_parameter, parameters))
         target = output or file.with_name(f"{file.stem}.executed.ipynb")
         check_target(target)
@@ -97,7 +97,7 @@ class NotebookWork:
             given,
             allow_errors,
             timeout_s,
-            tuple(files),
+            outgoing,
         )
 
     def arguments(self) -> dict[str, object]:
@@ -117,11 +117,11 @@ def run_work(settings: Settings, work: NotebookWork) -> int:
         _say(note)
     if work.parameters and not has_parameters(work.notebook):
         _say("No cell is tagged `parameters`, so the parameters are set in a first cell.")
-    return EXIT_CODES[anyio.run(_run, settings, work).status]
+    return anyio.run(_run, settings, work)
 
 
-async def _run(settings: Settings, work: NotebookWork) -> RunOutcome:
-    async with controller(settings, "run") as manager:
+async def _run(settings: Settings, work: NotebookWork) -> int:
+    async with ended_by_signals() as ending, controller(settings, "run") as manager:
         what = "sandbox notebook run"
         with recorded(manager.audit, "cli", what, work.arguments(), LOCAL) as call:
             manager.audit.require()
@@ -130,14 +130,23 @@ async def _run(settings: Settings, work: NotebookWork) -> RunOutcome:
             except NotFound as exc:  # no such policy, which is no failure of the notebook
                 raise InvalidRequest(exc.message, remedy=exc.remedy) from exc
             async with session.use():
-                outcome = await _in_session(session, work)
+                outcome = await run_in_session(session, work, ending)
             call.ended("ok" if outcome.status == "ok" else "failed", outcome.status)
-    return outcome
+        return EXIT_CODES[outcome.status]
+    return ending.exit_code
 
 
-async def _in_session(session: Session, work: NotebookWork) -> RunOutcome:
-    for path in work.files:
-        await session.files.write(path.name, _pieces(path))
+async def run_in_session(session: Session, work: NotebookWork, ending: SignalEnding) -> RunOutcome:
+    """Run the notebook in a session that is in use, and write what came of it in any case.
+
+    Args:
+        ending: Gets what the first Ctrl-C does.
+
+    Raises:
+        SandboxError: It could not be run, or not to its end.
+    """
+    if work.outgoing.files or work.outgoing.folders:
+        await copy_in(LocalAccess(session), work.outgoing)
     kernel = await start_kernel(session, work.notebook, work.kernel)
     if kernel.note:
         _say(kernel.note)
@@ -151,35 +160,30 @@ async def _in_session(session: Session, work: NotebookWork) -> RunOutcome:
             allow_errors=work.allow_errors,
             progress=progress.show,
         )
+        ending.interrupt = run.interrupt
         try:
             outcome = await run_to_its_end(run, work.output)
         except SandboxError:
             _say(f"What was run before that: {work.output}")
             raise
         finally:
+            ending.interrupt = None
             write_whole(work.output, write_ipynb(run.notebook()))
     _tell(outcome, run.notebook(), work.output)
     return outcome
 
 
 async def run_to_its_end(run: NotebookRun, output: Path) -> RunOutcome:
-    """Run a notebook until it ends or a signal comes; now and then what there is is written.
+    """Run a notebook until it ends; now and then what there is is written.
 
     Raises:
         SandboxError: A cell could not be run at all.
     """
     async with one_error() as tasks:
-        tasks.start_soon(_interrupt_at_signal, run)
         tasks.start_soon(_save, run, output)
         outcome = await run.run()
         tasks.cancel_scope.cancel()
     return outcome
-
-
-async def _interrupt_at_signal(run: NotebookRun) -> None:
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async for _ in signals:
-            await run.interrupt()
 
 
 async def _save(run: NotebookRun, output: Path) -> None:
@@ -204,23 +208,9 @@ def _say(text: str) -> None:
     print(f"[{text}]", file=sys.stderr)
 
 
-# --- files
-
-
 def _data(file: Path) -> bytes:
     try:
         with file.open("rb") as stream:
             return stream.read(MAX_BYTES + 1)
     except OSError as exc:
         raise InvalidRequest(f"{file} cannot be read: {exc.strerror}.") from exc
-
-
-def _check_file(path: Path) -> None:
-    if not path.is_file() or not os.access(path, os.R_OK):
-        raise InvalidRequest(f"{path} is no file that can be read.")
-
-
-async def _pieces(path: Path) -> AsyncIterator[bytes]:
-    async with await anyio.open_file(path, "rb") as stream:
-        while piece := await stream.read(CHUNK_BYTES):
-            yield piece

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 
+import anyio
 import anyio.to_thread
 
 from sandbox.cli.escapes import TerminalFilter
+
+RESTORE_S = 2.0
+"""For a terminal that takes nothing at the moment."""
 
 
 class Sink:
@@ -22,10 +26,13 @@ class Sink:
         await anyio.to_thread.run_sync(write_all, self._fd, shown, abandon_on_cancel=True)
 
     async def close(self) -> None:
-        """Put the terminal back, if the output has changed it."""
+        """Put the terminal back, if the output has changed it; also when all is being ended."""
         if self._filter is not None and self._filter.is_changed:
             restored = self._filter.restored().encode()
-            await anyio.to_thread.run_sync(write_all, self._fd, restored)
+            with anyio.move_on_after(RESTORE_S, shield=True):
+                await anyio.to_thread.run_sync(
+                    write_all, self._fd, restored, abandon_on_cancel=True
+                )
 
 
 def write_all(fd: int, data: bytes) -> None:

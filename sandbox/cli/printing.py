@@ -68,9 +68,7 @@ class Printer:
     def close(self, result: ExecutionResult) -> None:
         """Print what is left, save the pictures, and say how it ended unless it ended well."""
         self.show(result.outputs)
-        for is_error, known in self._filters.items():
-            if known.is_changed:
-                (sys.stderr if is_error else sys.stdout).write(known.restored())
+        self.restore()
         for output in result.outputs:
             self._save(output.get("data") or {})
         if any(_is_exit(output) for output in result.outputs):
@@ -82,6 +80,14 @@ class Printer:
             print(f"[{result.status} after {result.duration_s:.2f} s{reason}]", file=sys.stderr)
         if result.truncated_bytes:
             print(f"[{result.truncated_bytes} bytes of output were left out]", file=sys.stderr)
+
+    def restore(self) -> None:
+        """Put the terminal back, if an output has changed it."""
+        for is_error, known in self._filters.items():
+            if known.is_changed:
+                stream = sys.stderr if is_error else sys.stdout
+                stream.write(known.restored())
+                stream.flush()
 
     def _write(self, text: str, *, is_error: bool) -> None:
         if self._quiet:

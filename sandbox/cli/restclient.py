@@ -32,8 +32,7 @@ class RestClient:
 
     def __init__(self, url: str, token: str) -> None:
         self.url = base_of(url)
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if not _is_url(self.url):
             raise InvalidRequest(
                 f"{url[:200]!r} is no URL of a server.",
                 remedy="Give one such as http://127.0.0.1:8000 or https://sandbox.example.org.",
@@ -44,10 +43,11 @@ class RestClient:
                 remedy="Set SANDBOX_TOKEN to one that `sandbox token create` made there.",
             )
         self._token = token
-        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
+        self._tls = ssl.create_default_context() if self.url.startswith("https:") else None
         self._http = httpx2.AsyncClient(
             base_url=self.url,
-            headers={"Authorization": f"Bearer {token}"},
+            # Whatever stands between may not pack files: they are taken as they come.
+            headers={"Authorization": f"Bearer {token}", "Accept-Encoding": "identity"},
             timeout=httpx2.Timeout(TIMEOUT_S, connect=10),
             verify=self._tls or False,
             trust_env=False,  # a proxy of this machine's has nothing to do with a server on it
@@ -71,9 +71,8 @@ class RestClient:
         Raises:
             SandboxError: As the server says, or it does not answer.
         """
-        with self._translated():
-            answer = await self._http.request(method, _target(path), json=body, params=query)
-        return self._told(answer.status_code, answer.content)
+        request = self._http.build_request(method, _target(path), json=body, params=query)
+        return self._told(*await self._answer(request))
 
     @asynccontextmanager
     async def download(self, *path: str) -> AsyncGenerator[tuple[int, AsyncIterator[bytes]]]:
@@ -81,22 +80,30 @@ class RestClient:
         with self._translated():
             async with self._http.stream("GET", _target(path)) as answer:
                 if answer.status_code >= 400:
-                    self._told(answer.status_code, await answer.aread())
+                    self._told(answer.status_code, await _content(answer))
                 size = answer.headers.get("Content-Length", "")
                 yield int(size) if size.isdecimal() else 0, answer.aiter_raw()
 
     async def upload(self, pieces: AsyncIterator[bytes], mode: str, *path: str) -> None:
         """Write a file of so many pieces, with permissions in octal."""
         query = {"mode": mode} if mode else {}
-        with self._translated():
-            answer = await self._http.put(_target(path), content=pieces, params=query)
-        self._told(answer.status_code, answer.content)
+        request = self._http.build_request("PUT", _target(path), content=pieces, params=query)
+        self._told(*await self._answer(request))
 
     @asynccontextmanager
     async def channel(self, *path: str) -> AsyncGenerator[SocketClient]:
         """A channel of a session, until the block ends."""
-        async with connect(self.url, _target(path), self._token, self._tls) as channel:
+        target = urlsplit(self.url).path + _target(path)
+        async with connect(self.url, target, self._token, self._tls) as channel:
             yield channel
+
+    async def _answer(self, request: httpx2.Request) -> tuple[int, bytes]:
+        with self._translated():
+            answer = await self._http.send(request, stream=True)
+            try:
+                return answer.status_code, await _content(answer)
+            finally:
+                await answer.aclose()
 
     def _told(self, status: int, content: bytes) -> Any:
         """What an answer says.
@@ -105,7 +112,7 @@ class RestClient:
             SandboxError: It is an error.
         """
         try:
-            told: object = json.loads(content[:MAX_ANSWER_BYTES] or b"null")
+            told: object = json.loads(content or b"null")
         except (ValueError, RecursionError) as exc:
             raise InfrastructureError(
                 f"{self.url} answered with something else than JSON (status {status}).",
@@ -134,6 +141,24 @@ class RestClient:
 def base_of(url: str) -> str:
     """The URL of a server without what is served there."""
     return url.rstrip("/").removesuffix(PREFIX)
+
+
+async def _content(answer: httpx2.Response) -> bytes:
+    content = bytearray()
+    async for piece in answer.aiter_raw():
+        content += piece
+        if len(content) > MAX_ANSWER_BYTES:
+            raise InfrastructureError("The server's answer is too long.")
+    return bytes(content)
+
+
+def _is_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # looked at when it is asked for
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 def _target(path: tuple[str, ...]) -> str:

@@ -60,12 +60,11 @@ class Baggage:
             InvalidRequest: It cannot be copied.
         """
         outgoing = Outgoing()
-        given = [*self.with_]
-        for path in (script, self.requirements):
-            if path is not None and not any(_is_within(path, each) for each in given):
-                given.append(path)
-        for path in given:
+        for path in self.with_:
             outgoing.add(path, name_inside(path))
+        for path in (script, self.requirements):
+            if path is not None and not outgoing.has(path, name_inside(path)):
+                outgoing.add(path, name_inside(path))
         return outgoing
 
 
@@ -195,7 +194,10 @@ async def _run(
                         call.ended("failed", "not_installed")
                     return code
             printer = Printer(work.images, work.stem, quiet=as_json)
-            result = await _execute(access, work, printer, ending)
+            try:
+                result = await _execute(access, work, printer, ending)
+            finally:
+                printer.restore()
             code = exit_code(result)
             if call is not None:
                 is_well = code == exits.OK
@@ -266,10 +268,6 @@ async def _fetch(access: Access, baggage: Baggage) -> bool:
     for problem in problems:
         print(f"sandbox: {problem}", file=sys.stderr)
     return not problems
-
-
-def _is_within(path: Path, folder: Path) -> bool:
-    return path.resolve().is_relative_to(folder.resolve())
 
 
 def _read(file: str) -> str:

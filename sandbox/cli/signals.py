@@ -31,10 +31,14 @@ class SignalEnding:
 
 @asynccontextmanager
 async def ended_by_signals() -> AsyncGenerator[SignalEnding]:
-    """Cancel the block when a signal ends the command; a second Ctrl-C always does."""
+    """Cancel the block when a signal ends the command; a second Ctrl-C always does.
+
+    What the command was started to ignore, as under nohup, stays ignored.
+    """
     ending = SignalEnding()
+    heeded = [number for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN]
     async with one_error() as tasks:
-        with anyio.open_signal_receiver(*ENDING) as signals:
+        with anyio.open_signal_receiver(*heeded) as signals:
 
             async def listen() -> None:
                 async for number in signals:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -23,20 +22,11 @@ class ControllerTarget:
     """Which controller is wanted."""
 
     url: str = ""
-    """Of a served one; empty: SANDBOX_URL, or none."""
+    """Of a served one; empty: none."""
     token: str = ""
-    """For it; empty: SANDBOX_TOKEN, or the local token of the state folder."""
+    """For it; empty: the local token of the state folder."""
     served: bool = False
     """Whether the one of the state folder is wanted, when there is no URL."""
-
-    @classmethod
-    def of(cls, url: str, token: str, *, served: bool = False) -> ControllerTarget:
-        """The target of options, each else of its variable."""
-        return cls(
-            url or os.environ.get("SANDBOX_URL", ""),
-            token or os.environ.get("SANDBOX_TOKEN", ""),
-            served,
-        )
 
     @property
     def is_remote(self) -> bool:

@@ -16,6 +16,7 @@ from sandbox.cli.sessionaccess import Access, FolderListing
 from sandbox.errorgroups import one_error
 from sandbox.errors import FileError, InvalidRequest, QuotaExceeded, SandboxError
 from sandbox.files.models import FileStat
+from sandbox.outputs.plain import escaped
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -162,7 +163,8 @@ async def matching(access: Access, pattern: str) -> tuple[list[WantedFile], int]
             f"{pattern!r:.200} is no path below the workspace.",
             remedy="Give one relative to it, such as 'out/*.png'.",
         )
-    root, rest = _literal("*" if wanted == "." else wanted)
+    wanted = "*" if wanted == "." else wanted
+    root, rest = _literal(wanted)
     levels = ALL_LEVELS if "**" in rest else len(rest)
     try:
         listing = await access.list(root, levels, "/".join(rest))
@@ -171,7 +173,9 @@ async def matching(access: Access, pattern: str) -> tuple[list[WantedFile], int]
     found: dict[str, WantedFile] = {}
     for entry in _usable(listing.entries):
         name = posixpath.join(root, _relative(entry.path, root))
-        if not _is_named(name.split("/"), wanted.split("/")):
+        parts, pattern_parts = name.split("/"), wanted.split("/")
+        # Asked again here: what chose among the files is in the session.
+        if not _is_meant(parts, pattern_parts) or not _is_named(parts, pattern_parts):
             continue
         found[name] = WantedFile(name, name, entry.size, entry.type == "directory")
     for folder in [each for each in found.values() if each.is_folder]:
@@ -190,6 +194,29 @@ def _literal(pattern: str) -> tuple[str, list[str]]:
     while count < len(parts) - 1 and not any(c in parts[count] for c in "*?["):
         count += 1
     return "/".join(parts[:count]), parts[count:]
+
+
+def _is_meant(name: list[str], pattern: list[str]) -> bool:
+    """Whether a glob, in which ``**`` is any depth, stands for a name."""
+    # Of each beginning of the glob, whether it stands for the parts of the name so far.
+    reached = _past_depths([True, *(False for _ in pattern)], pattern)
+    for part in name:
+        stays = [is_here and each == "**" for is_here, each in zip(reached, pattern, strict=False)]
+        moves = [
+            is_here and each != "**" and fnmatch.fnmatchcase(part, each)
+            for is_here, each in zip(reached, pattern, strict=False)
+        ]
+        both = zip([*stays, False], [False, *moves], strict=True)
+        reached = _past_depths([is_kept or is_next for is_kept, is_next in both], pattern)
+    return reached[-1]
+
+
+def _past_depths(reached: list[bool], pattern: list[str]) -> list[bool]:
+    """``**`` also stands for no folder at all."""
+    for at, each in enumerate(pattern):
+        if each == "**" and reached[at]:
+            reached[at + 1] = True
+    return reached
 
 
 def _is_named(name: list[str], pattern: list[str]) -> bool:
@@ -268,4 +295,4 @@ async def copy_out(
 
 def shown(text: str) -> str:
     """A name or message from a session, with nothing in it that a terminal would obey."""
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text[:1000])
+    return escaped(text[:1000])

@@ -161,8 +161,14 @@ async def connect(
         ) from exc
     async with stream:
         client = SocketClient(stream, parts.netloc.rpartition("@")[2], target, token)
-        with anyio.fail_after(HANDSHAKE_S):
-            await client.shake_hands()
+        try:
+            with anyio.fail_after(HANDSHAKE_S):
+                await client.shake_hands()
+        except TimeoutError as exc:
+            raise InfrastructureError(
+                f"{url} took the connection and does not answer.",
+                remedy="Look whether that is the address of a sandbox server.",
+            ) from exc
         try:
             yield client
         finally:

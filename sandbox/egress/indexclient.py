@@ -8,8 +8,8 @@ import ssl
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Generator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
 from urllib.parse import unquote, urlsplit
@@ -88,7 +88,7 @@ class HttpUpstream:
             raise OSError(f"it answers {exc.code}") from exc
         raw = bytearray()
         until = time.monotonic() + FETCH_TIMEOUT_S
-        with closing(answer):
+        with closing(answer), _translated():
             while piece := answer.read1(PIECE):
                 raw += piece
                 if len(raw) > MAX_PAGE_BYTES:
@@ -111,7 +111,7 @@ class HttpUpstream:
         except urllib.error.HTTPError as exc:
             exc.close()
             raise OSError(f"it answers {exc.code}") from exc
-        with closing(opened) as answer:
+        with closing(opened) as answer, _translated():
             while piece := answer.read1(PIECE):
                 size += len(piece)
                 if size > limit_bytes:
@@ -132,7 +132,8 @@ class HttpUpstream:
             token = base64.b64encode(login.encode()).decode()
             request.add_unredirected_header("Authorization", f"Basic {token}")
         handlers = (urllib.request.HTTPSHandler(context=context), _Redirections(source.may))
-        return urllib.request.build_opener(*handlers).open(request, timeout=FETCH_TIMEOUT_S)
+        with _translated():
+            return urllib.request.build_opener(*handlers).open(request, timeout=FETCH_TIMEOUT_S)
 
 
 class _Redirections(urllib.request.HTTPRedirectHandler):
@@ -149,6 +150,15 @@ class _Redirections(urllib.request.HTTPRedirectHandler):
             fp.close()
             raise ValueError("it leads to a host that is none of the index's")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+@contextmanager
+def _translated() -> Generator[None]:
+    """An answer that is no HTTP, or breaks off, and a URL that is none, are errors of the index."""
+    try:
+        yield
+    except http.client.HTTPException as exc:
+        raise OSError(f"it does not answer as HTTP wants: {type(exc).__name__}") from exc
 
 
 def without_login(url: str) -> str:

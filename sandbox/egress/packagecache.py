@@ -68,7 +68,8 @@ class PackageCache:
         self._upstream = upstream
         self._store = store
         self._clock = clock
-        self._pages: OrderedDict[tuple[int, str], _Kept] = OrderedDict()
+        self._pages: OrderedDict[tuple[str, str], _Kept] = OrderedDict()
+        """By the index's URL, whose number may be another one's later, and the project."""
         self._under_way: dict[object, asyncio.Future[Any]] = {}
         self._shares = Shares(
             "fetches of packages", WORKERS, WORKERS_OF_PRINCIPAL, WORKERS_OF_SESSION
@@ -90,9 +91,7 @@ class PackageCache:
         Raises:
             NoSuchPackage: There is no such index.
         """
-        if index >= len(self._urls):
-            raise NoSuchPackage("there is no such index")
-        return target_of(self._urls[index])
+        return target_of(self._url(index))
 
     def target_of_file(self, file: IndexFile) -> Target:
         """The host that a file is on.
@@ -112,15 +111,18 @@ class PackageCache:
             NoSuchPackage: The index has no such project.
             Unreachable: The index does not say.
         """
-        key = (index, project)
+        base = self._url(index)
+        key = (base, project)
         kept = self._pages.get(key)
         if kept is None or self._clock() >= kept.fresh_until:
-            url = f"{self._urls[index].rstrip('/')}/{project}/"
+            url = f"{base.rstrip('/')}/{project}/"
             source = await self._source(index, url)
             kept = await self._once(key, lambda: self._fetched(project, source, kept), owner)
             self._pages[key] = kept
+            self._pages.move_to_end(key)
             self._trim()
-        self._pages.move_to_end(key)
+        else:
+            self._pages.move_to_end(key)
         return kept.project
 
     async def file(self, index: int, wanted: IndexFile, owner: Owner) -> BinaryIO:
@@ -146,6 +148,13 @@ class PackageCache:
         known = self._index.index
         return tuple(url for url in (known.index_url, *known.extra_index_urls) if url)
 
+    def _url(self, index: int) -> str:
+        """One of the indexes as they are configured now."""
+        urls = self._urls
+        if index >= len(urls):
+            raise NoSuchPackage("there is no such index")
+        return urls[index]
+
     async def _source(self, index: int, url: str) -> Source:
         """Where to ask, if that is one of the index's own hosts as they are known now."""
         service = (await self._index.known(frozenset({NAME})))[NAME]
@@ -162,7 +171,7 @@ class PackageCache:
             raise Unreachable("the index names a file on a host that is none of its own")
         target = target_of(url)
         trusted = target.host in self._index.index.trusted_hosts
-        return Source(with_login_of(self._urls[index], url), trusted, may)
+        return Source(with_login_of(self._url(index), url), trusted, may)
 
     def _fetched(self, project: str, source: Source, kept: _Kept | None) -> _Kept:
         page = self._upstream.page(source, kept.etag if kept else "")

@@ -126,7 +126,10 @@ def _from_json(text: str) -> Iterator[dict[str, Any]]:
 
 def _from_html(text: str) -> Iterator[dict[str, Any]]:
     links = _Links()
-    links.feed(text)
+    try:
+        links.feed(text)
+    except AssertionError as exc:  # so it says that a declaration makes no sense
+        raise ValueError("its page cannot be read") from exc
     for attributes in links.found:
         url, _, fragment = (attributes.get("href") or "").partition("#")
         metadata = attributes.get("data-core-metadata", attributes.get("data-dist-info-metadata"))

@@ -27,6 +27,7 @@ from sandbox.outputs.tracebacks import collapsed
 
 from ..support import nbclientrun
 from ..support.environments import python_with
+from ..support.leftovers import left_of
 from ..support.served import Served, environment, sandbox
 
 NOTEBOOKS = Path(__file__).parent / "notebooks"
@@ -286,6 +287,32 @@ def test_ctrl_c_writes_what_there_is_and_leaves_no_container(tmp_path: Path) -> 
     for owner in owners:
         listed = ["docker", "ps", "-aq", "--filter", f"label=io.sandbox.owner={owner}"]
         assert subprocess.run(listed, capture_output=True, check=True).stdout == b""
+
+
+@pytest.mark.parametrize("numbers", [[signal.SIGHUP], [signal.SIGINT, signal.SIGINT]])
+def test_a_signal_ends_also_a_cell_that_does_not_listen_and_leaves_no_container(
+    tmp_path: Path, numbers: list[signal.Signals]
+) -> None:
+    source, state = tmp_path / "n.ipynb", tmp_path / "state"
+    deaf = "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\ntime.sleep(60)"
+    source.write_bytes(notebook("print(1)", deaf, "print(3)"))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sandbox", "notebook", "run", str(source)],
+        env=environment(state),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr
+    for line in process.stderr:
+        if line.startswith("[2/3]"):
+            break
+    for number in numbers:
+        time.sleep(1)
+        process.send_signal(number)
+    assert process.wait(30) == 128 + numbers[-1]
+    process.stderr.close()
+    assert text(_cells(tmp_path / "n.executed.ipynb")[0]) == "1\n"
+    assert left_of(state) == []
 
 
 # --- a session as a notebook

@@ -56,6 +56,8 @@ class FakeIndex:
         self.files: dict[str, bytes] = {}
         """Contents by path; a test may put there what no page says."""
         self.redirects: dict[str, str] = {}
+        self.raw: dict[str, bytes] = {}
+        """What is sent for a path as it stands here, after which the connection ends."""
         self.asked: list[tuple[str, str, dict[str, str]]] = []
         """Method, path and headers of each request."""
         self.slow_s = 0.0
@@ -108,6 +110,10 @@ def fake_index() -> Iterator[FakeIndex]:
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 return
+            if (raw := index.raw.get(self.path)) is not None:
+                self.wfile.write(raw)
+                self.close_connection = True
+                return
             status, kind, body = index.answer(self.path)
             etag = f'"{hashlib.sha256(body).hexdigest()}"'
             if self.headers.get("If-None-Match") == etag:
@@ -143,6 +149,8 @@ def services(index: FakeIndex, folder: Path, **store: Any) -> tuple[PackageIndex
         raise AssertionError("nothing here speaks TLS")
 
     upstream = HttpUpstream(tls)
-    known = PackageIndex(fetcher(upstream), configured=lambda: PipIndex(index.url))
+    configured = store.pop("configured", lambda: PipIndex(index.url))
+    clock = {"clock": store["clock"]} if "clock" in store else {}
+    known = PackageIndex(fetcher(upstream), configured=configured, **clock)
     files = FileStore(folder, store.pop("limit_bytes", 64 * 1024 * 1024))
     return known, PackageCache(known, upstream, files, **store)

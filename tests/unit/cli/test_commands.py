@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.cli import exits
+from sandbox.cli import app, exits
 from sandbox.errors import (
     ConfigError,
     EngineUnavailable,
@@ -284,3 +284,16 @@ def test_a_rotated_local_token_is_another(tmp_path: Path) -> None:
     second = sandbox(tmp_path, "token", "rotate").stdout
     assert first != second == sandbox(tmp_path, "token", "show").stdout
     assert sandbox(tmp_path, "token", "revoke", "local").returncode == exits.USAGE
+
+
+def test_words_of_others_in_an_error_reach_the_terminal_as_plain_text(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(**_: object) -> None:
+        raise EngineUnavailable("It said:\n\x1b]0;title\x07\x1b[6nno\u202e", remedy="\x9b6nLook.")
+
+    monkeypatch.setattr(app, "app", fail)
+    with pytest.raises(SystemExit) as caught:
+        app.run()
+    assert caught.value.code == exits.INFRASTRUCTURE
+    assert capsys.readouterr().err == "sandbox: It said:\nno\\u202e\n         Look.\n"

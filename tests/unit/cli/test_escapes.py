@@ -137,6 +137,17 @@ def test_the_modes_that_were_changed_are_put_back() -> None:
     assert "2004" not in restored
 
 
+@pytest.mark.parametrize("drawn", [f"{ESC}(0", "\x0e", f"{ESC}[31m", f"{ESC}[2;3r", f"{ESC}[4h"])
+def test_what_is_left_on_of_drawing_is_put_back_once(drawn: str) -> None:
+    screen = TerminalFilter()
+    screen.feed(b"text")
+    assert not screen.is_changed
+    screen.feed(drawn.encode())
+    assert screen.is_changed
+    assert f"{ESC}[m{ESC}(B\x0f" in screen.restored()
+    assert not screen.is_changed
+
+
 SAFE = re.compile(
     r"\x1b(?:\[\??[0-9;:]*[@-~]|\[[0-6]? q|\[!p|[()*+][0-9A-Z]|[78=>DEHM])|[^\x1b]", re.DOTALL
 )

@@ -92,3 +92,16 @@ def test_the_script_and_the_requirements_go_along_once(
     baggage = Baggage(with_=(Path("src"), Path("data.csv")), requirements=Path("requirements.txt"))
     names = sorted(each.name for each in baggage.outgoing(Path("src/main.py")).files)
     assert names == ["data.csv", "requirements.txt", "src/main.py"]
+
+
+def test_requirements_are_where_pip_looks_also_when_a_folder_from_elsewhere_has_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project/requirements.txt").write_text("x")
+    monkeypatch.chdir(tmp_path / "here")
+    folder = Path("../project")
+    baggage = Baggage(with_=(folder,), requirements=folder / "requirements.txt")
+    names = sorted(each.name for each in baggage.outgoing(None).files)
+    assert names == ["project/requirements.txt", "requirements.txt"]

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from sandbox.cli.copy import Copying, CopyPlace
-from sandbox.cli.newsession import check_remote, permits_installing
+from sandbox.cli.newsession import check_remote, new_session, permits_installing
 from sandbox.cli.remoteerrors import of_problem
+from sandbox.cli.restclient import RestClient
 from sandbox.cli.targets import ControllerTarget, resolved
 from sandbox.config import Settings
-from sandbox.errors import FileError, InfrastructureError, InvalidRequest, NotFound, NotPermitted
+from sandbox.errors import (
+    FileError,
+    InfrastructureError,
+    InvalidRequest,
+    NotFound,
+    NotPermitted,
+    QuotaExceeded,
+)
 from sandbox.policy import explain, load
 from sandbox.resources import policies
 from sandbox.server.localtoken import server_token
@@ -65,6 +74,35 @@ def test_the_local_token_goes_to_the_server_of_the_state_folder_and_to_no_other(
     for url in ("http://127.0.0.1:8001", "https://example.org"):
         with pytest.raises(InvalidRequest, match="no usable token"):
             ControllerTarget(url).client(settings)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://a:99999", "http://a:b", "http://[::1", "http://", "ftp://a", "a.example"]
+)
+def test_what_is_no_url_of_a_server_is_refused(url: str) -> None:
+    with pytest.raises(InvalidRequest, match="no URL of a server"):
+        RestClient(url, "t")
+
+
+@pytest.mark.anyio
+async def test_a_session_that_is_gone_at_the_end_does_not_hide_how_the_command_ended(
+    tmp_path: Path,
+) -> None:
+    class Client:
+        async def __aenter__(self) -> Client:
+            return self
+
+        async def __aexit__(self, *_exc: object) -> None: ...
+
+        async def call(self, method: str, *_path: str, **_more: Any) -> Any:
+            if method == "DELETE":
+                raise NotFound("There is no such session.")
+            return {"session_id": "s-1"}
+
+    target: Any = SimpleNamespace(is_remote=True, client=lambda _: Client())
+    with pytest.raises(QuotaExceeded):
+        async with new_session(Settings(state_dir=tmp_path), target, "", "sandbox run", {}):
+            raise QuotaExceeded("It was over.")
 
 
 def test_without_a_server_it_is_said_how_to_name_one(tmp_path: Path) -> None:

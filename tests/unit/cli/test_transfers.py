@@ -77,6 +77,31 @@ async def test_a_glob_begins_to_look_where_it_begins_to_be_one() -> None:
     assert session.asked[:2] == [("out", 2, "*/x.png"), ("out", 32, "**/*.png")]
 
 
+@pytest.mark.parametrize(
+    ("pattern", "meant"),
+    [
+        ("*.png", ["a.png"]),
+        ("out/*", ["out/x.csv", "out/y.png"]),
+        ("out/*.png", ["out/y.png"]),
+        ("**/*.png", ["a.png", "out/deep/z.png", "out/y.png"]),
+        ("out/**", ["out/deep/z.png", "out/x.csv", "out/y.png"]),
+        ("**/deep/**/z.*", ["out/deep/z.png"]),
+        ("[ab].png", ["a.png"]),
+    ],
+)
+async def test_a_session_that_answers_with_other_files_is_not_believed(
+    pattern: str, meant: list[str]
+) -> None:
+    class Liar(Session):
+        async def list(self, path: str, max_depth: int = 1, pattern: str = "") -> FolderListing:
+            below = f"/workspace/{path}/" if path else "/workspace/"
+            found = [each for each in self.entries if each.path.startswith(below)]
+            return FolderListing(tuple(found), True, MIB, 10)
+
+    there = ("Makefile", "src/main.py", "a.png", "out/x.csv", "out/y.png", "out/deep/z.png")
+    assert await names(Liar(*(stat(f"/workspace/{each}") for each in there)), pattern) == meant
+
+
 async def test_a_folder_comes_with_what_is_in_it() -> None:
     session = Session(
         stat("/workspace/out", "directory"),
@@ -186,4 +211,4 @@ def test_what_cannot_fit_is_refused_before_it_is_copied(count: int, size: int) -
 
 
 def test_names_are_shown_without_what_a_terminal_would_obey() -> None:
-    assert shown("a\x1b]0;b\x07\n") == "a\\x1b]0;b\\x07\\x0a"
+    assert shown("a\x1b]0;b\x07\n") == "a\\x1b]0;b\\x07\\n"

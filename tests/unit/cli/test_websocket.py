@@ -14,6 +14,7 @@ import anyio
 import pytest
 
 from sandbox.cli import websocket
+from sandbox.cli.restclient import RestClient
 from sandbox.cli.websocket import connect
 from sandbox.errors import InfrastructureError, NotPermitted
 
@@ -130,6 +131,37 @@ async def test_a_server_that_ends_with_a_reason_is_believed() -> None:
     with anyio.fail_after(10), pytest.raises(InfrastructureError, match="lasted too long"):
         async with server(says(closed)) as url, connect(url, "/x", "secret-token", None) as client:
             await client.receive()
+
+
+async def test_a_server_that_does_not_shake_hands_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(websocket, "HANDSHAKE_S", 0.1)
+    is_over = asyncio.Event()
+
+    async def wait(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        await is_over.wait()
+
+    with anyio.fail_after(10):
+        async with server(wait, lambda _: b"") as url:
+            with pytest.raises(InfrastructureError, match="does not answer"):
+                await connect(url, "/x", "secret-token", None).__aenter__()
+            is_over.set()
+
+
+async def test_a_channel_is_asked_for_below_the_path_of_the_servers_url() -> None:
+    lines: list[bytes] = []
+
+    def answer(request: bytes) -> bytes:
+        lines.append(request.split(b"\r\n")[0])
+        return accepted(request)
+
+    with anyio.fail_after(10):
+        async with (
+            server(says(), answer) as url,
+            RestClient(f"{url}/below/mcp/v1", "secret-token") as client,
+            client.channel("sessions", "s-1", "kernel"),
+        ):
+            pass
+    assert lines == [b"GET /below/mcp/v1/sessions/s-1/kernel HTTP/1.1"]
 
 
 async def test_nobody_there_is_said() -> None:

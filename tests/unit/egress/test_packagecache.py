@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 
 from sandbox.bulkheads.shares import Owner
+from sandbox.egress import packagecache
 from sandbox.egress.machine import outfit
-from sandbox.egress.packagecache import FRESH_S
+from sandbox.egress.packagecache import FRESH_S, NoSuchPackage
+from sandbox.egress.packageindex import KEEP_S
+from sandbox.pipindex import PipIndex
 from sandbox.policy.network import AllowRule, NetworkLimits
 
 from ...support.clock import Clock
@@ -124,6 +127,57 @@ async def test_a_file_whose_download_fails_is_told_and_tried_again(
         assert inside.rules == ["unreachable"]
         index.files[f"/files/{FILE}"] = kept
         assert await inside.open().get(f"{BASE}/thing/{FILE}") == (200, DATA)
+
+
+async def test_an_index_that_names_no_url_or_does_not_speak_http_is_told_as_unreachable(
+    shared: Outside, index: FakeIndex
+) -> None:
+    spaced = f"http://127.0.0.1:{index.port}/files/with a space"
+    index.add("spaced", "spaced-1.0-py3-none-any.whl", b"x", url=spaced)
+    index.raw["/simple/broken/"] = b"no HTTP at all\r\n\r\n"
+    index.raw["/simple/short/"] = (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffff\r\nshort"
+    )
+    async with session(shared, RULES) as inside:
+        for path in ("spaced/spaced-1.0-py3-none-any.whl", "broken/", "short/"):
+            status, said = await inside.open().get(f"{BASE}/{path}")
+            assert status == 502
+            assert b"as HTTP wants" in said
+        assert inside.rules == ["unreachable"] * 3
+        assert await inside.open().get(f"{BASE}/thing/{FILE}") == (200, DATA)
+
+
+async def test_an_old_page_is_read_anew_also_when_others_have_to_make_room_for_it(
+    shared: Outside, index: FakeIndex, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index.add("other", "other-1.0-py3-none-any.whl", DATA)
+    async with session(shared, RULES) as inside:
+        _, page = await inside.open().get(f"{BASE}/thing/")
+        _, other = await inside.open().get(f"{BASE}/other/")
+        clock.now += FRESH_S + 1
+        monkeypatch.setattr(packagecache, "MAX_PAGES_BYTES", len(page) + len(other) - 1)
+        assert await inside.open().get(f"{BASE}/thing/") == (200, page)
+
+
+async def test_an_index_that_is_configured_no_longer_has_nothing(
+    index: FakeIndex, tmp_path: Path, clock: Clock
+) -> None:
+    with fake_index() as other:
+        other.add("thing", FILE, DATA)
+        urls = [index.url, other.url]
+        known, cache = services(
+            index, tmp_path, clock=clock, configured=lambda: PipIndex(urls[0], tuple(urls[1:]))
+        )
+        await known.known(frozenset({"package-index"}))
+        file = (await cache.page(1, "thing", EVE)).files[FILE]
+        urls[:] = [other.url]
+        clock.now += KEEP_S + 1
+        await known.known(frozenset({"package-index"}))
+        for asked in (cache.page(1, "thing", EVE), cache.file(1, file, EVE)):
+            with pytest.raises(NoSuchPackage):
+                await asked
+        index.add("thing", "thing-2.0-py3-none-any.whl", DATA)
+        assert list((await cache.page(0, "thing", EVE)).files) == [FILE]
 
 
 async def test_a_file_larger_than_the_cache_is_not_fetched(

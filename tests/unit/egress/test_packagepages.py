@@ -130,3 +130,8 @@ def test_a_page_of_links_says_the_same() -> None:
 def test_what_is_no_page_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="its page"):
         read_project("numpy", URL, text, is_json=True)
+
+
+def test_a_page_of_links_with_a_declaration_that_makes_no_sense_is_refused() -> None:
+    with pytest.raises(ValueError, match="its page"):
+        read_project("numpy", URL, "<![foo[", is_json=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import nbformat
 import pytest
 
 from sandbox.cli import notebookwork
+from sandbox.cli.signals import ended_by_signals
 from sandbox.errors import InvalidRequest, SandboxError
 from sandbox.notebooks.ipynb import read_ipynb, write_ipynb
 from sandbox.notebooks.models import Cell, Notebook
@@ -260,6 +263,43 @@ async def test_a_run_that_lasts_is_written_now_and_then(
                 await until(lambda: path.exists() and b'"1\\n"' in path.read_bytes())
                 await run.interrupt()
     assert read_ipynb(path.read_bytes()).notebook.metadata["sandbox"]["status"] == "running"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+async def test_a_signal_that_ends_a_run_leaves_what_there_is(
+    manager: SessionManager, tmp_path: Path, number: signal.Signals
+) -> None:
+    source, path = tmp_path / "n.ipynb", tmp_path / "out.ipynb"
+    source.write_bytes(write_ipynb(notebook("print(1)", "sleep(60)", "print(3)")))
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "a.csv").write_text("1")
+    work = notebookwork.NotebookWork.read(
+        source,
+        path,
+        policy="",
+        kernel="",
+        parameters=[],
+        allow_errors=False,
+        timeout_s=0,
+        files=[folder],
+    )
+    session = await manager.open(ALICE)
+    with anyio.fail_after(20):
+        async with (
+            ended_by_signals() as ending,
+            session.use(),
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(notebookwork.run_in_session, session, work, ending)
+            await until(lambda: ending.interrupt is not None)
+            await anyio.sleep(0.5)
+            os.kill(os.getpid(), number)
+    assert ending.exit_code == 128 + number
+    async with session.use():
+        assert (await session.files.stat("data/a.csv")).size == 1
+    cells = read_ipynb(path.read_bytes()).notebook.cells
+    assert [shown(cell) for cell in cells] == [["1\n"], [], []]
 
 
 async def test_outputs_of_all_cells_together_are_bounded(
