@@ -29,6 +29,8 @@ LEGACY_SESSION_HEADER = "mcp-session-id"
 VERSION_HEADER = "mcp-protocol-version"
 RESULTS = "get_execution"
 """What a policy must allow where executions are listed."""
+EXPORT = ("export_session", RESULTS, "get_command")
+"""What it must allow where all that ran is answered as one."""
 MAX_KEY = 200
 ASKING_INTERVAL_S = 0.25
 """Between two looks at what a call waits for that would be over but for a question to a person."""
@@ -63,18 +65,22 @@ class Desk:
 
     @asynccontextmanager
     async def session(
-        self, ctx: Context[Any, Any], session_id: str, tool: str
+        self, ctx: Context[Any, Any], session_id: str, *tools: str
     ) -> AsyncGenerator[Session]:
         """A session of the caller's for one call of a tool; without an id the default one.
 
+        Args:
+            tools: The tool, and others whose answers it gives too.
+
         Raises:
             NotFound: The caller has no such session.
-            NotPermitted: The session's policy does not allow the tool.
+            NotPermitted: The session's policy does not allow one of the tools.
             SessionLost: Its container is gone.
         """
         session = await self.manager.get(caller_of(ctx), session_id)
-        permit(session.policy, tool)
-        async with session.use(), _asked(ctx, session, tool):
+        for tool in tools:
+            permit(session.policy, tool)
+        async with session.use(), _asked(ctx, session, *tools):
             yield session
 
     def policy_of(self, caller: Caller, session_id: str) -> Policy:
@@ -157,7 +163,7 @@ class Desk:
 
 
 @asynccontextmanager
-async def _asked(ctx: Context[Any, Any], session: Session, tool: str) -> AsyncGenerator[None]:
+async def _asked(ctx: Context[Any, Any], session: Session, *tools: str) -> AsyncGenerator[None]:
     """Let what a call does ask through the call, first of all whether it may be done.
 
     Raises:
@@ -168,7 +174,8 @@ async def _asked(ctx: Context[Any, Any], session: Session, tool: str) -> AsyncGe
     sent = cast("dict[str, Any]", params.get("arguments") or {})
     given = {name: value for name, value in sent.items() if not is_foreign(name)}
     with session.approvals.calling(asker):
-        await session.approvals.agree(tool, told(given), asker)
+        for tool in tools:
+            await session.approvals.agree(tool, told(given), asker)
         yield
 
 

@@ -23,6 +23,7 @@ from sandbox.outputs.redaction import Pieces
 from sandbox.server.arguments import at_home
 from sandbox.server.auth import GUARDED
 from sandbox.server.desk import (
+    EXPORT,
     RESULTS,
     Desk,
     caller_of_request,
@@ -166,7 +167,9 @@ class Rest:
         """What a session ran, as a notebook; also some time after its end."""
         caller, session_id = caller_of_request(request), request.path_params["session_id"]
         await self._manager.ready()
-        permit_unasked(self._desk.policy_of(caller, session_id), "export_session")
+        policy = self._desk.policy_of(caller, session_id)
+        for tool in EXPORT:
+            permit_unasked(policy, tool)
         redactor = self._manager.redactor(caller.principal, session_id)
         notebook = await self._manager.history.notebook(caller, session_id, redactor)
         data = await anyio.to_thread.run_sync(write_ipynb, notebook)

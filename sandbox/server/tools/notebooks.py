@@ -12,7 +12,7 @@ from sandbox.notebooks.ipynb import write_ipynb
 from sandbox.notebooks.models import Notebook
 from sandbox.notebooks.script import to_script
 from sandbox.server import arguments as arg
-from sandbox.server.desk import caller_of
+from sandbox.server.desk import EXPORT, caller_of
 from sandbox.server.tool import CallContext, ToolGroup, reply, tool
 from sandbox.server.wording import printable
 
@@ -29,7 +29,7 @@ class NotebookTools(ToolGroup):
         format: arg.ExportFormat = "ipynb",
     ) -> Annotated[CallToolResult, FileStat]:
         """Write what the session ran, with outputs, into a notebook that runs again."""
-        async with self._desk.session(ctx, session_id, "export_session") as session:
+        async with self._desk.session(ctx, session_id, *EXPORT) as session:
             notebook = await self._manager.history.notebook(
                 caller_of(ctx), session.session_id, session.redactor
             )

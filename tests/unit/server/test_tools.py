@@ -49,6 +49,19 @@ limits:
   sessions: 1
 """
 
+SILENT = """\
+version: 1
+description: Runs code, and answers it once, even to who exports it.
+extends: offline
+tools: [execute_code, export_session]
+"""
+ASKING = """\
+version: 1
+description: Nobody agrees to see again what ran.
+extends: offline
+approve: {tools: [get_execution]}
+"""
+
 PICTURE = base64.b64encode(png(30, 20)).decode()
 UNLISTED = {
     "execute_code": {"progress_interval"},
@@ -1056,6 +1069,21 @@ async def test_a_session_is_made_a_notebook_or_a_script_off_the_loop(
         assert result.structured_content["name"] == f"session.{kind}"
     assert len(where) == 2
     assert threading.main_thread() not in where
+
+
+@pytest.mark.parametrize("policy", ["silent", "asking"])
+async def test_no_more_is_exported_than_can_be_asked_for_one_by_one(
+    client: Client, manager: SessionManager, tmp_path: Path, policy: str
+) -> None:
+    own = tmp_path / "policies"
+    (own / f"{policy}.yaml").write_text(SILENT if policy == "silent" else ASKING)
+    manager.ownership.policies = load(resources.policies(), own)
+    opened = await client.call_tool("open_session", {"policy": policy})
+    refused = await client.call_tool(
+        "export_session", {"session_id": opened.structured_content["session_id"]}
+    )
+    assert refused.meta[ERROR_META_KEY]["code"] == "not_permitted"
+    assert "get_execution" in words(refused)
 
 
 async def test_what_can_be_done_about_something_missing_is_said_each_time_it_is_asked_for(
