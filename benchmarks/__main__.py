@@ -22,7 +22,6 @@ async def measure(server: Controller, console: Console) -> list[report.Figure]:
         here = session["session_id"]
         for title, work in (
             ("tokens", lambda: tokens.tool_list(client)),
-            ("results", lambda: results.typical_results(client)),
             ("cold start", lambda: measures.cold_start(client, session["image"])),
             ("round trip", lambda: measures.round_trip(client, here)),
             ("audit", measures.audit),
@@ -34,6 +33,7 @@ async def measure(server: Controller, console: Console) -> list[report.Figure]:
             ("policy compile", lambda: measures.policy_compile()),
             ("proof", lambda: measures.proof()),
             ("idle memory", lambda: measures.idle_memory(client)),
+            ("results", lambda: results.typical_results(client)),
         ):
             with console.status(f"measuring: {title}"):
                 result = await work()
