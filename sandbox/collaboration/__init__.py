@@ -1,0 +1,1 @@
+"""Notebooks that several people and agents edit at the same moment."""
