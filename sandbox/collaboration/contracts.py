@@ -58,6 +58,11 @@ class LiveNotebook(Protocol):
         ...
 
     @property
+    def problem(self) -> str:
+        """What stands between it and its file, in words; empty when nothing does."""
+        ...
+
+    @property
     def people(self) -> Sequence[Author]:
         """Who has it open now."""
         ...
