@@ -1,4 +1,5 @@
-"""The served application: MCP at ``/mcp/v1``, the HTTP API below it, health beside it."""
+"""The served application: MCP at ``/mcp/v1``, the HTTP API below it, health beside it, and sessions
+as Jupyter Servers below ``/jupyter``."""
 
 from __future__ import annotations
 
@@ -12,13 +13,15 @@ from sandbox.server.auth import GUARDED, Gate, TokenVerifier
 from sandbox.server.channels.routes import channel_routes
 from sandbox.server.crossorigin import CrossOrigin
 from sandbox.server.desk import Desk
+from sandbox.server.endpoints import Astray
 from sandbox.server.handshakes import Handshakes
 from sandbox.server.health import Check, Health
 from sandbox.server.http.documents import Documents
 from sandbox.server.http.idempotency import Replies
-from sandbox.server.http.routes import Astray, places_of
+from sandbox.server.http.routes import places_of
 from sandbox.server.http.table import all_operations
 from sandbox.server.intake import MAX_MCP_BODY, Intake
+from sandbox.server.jupyter.front import jupyter_routes, jupyter_websockets
 from sandbox.server.mcpserver import mcp_server
 from sandbox.server.oauth import ProtectedResource
 from sandbox.server.replays import RETRY_MS, Replays
@@ -61,6 +64,7 @@ def make_app(
             *mcp_app.routes,
             *Documents(operations).routes(),
             *places_of(operations, audit, Replies()),
+            *jupyter_routes(desk),
             *Health(check).routes(),
             *(resource.routes() if resource else ()),
         ],
@@ -71,7 +75,7 @@ def make_app(
         exception_handlers={404: astray.absent, 405: astray.wrong_method},
     )
     handshakes = Handshakes(app, desk.manager.conversations, replays)
-    sockets = [*channel_routes(desk.manager), *websockets]
+    sockets = [*channel_routes(desk.manager), *jupyter_websockets(desk), *websockets]
     served = Intake(WebSockets(handshakes, sockets, desk), max_requests)
     denied, cross_origin = desk.manager.audit.deny, CrossOrigin(origins)
     return Gate(served, verifier, security, denied, resource, cross_origin, tools_of(toolsets))

@@ -115,8 +115,10 @@ def tag_of(path: str) -> str:
 
 
 _KINDS = frozenset(
-    "admin sessions executions kernels commands terminals files notebooks workspaces "
-    "policies".split()
+    (
+        *("sessions", "executions", "kernels", "commands", "terminals", "files", "notebooks"),
+        *("workspaces", "policies"),
+    )
 )
 _OF_FILES = frozenset(("edit", "move", "stat"))
 

@@ -1,4 +1,4 @@
-"""The operations as routes of FastAPI, and what is answered where there is none."""
+"""The operations as routes of FastAPI."""
 
 from __future__ import annotations
 
@@ -7,24 +7,23 @@ from collections.abc import Iterable, Mapping
 
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Match
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
-from sandbox.audit import AuditLog, recorded
+from sandbox.audit import AuditLog
 from sandbox.server.auth import GUARDED
-from sandbox.server.grants import Grant
+from sandbox.server.endpoints import Endpoint, Endpoints
 from sandbox.server.http.idempotency import Replies
 from sandbox.server.http.operation import Operation
-from sandbox.server.http.serving import Serving, asked_of
-from sandbox.server.problems import problem
+from sandbox.server.http.serving import Serving
 
 
 class Place(APIRoute):
     """The route of an operation. A path means the same with a slash at its end."""
 
-    def __init__(self, operation: Operation, app: ASGIApp, allowed: Iterable[str]) -> None:
+    def __init__(
+        self, operation: Operation, answer: Endpoint, audit: AuditLog, allowed: Iterable[str]
+    ) -> None:
         http = operation.http
         super().__init__(
             GUARDED + http.path,
@@ -33,7 +32,7 @@ class Place(APIRoute):
             name=operation.name,
             response_model=None,
         )
-        self.app = app
+        self.app = Endpoints(GUARDED + http.path, {http.method: answer}, audit)
         self._allowed = ", ".join(sorted(allowed))
         # Not with $, which also takes a line feed behind it.
         self.path_regex = re.compile(self.path_regex.pattern.removesuffix("$") + r"/?\Z")
@@ -65,7 +64,8 @@ def places_of(operations: Iterable[Operation], audit: AuditLog, replies: Replies
     return [
         Place(
             each,
-            Serving(each, audit, replies, _events_of(each, by_path)),
+            Serving(each, replies, _events_of(each, by_path)).answer,
+            audit,
             _allowed(by_path[each.http.path]),
         )
         for each in found
@@ -82,31 +82,3 @@ def _events_of(
 
 def _allowed(methods: Iterable[str]) -> set[str]:
     return {*methods, *(("HEAD",) if "GET" in methods else ())}
-
-
-class Astray:
-    """Answers requests that no endpoint is for."""
-
-    def __init__(self, audit: AuditLog) -> None:
-        self._audit = audit
-
-    async def absent(self, request: Request, exc: Exception) -> Response:
-        """The answer when there is nothing at a path."""
-        self._record(request, "not_found")
-        return problem(
-            404, "There is nothing here.", f"MCP is at {GUARDED}, all else at {GUARDED}/docs."
-        )
-
-    async def wrong_method(self, request: Request, exc: Exception) -> Response:
-        """The answer when what is there knows no such method."""
-        self._record(request, "method_not_allowed")
-        headers: dict[str, str] | None = getattr(exc, "headers", None)
-        return problem(405, f"{request.method} means nothing here.", headers=headers)
-
-    def _record(self, request: Request, code: str) -> None:
-        grant: Grant | None = request.scope.get("sandbox.grant")
-        if grant is None:
-            return  # beside what is guarded, where nothing is done for anybody
-        tool, asked = f"{request.method} {request.url.path}", asked_of(request)
-        with recorded(self._audit, "rest", tool, asked, grant.principal, grant.token_id) as call:
-            call.ended("refused", code)

@@ -10,6 +10,7 @@ from mcp.server.mcpserver.exceptions import ToolError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from sandbox.audit import Outcome
 from sandbox.errors import InvalidRequest
 from sandbox.server.auth import GUARDED
 from sandbox.server.desk import Desk, grant_of_request
@@ -87,7 +88,8 @@ async def call_tool(
     told: dict[str, Any] = result.structured_content or {}
     if notices and tool.result and "notes" in tool.result.model_fields:
         told["notes"] = [*told.get("notes", ()), *notices]
-    request.state.ended = result.is_error, str(told.get("status", ""))
+    outcome: Outcome = "failed" if result.is_error else "ok"
+    request.state.ended = outcome, str(told.get("status", ""))
     session_id = str(given.get("session_id") or told.get("session_id") or "")
     redactor = desk.manager.redactor(grant_of_request(request).principal, session_id)
     return redactor.data(told)
