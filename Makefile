@@ -1,6 +1,6 @@
 # `make` alone says what there is. Every target sets up what it needs first.
 .DEFAULT_GOAL := help
-.PHONY: help setup venv demo serve test check unit lint storm kills bench lock clean
+.PHONY: help setup venv demo serve test check unit lint storm kills bench dist lock clean
 
 PYTHON := .venv/bin/python
 
@@ -41,6 +41,9 @@ kills: setup  ## kill a controller TIMES (50) times at random moments, and look 
 
 bench: setup  ## measure, and print ratios against docker run and a bare kernel
 	@$(PYTHON) -m benchmarks
+
+dist: venv  ## build the wheel, the sdist, the desktop bundle and server.json; RELEASE=… says where they will be
+	@$(PYTHON) -m scripts.dist --release '$(RELEASE)'
 
 lock: venv  ## resolve every dependency anew
 	@scripts/lock
