@@ -39,8 +39,8 @@ storm: setup  ## attack a controller for MINUTES (10), in the order of SEED (1),
 kills: setup  ## kill a controller TIMES (50) times at random moments, and look at what the next one finds
 	@$(PYTHON) -m scripts.kills --times $(or $(TIMES),50) --seed $(or $(SEED),1)
 
-bench: setup  ## measure, and print ratios against docker run and a bare kernel
-	@$(PYTHON) -m benchmarks
+bench: setup  ## measure, and print ratios against docker run and a bare kernel; ONLY=… some of it
+	@$(PYTHON) -m benchmarks $(ONLY)
 
 dist: venv  ## build the wheel, the sdist, the desktop bundle and server.json; RELEASE=… says where they will be
 	@$(PYTHON) -m scripts.dist --release '$(RELEASE)'
