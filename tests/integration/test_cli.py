@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 from sandbox.cli import exits
 
 from ..support.leftovers import left_of
-from ..support.served import environment, sandbox
+from ..support.served import Served, environment, sandbox
 
 PICTURE = (
     "from IPython.display import display, SVG\n"
