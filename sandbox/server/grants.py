@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sandbox.errors import NotPermitted
-from sandbox.server.scopes import SCOPES, TOOL_SCOPES
+from sandbox.server.scopes import SCOPES, scopes_of
 from sandbox.sessions.models import Caller
 from sandbox.toolsets import tools_of
 
@@ -44,7 +44,7 @@ class Grant:
 
     def allows(self, tool: str) -> bool:
         """Whether it may be used for a tool."""
-        return TOOL_SCOPES.get(tool) in self.scopes
+        return self.scopes.issuperset(scopes_of(tool))
 
     def offers(self, tool: str) -> bool:
         """Whether a tool is there for it over MCP."""
@@ -60,7 +60,8 @@ class Grant:
         Raises:
             InsufficientScope: It may not.
         """
-        self.require_scope(TOOL_SCOPES.get(tool, ""), tool)
+        for scope in scopes_of(tool):
+            self.require_scope(scope, tool)
 
     def require_scope(self, scope: str, what: str) -> None:
         """Refuse what needs a scope that it does not have.

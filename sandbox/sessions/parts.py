@@ -25,6 +25,7 @@ from sandbox.link.link import Link, Stream
 from sandbox.secrets import SessionSecrets
 from sandbox.sessions.approvals import Approvals
 from sandbox.sessions.claims import Claim
+from sandbox.sessions.liveruns import LiveRuns
 from sandbox.sessions.services import SessionServices
 from sandbox.terminals.terminals import Terminals
 from sandbox.workspaces.autosave import Autosave
@@ -80,6 +81,7 @@ class SessionParts:
             overruns=overruns,
         )
         self.files = Files(limits, redactor)
+        self.notebook_runs = LiveRuns()
         self.autosave = autosave
         self._clock = services.clock
         self._calls = services.calls
@@ -118,6 +120,7 @@ class SessionParts:
         tasks.start_soon(self.kernels.run)
         tasks.start_soon(self.commands.serve)
         tasks.start_soon(self.terminals.run)
+        tasks.start_soon(self.notebook_runs.serve)
 
     async def start_first_kernel(self) -> None:
         """Start a kernel as soon as there is a link: most callers want one, and want it at once."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from mcp.server.mcpserver.tools import Tool
 
 from sandbox.server.desk import Desk
+from sandbox.server.tools.cellruns import CellRunTools
+from sandbox.server.tools.cells import CellTools
 from sandbox.server.tools.commands import CommandTools
 from sandbox.server.tools.executions import ExecutionTools
 from sandbox.server.tools.files import FileTools
@@ -27,6 +29,8 @@ GROUPS = (
     TerminalTools,
     FileTools,
     NotebookTools,
+    CellTools,
+    CellRunTools,
 )
 
 
