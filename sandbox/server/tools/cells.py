@@ -132,7 +132,7 @@ class CellTools(ToolGroup):
         notebook_name: arg.NotebookName = "",
         session_id: arg.ItsSessionId = "",
     ) -> Annotated[CallToolResult, NotebookView]:
-        """Delete cells, and answer what they said."""
+        """Delete cells, and answer their sources too."""
         before = Notebook()
 
         def delete(notebook: Notebook) -> Edited:
