@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Protocol
 
-from sandbox.collaboration.contracts import Author, Change, LiveNotebook, LiveNotebooks
+from sandbox.collaboration.authors import Author
+from sandbox.collaboration.contracts import Change, LiveNotebook
 from sandbox.errors import Conflict, FileError, InvalidRequest, NotFound
 from sandbox.kernels.kernels import DEFAULT_KERNEL_ID
 from sandbox.notebooks.editing import Edited
@@ -92,16 +92,6 @@ class Which:
         return self.cell_id
 
 
-class _Notebooks(Protocol):
-    @property
-    def notebooks(self) -> LiveNotebooks: ...
-
-
-def notebooks_of(session: _Notebooks) -> LiveNotebooks:
-    """The live notebooks of a session."""
-    return session.notebooks
-
-
 @asynccontextmanager
 async def in_use(
     desk: Desk, ctx: CallContext, session_id: str, tool: str, name: str = ""
@@ -122,7 +112,7 @@ async def in_use(
             permit(session.policy, each)
         named = session.notebook_names.find(caller_of(ctx).default_key, name)
         try:
-            live = await notebooks_of(session).open(named.path)
+            live = await session.notebooks.open(named.path)
         except FileError as exc:
             raise FileError(
                 exc.reason,
@@ -175,7 +165,7 @@ async def current_kernel(ctx: CallContext, session: Session) -> tuple[str, str] 
         named = session.notebook_names.find(caller_of(ctx).default_key)
     except NotFound:
         return None
-    for live in notebooks_of(session).opened:
+    for live in session.notebooks.opened:
         if live.path == named.path:
             kernel_id = live.kernel_id or await live.use_kernel()
             if kernel_id == DEFAULT_KERNEL_ID:

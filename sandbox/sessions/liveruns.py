@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import anyio
 from anyio.abc import TaskGroup
 
-from sandbox.collaboration.contracts import Author, CellRun, LiveNotebook
+from sandbox.collaboration.authors import Author
+from sandbox.collaboration.contracts import CellRun, LiveNotebook
 from sandbox.errors import Conflict, InfrastructureError, NotFound, SandboxError, SessionLost
 from sandbox.kernels.models import ExecutionResult
 from sandbox.notebooks.editing import Edited, clear

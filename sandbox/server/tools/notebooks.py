@@ -9,7 +9,7 @@ import anyio.to_thread
 from mcp_types import CallToolResult
 
 from sandbox.collaboration.contracts import LiveNotebook
-from sandbox.errors import FileError, InvalidRequest
+from sandbox.errors import Conflict, FileError, InvalidRequest
 from sandbox.files.models import FileStat
 from sandbox.notebooks.ipynb import write_ipynb
 from sandbox.notebooks.models import Notebook, kernel_of
@@ -22,7 +22,6 @@ from sandbox.server.notebooksinuse import (
     agreed,
     author_of,
     in_use,
-    notebooks_of,
     taken,
     where_used,
 )
@@ -137,17 +136,15 @@ class NotebookTools(ToolGroup):
         key = caller_of(ctx).default_key
         session_id = session_id or where_used(self._desk, ctx, notebook_name)
         async with self._desk.session(ctx, session_id, "unuse_notebook") as session:
-            named = session.notebook_names.find(key, notebook_name)
+            names = session.notebook_names
+            named = names.find(key, notebook_name)
             live = _open_at(session, named.path)
-            notes: list[str] = []
-            if live is not None:
-                try:
-                    await live.save()
-                except (FileError, InvalidRequest) as exc:
-                    notes.append(f"it could not be saved: {exc}")
-            current = session.notebook_names.release(key, notebook_name)
-            if not session.notebook_names.is_used(named.path):
-                await notebooks_of(session).close(named.path)
+            notes = [] if live is None else await _saved(live)
+            current = names.release(key, notebook_name)
+            if live is not None and all(each.path != live.path for each in names.of(key)):
+                live.leave(author_of(ctx))
+            if not notes and not names.is_used(named.path):
+                await session.notebooks.close(named.path)
             view = NotebookView(
                 session_id=session.session_id,
                 notebook_name=current,
@@ -177,7 +174,7 @@ class NotebookTools(ToolGroup):
 
 async def _opened(session: Session, path: str, mode: str) -> LiveNotebook:
     """The notebook at a path, which is there already or must not be."""
-    notebooks = notebooks_of(session)
+    notebooks = session.notebooks
     if mode != "create":
         try:
             return await notebooks.open(path)
@@ -197,8 +194,17 @@ async def _opened(session: Session, path: str, mode: str) -> LiveNotebook:
     raise taken(path)
 
 
+async def _saved(live: LiveNotebook) -> list[str]:
+    """Save a notebook; what to tell where it cannot be."""
+    try:
+        await live.save()
+    except (Conflict, FileError, InvalidRequest) as exc:
+        return [f"it is not saved, and stays open: {live.problem or exc}"]
+    return []
+
+
 def _open_at(session: Session, path: str) -> LiveNotebook | None:
-    return next((live for live in notebooks_of(session).opened if live.path == path), None)
+    return next((live for live in session.notebooks.opened if live.path == path), None)
 
 
 async def _kernel(session: Session, live: LiveNotebook, kernel_id: str) -> str:
@@ -225,7 +231,7 @@ async def _read(used: InUse, start: int, limit: int, *, is_detailed: bool) -> Ca
 
 
 def _rows(session: Session, key: str) -> list[NotebookRow]:
-    there = {live.path: live for live in notebooks_of(session).opened}
+    there = {live.path: live for live in session.notebooks.opened}
     named = session.notebook_names.of(key)
     mine = {each.path for each in named}
     unnamed = [Named("", path, is_current=False) for path in there if path not in mine]
