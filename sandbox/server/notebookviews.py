@@ -118,7 +118,8 @@ def edited_answer(
     total = used.live.read()
     view = view_of(used, total, cells=views, diff=shown, notes=notes)
     which = ", ".join(f"{each.index} (id {each.cell_id}, {each.cell_type})" for each in views)
-    line = f"{what} cell {which} of {printable(used.named.name)!r}, which has {view.total} cells."
+    cells = "cell" if len(views) == 1 else "cells"
+    line = f"{what} {cells} {which} of {printable(used.named.name)!r}, of {view.total} cells now."
     return answer(view, "\n".join(filter(None, (line, shown.rstrip("\n")))))
 
 

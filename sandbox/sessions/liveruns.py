@@ -82,8 +82,10 @@ class LiveRun:
         result = self.latest.execution.snapshot()
         if self.outcome is None:
             return result.model_copy(update={"status": "running"})
-        reason = result.reason or self.outcome.reason if self.outcome.status != "ok" else None
-        return result.model_copy(update={"status": self.outcome.status, "reason": reason})
+        status, reason = self.outcome.status, result.reason
+        if status not in ("ok", "error"):
+            reason = reason or self.outcome.reason
+        return result.model_copy(update={"status": status, "reason": reason})
 
     async def run(self) -> None:
         """Run it to its end, or to what ends it."""

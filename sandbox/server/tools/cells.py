@@ -18,7 +18,7 @@ from sandbox.server.notebooksinuse import LEFT_OUT, Which, in_use
 from sandbox.server.notebookviews import (
     NotebookView,
     answer,
-    cell_text,
+    cell_head,
     edited_answer,
     outputs_of,
     pictures,
@@ -201,7 +201,8 @@ class CellTools(ToolGroup):
                 read = read.model_copy(update={"outputs": ()})
             uri = f"notebook://{quote(used.named.name, safe='')}/cells/{cell.id}"
             view = view_of(used, notebook, cells=[read], rich=rich_of(uri, shown))
-        return answer(view, cell_text(read), *pictures(shown))
+        said = (cell_head(read), read.source, *read.outputs)
+        return answer(view, *filter(None, said), *pictures(shown))
 
 
 def _all_of(

@@ -205,10 +205,7 @@ class CellRunTools(ToolGroup):
                 update["next"] = "run_notebook goes on waiting; interrupt_kernel ends it"
             return summary.model_copy(update=update)
 
-        where = f"cell {index}, id {cell_id}" if index >= 0 else f"cell {cell_id} is gone by now"
-        return await self._following.answer(
-            ctx, result, "brief", *notes, *used.notes, where, adapt=adapt
-        )
+        return await self._following.answer(ctx, result, "brief", *notes, *used.notes, adapt=adapt)
 
 
 async def _begun(used: InUse, ref: CellRef, timeout_s: float, source: str | None) -> CellRun:
