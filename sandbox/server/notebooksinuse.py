@@ -12,7 +12,7 @@ from sandbox.errors import Conflict, FileError, InvalidRequest, NotFound
 from sandbox.kernels.kernels import DEFAULT_KERNEL_ID
 from sandbox.notebooks.editing import Edited
 from sandbox.notebooks.models import CellRef, Notebook
-from sandbox.server.desk import Desk, agree, caller_of, grant_of, permit
+from sandbox.server.desk import Desk, agree, caller_of, grant_of, permit_here
 from sandbox.server.scopes import ALSO_NEEDED
 from sandbox.server.tool import CallContext
 from sandbox.server.wording import printable
@@ -109,7 +109,7 @@ async def in_use(
     session_id = session_id or where_used(desk, ctx, name)
     async with desk.session(ctx, session_id, *(() if also else (tool,))) as session:
         for each in (tool, *also):
-            permit(session.policy, each)
+            permit_here(ctx, session.policy, each)
         named = session.notebook_names.find(caller_of(ctx).default_key, name)
         try:
             live = await session.notebooks.open(named.path)

@@ -11,9 +11,10 @@ from sandbox.kernels.execution import Execution
 from sandbox.kernels.models import ExecutionResult
 from sandbox.server import arguments as arg
 from sandbox.server.desk import Desk, caller_of
-from sandbox.server.following import Following
+from sandbox.server.http.place import Http
 from sandbox.server.missing import advised
 from sandbox.server.notebooksinuse import current_kernel
+from sandbox.server.outcomes import Following
 from sandbox.server.results import CellSummary
 from sandbox.server.tool import CallContext, ToolGroup, tool
 
@@ -27,7 +28,19 @@ class ExecutionTools(ToolGroup):
         super().__init__(desk)
         self._following = Following(desk)
 
-    @tool("Run code", destroys=True)
+    @tool(
+        "Run code",
+        destroys=True,
+        http=Http(
+            "POST",
+            "/sessions/{session_id}/executions",
+            201,
+            query=("wait", "detail"),
+            defaults={"detail": "full"},
+            location="/sessions/{session_id}/executions/{execution_id}",
+            is_large=True,
+        ),
+    )
     async def execute_code(
         self,
         ctx: CallContext,
@@ -61,7 +74,15 @@ class ExecutionTools(ToolGroup):
             result = advised(result, session.policy, self._manager.policies, caller_of(ctx))
         return await self._following.answer(ctx, result, detail, *notes)
 
-    @tool("See how an execution stands", reads=True)
+    @tool(
+        "See how an execution stands",
+        reads=True,
+        http=Http(
+            "GET",
+            "/sessions/{session_id}/executions/{execution_id}",
+            defaults={"detail": "full"},
+        ),
+    )
     async def get_execution(
         self,
         ctx: CallContext,

@@ -17,9 +17,9 @@ from sandbox.notebooks.runrules import is_run
 from sandbox.server import arguments as arg
 from sandbox.server.content import told
 from sandbox.server.desk import ASKING_INTERVAL_S, Desk, caller_of
-from sandbox.server.following import CANCEL_GRACE_S, FAILED, Following, Written
 from sandbox.server.missing import advised
 from sandbox.server.notebooksinuse import LEFT_OUT, InUse, Which, agreed, in_use
+from sandbox.server.outcomes import CANCEL_GRACE_S, FAILED, Following, Written
 from sandbox.server.results import CellSummary, shortened
 from sandbox.server.tool import CallContext, ToolGroup, tool
 from sandbox.sessions.liveruns import LiveRun, RunOptions

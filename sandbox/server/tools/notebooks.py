@@ -16,7 +16,8 @@ from sandbox.notebooks.models import Notebook, kernel_of
 from sandbox.notebooks.pages import MAX_LIMIT, read_page
 from sandbox.notebooks.script import to_script
 from sandbox.server import arguments as arg
-from sandbox.server.desk import EXPORT, caller_of, grant_of, permit
+from sandbox.server.desk import EXPORT, caller_of, grant_of, permit_here
+from sandbox.server.http.place import Http
 from sandbox.server.notebooksinuse import (
     InUse,
     agreed,
@@ -68,7 +69,7 @@ class NotebookTools(ToolGroup):
             grant_of(ctx).require("start_kernel")
         async with self._desk.session(ctx, session_id, "use_notebook") as session:
             if kernel_id == NEW_KERNEL:
-                permit(session.policy, "start_kernel")
+                permit_here(ctx, session.policy, "start_kernel")
             names = session.notebook_names
             path = notebook_path or names.find(key, notebook_name).path
             path = posixpath.normpath(posixpath.join(WORKSPACE, path))
@@ -152,7 +153,12 @@ class NotebookTools(ToolGroup):
             )
         return answer(view, f"You no longer use {printable(notebook_name)!r}.")
 
-    @tool("Export a session", destroys=True, repeatable=True)
+    @tool(
+        "Export a session",
+        destroys=True,
+        repeatable=True,
+        http=Http("POST", "/sessions/{session_id}/export"),
+    )
     async def export_session(
         self,
         ctx: CallContext,
