@@ -10,21 +10,18 @@ import base64
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import anyio.to_thread
 from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.mcpserver import Context, MCPServer
-from mcp.shared.exceptions import MCPError
-from mcp_types import INVALID_PARAMS
-from starlette.requests import Request
 
-from sandbox.audit import recorded
-from sandbox.errors import NotFound, SandboxError
+from sandbox.errors import NotFound
 from sandbox.kernels.models import ExecutionResult
 from sandbox.outputs.redaction import Redactor
-from sandbox.server.desk import Desk, caller_of, grant_of_request
+from sandbox.server.desk import Desk, caller_of
 from sandbox.server.pictures import header, picture_type
+from sandbox.server.readings import reading, refusal
 
 TOOL = "get_execution"
 JSON = "application/json"
@@ -61,8 +58,8 @@ class ExecutionResources:
         ) -> bytes | str:
             result = await self._read(ctx, execution_id, {"output": index})
             if not index.isdecimal() or int(index[:9]) >= len(result.outputs):
-                raise _refusal(NotFound(f"It has {len(result.outputs)} outputs."))
-            return _data(result.outputs[int(index[:9])])
+                raise refusal(NotFound(f"It has {len(result.outputs)} outputs."))
+            return output_data(result.outputs[int(index[:9])])
 
     async def _read(
         self, ctx: Context[Any, Any], execution_id: str, more: Mapping[str, Any]
@@ -72,25 +69,15 @@ class ExecutionResources:
         Raises:
             MCPError: The caller has none, or may not see it.
         """
-        request = cast(Request | None, ctx.request_context.request)
-        grant, manager = grant_of_request(request), self._desk.manager
-        transport, token_id = ("stdio", "") if request is None else ("http", grant.token_id)
-        asked = {"execution_id": execution_id, **more}
-        try:
-            with recorded(manager.audit, transport, TOOL, asked, grant.principal, token_id) as call:
-                manager.audit.require()
-                grant.require(TOOL)
-                if not grant.offers(TOOL):
-                    raise NotFound("There is no such resource for this token.")
-                found = await manager.execution(caller_of(ctx), execution_id)
-                result = found if isinstance(found, ExecutionResult) else found.snapshot()
-                async with self._desk.session_of(ctx, result, TOOL):
-                    pass
-                call.ended("ok", result.status)
-        except SandboxError as exc:
-            raise _refusal(exc) from exc
-        redactor = manager.redactor(grant.principal, result.session_id)
-        return await anyio.to_thread.run_sync(_without_secrets, result, redactor)
+        manager, caller = self._desk.manager, caller_of(ctx)
+        async with reading(self._desk, ctx, TOOL, {"execution_id": execution_id, **more}) as call:
+            found = await manager.execution(caller, execution_id)
+            result = found if isinstance(found, ExecutionResult) else found.snapshot()
+            async with self._desk.session_of(ctx, result, TOOL):
+                pass
+            call.ended("ok", result.status)
+        redactor = manager.redactor(caller.principal, result.session_id)
+        return await anyio.to_thread.run_sync(without_secrets, result, redactor)
 
 
 def typed(contents: Iterable[ReadResourceContents]) -> list[ReadResourceContents]:
@@ -107,17 +94,15 @@ def _as_json(result: ExecutionResult) -> str:
     return json.dumps(result.model_dump(mode="json"), ensure_ascii=False)
 
 
-def _without_secrets(result: ExecutionResult, redactor: Redactor) -> ExecutionResult:
+def without_secrets(result: ExecutionResult, redactor: Redactor) -> ExecutionResult:
+    """The same without the values of the session's secrets."""
     if not redactor:
         return result
     return ExecutionResult.model_validate(redactor.data(result.model_dump(mode="json")))
 
 
-def _data(output: dict[str, Any]) -> bytes | str:
+def output_data(output: dict[str, Any]) -> bytes | str:
+    """A picture as its bytes; any other output as its mime bundle, as JSON."""
     if mime := picture_type(output):
         return base64.b64decode(output["data"][mime])
     return json.dumps(output, ensure_ascii=False)
-
-
-def _refusal(error: SandboxError) -> MCPError:
-    return MCPError(INVALID_PARAMS, str(error))
