@@ -62,7 +62,7 @@ async def _serve(settings: Settings) -> None:
         url = _url(settings, listener)
         async with (
             controller(settings, "serve") as manager,
-            token_verifier(settings, folder) as verifier,
+            token_verifier(settings, folder) as (verifier, tokens),
         ):
             desk = Desk(manager, Shaping.of(settings))
             app = make_app(
@@ -74,6 +74,7 @@ async def _serve(settings: Settings) -> None:
                 max_requests=settings.max_requests_per_principal,
                 origins=settings.allowed_origins,
                 toolsets=settings.tools,
+                tokens=tokens,
             )
             config = uvicorn.Config(
                 app,

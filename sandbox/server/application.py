@@ -22,6 +22,8 @@ from sandbox.server.mcpserver import mcp_server
 from sandbox.server.oauth import ProtectedResource
 from sandbox.server.replays import RETRY_MS, Replays
 from sandbox.server.rest import Rest
+from sandbox.server.shares import Shares
+from sandbox.server.tokens import TokenStore
 from sandbox.server.websockets import WebSocketRoute, WebSockets
 from sandbox.toolsets import ALL, tools_of
 
@@ -37,11 +39,13 @@ def make_app(
     websockets: Sequence[WebSocketRoute] = (),
     origins: Sequence[str] = (),
     toolsets: Sequence[str] = (ALL,),
+    tokens: TokenStore | None = None,
 ) -> ASGIApp:
     """The application.
 
     Args:
         toolsets: What is served over MCP, as the setting ``tools`` names it.
+        tokens: Where those for shared notebooks are kept; None: none are given out.
         origins: Of other pages that may call, as the setting ``allowed_origins`` names them.
     """
     server = mcp_server(desk, toolsets)
@@ -60,6 +64,7 @@ def make_app(
             *mcp_app.routes,
             *Rest(desk).routes(),
             *jupyter_routes(desk),
+            *(Shares(desk, tokens).routes() if tokens else ()),
             *Health(check).routes(),
             *(resource.routes() if resource else ()),
         ],
