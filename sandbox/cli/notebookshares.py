@@ -1,4 +1,4 @@
-"""`sandbox notebook share` and `unshare`: one notebook of a session for somebody without a token."""
+"""`sandbox notebook share` and `unshare`: one notebook of a session for who has no token."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def share(
             wanted = {"path": path, "lifetime_s": lifetime_s, "edit": edit, "name": name}
             found = await client.call("POST", *there, body=wanted)
             # As this side reaches the server, which may stand behind a proxy.
-            parts = urlsplit(found["url"])
+            parts = urlsplit(str(found["url"]))
             url = f"{client.url}{parts.path}?{parts.query}"
             if as_json:
                 print_json({**found, "url": url})

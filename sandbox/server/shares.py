@@ -18,7 +18,7 @@ from sandbox.audit import TokenEntry
 from sandbox.errors import NotFound, QuotaExceeded
 from sandbox.server.auth import GUARDED
 from sandbox.server.desk import Desk, caller_of_request, grant_of_request, permit_unasked
-from sandbox.server.endpoints import Endpoints
+from sandbox.server.endpoints import Endpoint, Endpoints
 from sandbox.server.grants import LOCAL, SharedNotebook
 from sandbox.server.jupyter.rooms import READS, WORKSPACE, WRITES
 from sandbox.server.jupyter.visits import body
@@ -52,7 +52,7 @@ class Shares:
         """The endpoints, all behind the gate."""
         whole = f"{GUARDED}/sessions/{{session_id}}/notebooks/share"
         audit = self._desk.manager.audit
-        paths = {
+        paths: dict[str, dict[str, Endpoint]] = {
             whole: {"GET": self._list, "POST": self._share},
             f"{whole}/{{token_id}}": {"DELETE": self._take_back},
         }

@@ -1,9 +1,9 @@
 """Rooms: a session's notebooks edited by several at once, as jupyter-collaboration's clients do.
 
 A client asks for the document of a path and gets its id; the room of that id is a WebSocket. Its
-messages are those of Yjs, which :mod:`sandbox.collaboration.peers` speaks, and one kind more: kind 2
-has a client's wish to have the notebook saved, and what came of it. A client that may only read
-gets everything and is told, in the form that y-websocket knows, that what it writes is dropped.
+messages are those of Yjs, which :mod:`sandbox.collaboration.peers` speaks, and one kind more, 2: a
+client's wish to have the notebook saved, and what came of it. A client that may only read gets
+everything and is told, in the form that y-websocket knows, that what it writes is dropped.
 
 https://github.com/jupyterlab/jupyter-collaboration
 https://github.com/yjs/y-websocket
@@ -223,8 +223,7 @@ def absolute(path: str) -> str:
 
 def author_of(grant: Grant) -> Author:
     """Whom the others see: who the token says it is, whatever the client calls itself."""
-    name = grant.application if grant.notebook is not None else grant.principal
-    return Author(grant.token_id, name or "guest", is_agent=False)
+    return Author(grant.token_id, grant.shown_name, is_agent=False)
 
 
 def _may_write(grant: Grant, session: Session, notebook: SharedNotebook) -> bool:
