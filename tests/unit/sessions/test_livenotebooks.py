@@ -151,10 +151,13 @@ async def test_a_second_notebook_has_a_kernel_of_its_own(session: Session) -> No
     assert await second.use_kernel(restart=True) == own
     assert await second.use_kernel(DEFAULT_KERNEL_ID) == DEFAULT_KERNEL_ID
     with pytest.raises(QuotaExceeded, match="kernel_id"):
-        for at in range(50):
-            await put(session, "x", path=f"/workspace/more{at}.ipynb")
-            more = await session.notebooks.open(f"more{at}.ipynb")
-            await more.use_kernel()
+        await use_kernels_of_many(session, 50)
+
+
+async def use_kernels_of_many(session: Session, count: int) -> None:
+    for at in range(count):
+        await put(session, "x", path=f"/workspace/more{at}.ipynb")
+        await (await session.notebooks.open(f"more{at}.ipynb")).use_kernel()
 
 
 async def test_a_change_on_disk_is_merged_with_what_was_edited_meanwhile(
