@@ -159,8 +159,10 @@ async def test_those_who_have_the_session_open_see_each_other(server: RoomServer
             await each.until(lambda each=each: each.is_synced)
         alice.name(documents=["a.ipynb"])
         await bob.until(
-            lambda: {"documents": ["a.ipynb"]}.items()
-            <= bob.awareness.states.get(alice.awareness.client_id, {}).items()
+            lambda: (
+                {"documents": ["a.ipynb"]}.items()
+                <= bob.awareness.states.get(alice.awareness.client_id, {}).items()
+            )
         )
         alice.leave()
         await bob.until(lambda: alice.awareness.client_id not in bob.awareness.states)
