@@ -64,7 +64,7 @@ async def _serve(settings: Settings) -> None:
             controller(settings, "serve") as manager,
             token_verifier(settings, folder) as (verifier, tokens),
         ):
-            desk = Desk(manager, Shaping.of(settings))
+            desk = Desk(manager, Shaping.of(settings), tokens)
             app = make_app(
                 desk,
                 verifier=verifier,
@@ -74,7 +74,6 @@ async def _serve(settings: Settings) -> None:
                 max_requests=settings.max_requests_per_principal,
                 origins=settings.allowed_origins,
                 toolsets=settings.tools,
-                tokens=tokens,
             )
             config = uvicorn.Config(
                 app,

@@ -96,13 +96,12 @@ async def room_server(folder: Path, policies: PolicySet) -> AsyncIterator[RoomSe
             image_for=lambda name: f"sandbox/{name}:test",
             keep=False,
         ) as manager:
-            desk = Desk(manager)
+            desk = Desk(manager, tokens=tokens)
             app = make_app(
                 desk,
                 verifier=Verifiers([tokens, LocalToken(TOKEN)]),
                 security=security_settings(settings),
                 check=manager.runtime.engine,
-                tokens=tokens,
             )
             config = uvicorn.Config(
                 app,
