@@ -12,6 +12,7 @@ from sandbox.server.endpoints import Endpoints
 from sandbox.server.jupyter import about, checkpointroutes, kernelroutes, terminalroutes
 from sandbox.server.jupyter.contentroutes import Contents
 from sandbox.server.jupyter.kernelsockets import KernelSockets
+from sandbox.server.jupyter.rooms import Rooms
 from sandbox.server.jupyter.sessionroutes import JupyterSessions
 from sandbox.server.jupyter.visits import JupyterRoute, endpoint, refusal
 from sandbox.server.websockets import WebSocketRoute
@@ -26,6 +27,7 @@ def jupyter_routes(desk: Desk) -> list[Route]:
         *kernelroutes.routes(),
         *JupyterSessions().routes(),
         *terminalroutes.routes(),
+        *Rooms(desk).routes(),
         *checkpointroutes.routes(),  # whose paths look like those of files
         *Contents().routes(),
     ]
@@ -34,7 +36,11 @@ def jupyter_routes(desk: Desk) -> list[Route]:
 
 def jupyter_websockets(desk: Desk) -> list[WebSocketRoute]:
     """The WebSockets of every session."""
-    return [*KernelSockets(desk).routes(), *terminalroutes.websockets(desk)]
+    return [
+        *KernelSockets(desk).routes(),
+        *terminalroutes.websockets(desk),
+        *Rooms(desk).websockets(),
+    ]
 
 
 def _served(desk: Desk, path: str, routes: list[JupyterRoute]) -> Route:
