@@ -261,7 +261,7 @@ class SharedDocument:
         self._check_room(len(update))
         try:
             state = read_state(self._doc.get_state())
-            types = check_update(update, state, self._doc.client_id)
+            types = check_update(update, state, self._reserved(sender))
         except Missing:
             sender.offer(sync_message(STEP1, self._doc.get_state()))
             return
@@ -286,6 +286,12 @@ class SharedDocument:
         self.presence.left(peer)
 
     # --- inside
+
+    def _reserved(self, sender: Peer) -> set[int]:
+        """The clients that others make their changes as. One who comes again meets itself, until
+        the connection that it lost is noticed to be lost."""
+        others = (each for each in self._peers if each.author.key != sender.author.key)
+        return {self._doc.client_id, *(client for each in others for client in each.clients)}
 
     def _apply(self, update: bytes) -> None:
         try:

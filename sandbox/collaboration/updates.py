@@ -13,6 +13,8 @@ https://github.com/yjs/yjs/blob/main/src/utils/UpdateDecoder.js
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from sandbox.collaboration.varints import Malformed, Reader
 from sandbox.errors import InvalidRequest
 
@@ -32,18 +34,19 @@ class Missing(Exception):
     """An update builds on what is not there."""
 
 
-def check_update(update: bytes, known: dict[int, int], own_client: int) -> int:
+def check_update(update: bytes, known: dict[int, int], reserved: Container[int]) -> int:
     """Look at an update and return how many texts, maps and arrays it makes.
 
     Args:
         known: The document's state: the clock of each client.
-        own_client: The id under which this side makes its own changes; nobody else may use it.
+        reserved: The ids under which this side and other peers make their changes; what is known of
+            those may be said again, as some clients do, but nothing is made in their name.
 
     Raises:
         InvalidRequest: It is malformed, or has something in it that no notebook has.
         Missing: It builds on what is not in the document.
     """
-    check = _Check(Reader(update), own_client)
+    check = _Check(Reader(update))
     try:
         check.structs()
         check.deletions()
@@ -51,6 +54,9 @@ def check_update(update: bytes, known: dict[int, int], own_client: int) -> int:
             raise Malformed("it goes on behind its end")
     except Malformed as exc:
         raise InvalidRequest(f"The update is malformed: {exc}.") from exc
+    for client, clock in check.made.items():
+        if clock > known.get(client, 0) and client in reserved:
+            raise InvalidRequest("The update is made in the name of somebody else.")
     for client, clock in check.begun.items():
         if clock > known.get(client, 0):
             raise Missing
@@ -77,7 +83,7 @@ def read_state(state: bytes) -> dict[int, int]:
 
 
 class _Check:
-    def __init__(self, reader: Reader, own_client: int) -> None:
+    def __init__(self, reader: Reader) -> None:
         self.reader = reader
         self.types = 0
         self.begun: dict[int, int] = {}
@@ -86,14 +92,11 @@ class _Check:
         """The clock behind the last of it."""
         self.needed: dict[int, int] = {}
         """The clock behind the last thing that it refers to."""
-        self._own_client = own_client
 
     def structs(self) -> None:
         reader = self.reader
         for _ in range(reader.varint()):
             count, client, clock = reader.varint(), reader.varint(), reader.varint()
-            if client == self._own_client and count:
-                raise Malformed("it is made in the name of the server")
             if client in self.begun:
                 raise Malformed("it has a client twice")
             self.begun[client] = clock
