@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sandbox.collaboration.authors import Author
-from sandbox.collaboration.peers import AWARENESS_BURST, AWARENESS_RATE, Peer
+from sandbox.collaboration.peers import Peer
 from sandbox.collaboration.varints import Malformed, Reader, varint
 from sandbox.errors import InvalidRequest, QuotaExceeded
 
@@ -41,14 +41,10 @@ class Presence:
 
     Args:
         tell: Given each change, for all peers but one.
-        clock: Seconds.
     """
 
-    def __init__(
-        self, tell: Callable[[bytes, Peer | None], None], clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, tell: Callable[[bytes, Peer | None], None]) -> None:
         self._tell = tell
-        self._clock = clock
         self._clients: dict[int, _Client] = {}
         self._agents: dict[str, int] = {}
 
@@ -103,7 +99,6 @@ class Presence:
             InvalidRequest: It is malformed; nothing of it was taken.
             QuotaExceeded: It is too much, or too often.
         """
-        self._spend(peer)
         try:
             said = _read(update)
         except Malformed as exc:
@@ -134,14 +129,6 @@ class Presence:
     def _is_for(self, client: int, peer: Peer) -> bool:
         known = self._clients.get(client)
         return known is None or known.peer is peer
-
-    def _spend(self, peer: Peer) -> None:
-        now = self._clock()
-        peer.tokens = min(peer.tokens + (now - peer.refilled_at) * AWARENESS_RATE, AWARENESS_BURST)
-        peer.refilled_at = now
-        if peer.tokens < 1:
-            raise QuotaExceeded(f"Awareness may change {AWARENESS_RATE:g} times a second.")
-        peer.tokens -= 1
 
     def _gone(self, clients: list[int]) -> None:
         if not clients:

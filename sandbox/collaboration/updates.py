@@ -13,12 +13,16 @@ https://github.com/yjs/yjs/blob/main/src/utils/UpdateDecoder.js
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from sandbox.collaboration.varints import Malformed, Reader
 from sandbox.errors import InvalidRequest
 
 ROOTS = frozenset(("cells", "meta", "state"))
 MAX_CLOCK = 2**31
 MAX_JSON_DEPTH = 100
+MAX_PARTS = 200_000
+"""The items and JSON values of one update: each can take 200 bytes in memory."""
 _GC, _DELETED, _JSON, _BINARY, _STRING, _TYPE, _ANY, _SKIP = 0, 1, 2, 3, 4, 7, 8, 10
 _TYPES = frozenset((0, 1, 2))
 """Arrays, maps and texts."""
@@ -32,8 +36,17 @@ class Missing(Exception):
     """An update builds on what is not there."""
 
 
-def check_update(update: bytes, known: dict[int, int], own_client: int) -> int:
-    """Look at an update and return how many texts, maps and arrays it makes.
+class Checked(NamedTuple):
+    """An update that may be applied."""
+
+    types: int
+    """The texts, maps and arrays that it makes."""
+    parts: int
+    """Its items and JSON values."""
+
+
+def check_update(update: bytes, known: dict[int, int], own_client: int) -> Checked:
+    """Look at an update.
 
     Args:
         known: The document's state: the clock of each client.
@@ -57,7 +70,7 @@ def check_update(update: bytes, known: dict[int, int], own_client: int) -> int:
     for client, clock in check.needed.items():
         if clock > max(known.get(client, 0), check.made.get(client, 0)):
             raise Missing
-    return check.types
+    return Checked(check.types, check.parts)
 
 
 def read_state(state: bytes) -> dict[int, int]:
@@ -79,7 +92,7 @@ def read_state(state: bytes) -> dict[int, int]:
 class _Check:
     def __init__(self, reader: Reader, own_client: int) -> None:
         self.reader = reader
-        self.types = 0
+        self.types = self.parts = 0
         self.begun: dict[int, int] = {}
         """Of each client, the first clock of what it makes."""
         self.made: dict[int, int] = {}
@@ -98,6 +111,7 @@ class _Check:
                 raise Malformed("it has a client twice")
             self.begun[client] = clock
             for _ in range(count):
+                self._part()
                 info = reader.byte()
                 kind = info & 31
                 if kind == _SKIP:
@@ -126,6 +140,11 @@ class _Check:
         if clock > self.needed.get(client, 0):
             self.needed[client] = clock
 
+    def _part(self) -> None:
+        self.parts += 1
+        if self.parts > MAX_PARTS:
+            raise Malformed(f"it has more than {MAX_PARTS:,} parts")
+
     def _id(self) -> None:
         self._need(self.reader.varint(), self.reader.varint() + 1)
 
@@ -153,7 +172,7 @@ class _Check:
         if kind == _ANY:
             count = reader.varint()
             for _ in range(count):
-                _any(reader)
+                self._any()
             return count
         if kind == _TYPE:
             if reader.varint() not in _TYPES:
@@ -163,6 +182,7 @@ class _Check:
         if kind == _JSON:
             count = reader.varint()
             for _ in range(count):
+                self._part()
                 reader.text()
             return count
         if kind == _BINARY:
@@ -170,33 +190,34 @@ class _Check:
             return 1
         raise Malformed(f"it holds content {kind}, which no notebook has")
 
-
-def _any(reader: Reader) -> None:
-    """Pass over a JSON value, without recursion: what is left of each open list and object."""
-    left = [1]
-    keyed = [False]
-    while left:
-        if left[-1] == 0:
-            left.pop()
-            keyed.pop()
-            continue
-        left[-1] -= 1
-        if keyed[-1]:
-            reader.bytes()
-        sign = reader.byte()
-        if sign in _BARE:
-            continue
-        if sign in _SIZES:
-            reader.skip(_SIZES[sign])
-        elif sign == 125:
-            while reader.byte() & 128:
-                pass
-        elif sign in (119, 116):
-            reader.bytes()
-        elif sign in (118, 117):
-            if len(left) > MAX_JSON_DEPTH:
-                raise Malformed(f"its JSON is nested more than {MAX_JSON_DEPTH} deep")
-            left.append(reader.varint())
-            keyed.append(sign == 118)
-        else:
-            raise Malformed("it holds a value of no known kind")
+    def _any(self) -> None:
+        """Pass over a JSON value, without recursion: what is left of each open list and object."""
+        reader = self.reader
+        left = [1]
+        keyed = [False]
+        while left:
+            if left[-1] == 0:
+                left.pop()
+                keyed.pop()
+                continue
+            left[-1] -= 1
+            if keyed[-1]:
+                reader.bytes()
+            self._part()
+            sign = reader.byte()
+            if sign in _BARE:
+                continue
+            if sign in _SIZES:
+                reader.skip(_SIZES[sign])
+            elif sign == 125:
+                while reader.byte() & 128:
+                    pass
+            elif sign in (119, 116):
+                reader.bytes()
+            elif sign in (118, 117):
+                if len(left) > MAX_JSON_DEPTH:
+                    raise Malformed(f"its JSON is nested more than {MAX_JSON_DEPTH} deep")
+                left.append(reader.varint())
+                keyed.append(sign == 118)
+            else:
+                raise Malformed("it holds a value of no known kind")
