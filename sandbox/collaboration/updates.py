@@ -94,7 +94,7 @@ class _Check:
         self.reader = reader
         self.types = self.parts = 0
         self.begun: dict[int, int] = {}
-        """Of each client, the first clock of what it makes."""
+        """Of each client, the clock up to which the document must have its changes."""
         self.made: dict[int, int] = {}
         """The clock behind the last of it."""
         self.needed: dict[int, int] = {}
@@ -116,7 +116,7 @@ class _Check:
                 kind = info & 31
                 if kind == _SKIP:
                     clock += reader.varint()
-                    self._need(client, clock)
+                    self.begun[client] = clock  # all before must be there already
                 elif kind == _GC:
                     clock += reader.varint()
                 else:
