@@ -115,6 +115,7 @@ class Peer:
         while not self._waiting:
             if self._cut is not None:
                 raise PeerCut(self._cut)
+            self._wake = anyio.Event()
             await self._wake.wait()
         is_update, data = self._taken()
         if not is_update:
@@ -215,7 +216,6 @@ class Peer:
         self._waiting.append((is_update, data))
         self._waiting_bytes += len(data)
         self._wake.set()
-        self._wake = anyio.Event()
 
 
 def sync_message(step: int, payload: bytes) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from pycrdt import Array, Doc, Map, Text
 
-from sandbox.collaboration.ycells import made_cell, plain_value, read_cell
+from sandbox.collaboration.ycells import MAX_LISTED, made_cell, plain_value, read_cell
 from sandbox.errors import InvalidRequest, QuotaExceeded
 from sandbox.notebooks.models import MAX_CELLS, Cell, Notebook, is_cell_id, new_cell_id
 
@@ -46,6 +46,7 @@ class Replica:
         self._fresh: list[tuple[int, Any]] = []
         """What was put in, and how deep that was."""
         self._deepest = 0
+        self._is_too_long = False
         self._observed = [
             (doc, doc.observe(lambda event: self._made.append(event.update))),
             (self.ycells, self.ycells.observe_deep(self._cells_changed)),
@@ -89,6 +90,7 @@ class Replica:
         self._made.clear()
         self._fresh.clear()
         self._deepest = 0
+        self._is_too_long = False
 
     def taken(self) -> list[bytes]:
         """The updates that the change made."""
@@ -123,6 +125,8 @@ class Replica:
         """
         if len(self.ycells) > MAX_CELLS:
             raise QuotaExceeded(f"A notebook has at most {MAX_CELLS:,} cells.")
+        if self._is_too_long:
+            raise InvalidRequest(f"A list in it has more than {MAX_LISTED:,} items.")
         if self._deepest > MAX_PATH:
             raise InvalidRequest(f"It is put in more than {MAX_PATH} deep.")
         if types + self._deepest < MAX_NESTED:
@@ -131,6 +135,8 @@ class Replica:
         with self.doc.transaction():
             while waiting:
                 depth, value = waiting.pop()
+                if isinstance(value, Array) and len(cast("Array[Any]", value)) > MAX_LISTED:
+                    raise InvalidRequest(f"A list in it has more than {MAX_LISTED:,} items.")
                 if depth > MAX_NESTED:
                     raise InvalidRequest(f"Its values are nested more than {MAX_NESTED} deep.")
                 waiting += ((depth + 1, each) for each in _types_in(value))
@@ -157,7 +163,8 @@ class Replica:
         touched: set[int] = set()
         for event in events:
             path = event.path
-            self._note(event, len(path))
+            if not self._noted(event, len(path)):
+                continue
             if path:
                 touched.add(path[0])
                 if len(path) == 1 and "id" in getattr(event, "keys", ()):
@@ -184,18 +191,24 @@ class Replica:
 
     def _state_changed(self, events: Sequence[Any]) -> None:
         for event in events:
-            self._note(event, len(event.path))
+            self._noted(event, len(event.path))
 
-    def _note(self, event: Any, depth: int) -> None:
-        """Remember what texts, maps and arrays an event has put in, and how deep."""
+    def _noted(self, event: Any, depth: int) -> bool:
+        """Remember what texts, maps and arrays an event has put in, and how deep; False where that
+        is too much to be looked at, so that the change is undone."""
         self._deepest = max(self._deepest, depth)
+        target = event.target
+        if isinstance(target, Array) and len(cast("Array[Any]", target)) > MAX_LISTED:
+            self._is_too_long = True  # a text among the items counts by its characters
+            return False
         if hasattr(event, "keys"):
             put_in = [change.get("newValue") for change in event.keys.values()]
-        elif isinstance(event.target, Text):
+        elif isinstance(target, Text):
             put_in = [step.get("insert") for step in event.delta]
         else:
             put_in = [each for step in event.delta for each in step.get("insert", ())]
         self._fresh += ((depth, each) for each in put_in if isinstance(each, _TYPES))
+        return True
 
 
 _TYPES = (Text, Map, Array)
