@@ -40,6 +40,8 @@ MAX_DOCUMENT_BYTES = 64 * 1024 * 1024
 """With what is remembered of what was deleted."""
 MAX_PARTS = 2_000_000
 """What peers may put into a document as long as it is open, in items and JSON values."""
+LARGE_PARTS, LARGE_CHARACTERS = 20_000, 64 * 1024
+"""Of an update whose changes are not looked at one by one."""
 IN_A_THREAD_BYTES = 64 * 1024
 MAX_PEERS = 64
 COMPACT_UPDATES = 1000
@@ -234,9 +236,10 @@ class SharedDocument:
                 "So much was put into the notebook that it takes too much memory.",
                 remedy="Close it everywhere and open it again.",
             )
+        is_large = checked.parts > LARGE_PARTS or checked.characters > LARGE_CHARACTERS
         try:
             with self._changing(sender, types=checked.types) as now:
-                now.apply(update)
+                now.apply(update, is_large=is_large)
         except SandboxError as exc:
             sender.leave(exc.message)
             raise

@@ -47,6 +47,11 @@ class Replica:
         """What was put in, and how deep that was."""
         self._deepest = 0
         self._is_too_long = False
+        self._observed: list[tuple[Any, Any]] = []
+        self._observe()
+
+    def _observe(self) -> None:
+        doc = self.doc
         self._observed = [
             (doc, doc.observe(lambda event: self._made.append(event.update))),
             (self.ycells, self.ycells.observe_deep(self._cells_changed)),
@@ -98,12 +103,18 @@ class Replica:
         self._made.clear()
         return made
 
-    def apply(self, update: bytes) -> None:
-        """Apply a peer's update, which was looked at.
+    def apply(self, update: bytes, *, is_large: bool = False) -> None:
+        """Apply a peer's update, which was looked at, in a transaction.
+
+        Args:
+            is_large: Do not look at its changes one by one, which takes long where they are many,
+                but at all of the document anew.
 
         Raises:
             InvalidRequest: It cannot be; the document may be broken.
         """
+        if is_large:
+            self._blind()
         try:
             self.doc.apply_update(update)
         except Exception as exc:
@@ -113,6 +124,20 @@ class Replica:
                 raise
             logger.error("an update of a peer broke a document: %s", exc)
             raise InvalidRequest("The update cannot be applied.") from exc
+
+    def _blind(self) -> None:
+        for observed, subscription in self._observed[1:]:  # all but its updates
+            observed.unobserve(subscription)
+        del self._observed[1:]
+
+    def _look_again(self) -> None:
+        """Observe again what was changed unseen."""
+        self.close()
+        self._observe()
+        self._cells = [None] * len(self.ycells)
+        self._metadata = self._notebook = None
+        self.has_changed = self.ids_changed = True
+        self._fresh = [(0, self.ycells), (0, self.ymeta), (0, self.ystate)]
 
     def check_shape(self, types: int) -> None:
         """Look at what a peer's update has made of it.
@@ -125,11 +150,14 @@ class Replica:
         """
         if len(self.ycells) > MAX_CELLS:
             raise QuotaExceeded(f"A notebook has at most {MAX_CELLS:,} cells.")
+        is_unseen = len(self._observed) == 1
+        if is_unseen:
+            self._look_again()
         if self._is_too_long:
             raise InvalidRequest(f"A list in it has more than {MAX_LISTED:,} items.")
         if self._deepest > MAX_PATH:
             raise InvalidRequest(f"It is put in more than {MAX_PATH} deep.")
-        if types + self._deepest < MAX_NESTED:
+        if types + self._deepest < MAX_NESTED and not is_unseen:
             return
         waiting = [(depth + 1, value) for depth, value in self._fresh]
         with self.doc.transaction():

@@ -22,7 +22,7 @@ ROOTS = frozenset(("cells", "meta", "state"))
 MAX_CLOCK = 2**31
 MAX_JSON_DEPTH = 100
 MAX_PARTS = 200_000
-"""The items and JSON values of one update: each can take 200 bytes in memory."""
+"""The items, values and deletions of one update: each can take 200 bytes in memory."""
 _GC, _DELETED, _JSON, _BINARY, _STRING, _TYPE, _ANY, _SKIP = 0, 1, 2, 3, 4, 7, 8, 10
 _TYPES = frozenset((0, 1, 2))
 """Arrays, maps and texts."""
@@ -42,7 +42,9 @@ class Checked(NamedTuple):
     types: int
     """The texts, maps and arrays that it makes."""
     parts: int
-    """Its items and JSON values."""
+    """Its items, JSON values and deletions."""
+    characters: int
+    """Of its texts; where they are put into a list, each is an item of that."""
 
 
 def check_update(update: bytes, known: dict[int, int], own_client: int) -> Checked:
@@ -70,7 +72,7 @@ def check_update(update: bytes, known: dict[int, int], own_client: int) -> Check
     for client, clock in check.needed.items():
         if clock > max(known.get(client, 0), check.made.get(client, 0)):
             raise Missing
-    return Checked(check.types, check.parts)
+    return Checked(check.types, check.parts, check.characters)
 
 
 def read_state(state: bytes) -> dict[int, int]:
@@ -92,7 +94,7 @@ def read_state(state: bytes) -> dict[int, int]:
 class _Check:
     def __init__(self, reader: Reader, own_client: int) -> None:
         self.reader = reader
-        self.types = self.parts = 0
+        self.types = self.parts = self.characters = 0
         self.begun: dict[int, int] = {}
         """Of each client, the clock up to which the document must have its changes."""
         self.made: dict[int, int] = {}
@@ -131,6 +133,7 @@ class _Check:
         for _ in range(reader.varint()):
             client = reader.varint()
             for _ in range(reader.varint()):
+                self._part()
                 clock, length = reader.varint(), reader.varint()
                 self._need(client, clock + length)
 
@@ -168,7 +171,9 @@ class _Check:
         if kind == _STRING:
             text = reader.text()
             # In UTF-16, as Yjs counts.
-            return len(text) if text.isascii() else len(text.encode("utf-16-le")) // 2
+            length = len(text) if text.isascii() else len(text.encode("utf-16-le")) // 2
+            self.characters += length
+            return length
         if kind == _ANY:
             count = reader.varint()
             for _ in range(count):

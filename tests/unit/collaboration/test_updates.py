@@ -102,6 +102,24 @@ async def test_a_document_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(shared.read().cells[0].source) > 10_000
 
 
+async def test_a_large_update_is_taken_as_well_as_a_small_one() -> None:
+    store = MemoryStore()
+    shared = await filled("a", store=store)
+    client = await client_of(shared)
+    other = await client_of(shared, "other")
+    client.notebook.ycells[0]["source"].insert(0, "x" * 100_000)
+    client.notebook.append_cell({"cell_type": "code", "source": "last", "metadata": {}})
+    await client.sync()
+    await other.sync()
+    assert [cell.source[-5:] for cell in shared.read().cells] == ["xxxxa", "last"]
+    other.notebook.ycells[0]["source"].insert(0, "small ")
+    await other.sync()
+    await client.sync()
+    assert shared.read().cells[0].source[:8] == "small xx"
+    assert client.sources == other.sources == [cell.source for cell in shared.read().cells]
+    assert SharedDocument(store).read() == shared.read()
+
+
 async def test_a_reader_reads_and_changes_nothing() -> None:
     shared = await filled("a")
     reader = shared.join(EVE, may_write=False)
