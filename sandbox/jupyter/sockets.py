@@ -1,0 +1,132 @@
+"""The five ZeroMQ sockets of a kernel, at which its clients find the one in the sandbox."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import anyio
+import zmq
+import zmq.asyncio
+
+from sandbox.errorgroups import one_error
+from sandbox.errors import InfrastructureError
+from sandbox.jupyter.connection import Connection
+from sandbox.jupyter.signing import JupyterMessage
+
+REQUESTS = ("shell", "control", "stdin")
+FIRST_SUBSCRIBER_S = 1.0
+"""So long what a client asks first waits for somebody who hears what comes of it."""
+PUBLISHED = 10_000
+"""Messages that wait for a client who reads slowly; then the kernel's others wait, too."""
+PATIENCE_S = 10.0
+"""How long; after that a client who reads nothing misses what it does not take."""
+LINGER_MS = 500
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+
+logger = logging.getLogger(__name__)
+
+Request = Callable[[list[bytes], JupyterMessage], Awaitable[None]]
+"""Takes what a client asks, with the identities that lead back to it."""
+
+
+class ClientSockets:
+    """The sockets of one connection file, bound until :meth:`close`.
+
+    Args:
+        welcome: The message that tells a new subscriber that it hears from now on.
+
+    Raises:
+        InfrastructureError: One cannot be bound.
+    """
+
+    def __init__(self, connection: Connection, welcome: Callable[[str], JupyterMessage]) -> None:
+        self._signer = connection.signer
+        self._welcome = welcome
+        self._context = zmq.asyncio.Context()
+        self._context.set(zmq.MAX_SOCKETS, 64)
+        self._sockets: dict[str, zmq.asyncio.Socket] = {}
+        self._subscribed = anyio.Event()
+        self._publishing = anyio.Lock()
+        kinds = {"iopub": zmq.XPUB, "hb": zmq.REP}
+        try:
+            for channel, address in connection.addresses.items():
+                socket = self._sockets[channel] = self._context.socket(
+                    kinds.get(channel, zmq.ROUTER)
+                )
+                socket.linger = LINGER_MS
+                socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
+                if channel == "iopub":
+                    socket.setsockopt(zmq.XPUB_VERBOSE, 1)
+                    socket.setsockopt(zmq.XPUB_NODROP, 1)
+                    socket.setsockopt(zmq.SNDHWM, PUBLISHED)
+                elif channel in REQUESTS:
+                    socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
+                socket.bind(address)
+        except zmq.ZMQError as exc:
+            self.close()
+            raise InfrastructureError(f"{channel}: {address} cannot be bound: {exc}.") from exc
+
+    def close(self) -> None:
+        """Close them; what was sent still goes out for a moment. May be called twice."""
+        for socket in self._sockets.values():
+            socket.close()
+        self._sockets = {}
+
+    async def serve(self, take: Request, alive: Callable[[], Awaitable[object]]) -> None:
+        """Hand over what clients ask, tell subscribers that they are heard, echo heartbeats.
+
+        Args:
+            alive: Returns while the kernel lives, and waits while it does not.
+        """
+        async with one_error() as tasks:
+            for channel in REQUESTS:
+                tasks.start_soon(self._hear, channel, take)
+            tasks.start_soon(self._see_subscribers)
+            tasks.start_soon(self._beat, alive)
+
+    async def publish(self, message: JupyterMessage, topic: bytes = b"") -> None:
+        """Send to all subscribers; waits for those who read slowly, within a bound."""
+        frames = [topic, *self._signer.frames(message)] if topic else self._signer.frames(message)
+        socket = self._sockets["iopub"]
+        async with self._publishing:
+            with anyio.move_on_after(PATIENCE_S) as waiting:
+                await socket.send_multipart(frames)
+            if waiting.cancelled_caught:
+                logger.warning("a client of the kernel does not read; it misses what it is told")
+                socket.setsockopt(zmq.XPUB_NODROP, 0)
+
+    async def answer(self, identities: list[bytes], message: JupyterMessage) -> None:
+        """Send to one client; one that has gone misses it."""
+        socket = self._sockets[message.channel]
+        await socket.send_multipart([*identities, *self._signer.frames(message)])
+
+    async def _hear(self, channel: str, take: Request) -> None:
+        socket = self._sockets[channel]
+        while True:
+            opened = self._signer.opened(channel, await socket.recv_multipart())
+            if opened is None:
+                logger.warning("%s: a message is not signed with the kernel's key", channel)
+                continue
+            if not self._subscribed.is_set():
+                with anyio.move_on_after(FIRST_SUBSCRIBER_S):
+                    await self._subscribed.wait()
+                self._subscribed.set()
+            await take(*opened)
+
+    async def _see_subscribers(self) -> None:
+        socket = self._sockets["iopub"]
+        while True:
+            (wish,) = (await socket.recv_multipart())[:1]
+            if wish[:1] == b"\x01":
+                with suppress(UnicodeDecodeError):
+                    await self.publish(self._welcome(wish[1:].decode()), wish[1:])
+                self._subscribed.set()
+
+    async def _beat(self, alive: Callable[[], Awaitable[object]]) -> None:
+        socket = self._sockets["hb"]
+        while True:
+            beat = await socket.recv_multipart()
+            await alive()
+            await socket.send_multipart(beat)
