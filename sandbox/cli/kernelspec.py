@@ -1,4 +1,4 @@
-"""`sandbox kernelspec`: kernels in sandboxes, for Jupyter and whatever runs notebooks as it does."""
+"""`sandbox kernelspec`: kernels in sandboxes, for Jupyter and what runs notebooks."""
 
 from __future__ import annotations
 

@@ -12,7 +12,8 @@ from sandbox.cli.folders import policy_set
 from sandbox.config import Loaded, Settings
 from sandbox.errors import InvalidRequest, NotFound
 from sandbox.jupyter.kernelconfig import KernelConfig
-from sandbox.jupyter.kernelspecs import folder_for, install as write
+from sandbox.jupyter.kernelspecs import folder_for
+from sandbox.jupyter.kernelspecs import install as write
 
 CONFIG_VARIABLE = "SANDBOX_CONFIG"
 

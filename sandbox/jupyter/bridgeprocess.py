@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import os
 import socket
 import subprocess
@@ -73,7 +74,7 @@ class BridgeProcess:
         self._read()
         return self.ended
 
-    async def until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+    async def until(self, condition: Callable[[], bool], timeout_s: float = math.inf) -> bool:
         """Wait until something is so, or it has told all it will; whether it is so."""
         deadline = asyncio.get_running_loop().time() + timeout_s
         while True:

@@ -132,9 +132,7 @@ class LocalKernel:
         with anyio.move_on_after(5):
             while not reason:
                 reason = next(
-                    k.reason
-                    for k in self._session.kernels.infos
-                    if k.kernel_id == self._kernel_id
+                    k.reason for k in self._session.kernels.infos if k.kernel_id == self._kernel_id
                 )
                 await anyio.sleep(0.01)
         code = logged.content.get("signal")

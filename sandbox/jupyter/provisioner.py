@@ -8,7 +8,6 @@ done or gone.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 from typing import Any, cast
@@ -35,7 +34,9 @@ class SandboxProvisioner(LocalProvisioner):
 
     def __init__(self, **given: Any) -> None:
         # The factory hands over what stands in the kernelspec beside its own three.
-        own = {key: given.pop(key) for key in ("kernel_id", "kernel_spec", "parent") if key in given}
+        own = {
+            key: given.pop(key) for key in ("kernel_id", "kernel_spec", "parent") if key in given
+        }
         super().__init__(**own)
         try:
             self._config = KernelConfig.of(given)
@@ -44,7 +45,7 @@ class SandboxProvisioner(LocalProvisioner):
             raise ValueError(f"The kernelspec {name!r}: kernel_provisioner: config: {exc}") from exc
         self._bridge: BridgeProcess | None = None
         self._has_kernel = False
-        self._session_id = ""
+        self.session_id = ""
 
     @property
     def has_process(self) -> bool:
@@ -83,7 +84,7 @@ class SandboxProvisioner(LocalProvisioner):
             await self._close()
             raise KernelNotStarted(f"No kernel in a sandbox was started. {reason}".rstrip())
         self.pid = self.pgid = bridge.pid
-        self._session_id = bridge.session_id
+        self.session_id = bridge.session_id
         self._has_kernel = True
         return self.connection_info
 
@@ -97,8 +98,9 @@ class SandboxProvisioner(LocalProvisioner):
         """Wait until the kernel has ended."""
         code: int | None = 0
         if self._bridge is not None and self._has_kernel:
-            while (code := self._bridge.poll()) is None:
-                await asyncio.sleep(0.1)
+            bridge = self._bridge
+            await bridge.until(lambda: bridge.poll() is not None)
+            code = bridge.poll()
         self._has_kernel = False
         return code
 
@@ -141,12 +143,12 @@ class SandboxProvisioner(LocalProvisioner):
     async def get_provisioner_info(self) -> dict[str, Any]:
         """What another process may want to know: of the bridge, and the session that it holds."""
         info = cast("dict[str, Any]", await super().get_provisioner_info())
-        return {**info, "session_id": self._session_id}
+        return {**info, "session_id": self.session_id}
 
     async def load_provisioner_info(self, provisioner_info: dict[str, Any]) -> None:
         """Take over what another process knew; its kernel is still that process's to end."""
         await super().load_provisioner_info(provisioner_info)
-        self._session_id = str(provisioner_info.get("session_id", ""))
+        self.session_id = str(provisioner_info.get("session_id", ""))
 
     def resolve_path(self, path_str: str) -> str | None:
         """None: no path of the sandbox is one of this machine's."""
