@@ -1,4 +1,4 @@
-"""The gate before everything under ``/mcp``: Host and Origin, then the bearer token.
+"""The gate before all under ``/mcp`` and ``/jupyter``: Host and Origin, then the bearer token.
 
 WebSockets pass the same gate, wherever they lead, before they are accepted.
 """
@@ -20,15 +20,22 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sandbox.config import Settings, is_loopback
 from sandbox.errorgroups import one_error
 from sandbox.errors import SandboxError
-from sandbox.server.credentials import take_token
+from sandbox.server.credentials import JUPYTER, take_token
 from sandbox.server.crossorigin import CrossOrigin
 from sandbox.server.grants import Grant, TokenVerifier
 from sandbox.server.oauth import ProtectedResource
 from sandbox.server.problems import problem
 from sandbox.server.scopes import TOOL_SCOPES
+from sandbox.server.sharing import reaches
 from sandbox.toolsets import TOOLS
 
 GUARDED = "/mcp/v1"
+OPENAPI_PATH = f"{GUARDED}/openapi.json"
+DOCS_PATH = f"{GUARDED}/docs"
+OPEN = frozenset({OPENAPI_PATH, DOCS_PATH})
+"""What tells nothing of this controller, and needs no token."""
+PREFIXES = ("/mcp", JUPYTER)
+"""What begins with these is guarded."""
 ALIASES = frozenset({"/mcp", "/mcp/", f"{GUARDED}/"})
 """Other spellings of where MCP is served."""
 MAX_HEADERS = 128
@@ -78,7 +85,7 @@ class Gate:
             answer = problem(431, f"A request has at most {MAX_HEADERS} headers.")
             await answer(scope, receive, send)
         # The prefix alone: a route's pattern also matches its path with a line feed behind it.
-        elif scope["type"] == "websocket" or scope["path"].startswith("/mcp"):
+        elif scope["type"] == "websocket" or scope["path"].startswith(PREFIXES):
             if scope["path"] in ALIASES:  # what is further in knows one name
                 scope = {**scope, "path": GUARDED, "raw_path": GUARDED.encode()}
             await self._serve(scope, receive, send)
@@ -92,6 +99,9 @@ class Gate:
         if answer is None and (origin := self._cross_origin.named(scope)):
             send = self._cross_origin.readable(origin, send)
             answer = self._cross_origin.preflight(scope)  # browsers ask without the token
+        if answer is None and scope["path"] in OPEN and scope["type"] == "http":
+            await self._app(scope, receive, send)
+            return
         if answer is None:
             token = take_token(scope)
             grant: Grant | None = None
@@ -120,10 +130,17 @@ class Gate:
         )
 
     def _insufficient(self, grant: Grant, request: HTTPConnection) -> Response | None:
-        """Send a client that can get a token of more scopes to its authorization server.
+        """Refuse what a token for one notebook is not for, and send a client that can get a token
+        of more scopes to its authorization server.
 
         The header is compared with the body further in; where it is missing, the tool refuses.
         """
+        if grant.notebook is not None and not reaches(grant.notebook, request.scope):
+            return problem(
+                403,
+                "The token is for one shared notebook and nothing else.",
+                "Ask whoever shared it for a token of your own.",
+            )
         name = request.headers.get("mcp-name", "")
         if not grant.is_foreign or self._resource is None:
             return None

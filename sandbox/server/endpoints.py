@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from sandbox.audit import DEFECT, AuditLog, Call, recorded
 from sandbox.errors import SandboxError
-from sandbox.server.auth import GUARDED
+from sandbox.server.auth import DOCS_PATH, GUARDED
 from sandbox.server.grants import Grant
 from sandbox.server.problems import problem, problem_of
 
@@ -27,15 +27,24 @@ logger = logging.getLogger(__name__)
 
 
 class Endpoints:
-    """The endpoints of one path: puts each request on record, and answers errors as problems."""
+    """The endpoints of one path: puts each request on record, and answers errors as problems,
+    or in another form that a front has for them."""
 
-    def __init__(self, path: str, methods: dict[str, Endpoint], audit: AuditLog) -> None:
+    def __init__(
+        self,
+        path: str,
+        methods: dict[str, Endpoint],
+        audit: AuditLog,
+        refusal: Callable[[SandboxError], Response] = problem_of,
+    ) -> None:
+        self._refusal = refusal
         self._path = path.removeprefix(GUARDED)
         self._methods = methods
         self._audit = audit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; its record is written when the answer has gone out."""
+        scope.setdefault("state", {})
         request = Request(scope, receive, send)
         method = "GET" if request.method == "HEAD" else request.method
         tool = f"{method} {self._path}"
@@ -54,13 +63,15 @@ class Endpoints:
             response = await self._methods[tool.partition(" ")[0]](request)
         except SandboxError as exc:
             call.raised(exc)
-            return problem_of(exc)
+            return self._refusal(exc)
         except Exception:  # the outermost edge of a request
             logger.exception("%s %s", request.method, request.url.path)
             call.failed(DEFECT)
             return problem(500, "A defect of the server; its log has the details.")
         if response.status_code >= 400:
             call.failed(f"http_{response.status_code}")
+        elif told := getattr(request.state, "ended", None):
+            call.ended(*told)
         return response
 
 
@@ -73,7 +84,9 @@ class Astray:
     async def absent(self, request: Request, exc: Exception) -> Response:
         """The answer when there is nothing at a path."""
         self._record(request, "not_found")
-        return problem(404, "There is nothing here.", f"MCP is served at {GUARDED}.")
+        return problem(
+            404, "There is nothing here.", f"MCP is at {GUARDED}, the rest at {DOCS_PATH}."
+        )
 
     async def wrong_method(self, request: Request, exc: Exception) -> Response:
         """The answer when what is there knows no such method."""
