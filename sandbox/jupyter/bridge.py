@@ -21,7 +21,6 @@ from anyio.abc import TaskGroup
 
 from sandbox.errorgroups import one_error
 from sandbox.errors import InvalidRequest, SandboxError
-from sandbox.jupyter.composing import Composer
 from sandbox.jupyter.connection import Connection
 from sandbox.jupyter.control import Control
 from sandbox.jupyter.kernelconfig import KernelConfig
@@ -45,7 +44,6 @@ class Bridge:
     def __init__(self, control: Control, tasks: TaskGroup) -> None:
         self._control = control
         self._tasks = tasks
-        self._composer = Composer()
         self._kernel: SandboxedKernel | None = None
         self._relay: Relay | None = None
         self._info: Any = None
@@ -65,10 +63,10 @@ class Bridge:
         # Imported now: it takes a while, and might have been in vain.
         from sandbox.jupyter.localkernel import local_kernel
 
-        async with local_kernel(config, self._composer) as kernel:
+        async with local_kernel(config) as kernel:
             self._kernel = kernel
-            self._relay = Relay(kernel, self._composer, self._ended, self._finished.set)
-            self._serve(sockets)
+            self._relay = Relay(kernel, sockets, self._ended, self._finished.set)
+            self._serve(sockets, self._relay)
             async with one_error() as tasks:
                 tasks.start_soon(self._listen, self._relay)
                 self._control.tell("started", session_id=kernel.session_id)
@@ -100,7 +98,7 @@ class Bridge:
     ) -> None:
         try:
             if order.get("connection") != self._info:
-                self._serve(self._bind(order))
+                self._serve(self._bind(order), relay)
             await kernel.restart()
         except SandboxError as exc:
             self._control.tell("failed", reason=str(exc))
@@ -112,7 +110,8 @@ class Bridge:
         try:
             await kernel.interrupt()
         except SandboxError as exc:
-            logger.warning("the kernel cannot be interrupted: %s", exc)
+            if not self._finished.is_set():  # Jupyter interrupts whatever it shuts down
+                logger.warning("the kernel cannot be interrupted: %s", exc)
 
     def _bind(self, order: Mapping[str, Any]) -> ClientSockets:
         """Bind the sockets of a connection, in the place of those before."""
@@ -121,13 +120,10 @@ class Bridge:
         if not isinstance(self._info, dict):
             raise InvalidRequest("The provisioner names no connection.")
         connection = Connection.of(self._info)
-        self._sockets = ClientSockets(connection, self._composer.welcome)
+        self._sockets = ClientSockets(connection)
         return self._sockets
 
-    def _serve(self, sockets: ClientSockets) -> None:
-        relay = self._relay
-        if relay is None:
-            return
+    def _serve(self, sockets: ClientSockets, relay: Relay) -> None:
         relay.sockets = sockets
         scope = self._serving = anyio.CancelScope()
 

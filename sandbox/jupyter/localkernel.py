@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -13,23 +13,24 @@ from sandbox.audit import recorded
 from sandbox.cli.wiring import controller
 from sandbox.config import load
 from sandbox.errors import Conflict, NotFound
-from sandbox.jupyter.composing import Composer
 from sandbox.jupyter.kernelconfig import KernelConfig
-from sandbox.jupyter.sandboxedkernel import Ended, Heard, Missed, Said
-from sandbox.jupyter.signing import JupyterMessage
-from sandbox.kernels.events import LoggedMessage
+from sandbox.jupyter.sandboxedkernel import Ended
+from sandbox.kernels.conversation import Conversation, converse
+from sandbox.kernels.jupytermessages import JupyterMessage
 from sandbox.kernels.kernels import DEFAULT_KERNEL_ID, DEFAULT_KERNEL_NAME
-from sandbox.link import wire
 from sandbox.outputs.denials import denial_line
 from sandbox.server.grants import LOCAL
 from sandbox.sessions.models import Caller
 from sandbox.sessions.session import Session
 
 CLOSE_S = 30.0
+VERDICT_S = 5.0
+"""So long it may take to know why a kernel has died."""
+POLL_S = 0.01
 
 
 @asynccontextmanager
-async def local_kernel(config: KernelConfig, composer: Composer) -> AsyncGenerator[LocalKernel]:
+async def local_kernel(config: KernelConfig) -> AsyncGenerator[LocalKernel]:
     """A kernel that answers, in a session of a controller of its own, which ends with it.
 
     Raises:
@@ -45,20 +46,21 @@ async def local_kernel(config: KernelConfig, composer: Composer) -> AsyncGenerat
                 if config.with_:
                     await _copy_in(session, config.with_)
                 kernel_id = await _start(session, config.kernel)
-                yield LocalKernel(session, kernel_id, composer)
+                async with converse(session.kernels, kernel_id) as conversation:
+                    yield LocalKernel(session, kernel_id, conversation)
         finally:
             with anyio.move_on_after(CLOSE_S, shield=True), suppress(NotFound):
                 await manager.close(Caller(LOCAL), session.session_id)
 
 
 async def _copy_in(session: Session, paths: tuple[str, ...]) -> None:
-    from sandbox.cli.hostfiles import Outgoing, name_inside
+    from sandbox.cli.hostfiles import Outgoing
     from sandbox.cli.localaccess import LocalAccess
     from sandbox.cli.transfers import copy_in
 
     outgoing = Outgoing()
     for path in map(Path, paths):
-        outgoing.add(path, name_inside(path))
+        outgoing.add(path, path.name)
     await copy_in(LocalAccess(session), outgoing)
 
 
@@ -69,71 +71,56 @@ async def _start(session: Session, name: str) -> str:
     try:
         await session.kernels.start(kernel_id=DEFAULT_KERNEL_ID)
     except Conflict:
-        await session.kernels._ready(DEFAULT_KERNEL_ID)
+        await session.kernels.kernel(DEFAULT_KERNEL_ID).wait_ready()
     return DEFAULT_KERNEL_ID
 
 
 class LocalKernel:
     """A kernel of a session of a controller in this process."""
 
-    def __init__(self, session: Session, kernel_id: str, composer: Composer) -> None:
+    def __init__(self, session: Session, kernel_id: str, conversation: Conversation) -> None:
         self.session_id = session.session_id
-        self._session = session
-        self._kernel_id = kernel_id
-        self._composer = composer
-        self._events = session.kernels.events(kernel_id)
-        self._position = self._events.log.end
+        self._kernels = session.kernels
+        self._kernel = session.kernels.kernel(kernel_id)
+        self._conversation = conversation
         self._denials = session.network.denials
         self._told = self._denials.mark()
 
     async def send(self, message: JupyterMessage) -> None:
-        kernel = self._session.kernels._kernels[self._kernel_id]
-        parts = [message.header, message.parent_header, message.metadata, message.content]
-        head = wire.encode_json({"channel": message.channel})
-        await kernel._link.send(wire.pack_parts([head, b"", *parts, *message.buffers]))
+        """Take a message of a client."""
+        await self._conversation.send(message)
 
-    async def heard(self) -> AsyncIterator[Heard]:
-        async for got in self._events.follow(self._position):
-            if got.missed:
-                yield Missed(got.missed)
-            for logged in got.entries:
-                if logged.channel != "event":
-                    if logged.msg_type:
-                        yield self._said(logged)
-                elif logged.msg_type == "exited" and not logged.content.get("killed_by_us"):
-                    yield await self._ended(logged)
-        yield Ended("The session has ended.", 1, is_for_good=True)
+    async def heard(self) -> AsyncGenerator[JupyterMessage | Ended]:
+        """What it says."""
+        async for message in self._conversation.messages():
+            if _is_death(message) and (reason := await self._death()):
+                yield Ended(reason)
+            else:
+                yield message
+        reason = self._kernel.info().reason
+        yield Ended(reason or "Its session has ended.", is_for_good=True)
 
     async def interrupt(self) -> None:
-        await self._session.kernels._kernels[self._kernel_id]._link.call("kernel.interrupt")
+        """Interrupt what it runs."""
+        await self._kernels.interrupt(self._kernel.kernel_id)
 
     async def restart(self) -> None:
-        await self._session.kernels.restart(self._kernel_id)
+        """Start it anew."""
+        await self._kernels.restart(self._kernel.kernel_id)
 
     def denials(self) -> tuple[str, ...]:
+        """What its network was refused since this was asked last."""
         since, self._told = self._told, self._denials.mark()
         return tuple(map(denial_line, self._denials.since(since)))
 
-    def _said(self, logged: LoggedMessage) -> Said:
-        header = self._composer.header(logged.msg_type, logged.msg_id)
-        parent = b'{"msg_id": "%s"}' % logged.parent_id.encode()
-        message = JupyterMessage(
-            logged.channel,
-            header,
-            parent,
-            logged.metadata_json,
-            logged.content_json,
-            logged.buffers,
-        )
-        return Said(message, logged.parent_id)
+    async def _death(self) -> str:
+        """Why it died; empty when it has not, and only its own code says so."""
+        with anyio.move_on_after(VERDICT_S):
+            while self._kernel.info().state != "dead":  # noqa: ASYNC110  # a moment, once
+                await anyio.sleep(POLL_S)
+        return self._kernel.info().reason or ""
 
-    async def _ended(self, logged: LoggedMessage) -> Ended:
-        reason = None
-        with anyio.move_on_after(5):
-            while not reason:
-                reason = next(
-                    k.reason for k in self._session.kernels.infos if k.kernel_id == self._kernel_id
-                )
-                await anyio.sleep(0.01)
-        code = logged.content.get("signal")
-        return Ended(reason or "", -code if code else logged.content.get("exit_code") or 1)
+
+def _is_death(message: JupyterMessage) -> bool:
+    is_nobodys = message.msg_type == "status" and not message.parent_header
+    return is_nobodys and message.content.get("execution_state") == "dead"

@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Protocol
 
-from sandbox.jupyter.signing import JupyterMessage
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """A message of the kernel."""
-
-    message: JupyterMessage
-    parent_id: str
-    """The id of the request that it belongs to; empty when it names none."""
+from sandbox.kernels.jupytermessages import JupyterMessage
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,20 +14,8 @@ class Ended:
     """The kernel's process has ended by itself; nothing more comes until it is restarted."""
 
     reason: str
-    code: int
-    """As of a process of this machine: negative for a signal."""
     is_for_good: bool = False
     """Whether its session is gone too, so that nothing can be restarted."""
-
-
-@dataclass(frozen=True, slots=True)
-class Missed:
-    """Messages that were forgotten before they could be read here."""
-
-    count: int
-
-
-Heard = Said | Ended | Missed
 
 
 class SandboxedKernel(Protocol):
@@ -45,11 +24,11 @@ class SandboxedKernel(Protocol):
     session_id: str
 
     async def send(self, message: JupyterMessage) -> None:
-        """Send it a request."""
+        """Take a message of a client; this does not wait for the kernel."""
         ...
 
-    def heard(self) -> AsyncIterator[Heard]:
-        """What it says, in order, from its start on and over restarts."""
+    def heard(self) -> AsyncGenerator[JupyterMessage | Ended]:
+        """What it says, in order, with the headers of what its clients have sent as the parents."""
         ...
 
     async def interrupt(self) -> None:

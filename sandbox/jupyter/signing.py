@@ -1,31 +1,22 @@
-"""Jupyter messages as they travel over ZeroMQ: their parts, and the signature before those."""
+"""Jupyter messages as they travel over ZeroMQ: their parts, and the signature before those.
+
+https://jupyter-client.readthedocs.io/en/stable/messaging.html#the-wire-protocol
+"""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from sandbox.errors import InvalidRequest
+from sandbox.kernels.jupytermessages import JupyterMessage, client_message
 
 DELIMITER = b"<IDS|MSG>"
 SCHEME_PREFIX = "hmac-"
 SIGNED_PARTS = 4
 """The header, the parent's header, the metadata and the content; buffers are not signed."""
-
-
-@dataclass(frozen=True, slots=True)
-class JupyterMessage:
-    """A message of one channel, its parts as the JSON that they travel as."""
-
-    channel: str
-    """``shell``, ``control``, ``stdin`` or ``iopub``."""
-    header: bytes
-    parent_header: bytes
-    metadata: bytes
-    content: bytes
-    buffers: tuple[bytes, ...] = ()
 
 
 class Signer:
@@ -49,24 +40,31 @@ class Signer:
 
     def frames(self, message: JupyterMessage) -> list[bytes]:
         """A message from the delimiter on."""
-        parts = [message.header, message.parent_header, message.metadata, message.content]
+        headers = [json.dumps(each).encode() for each in (message.header, message.parent_header)]
+        parts = [*headers, message.metadata_json, message.content_json]
         return [DELIMITER, self._signature(parts), *parts, *message.buffers]
 
-    def opened(
-        self, channel: str, frames: Sequence[bytes]
-    ) -> tuple[list[bytes], JupyterMessage] | None:
-        """The identities before a message, and the message; None when it is not signed right."""
+    def opened(self, channel: str, frames: Sequence[bytes]) -> tuple[list[bytes], JupyterMessage]:
+        """The identities before a client's message, and the message.
+
+        Raises:
+            InvalidRequest: It is not signed with the key, or is no message for a kernel.
+        """
+        if DELIMITER not in frames:
+            raise InvalidRequest("It is no message of Jupyter's.")
+        at = frames.index(DELIMITER)
+        signature, parts = frames[at + 1 : at + 2], [*frames[at + 2 : at + 2 + SIGNED_PARTS]]
+        if len(parts) < SIGNED_PARTS:
+            raise InvalidRequest("It has too few parts.")
+        if not hmac.compare_digest(signature[0], self._signature(parts)):
+            raise InvalidRequest("It is not signed with the key of the connection file.")
         try:
-            at = frames.index(DELIMITER)
-            signature, *parts = frames[at + 1 :]
-        except ValueError:
-            return None
-        signed = parts[:SIGNED_PARTS]
-        if len(signed) < SIGNED_PARTS:
-            return None
-        if not hmac.compare_digest(signature, self._signature(signed)):
-            return None
-        return [*frames[:at]], JupyterMessage(channel, *signed, tuple(parts[SIGNED_PARTS:]))
+            header, parent, metadata, content = map(json.loads, parts)
+        except (ValueError, RecursionError) as exc:
+            raise InvalidRequest("It is not JSON.") from exc
+        buffers = frames[at + 2 + SIGNED_PARTS :]
+        message = client_message(channel, header, parent, metadata, content, buffers)
+        return [*frames[:at]], message
 
     def _signature(self, parts: Sequence[bytes]) -> bytes:
         signing = self._empty.copy()

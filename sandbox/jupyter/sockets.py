@@ -11,9 +11,9 @@ import zmq
 import zmq.asyncio
 
 from sandbox.errorgroups import one_error
-from sandbox.errors import InfrastructureError
+from sandbox.errors import InfrastructureError, InvalidRequest
 from sandbox.jupyter.connection import Connection
-from sandbox.jupyter.signing import JupyterMessage
+from sandbox.kernels.jupytermessages import JupyterMessage, answer
 
 REQUESTS = ("shell", "control", "stdin")
 FIRST_SUBSCRIBER_S = 1.0
@@ -34,16 +34,12 @@ Request = Callable[[list[bytes], JupyterMessage], Awaitable[None]]
 class ClientSockets:
     """The sockets of one connection file, bound until :meth:`close`.
 
-    Args:
-        welcome: The message that tells a new subscriber that it hears from now on.
-
     Raises:
         InfrastructureError: One cannot be bound.
     """
 
-    def __init__(self, connection: Connection, welcome: Callable[[str], JupyterMessage]) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._signer = connection.signer
-        self._welcome = welcome
         self._context = zmq.asyncio.Context()
         self._context.set(zmq.MAX_SOCKETS, 64)
         self._sockets: dict[str, zmq.asyncio.Socket] = {}
@@ -105,9 +101,11 @@ class ClientSockets:
     async def _hear(self, channel: str, take: Request) -> None:
         socket = self._sockets[channel]
         while True:
-            opened = self._signer.opened(channel, await socket.recv_multipart())
-            if opened is None:
-                logger.warning("%s: a message is not signed with the kernel's key", channel)
+            frames = await socket.recv_multipart()
+            try:
+                opened = self._signer.opened(channel, frames)
+            except InvalidRequest as exc:
+                logger.warning("%s: a message is left out: %s", channel, exc)
                 continue
             if not self._subscribed.is_set():
                 with anyio.move_on_after(FIRST_SUBSCRIBER_S):
@@ -121,7 +119,9 @@ class ClientSockets:
             (wish,) = (await socket.recv_multipart())[:1]
             if wish[:1] == b"\x01":
                 with suppress(UnicodeDecodeError):
-                    await self.publish(self._welcome(wish[1:].decode()), wish[1:])
+                    content = {"subscription": wish[1:].decode()}
+                    welcome = answer("iopub", "iopub_welcome", content, {}, "sandbox")
+                    await self.publish(welcome, wish[1:])
                 self._subscribed.set()
 
     async def _beat(self, alive: Callable[[], Awaitable[object]]) -> None:
