@@ -71,7 +71,8 @@ def install(
 
     Raises:
         InvalidRequest: The name can be none.
-        Conflict: There is one of that name that is not ours.
+        Conflict: There is one of that name that is not ours, there or where Jupyter looks first.
+            Nothing was written: whoever relies on it would run notebooks outside of a sandbox.
     """
     name = (name or default_name(config)).lower()
     if not _NAME.fullmatch(name) or name in (".", ".."):
@@ -84,6 +85,12 @@ def install(
         raise Conflict(
             f"{folder} is there and is no kernelspec of ours.",
             remedy="Choose another --name, or put ours in its place with --force.",
+        )
+    hiding = _hiding(name, parent)
+    if hiding is not None:
+        raise Conflict(
+            f"Jupyter would not find it: {hiding} comes first.",
+            remedy="Choose another --name, or install with --sys-prefix --force in its place.",
         )
     language = LANGUAGES.get(config.kernel, config.kernel)
     title = "Python 3" if language == "python" else language.capitalize()
@@ -132,6 +139,19 @@ def remove(name: str) -> Path:
         f"There is no kernelspec {name!r:.80} of ours.",
         remedy="`sandbox kernelspec list` shows them.",
     )
+
+
+def _hiding(name: str, parent: Path) -> Path | None:
+    """The kernelspec that Jupyter finds instead of one in this folder; None where there is none."""
+    searched = [Path(each).absolute() for each in jupyter_path("kernels")]
+    if parent.absolute() not in searched:
+        return None  # for another environment, which decides for itself
+    for other in searched[: searched.index(parent.absolute())]:
+        names = [each.name for each in other.iterdir()] if other.is_dir() else []
+        for each in names:
+            if each.lower() == name and (other / each / FILE).is_file():
+                return other / each
+    return None
 
 
 def _read(name: str, folder: Path) -> InstalledKernelspec | None:

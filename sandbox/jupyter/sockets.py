@@ -44,7 +44,6 @@ class ClientSockets:
         self._context.set(zmq.MAX_SOCKETS, 64)
         self._sockets: dict[str, zmq.asyncio.Socket] = {}
         self._subscribed = anyio.Event()
-        self._publishing = anyio.Lock()
         kinds = {"iopub": zmq.XPUB, "hb": zmq.REP}
         try:
             for channel, address in connection.addresses.items():
@@ -86,12 +85,11 @@ class ClientSockets:
         """Send to all subscribers; waits for those who read slowly, within a bound."""
         frames = [topic, *self._signer.frames(message)] if topic else self._signer.frames(message)
         socket = self._sockets["iopub"]
-        async with self._publishing:
-            with anyio.move_on_after(PATIENCE_S) as waiting:
-                await socket.send_multipart(frames)
-            if waiting.cancelled_caught:
-                logger.warning("a client of the kernel does not read; it misses what it is told")
-                socket.setsockopt(zmq.XPUB_NODROP, 0)
+        with anyio.move_on_after(PATIENCE_S) as waiting:
+            await socket.send_multipart(frames)
+        if waiting.cancelled_caught:
+            logger.warning("a client of the kernel does not read; it misses what it is told")
+            socket.setsockopt(zmq.XPUB_NODROP, 0)
 
     async def answer(self, identities: list[bytes], message: JupyterMessage) -> None:
         """Send to one client; one that has gone misses it."""

@@ -69,9 +69,9 @@ class Jupyter:
             text=True,
         )
 
-    def install(self, *words: str) -> None:
+    def install(self, *words: str, **env: str) -> None:
         """Install a kernelspec."""
-        done = self.run("-m", "sandbox", "kernelspec", "install", *words)
+        done = self.run("-m", "sandbox", "kernelspec", "install", *words, **env)
         assert done.returncode == 0, done.stderr
 
     def spec(self, name: str, config: dict[str, Any], **more: Any) -> None:
