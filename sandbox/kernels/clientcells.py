@@ -15,7 +15,7 @@ from sandbox.kernels.kernel import Kernel
 from sandbox.kernels.kernels import Kernels
 from sandbox.kernels.messages import CellOptions, new_id
 from sandbox.kernels.origins import Origin
-from sandbox.kernels.relay import Owed, Relay
+from sandbox.kernels.relay import Relay
 
 MAX_CELLS = 1000
 """Cells of one client that wait for their turn, as when a whole notebook is run."""
@@ -127,7 +127,7 @@ class ClientCells:
             metadata=message.metadata,
         )
         self._kernel.origins.note(msg_id, Origin(self._client, message.header))
-        self._relay.owed[msg_id] = Owed(message)
+        self._relay.owe(msg_id, message)
         return await self._kernels.execute(
             code, kernel_id=self._kernel.kernel_id, execution_id=msg_id, options=options
         )

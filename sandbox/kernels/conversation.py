@@ -25,7 +25,7 @@ from sandbox.kernels.jupytermessages import JupyterMessage
 from sandbox.kernels.kernels import Kernels
 from sandbox.kernels.messages import new_id
 from sandbox.kernels.origins import Origin
-from sandbox.kernels.relay import Owed, Relay
+from sandbox.kernels.relay import Relay
 from sandbox.link import wire
 
 MAX_OPEN = 256
@@ -154,7 +154,7 @@ class Conversation:
             message = self._questions.popleft()
             msg_id = new_id()
             self._kernel.origins.note(msg_id, Origin(self._client, message.header))
-            self._relay.owed[msg_id] = Owed(message)
+            self._relay.owe(msg_id, message)
             try:
                 await self._kernel.say(
                     message.msg_type,
@@ -182,7 +182,7 @@ class Conversation:
         if message.msg_type == "kernel_info_request" and known and self._kernel.cells.running:
             self._answers.describe(message, known)
             return
-        if len(self._relay.owed) + len(self._questions) >= MAX_OPEN:
+        if self._relay.open_questions + len(self._questions) >= MAX_OPEN:
             raise QuotaExceeded(f"The kernel has not come to {MAX_OPEN} requests yet.")
         self._questions.append(message)
         self._asked.set()

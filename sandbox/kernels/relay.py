@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -12,6 +13,7 @@ from sandbox.kernels.jupytermessages import JupyterMessage, answer, made_header
 from sandbox.kernels.kernel import Kernel
 from sandbox.kernels.messages import SET_ASIDE
 
+MAX_OWED = 1024
 _UNSUPPORTED = frozenset(("kernel subshells",))
 """Features that kernels offer and a conversation does not carry."""
 
@@ -34,7 +36,7 @@ class Relay:
     """
 
     def __init__(self, kernel: Kernel, client: str, is_cell: Callable[[str], bool]) -> None:
-        self.owed: dict[str, Owed] = {}
+        self.owed: OrderedDict[str, Owed] = OrderedDict()
         """The client's open requests, by the id that the kernel knows them by."""
         self.asking: tuple[str, str] | None = None
         """The cell that asks the client for input, and the id of its question."""
@@ -51,6 +53,11 @@ class Relay:
     def session_of(self, epoch: int) -> str:
         """The same of one start of the kernel."""
         return f"{self._kernel.kernel_id}-{epoch}"
+
+    @property
+    def open_questions(self) -> int:
+        """The requests that the kernel has not come to the end of: some it never answers."""
+        return sum(not owed.is_idle for owed in self.owed.values())
 
     def translated(self, message: LoggedMessage) -> Iterator[JupyterMessage]:
         """What the client is told of a message: most often that message."""
@@ -78,6 +85,12 @@ class Relay:
             message.metadata_json,
             message.buffers,
         )
+
+    def owe(self, msg_id: str, request: JupyterMessage) -> None:
+        """Expect answers to a request; of those that never came the oldest is forgotten."""
+        self.owed[msg_id] = Owed(request)
+        if len(self.owed) > MAX_OWED:
+            self.owed.popitem(last=False)
 
     def parent_of(self, msg_id: str) -> Mapping[str, Any]:
         """The header of the request that the kernel knows by an id."""
