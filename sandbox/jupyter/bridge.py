@@ -14,7 +14,7 @@ import socket
 import sys
 from collections.abc import Mapping
 from contextlib import aclosing
-from typing import Any
+from typing import Any, cast
 
 import anyio
 from anyio.abc import TaskGroup
@@ -46,11 +46,10 @@ class Bridge:
         self._tasks = tasks
         self._kernel: SandboxedKernel | None = None
         self._relay: Relay | None = None
-        self._info: Any = None
+        self._info: Mapping[str, Any] = {}
         self._sockets: ClientSockets | None = None
         self._serving = anyio.CancelScope()
         self._finished = anyio.Event()
-        self._reason = ""
 
     async def run(self, order: Mapping[str, Any]) -> None:
         """Open the session and serve the kernel, until a client shuts it down.
@@ -61,9 +60,12 @@ class Bridge:
         config = _config(order)
         sockets = self._bind(order)
         # Imported now: it takes a while, and might have been in vain.
-        from sandbox.jupyter.localkernel import local_kernel
+        if config.url:
+            from sandbox.jupyter.servedkernel import served_kernel as opened
+        else:
+            from sandbox.jupyter.localkernel import local_kernel as opened
 
-        async with local_kernel(config) as kernel:
+        async with opened(config) as kernel:
             self._kernel = kernel
             self._relay = Relay(kernel, sockets, self._ended, self._finished.set)
             self._serve(sockets, self._relay)
@@ -116,9 +118,10 @@ class Bridge:
     def _bind(self, order: Mapping[str, Any]) -> ClientSockets:
         """Bind the sockets of a connection, in the place of those before."""
         self.close()
-        self._info = order.get("connection")
-        if not isinstance(self._info, dict):
+        info: object = order.get("connection")
+        if not isinstance(info, dict):
             raise InvalidRequest("The provisioner names no connection.")
+        self._info = cast("dict[str, Any]", info)
         connection = Connection.of(self._info)
         self._sockets = ClientSockets(connection)
         return self._sockets

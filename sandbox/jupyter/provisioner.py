@@ -13,7 +13,7 @@ import signal
 from typing import Any, cast
 
 from jupyter_client.connect import KernelConnectionInfo
-from jupyter_client.provisioning import LocalProvisioner
+from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 
 from sandbox.jupyter.bridgeprocess import BridgeProcess
 from sandbox.jupyter.kernelconfig import KernelConfig
@@ -142,12 +142,12 @@ class SandboxProvisioner(LocalProvisioner):
 
     async def get_provisioner_info(self) -> dict[str, Any]:
         """What another process may want to know: of the bridge, and the session that it holds."""
-        info = cast("dict[str, Any]", await super().get_provisioner_info())
+        info = cast("dict[str, Any]", await super().get_provisioner_info())  # pyright: ignore[reportUnknownMemberType]
         return {**info, "session_id": self.session_id}
 
     async def load_provisioner_info(self, provisioner_info: dict[str, Any]) -> None:
         """Take over what another process knew; its kernel is still that process's to end."""
-        await super().load_provisioner_info(provisioner_info)
+        await super().load_provisioner_info(provisioner_info)  # pyright: ignore[reportUnknownMemberType]
         self.session_id = str(provisioner_info.get("session_id", ""))
 
     def resolve_path(self, path_str: str) -> str | None:

@@ -44,24 +44,27 @@ class ClientSockets:
         self._context.set(zmq.MAX_SOCKETS, 64)
         self._sockets: dict[str, zmq.asyncio.Socket] = {}
         self._subscribed = anyio.Event()
-        kinds = {"iopub": zmq.XPUB, "hb": zmq.REP}
-        try:
-            for channel, address in connection.addresses.items():
-                socket = self._sockets[channel] = self._context.socket(
-                    kinds.get(channel, zmq.ROUTER)
-                )
-                socket.linger = LINGER_MS
-                socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
-                if channel == "iopub":
-                    socket.setsockopt(zmq.XPUB_VERBOSE, 1)
-                    socket.setsockopt(zmq.XPUB_NODROP, 1)
-                    socket.setsockopt(zmq.SNDHWM, PUBLISHED)
-                elif channel in REQUESTS:
-                    socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
-                socket.bind(address)
-        except zmq.ZMQError as exc:
-            self.close()
-            raise InfrastructureError(f"{channel}: {address} cannot be bound: {exc}.") from exc
+        for channel, address in connection.addresses.items():
+            try:
+                self._bind(channel, address)
+            except zmq.ZMQError as exc:
+                self.close()
+                raise InfrastructureError(
+                    f"The kernel's {channel} cannot be bound to {address}: {exc}."
+                ) from exc
+
+    def _bind(self, channel: str, address: str) -> None:
+        kind = {"iopub": zmq.XPUB, "hb": zmq.REP}.get(channel, zmq.ROUTER)
+        socket = self._sockets[channel] = self._context.socket(kind)
+        socket.linger = LINGER_MS
+        socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
+        if channel == "iopub":
+            socket.setsockopt(zmq.XPUB_VERBOSE, 1)
+            socket.setsockopt(zmq.XPUB_NODROP, 1)
+            socket.setsockopt(zmq.SNDHWM, PUBLISHED)
+        elif channel in REQUESTS:
+            socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
+        socket.bind(address)
 
     def close(self) -> None:
         """Close them; what was sent still goes out for a moment. May be called twice."""
@@ -86,7 +89,7 @@ class ClientSockets:
         frames = [topic, *self._signer.frames(message)] if topic else self._signer.frames(message)
         socket = self._sockets["iopub"]
         with anyio.move_on_after(PATIENCE_S) as waiting:
-            await socket.send_multipart(frames)
+            await _send(socket, frames)
         if waiting.cancelled_caught:
             logger.warning("a client of the kernel does not read; it misses what it is told")
             socket.setsockopt(zmq.XPUB_NODROP, 0)
@@ -94,7 +97,7 @@ class ClientSockets:
     async def answer(self, identities: list[bytes], message: JupyterMessage) -> None:
         """Send to one client; one that has gone misses it."""
         socket = self._sockets[message.channel]
-        await socket.send_multipart([*identities, *self._signer.frames(message)])
+        await _send(socket, [*identities, *self._signer.frames(message)])
 
     async def _hear(self, channel: str, take: Request) -> None:
         socket = self._sockets[channel]
@@ -127,4 +130,8 @@ class ClientSockets:
         while True:
             beat = await socket.recv_multipart()
             await alive()
-            await socket.send_multipart(beat)
+            await _send(socket, beat)
+
+
+async def _send(socket: zmq.asyncio.Socket, frames: list[bytes]) -> None:
+    await socket.send_multipart(frames)  # pyright: ignore[reportUnknownMemberType]  # of any kind
