@@ -7,9 +7,11 @@ import os
 import re
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import nbformat
 import pytest
 
@@ -19,6 +21,7 @@ from sandbox.notebooks.models import Cell
 from ..support import nbclientrun
 from ..support.leftovers import left_of
 from ..support.provisioned import KERNELSPEC, Jupyter
+from ..support.served import Served
 from .test_notebooks import NOTEBOOKS, _cells, _normalised, _run_by_nbclient, notebook, text
 
 ENDED_S = 60
@@ -229,6 +232,54 @@ def test_a_comm_carries_bytes_both_ways(jupyter: Jupyter) -> None:
 def test_a_dead_kernel_stays_dead_until_it_is_restarted_beside_its_files(jupyter: Jupyter) -> None:
     told = jupyter.tell("dies", KERNELSPEC, "import os\nos._exit(3)")
     assert told == {"alive": False, "text": "file\n"}
+
+
+# --- a served controller
+
+
+@pytest.fixture(scope="module")
+def at_served(
+    served: Served, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Jupyter, str]]:
+    made = Jupyter.made(tmp_path_factory.mktemp("served"))
+    token = made.folder / "token"
+    token.write_text(served.token)
+    words = ("--policy", "offline", "--url", served.base, "--token-file", str(token))
+    made.install(*words)
+    yield made, KERNELSPEC
+    assert left_of(made.state) == []
+
+
+def test_a_served_controller_opens_the_session_and_closes_it_again(
+    at_served: tuple[Jupyter, str], served: Served
+) -> None:
+    jupyter, name = at_served
+    told = jupyter.tell("basics", name)
+    assert told["error"]["reply"]["ename"] == "ZeroDivisionError"
+    assert told["info"]["language_info"]["name"] == "python"
+    assert jupyter.tell("interrupt", name) == {"interrupted": "KeyboardInterrupt", "kept": "1\n"}
+    assert jupyter.tell("restart", name, "now") == {
+        "text": "file False\n",
+        "count": 1,
+        "session": True,
+    }
+    assert jupyter.tell("asks", name)["text"] == "n = 42\n"
+    assert jupyter.tell("comm", name)["buffers"] == ["ff0100", ""]
+    told = jupyter.tell("dies", name, "import os\nos._exit(3)")
+    assert told == {"alive": False, "text": "file\n"}
+    with httpx2.Client(base_url=served.base, headers=served.headers) as http:
+        assert http.get("/mcp/v1/sessions").json()["sessions"] == []
+
+
+def test_a_policy_that_the_served_controller_does_not_have_is_refused_at_once(
+    at_served: tuple[Jupyter, str], served: Served
+) -> None:
+    jupyter, _ = at_served
+    token = str(jupyter.folder / "token")
+    words = ("--policy", "absent", "--url", served.base, "--token-file", token)
+    done = jupyter.run("-m", "sandbox", "kernelspec", "install", *words)
+    assert done.returncode == exits.FAILED
+    assert "'absent'" in done.stderr
 
 
 # --- what cannot be started

@@ -68,6 +68,15 @@ def wait_begun(client: Any, msg_id: str) -> None:
     raise TimeoutError(msg_id)
 
 
+def wait_idle(client: Any, msg_id: str) -> None:
+    """Wait until all that comes of a cell has come."""
+    while True:
+        message = client.get_iopub_msg(timeout=REPLY_S)
+        is_its = message["parent_header"].get("msg_id") == msg_id
+        if is_its and message["content"].get("execution_state") == "idle":
+            return
+
+
 def reply_to(client: Any, msg_id: str) -> dict[str, Any]:
     while True:
         reply = client.get_shell_msg(timeout=REPLY_S)
@@ -119,10 +128,9 @@ def interrupt(name: str) -> Any:
         msg_id = client.execute("print('begun', flush=True)\nimport time\ntime.sleep(100)")
         wait_begun(client, msg_id)
         manager.interrupt_kernel()
-        return {
-            "interrupted": reply_to(client, msg_id)["ename"],
-            "kept": text(run(client, "print(x)")),
-        }
+        ended = reply_to(client, msg_id)["ename"]
+        wait_idle(client, msg_id)
+        return {"interrupted": ended, "kept": text(run(client, "print(x)"))}
 
 
 def restart(name: str, now: str) -> Any:
