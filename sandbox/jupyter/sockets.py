@@ -22,7 +22,6 @@ PUBLISHED = 10_000
 """Messages that wait for a client who reads slowly; then the kernel's others wait, too."""
 PATIENCE_S = 10.0
 """How long; after that a client who reads nothing misses what it does not take."""
-LINGER_MS = 500
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
 logger = logging.getLogger(__name__)
@@ -56,7 +55,6 @@ class ClientSockets:
     def _bind(self, channel: str, address: str) -> None:
         kind = {"iopub": zmq.XPUB, "hb": zmq.REP}.get(channel, zmq.ROUTER)
         socket = self._sockets[channel] = self._context.socket(kind)
-        socket.linger = LINGER_MS
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
         if channel == "iopub":
             socket.setsockopt(zmq.XPUB_VERBOSE, 1)
@@ -67,10 +65,9 @@ class ClientSockets:
         socket.bind(address)
 
     def close(self) -> None:
-        """Close them; what was sent still goes out for a moment. May be called twice."""
-        for socket in self._sockets.values():
-            socket.close()
+        """Close them; what no client has taken by now is lost. May be called twice."""
         self._sockets = {}
+        self._context.destroy(linger=0)
 
     async def serve(self, take: Request, alive: Callable[[], Awaitable[object]]) -> None:
         """Hand over what clients ask, tell subscribers that they are heard, echo heartbeats.
