@@ -32,7 +32,7 @@ class Lobby:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._peers: list[Peer] = []
-        self._presence = Presence(self._tell, clock)
+        self._presence = Presence(self._tell)
 
     @property
     def is_empty(self) -> bool:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from sandbox.collaboration.authors import Author
-from sandbox.collaboration.peers import AWARENESS_BURST, AWARENESS_RATE, Peer
+from sandbox.collaboration.peers import Peer
 from sandbox.collaboration.varints import Malformed, Reader, varint
 from sandbox.errors import InvalidRequest, QuotaExceeded
 
@@ -44,14 +44,10 @@ class Presence:
 
     Args:
         tell: Given each change, for all peers but one.
-        clock: Seconds.
     """
 
-    def __init__(
-        self, tell: Callable[[bytes, Peer | None], None], clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, tell: Callable[[bytes, Peer | None], None]) -> None:
         self._tell = tell
-        self._clock = clock
         self._clients: dict[int, _Client] = {}
         self._agents: dict[str, int] = {}
 
@@ -99,7 +95,6 @@ class Presence:
             InvalidRequest: It is malformed; nothing of it was taken.
             QuotaExceeded: It is too much, or too often.
         """
-        self._spend(peer)
         try:
             said = _read(update)
         except Malformed as exc:
@@ -124,21 +119,17 @@ class Presence:
 
     def left(self, peer: Peer) -> None:
         """A peer is no longer there, and none that it spoke for."""
-        self._gone([client for client in peer.clients if client in self._clients])
+        clients = [(client, self._clients.get(client)) for client in peer.clients]
+        self._gone([client for client, known in clients if known and known.peer is peer])
 
     # --- inside
 
     def _is_for(self, client: int, peer: Peer) -> bool:
         known = self._clients.get(client)
-        return known is None or known.peer is peer
-
-    def _spend(self, peer: Peer) -> None:
-        now = self._clock()
-        peer.tokens = min(peer.tokens + (now - peer.refilled_at) * AWARENESS_RATE, AWARENESS_BURST)
-        peer.refilled_at = now
-        if peer.tokens < 1:
-            raise QuotaExceeded(f"Awareness may change {AWARENESS_RATE:g} times a second.")
-        peer.tokens -= 1
+        if known is None or known.peer is peer:
+            return True
+        # One who comes again before the connection is noticed to be lost that it had.
+        return known.peer is not None and known.author.key == peer.author.key
 
     def _gone(self, clients: list[int]) -> None:
         if not clients:
