@@ -65,7 +65,7 @@ class Socket:
         """Hear on until such a message comes."""
         with anyio.fail_after(WAIT_S):
             while True:
-                opcode, data = await self.client.heard()
+                opcode, data = await self.client.heard(WAIT_S)
                 assert opcode in (TEXT, BINARY), (opcode, data)
                 message = json.loads(data)
                 parent = message["parent_header"].get("msg_id")
@@ -173,11 +173,11 @@ async def test_a_terminal_opened_here_is_the_agents_too(connect: Any, clean: Ser
             seen = ""
             with anyio.fail_after(WAIT_S):
                 while "a2b" not in seen or "30 100" not in seen:
-                    kind, text = json.loads((await one.client.heard())[1])
+                    kind, text = json.loads((await one.client.heard(WAIT_S))[1])
                     seen += text if kind == "stdout" else ""
             one.client.say(frame(TEXT, json.dumps(["stdin", "exit\r"]).encode()))
             with anyio.fail_after(WAIT_S):
-                while json.loads((await one.client.heard())[1])[0] != "disconnect":
+                while json.loads((await one.client.heard(WAIT_S))[1])[0] != "disconnect":
                     pass
         assert (await http.delete(f"{base}/api/terminals/{name}")).status_code == 204
         assert (await http.get(f"{base}/api/terminals")).json() == []

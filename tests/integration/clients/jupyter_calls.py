@@ -11,9 +11,9 @@ import sys
 
 
 def main(url: str, token: str, kernel_id: str, *codes: str) -> None:
-    from jupyter_kernel_client import KernelClient  # pyright: ignore[reportMissingImports]  # only in that environment
+    from jupyter_kernel_client import JupyterKernelClient  # pyright: ignore[reportMissingImports]
 
-    with KernelClient(server_url=url, token=token, kernel_id=kernel_id or None) as kernel:
+    with JupyterKernelClient(server_url=url, token=token, kernel_id=kernel_id or None) as kernel:
         for code in codes:
             print(json.dumps(kernel.execute(code, timeout=60)), flush=True)
 
