@@ -12,7 +12,17 @@ import anyio
 from mcp import Client
 from rich.console import Console
 
-from benchmarks import collaboration, egress, measures, memory, notebooks, provisioner, report, results, tokens
+from benchmarks import (
+    collaboration,
+    egress,
+    measures,
+    memory,
+    notebooks,
+    provisioner,
+    report,
+    results,
+    tokens,
+)
 from scripts.controller import Controller, controller
 
 Measured = report.Figure | list[report.Figure]
