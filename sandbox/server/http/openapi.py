@@ -16,7 +16,6 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from sandbox import __version__
 from sandbox.server.auth import GUARDED
 from sandbox.server.http.given import names_in
 from sandbox.server.http.idempotency import MAX_KEY
@@ -24,6 +23,8 @@ from sandbox.server.http.operation import EVENTS, JSON, OCTETS, Operation, Schem
 from sandbox.server.problems import MEDIA_TYPE
 from sandbox.server.scopes import SCOPES
 
+VERSION = "1"
+"""Of the API; that of the program is nobody's business who has no token."""
 PROBLEM = "Problem"
 BEARER = "token"
 DESCRIPTION = (
@@ -66,7 +67,7 @@ def openapi_of(operations: Iterable[Operation]) -> dict[str, Any]:
     """The document."""
     document = get_openapi(
         title="Sandbox",
-        version=__version__,
+        version=VERSION,
         description=DESCRIPTION,
         routes=[_route(each) for each in operations],
         separate_input_output_schemas=False,
