@@ -12,7 +12,7 @@ import anyio
 from mcp import Client
 from rich.console import Console
 
-from benchmarks import egress, measures, memory, notebooks, report, results, tokens
+from benchmarks import egress, http, measures, memory, notebooks, report, results, tokens
 from scripts.controller import Controller, controller
 
 Measured = report.Figure | list[report.Figure]
@@ -28,6 +28,7 @@ def sections(
             "tokens": lambda: tokens.tool_list(client),
             "cold start": lambda: measures.cold_start(client, image),
             "round trip": lambda: measures.round_trip(client, here),
+            "over REST": lambda: http.execution(client, server, here),
             "audit": measures.audit,
             "bulkhead": measures.bulkhead,
             "restart": lambda: measures.restart(client, here),

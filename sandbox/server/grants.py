@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sandbox.errors import NotPermitted
-from sandbox.server.scopes import IMPLIED, SCOPES, scopes_of
+from sandbox.server.scopes import ADMIN, IMPLIED, SCOPES, scopes_of
 from sandbox.sessions.models import Caller
 from sandbox.toolsets import tools_of
 
@@ -89,6 +89,16 @@ class Grant:
     def may_edit(self, notebook: SharedNotebook) -> bool:
         """Whether it may be used to change a notebook."""
         return self.notebook in (None, notebook) and self._has("notebooks")
+
+    def require_administrator(self, what: str) -> None:
+        """Refuse what only administrators may do.
+
+        Raises:
+            InsufficientScope: It may not be used for that.
+        """
+        if self.notebook is not None:
+            raise self._for_one_notebook()
+        self.require_scope(ADMIN, what)
 
     def require_scope(self, scope: str, what: str) -> None:
         """Refuse what needs a scope that it does not have.

@@ -93,18 +93,23 @@ def _route(operation: Operation) -> APIRoute:
         name=operation.name,
         operation_id=operation.name,
         summary=operation.title,
-        description=f"{operation.description}\n\nScope: `{operation.scope}`.",
+        description=f"{operation.description}\n\n{_needed(operation)}",
         tags=[tag_of(http.template)],
         response_model=None,
         status_code=http.status,
         response_class=Response,
         responses=_answers(operation),
         openapi_extra={
-            "security": [{BEARER: [operation.scope]}],
+            "security": [{BEARER: [*operation.scopes]}],
             "parameters": _parameters(operation),
             **_body(operation),
         },
     )
+
+
+def _needed(operation: Operation) -> str:
+    named = " and ".join(f"`{scope}`" for scope in operation.scopes)
+    return f"Scope: {named}." if len(operation.scopes) == 1 else f"Scopes: {named}."
 
 
 def tag_of(path: str) -> str:
