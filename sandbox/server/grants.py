@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sandbox.errors import NotPermitted
-from sandbox.server.scopes import ADMIN, IMPLIED, SCOPES, scopes_of
+from sandbox.server.scopes import IMPLIED, SCOPES, scopes_of
 from sandbox.sessions.models import Caller
 from sandbox.toolsets import tools_of
 
@@ -53,6 +53,13 @@ class Grant:
     notebook: SharedNotebook | None = None
     """The only thing that it may be used for; None for all that its scopes allow."""
 
+    @property
+    def shown_name(self) -> str:
+        """Whom others see who works with it; a guest cannot be taken for anybody else."""
+        if self.notebook is None:
+            return self.principal
+        return f"{self.application or 'somebody'} (guest)"
+
     def allows(self, tool: str) -> bool:
         """Whether it may be used for a tool."""
         return self.notebook is None and all(map(self._has, scopes_of(tool)))
@@ -90,15 +97,15 @@ class Grant:
         """Whether it may be used to change a notebook."""
         return self.notebook in (None, notebook) and self._has("notebooks")
 
-    def require_administrator(self, what: str) -> None:
-        """Refuse what only administrators may do.
+    def require_beyond_one_notebook(self, scope: str, what: str) -> None:
+        """Refuse what needs a scope, and what a token for one notebook is not for.
 
         Raises:
             InsufficientScope: It may not be used for that.
         """
         if self.notebook is not None:
             raise self._for_one_notebook()
-        self.require_scope(ADMIN, what)
+        self.require_scope(scope, what)
 
     def require_scope(self, scope: str, what: str) -> None:
         """Refuse what needs a scope that it does not have.

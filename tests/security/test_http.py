@@ -6,6 +6,8 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -17,10 +19,12 @@ from starlette.types import ASGIApp
 from sandbox.server.application import make_app
 from sandbox.server.auth import GUARDED
 from sandbox.server.desk import Desk
-from sandbox.server.grants import Grant
+from sandbox.server.grants import Grant, SharedNotebook
+from sandbox.server.http.given import names_in
 from sandbox.server.http.operation import Operation
 from sandbox.server.http.table import all_operations
 from sandbox.server.scopes import SCOPES
+from sandbox.server.tokens import TokenStore
 from sandbox.sessions.manager import SessionManager
 
 from ..support.applications import started
@@ -28,7 +32,7 @@ from ..support.applications import started
 pytestmark = pytest.mark.anyio
 
 QUICK_S = 2.0
-ODD_CASES = {"index": "0", "path": "f"}
+CHOSEN = {"index": "0", "kernel_id": "k-default"}
 
 
 class Grants:
@@ -43,9 +47,11 @@ class Grants:
         principal: str = "alice",
         scopes: Iterable[str] = SCOPES,
         policies: tuple[str, ...] | None = None,
+        notebook: SharedNotebook | None = None,
     ) -> None:
         scope = frozenset(scopes)
-        self.given[token] = Grant(principal, "test", token, scope, policies)
+        grant = Grant(principal, "test", token, scope, policies)
+        self.given[token] = replace(grant, notebook=notebook)
 
     async def grant(self, token: str) -> Grant | None:
         return self.given.get(token)
@@ -72,30 +78,32 @@ class Api:
         async with self.http(token) as http:
             made = await http.post("/mcp/v1/sessions", json={"reuse": False})
             assert made.status_code == 201, made.text
-            yield made.json()["session_id"]
-            await http.delete(made.headers["location"])
+            try:
+                yield made.json()["session_id"]
+            finally:
+                await http.delete(made.headers["location"])
 
 
 @pytest.fixture
-async def api(manager: SessionManager) -> AsyncIterator[Api]:
-    grants = Grants()
+async def api(manager: SessionManager, tmp_path: Path) -> AsyncIterator[Api]:
+    grants, tokens = Grants(), TokenStore(tmp_path)
     app = make_app(
-        Desk(manager),
+        Desk(manager, tokens=tokens),
         verifier=grants,
         security=TransportSecuritySettings(allowed_hosts=["test"], allowed_origins=[]),
         check=manager.runtime.engine,
     )
     async with started(app):
         yield Api(app, grants)
+    tokens.close()
 
 
 def request_of(operation: Operation, **known: str) -> dict[str, Any]:
     """A request that the operation takes, as far as its arguments say."""
     http = operation.http
     path = http.template
-    for name in operation.arguments.keys() | {"session_id", "path", "index", "execution_id"}:
-        path = path.replace(f"{{{name}}}", known.get(name, ODD_CASES.get(name, "x")))
-    path = path.replace("{command_id}", "x").replace("{kernel_id}", "k-default")
+    for name in names_in(http.path):
+        path = path.replace(f"{{{name}}}", known.get(name, CHOSEN.get(name, "x")))
     needed = {
         name: _value(operation.arguments[name])
         for name in operation.required
@@ -123,10 +131,24 @@ async def test_every_operation_needs_its_scope_and_does_nothing_without(
     for scope in SCOPES:
         api.grants.give(f"not {scope}", scopes=SCOPES.keys() - {scope})
     for operation in operations:
-        async with api.http(f"not {operation.scope}") as http:
-            answer = await http.request(**request_of(operation))
-        assert answer.status_code == 403, operation.name
-        assert f'scope="{operation.scope}"' in answer.headers["www-authenticate"]
+        for scope in operation.scopes:
+            async with api.http(f"not {scope}") as http:
+                answer = await http.request(**request_of(operation))
+            assert answer.status_code == 403, operation.name
+            assert f'scope="{scope}"' in answer.headers["www-authenticate"]
+
+
+async def test_a_token_for_one_notebook_is_for_no_operation(
+    api: Api, manager: SessionManager
+) -> None:
+    """Invariant 6: whatever scopes it has, also for that notebook."""
+    api.grants.give("a")
+    async with api.session("a") as session_id:
+        api.grants.give("shared", notebook=SharedNotebook(session_id, "/workspace/x"))
+        async with api.http("shared") as http:
+            for operation in all_operations(Desk(manager)):
+                answer = await http.request(**request_of(operation, session_id=session_id))
+                assert answer.status_code in (401, 403), operation.name
 
 
 async def test_no_operation_reaches_a_session_of_somebody_else(
@@ -138,7 +160,7 @@ async def test_no_operation_reaches_a_session_of_somebody_else(
     operations = [
         each
         for each in all_operations(Desk(manager))
-        if "{session_id}" in each.http.path and each.scope != "admin"
+        if "{session_id}" in each.http.path and each.scopes != ("admin",)
     ]
     async with api.session("a") as foreign, api.http("a") as http:
         ran = await http.post(f"/mcp/v1/sessions/{foreign}/executions", json={"code": "1"})

@@ -17,6 +17,7 @@ from sandbox.server.executionresources import output_data, without_secrets
 from sandbox.server.http.operation import JSON, EndpointGroup, NoArguments, endpoint
 from sandbox.server.http.place import Http
 from sandbox.server.pictures import header
+from sandbox.server.scopes import ADMIN
 from sandbox.sessions.models import SessionInfo
 
 IPYNB = "application/x-ipynb+json"
@@ -102,6 +103,7 @@ class LookupEndpoints(EndpointGroup):
     @endpoint(
         "List everybody's sessions",
         Http("GET", "/admin/sessions"),
+        scope=ADMIN,
         result=EverybodysSessions,
     )
     async def list_everybodys_sessions(self, request: Request, _: NoArguments) -> Response:
@@ -115,6 +117,7 @@ class LookupEndpoints(EndpointGroup):
     @endpoint(
         "Close anybody's session",
         Http("DELETE", "/admin/sessions/{session_id}"),
+        scope=ADMIN,
         result=SessionInfo,
     )
     async def close_anybodys_session(self, request: Request, _: NoArguments) -> Response:

@@ -21,7 +21,7 @@ from sandbox.server.desk import Desk, caller_of_request
 from sandbox.server.grants import Grant
 from sandbox.server.http.given import given_by
 from sandbox.server.http.place import Http
-from sandbox.server.scopes import ADMIN, scopes_of
+from sandbox.server.scopes import scopes_of
 from sandbox.server.tool import StrictTool
 from sandbox.server.wording import problem
 from sandbox.sessions.session import Session
@@ -50,7 +50,9 @@ class Operation:
     description: str
     http: Http
     tool: str
-    """The tool whose rights it needs; empty for what only administrators may."""
+    """The tool whose rights it needs; empty where a scope alone says it."""
+    scope: str
+    """That it needs where there is no such tool."""
     answer: Answer
     arguments: Mapping[str, Schema]
     """All that it takes, those in the path among them, in JSON Schema."""
@@ -69,7 +71,7 @@ class Operation:
     @property
     def scopes(self) -> tuple[str, ...]:
         """That the token needs."""
-        return scopes_of(self.tool) if self.tool else (ADMIN,)
+        return scopes_of(self.tool) if self.tool else (self.scope,)
 
     def require(self, grant: Grant) -> None:
         """Refuse a token that may not be used for it.
@@ -80,7 +82,7 @@ class Operation:
         if self.tool:
             grant.require(self.tool)
         else:
-            grant.require_administrator(self.name)
+            grant.require_beyond_one_notebook(self.scope, self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,7 @@ class _Declared:
     title: str
     http: Http
     tool: str
+    scope: str
     arguments: type[BaseModel]
     more: Mapping[str, Any]
 
@@ -100,6 +103,7 @@ def endpoint(
     http: Http,
     *,
     tool: str = "",
+    scope: str = "",
     arguments: type[BaseModel] = NoArguments,
     **more: Any,
 ) -> Callable[[_Method], _Method]:
@@ -108,14 +112,14 @@ def endpoint(
     It is called with the request and what that asks for; its docstring tells people what it does.
 
     Args:
-        tool: The tool that does the same as far as rights go; empty for what only administrators
-            may do.
+        tool: The tool that does the same as far as rights go; the scopes are those of the tool.
+        scope: That the token needs, where no tool is like it.
         arguments: What it takes beside what its path names.
         more: The other fields of :class:`Operation`.
     """
 
     def declare(method: _Method) -> _Method:
-        _declared[method] = _Declared(title, http, tool, arguments, more)
+        _declared[method] = _Declared(title, http, tool, scope, arguments, more)
         return method
 
     return declare
@@ -158,6 +162,7 @@ def _operation(method: Any, declared: _Declared) -> Operation:
         description=" ".join((inspect.getdoc(method) or "").split()),
         http=declared.http,
         tool=declared.tool,
+        scope=declared.scope,
         answer=answer,
         arguments=schemas,
         required=frozenset(schema.get("required", ())),

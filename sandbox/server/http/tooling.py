@@ -132,6 +132,7 @@ def tool_operation(tool: StrictTool, desk: Desk) -> Operation | None:
         description=tool.description,
         http=http,
         tool=tool.name,
+        scope="",
         answer=ToolEndpoint(tool, http, desk),
         arguments={**paging_of(http, arguments), **arguments},
         required=frozenset(tool.parameters.get("required", ())),
