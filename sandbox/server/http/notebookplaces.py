@@ -54,10 +54,11 @@ class NotebookEndpoints(EndpointGroup):
         context, session_id = calling(request, {}), request.path_params["session_id"]
         async with in_use(self._desk, context, session_id, "unuse_notebook") as used:
             await used.live.save()
+            answer = self._answer(used, 200)
             if not used.session.notebook_names.is_used(used.live.path):
                 used.live.leave(used.author)
                 await used.session.notebooks.close(used.live.path)
-            return self._answer(used, 200)
+            return answer
 
     @endpoint(
         "Delete a cell",

@@ -31,7 +31,8 @@ async def test_a_notebook_is_made_filled_run_changed_and_closed(
     gone = await http.delete(f"{book}/cells/{cell_id}")
     assert gone.status_code == 200
     assert (await http.get(f"{book}/cells")).json().get("cells", []) == []
-    assert (await http.post(f"{book}/close")).status_code == 200
+    closed = await http.post(f"{book}/close")
+    assert closed.status_code == 200, closed.text
     assert (await http.get(f"{session}/notebooks")).json()["notebooks"] == []
     assert b'"cells": []' in (await http.get(f"{session}/files/deep/a%20b.ipynb")).content
 
