@@ -24,7 +24,7 @@ from sandbox.server.desk import Desk
 from sandbox.sessions.slots import take_slot
 from sandbox.testing import FakeEngine, FakeRuntime
 
-from ..support.jupyterserver import (
+from ..support.jupyterloopback import (
     ALICE,
     BOB,
     GRANTS,
