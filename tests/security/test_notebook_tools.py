@@ -183,9 +183,12 @@ async def test_a_hostile_notebook_is_shown_in_bounds_and_in_plain_text(controlle
         assert "\x1b" not in shown.split("\n", 3)[0]
         outputs = "".join(answers[3].structured_content["cells"][0]["outputs"])
         assert not {"\x1b", "\x07", "\u202e"}.intersection(outputs)
-        for uri in ("notebook://h", "notebook://h/cells/c0", "notebook://h/cells/c0/outputs/2"):
-            with pytest.raises(MCPError):
-                await client.read_resource(uri)
+        with pytest.raises(MCPError, match="bytes"):
+            await client.read_resource("notebook://h")
+        for path in ("", *(f"/outputs/{index}" for index in range(8))):
+            (read,) = (await client.read_resource(f"notebook://h/cells/c0{path}")).contents
+            assert read.mime_type in ("application/json", "application/octet-stream"), path
+            assert len(read.model_dump_json()) < 1024 * 1024
 
 
 async def test_what_is_no_notebook_in_the_place_of_one_is_refused_in_time(

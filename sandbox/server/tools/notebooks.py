@@ -233,7 +233,7 @@ async def _read(used: InUse, start: int, limit: int, *, is_detailed: bool) -> Ca
         view = view_of(used, notebook, cells=list(page.cells), next=next_page(page))
         return view, f"{heading(used, page.total)}\n{page_text(page, detailed=is_detailed)}"
 
-    return answer(*(await anyio.to_thread.run_sync(read) if is_detailed else read()))
+    return answer(*await anyio.to_thread.run_sync(read))
 
 
 def _rows(session: Session, key: str) -> list[NotebookRow]:
