@@ -80,13 +80,22 @@ class LiveNotebook(Protocol):
         ...
 
     async def execute(
-        self, ref: CellRef, author: Author, *, timeout_s: float | None = None
+        self,
+        ref: CellRef,
+        author: Author,
+        *,
+        timeout_s: float | None = None,
+        source: str | None = None,
     ) -> CellRun:
         """Queue a code cell in the notebook's kernel, starting that if need be.
+
+        Args:
+            source: What a person agreed to run; whatever the cell says when None.
 
         Raises:
             NotFound: There is no such cell.
             InvalidRequest: It is no code cell.
+            Conflict: It says something else by now than ``source``; nothing ran.
         """
         ...
 

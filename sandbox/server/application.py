@@ -1,4 +1,5 @@
-"""The served application: MCP at ``/mcp/v1``, REST below it, health beside it."""
+"""The served application: MCP at ``/mcp/v1``, REST below it, health beside it, and sessions as
+Jupyter Servers below ``/jupyter``."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ from sandbox.server.endpoints import Astray
 from sandbox.server.handshakes import Handshakes
 from sandbox.server.health import Check, Health
 from sandbox.server.intake import MAX_MCP_BODY, Intake
+from sandbox.server.jupyter.front import jupyter_routes, jupyter_websockets
 from sandbox.server.mcpserver import mcp_server
 from sandbox.server.oauth import ProtectedResource
 from sandbox.server.replays import RETRY_MS, Replays
@@ -57,6 +59,7 @@ def make_app(
         routes=[
             *mcp_app.routes,
             *Rest(desk).routes(),
+            *jupyter_routes(desk),
             *Health(check).routes(),
             *(resource.routes() if resource else ()),
         ],
@@ -64,7 +67,7 @@ def make_app(
         exception_handlers={404: astray.absent, 405: astray.wrong_method},
     )
     handshakes = Handshakes(app, desk.manager.conversations, replays)
-    sockets = [*channel_routes(desk.manager), *websockets]
+    sockets = [*channel_routes(desk.manager), *jupyter_websockets(desk), *websockets]
     served = Intake(WebSockets(handshakes, sockets, desk), max_requests)
     denied, cross_origin = desk.manager.audit.deny, CrossOrigin(origins)
     return Gate(served, verifier, security, denied, resource, cross_origin, tools_of(toolsets))

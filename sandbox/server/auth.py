@@ -1,4 +1,4 @@
-"""The gate before everything under ``/mcp``: Host and Origin, then the bearer token.
+"""The gate before all under ``/mcp`` and ``/jupyter``: Host and Origin, then the bearer token.
 
 WebSockets pass the same gate, wherever they lead, before they are accepted.
 """
@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sandbox.config import Settings, is_loopback
 from sandbox.errorgroups import one_error
 from sandbox.errors import SandboxError
-from sandbox.server.credentials import take_token
+from sandbox.server.credentials import JUPYTER, take_token
 from sandbox.server.crossorigin import CrossOrigin
 from sandbox.server.grants import Grant, TokenVerifier
 from sandbox.server.oauth import ProtectedResource
@@ -29,6 +29,8 @@ from sandbox.server.scopes import TOOL_SCOPES
 from sandbox.toolsets import TOOLS
 
 GUARDED = "/mcp/v1"
+PREFIXES = ("/mcp", JUPYTER)
+"""What begins with these is guarded."""
 ALIASES = frozenset({"/mcp", "/mcp/", f"{GUARDED}/"})
 """Other spellings of where MCP is served."""
 MAX_HEADERS = 128
@@ -78,7 +80,7 @@ class Gate:
             answer = problem(431, f"A request has at most {MAX_HEADERS} headers.")
             await answer(scope, receive, send)
         # The prefix alone: a route's pattern also matches its path with a line feed behind it.
-        elif scope["type"] == "websocket" or scope["path"].startswith("/mcp"):
+        elif scope["type"] == "websocket" or scope["path"].startswith(PREFIXES):
             if scope["path"] in ALIASES:  # what is further in knows one name
                 scope = {**scope, "path": GUARDED, "raw_path": GUARDED.encode()}
             await self._serve(scope, receive, send)

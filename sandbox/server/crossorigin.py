@@ -14,10 +14,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import Message, Scope, Send
 
-METHODS = "GET, HEAD, POST, PUT, DELETE"
+METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
 SENT = (
     "Accept, Authorization, Content-Type, If-Match, Last-Event-ID, Mcp-Method, Mcp-Name, "
-    "MCP-Protocol-Version, Mcp-Session-Id, Range, Sandbox-Session"
+    "MCP-Protocol-Version, Mcp-Session-Id, Range, Sandbox-Session, X-XSRFToken"
 )
 """The headers of a request that a page may set."""
 READ = (

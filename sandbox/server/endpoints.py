@@ -27,9 +27,17 @@ logger = logging.getLogger(__name__)
 
 
 class Endpoints:
-    """The endpoints of one path: puts each request on record, and answers errors as problems."""
+    """The endpoints of one path: puts each request on record, and answers errors as problems,
+    or in another form that a front has for them."""
 
-    def __init__(self, path: str, methods: dict[str, Endpoint], audit: AuditLog) -> None:
+    def __init__(
+        self,
+        path: str,
+        methods: dict[str, Endpoint],
+        audit: AuditLog,
+        refusal: Callable[[SandboxError], Response] = problem_of,
+    ) -> None:
+        self._refusal = refusal
         self._path = path.removeprefix(GUARDED)
         self._methods = methods
         self._audit = audit
@@ -54,7 +62,7 @@ class Endpoints:
             response = await self._methods[tool.partition(" ")[0]](request)
         except SandboxError as exc:
             call.raised(exc)
-            return problem_of(exc)
+            return self._refusal(exc)
         except Exception:  # the outermost edge of a request
             logger.exception("%s %s", request.method, request.url.path)
             call.failed(DEFECT)

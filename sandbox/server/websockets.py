@@ -8,6 +8,7 @@ is bounded where frames are read (``sandbox.server.framing``).
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ from sandbox.bulkheads.shares import Owner, Shares
 from sandbox.errorgroups import one_error
 from sandbox.errors import NotFound, QuotaExceeded, SandboxError
 from sandbox.server.auth import GUARDED
+from sandbox.server.credentials import JUPYTER, SUBPROTOCOL
 from sandbox.server.desk import Desk
 from sandbox.server.grants import Grant
 from sandbox.server.problems import problem, problem_of, status_of
@@ -56,10 +58,19 @@ class WebSocketRoute:
     """What is served at a path."""
 
     path: str
-    """Its pattern, below the guarded prefix; it stands in ``WEBSOCKET_SCOPES``."""
+    """Its pattern, below ``/mcp/v1`` or else from ``/jupyter`` on; it stands in
+    ``WEBSOCKET_SCOPES``."""
     serve: Callable[[WebSocket], Awaitable[None]]
     """Accepts a WebSocket and serves it to its end. It may leave the end to the caller: a
     disconnection and an error of ours may be raised through."""
+    subprotocol: str = ""
+    """What the answer selects when it is offered, instead of our own."""
+
+    @property
+    def pattern(self) -> re.Pattern[str]:
+        """What a whole path must match."""
+        whole = self.path if self.path.startswith(f"{JUPYTER}/") else GUARDED + self.path
+        return compile_path(whole)[0]
 
 
 class WebSockets:
@@ -83,7 +94,7 @@ class WebSockets:
         if unscoped := [each.path for each in routes if each.path not in WEBSOCKET_SCOPES]:
             raise ValueError(f"the WebSockets at {unscoped[0]} have no scope")
         self._app = app
-        self._routes = [(compile_path(GUARDED + each.path)[0], each) for each in routes]
+        self._routes = [(each.pattern, each) for each in routes]
         self._desk = desk
         self._bounds = bounds or WebSocketBounds()
         self._places = places or Shares(
@@ -98,7 +109,8 @@ class WebSockets:
         grant: Grant = scope["sandbox.grant"]
         route = self._found(scope)
         shown = route.path if route else scope["path"].removeprefix(GUARDED)
-        connection = _Connection(scope, receive, send, self._bounds)
+        wanted = (route.subprotocol if route else "", SUBPROTOCOL)
+        connection = _Connection(scope, receive, send, self._bounds, wanted)
         tool, audit = f"WEBSOCKET {shown}", self._desk.manager.audit
         asked = {"path": scope["path"], "query": scope["query_string"].decode("latin-1")}
         scope["sandbox.asked"] = asked
@@ -164,8 +176,16 @@ class WebSockets:
 class _Connection:
     """One connection as its route sees it."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, bounds: WebSocketBounds) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        bounds: WebSocketBounds,
+        subprotocols: Sequence[str] = (SUBPROTOCOL,),
+    ) -> None:
         self._scope = scope
+        self._subprotocols = subprotocols
         self._receive = receive
         self._send = send
         self._bounds = bounds
@@ -184,11 +204,12 @@ class _Connection:
         return message
 
     async def send(self, message: Message) -> None:
-        """Send one; the answer to a handshake selects our own sub-protocol if it was offered."""
+        """Send one; the answer to a handshake selects a sub-protocol of ours if it was offered."""
         if message["type"] == "websocket.accept":
             self._is_accepted = True
             offered: list[str] = self._scope["subprotocols"]
-            message = {**message, "subprotocol": offered[0] if offered else None}
+            chosen = next((each for each in self._subprotocols if each in offered), None)
+            message = {**message, "subprotocol": chosen}
         elif message["type"] in ("websocket.close", "websocket.http.response.start"):
             self._is_over = True
         with anyio.move_on_after(self._bounds.send_s) as patience:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from sandbox.collaboration.contracts import Author, CellRun, Change
-from sandbox.errors import FileError, InvalidRequest, NotFound
+from sandbox.errors import Conflict, FileError, InvalidRequest, NotFound
 from sandbox.kernels.execution import Execution
 from sandbox.kernels.models import ExecutionError, ExecutionResult
 from sandbox.notebooks.editing import Edited
@@ -61,13 +61,20 @@ class FakeNotebook:
         return edited
 
     async def execute(
-        self, ref: CellRef, author: Author, *, timeout_s: float | None = None
+        self,
+        ref: CellRef,
+        author: Author,
+        *,
+        timeout_s: float | None = None,
+        source: str | None = None,
     ) -> CellRun:
         """Have a cell show what the answers say."""
         index = self._notebook.index(ref)
         cell = self._notebook.cells[index]
         if cell.cell_type != "code":
             raise InvalidRequest(f"Cell {cell.id} is {cell.cell_type}, not code.")
+        if source is not None and source != cell.source:
+            raise Conflict(f"Cell {cell.id} was changed meanwhile; it was not run.")
         if timeout_s is not None and not timeout_s > 0:
             raise InvalidRequest("The timeout must be more than 0 seconds.")
         kernel_id = await self.use_kernel()

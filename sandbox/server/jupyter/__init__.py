@@ -1,0 +1,1 @@
+"""A session as a Jupyter Server, at ``/jupyter/{session_id}/``."""
