@@ -42,14 +42,14 @@ class RestClient:
                 f"There is no usable token for {self.url}.",
                 remedy="Set SANDBOX_TOKEN to one that `sandbox token create` made there.",
             )
-        self._token = token
-        self._tls = ssl.create_default_context() if self.url.startswith("https:") else None
+        self.token = token
+        self.tls = ssl.create_default_context() if self.url.startswith("https:") else None
         self._http = httpx2.AsyncClient(
             base_url=self.url,
             # Whatever stands between may not pack files: they are taken as they come.
             headers={"Authorization": f"Bearer {token}", "Accept-Encoding": "identity"},
             timeout=httpx2.Timeout(TIMEOUT_S, connect=10),
-            verify=self._tls or False,
+            verify=self.tls or False,
             trust_env=False,  # a proxy of this machine's has nothing to do with a server on it
         )
 
@@ -94,7 +94,7 @@ class RestClient:
     async def channel(self, *path: str) -> AsyncGenerator[SocketClient]:
         """A channel of a session, until the block ends."""
         target = urlsplit(self.url).path + _target(path)
-        async with connect(self.url, target, self._token, self._tls) as channel:
+        async with connect(self.url, target, self.token, self.tls) as channel:
             yield channel
 
     async def _answer(self, request: httpx2.Request) -> tuple[int, bytes]:

@@ -74,6 +74,7 @@ def add_to(app: typer.Typer) -> None:
     # What stands behind the session is the command's own, also what looks like an option.
     command(app, *SERVED, name="exec", is_greedy=True, log_level="warning")(execute)
     command(app, *SERVED, name="cp", log_level="warning")(copy)
+    command(app, *SERVED, name="lab", log_level="warning")(lab)
     command(app, *CONTROLLER, "log_level", name="python", log_level="warning")(python)
 
 
@@ -301,3 +302,45 @@ def python(
 
     target = ControllerTarget(url, token, served)
     raise typer.Exit(run_console(settings, target, session, policy, images))
+
+
+def lab(
+    settings: Settings,
+    session: Annotated[
+        str,
+        typer.Argument(
+            metavar="SESSION",
+            autocompletion=completion.sessions,
+            help="The session's id, the beginning of it, or its name; or the URL of a shared "
+            "notebook.",
+        ),
+    ],
+    notebook: Annotated[
+        str, typer.Argument(metavar="[NOTEBOOK]", help="The notebook to open at first.")
+    ] = "",
+    port: Annotated[int, typer.Option(help="The port on 127.0.0.1; 0: any free one.")] = 0,
+    jupyter: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="The `jupyter-lab` to use, or the folder it is in."),
+    ] = None,
+    browser: Annotated[
+        bool, typer.Option("--browser", help="Open it in the browser of this machine.")
+    ] = False,
+    url: Url = "",
+    token: Token = "",
+) -> None:
+    """Open your own JupyterLab with a session of the running server, until Ctrl-C.
+
+    Its pages come from the JupyterLab that is installed here; files, kernels, terminals and
+    notebooks are those of the session, which an agent may use at the same moment. With
+    jupyter-collaboration installed, its edits and outputs appear as they happen.
+
+    [bold]pip install jupyterlab jupyter-collaboration[/bold]
+
+    [bold]sandbox lab SESSION analysis.ipynb[/bold]
+    """
+    from sandbox.cli.lab import LabWork, run_lab
+    from sandbox.cli.targets import ControllerTarget
+
+    work = LabWork(session, notebook, port, jupyter, browser)
+    raise typer.Exit(run_lab(settings, ControllerTarget(url, token), work))

@@ -26,6 +26,7 @@ from sandbox.server.grants import Grant, TokenVerifier
 from sandbox.server.oauth import ProtectedResource
 from sandbox.server.problems import problem
 from sandbox.server.scopes import TOOL_SCOPES
+from sandbox.server.sharing import reaches
 from sandbox.toolsets import TOOLS
 
 GUARDED = "/mcp/v1"
@@ -122,10 +123,17 @@ class Gate:
         )
 
     def _insufficient(self, grant: Grant, request: HTTPConnection) -> Response | None:
-        """Send a client that can get a token of more scopes to its authorization server.
+        """Refuse what a token for one notebook is not for, and send a client that can get a token
+        of more scopes to its authorization server.
 
         The header is compared with the body further in; where it is missing, the tool refuses.
         """
+        if grant.notebook is not None and not reaches(grant.notebook, request.scope):
+            return problem(
+                403,
+                "The token is for one shared notebook and nothing else.",
+                "Ask whoever shared it for a token of your own.",
+            )
         name = request.headers.get("mcp-name", "")
         if not grant.is_foreign or self._resource is None:
             return None

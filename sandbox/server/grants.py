@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sandbox.errors import NotPermitted
-from sandbox.server.scopes import SCOPES, TOOL_SCOPES
+from sandbox.server.scopes import IMPLIED, SCOPES, TOOL_SCOPES
 from sandbox.sessions.models import Caller
 from sandbox.toolsets import tools_of
 
@@ -21,6 +21,15 @@ class InsufficientScope(NotPermitted):
     def __init__(self, scope: str, message: str, *, remedy: str = "") -> None:
         super().__init__(message, remedy=remedy)
         self.scope = scope
+
+
+@dataclass(frozen=True, slots=True)
+class SharedNotebook:
+    """The one notebook that a token is for."""
+
+    session_id: str
+    path: str
+    """Where it is in the workspace, absolute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +50,12 @@ class Grant:
     """Unix time, seconds; None for never."""
     is_foreign: bool = False
     """Whether an authorization server gave it out, which may give more."""
+    notebook: SharedNotebook | None = None
+    """The only thing that it may be used for; None for all that its scopes allow."""
 
     def allows(self, tool: str) -> bool:
         """Whether it may be used for a tool."""
-        return TOOL_SCOPES.get(tool) in self.scopes
+        return self.notebook is None and self._has(TOOL_SCOPES.get(tool, ""))
 
     def offers(self, tool: str) -> bool:
         """Whether a tool is there for it over MCP."""
@@ -60,7 +71,23 @@ class Grant:
         Raises:
             InsufficientScope: It may not.
         """
+        if self.notebook is not None:
+            raise self._for_one_notebook()
         self.require_scope(TOOL_SCOPES.get(tool, ""), tool)
+
+    def require_notebook(self, scope: str, notebook: SharedNotebook) -> None:
+        """Refuse a notebook that it may not be used for, with a scope.
+
+        Raises:
+            InsufficientScope: It may not.
+        """
+        if self.notebook not in (None, notebook):
+            raise self._for_one_notebook()
+        self.require_scope(scope, "this notebook")
+
+    def may_edit(self, notebook: SharedNotebook) -> bool:
+        """Whether it may be used to change a notebook."""
+        return self.notebook in (None, notebook) and self._has("notebooks")
 
     def require_scope(self, scope: str, what: str) -> None:
         """Refuse what needs a scope that it does not have.
@@ -68,12 +95,24 @@ class Grant:
         Raises:
             InsufficientScope: It does not have it.
         """
-        if scope not in self.scopes:
+        if not self._has(scope):
             raise InsufficientScope(
                 scope,
                 f"Your token does not have the scope {scope} that {what} needs.",
                 remedy=f"It has: {', '.join(sorted(self.scopes)) or 'none'}. Ask for another.",
             )
+
+    def _has(self, scope: str) -> bool:
+        return scope in self.scopes or any(
+            scope in IMPLIED.get(each, frozenset()) for each in self.scopes
+        )
+
+    def _for_one_notebook(self) -> InsufficientScope:
+        return InsufficientScope(
+            "notebooks",
+            "Your token is for one shared notebook and nothing else.",
+            remedy="Ask whoever shared it for a token of your own.",
+        )
 
     def caller(self, default_key: str = "") -> Caller:
         """Who calls with it; the key tells apart the conversations of one principal."""

@@ -15,6 +15,7 @@ SCOPES = {
     "files:read": "list and read files",
     "files:write": "write, move and delete files",
     "notebooks": "edit, run and export notebooks",
+    "notebooks:read": "follow notebooks as they change, without a hand in them",
     "admin": "see and close the sessions of all principals",
 }
 """Every scope and what it lets an application do."""
@@ -57,6 +58,8 @@ _TOOLS = {
     "files:read": ("list_files", "read_file", "stat_file"),
     "files:write": ("write_file", "edit_file", "delete_file", "move_file", "make_directory"),
 }
+IMPLIED = {"notebooks": frozenset({"notebooks:read"})}
+"""What is granted with a scope, without being named."""
 ADMIN = "admin"
 """Needed by no tool: by the endpoints for whoever looks after the controller."""
 TOOL_SCOPES = {tool: scope for scope, tools in _TOOLS.items() for tool in tools}

@@ -21,7 +21,7 @@ from typing import Any
 
 from sandbox.database import Database
 from sandbox.errors import InfrastructureError, InvalidRequest, NotFound
-from sandbox.server.grants import Grant
+from sandbox.server.grants import Grant, SharedNotebook
 from sandbox.server.scopes import SCOPES, check_offer, check_scopes
 
 STORE_FILE = "tokens.db"
@@ -52,9 +52,16 @@ CREATE TABLE tokens (
 _TOOLSETS = "ALTER TABLE tokens ADD COLUMN toolsets TEXT NOT NULL DEFAULT 'null'"
 """JSON, a list of toolsets and tools; null for all of them."""
 
+_SHARES = (
+    # JSON, a session's id and a path; null for what is not for one notebook.
+    "ALTER TABLE tokens ADD COLUMN notebook TEXT NOT NULL DEFAULT 'null'",
+    # The token that it was made with, without which it does not count; empty for none.
+    "ALTER TABLE tokens ADD COLUMN made_with TEXT NOT NULL DEFAULT ''",
+)
+
 _COLUMNS = (
-    "token_id, principal, application, scopes, policies, toolsets, created_at, expires_at,"
-    " revoked_at, last_used_at"
+    "token_id, principal, application, scopes, policies, toolsets, notebook, made_with,"
+    " created_at, expires_at, revoked_at, last_used_at"
 )
 
 logger = logging.getLogger(__name__)
@@ -72,6 +79,10 @@ class TokenInfo:
     """The policies it may name, the default one first; None for all."""
     toolsets: tuple[str, ...] | None
     """The toolsets and tools that it offers over MCP; None for all."""
+    notebook: SharedNotebook | None
+    """The only notebook, and the only thing, that it is for; None where it is for more."""
+    made_with: str
+    """The id of the token that it was made with and ends with; empty for none."""
     created_at: float
     expires_at: float | None
     revoked_at: float | None
@@ -111,6 +122,8 @@ class TokenStore:
         application: str = "",
         policies: Sequence[str] | None,
         toolsets: Sequence[str] | None = None,
+        notebook: SharedNotebook | None = None,
+        made_with: str = "",
         lifetime_s: float | None,
     ) -> tuple[str, TokenInfo]:
         """Make a token.
@@ -118,6 +131,8 @@ class TokenStore:
         Args:
             policies: The policies it may name, the default one first; None for all.
             toolsets: What it offers over MCP, of what the server does; None for all.
+            notebook: The only thing that it is for; None for all that its scopes allow.
+            made_with: The id of a token that it ends with.
             lifetime_s: Seconds until it expires; None for never.
 
         Returns:
@@ -140,7 +155,7 @@ class TokenStore:
         token_id, secret = secrets.token_hex(6), secrets.token_urlsafe(SECRET_BYTES)
         now = self._clock()
         self._fresh().write(
-            "INSERT INTO tokens VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL, ?)",
+            "INSERT INTO tokens VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL, ?, ?, ?)",
             token_id,
             principal,
             application,
@@ -150,6 +165,8 @@ class TokenStore:
             now,
             None if lifetime_s is None else now + lifetime_s,
             json.dumps(offered),
+            json.dumps(notebook and [notebook.session_id, notebook.path]),
+            made_with,
         )
         return f"{PREFIX}{token_id}_{secret}", self.get(token_id)
 
@@ -203,7 +220,7 @@ class TokenStore:
         if not rows or not hmac.compare_digest(rows[0][0], _digest(secret)):
             return None
         info, now = self.get(token_id), self._clock()
-        if not info.is_valid(now):
+        if not info.is_valid(now) or not self._still_made_with(info, now):
             return None
         if info.last_used_at is None or now - info.last_used_at >= USED_EVERY_S:
             self._note_use(token_id, now)
@@ -215,7 +232,15 @@ class TokenStore:
             policies=info.policies,
             toolsets=info.toolsets,
             expires_at=info.expires_at,
+            notebook=info.notebook,
         )
+
+    def _still_made_with(self, info: TokenInfo, now: float) -> bool:
+        """Whether the token counts still that a token was made with."""
+        if not info.made_with:
+            return True
+        found = self._select("token_id = ?", info.made_with)
+        return bool(found) and found[0].is_valid(now)
 
     def admit(self, grant: Grant) -> bool:
         """Note that an application calls with a token that is not of here.
@@ -231,7 +256,8 @@ class TokenStore:
         if last is None or now - last >= USED_EVERY_S:
             try:
                 self._db.write(
-                    "INSERT INTO tokens VALUES (?, ?, ?, ?, ?, x'', ?, NULL, NULL, ?, 'null')"
+                    "INSERT INTO tokens"
+                    " VALUES (?, ?, ?, ?, ?, x'', ?, NULL, NULL, ?, 'null', 'null', '')"
                     " ON CONFLICT DO UPDATE SET scopes = excluded.scopes,"
                     " policies = excluded.policies, last_used_at = excluded.last_used_at",
                     grant.token_id,
@@ -284,16 +310,25 @@ class TokenStore:
         return Database(
             self._path,
             application_id=0x5A4E444B,
-            versions=((_SCHEMA,), (_TOOLSETS,)),
+            versions=((_SCHEMA,), (_TOOLSETS,), _SHARES),
             what="store of tokens",
             remedy="Move it away to start a new one; the tokens in it are then worth nothing.",
         )
 
 
 def _info(token_id: str, principal: str, application: str, *rest: Any) -> TokenInfo:
-    scopes, policies, toolsets, *times = rest
-    words = _some(policies), _some(toolsets)
-    return TokenInfo(token_id, principal, application, tuple(json.loads(scopes)), *words, *times)
+    scopes, policies, toolsets, notebook, made_with, *times = rest
+    words = tuple(json.loads(scopes)), _some(policies), _some(toolsets)
+    shared = json.loads(notebook)
+    return TokenInfo(
+        token_id,
+        principal,
+        application,
+        *words,
+        SharedNotebook(*shared) if shared else None,
+        made_with,
+        *times,
+    )
 
 
 def _some(text: str) -> tuple[str, ...] | None:

@@ -83,10 +83,10 @@ class WsClient:
         """Wait until they are on their way."""
         await self._writer.drain()
 
-    async def heard(self) -> tuple[int, bytes]:
+    async def heard(self, patience_s: float = 5) -> tuple[int, bytes]:
         """The next frame: its opcode and data; opcode 0 when the connection is over."""
         try:
-            with anyio.fail_after(5):
+            with anyio.fail_after(patience_s):
                 first, length = await self._reader.readexactly(2)
                 if length == 126:
                     (length,) = struct.unpack("!H", await self._reader.readexactly(2))

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from sandbox.errors import ConfigError, InvalidRequest, NotFound
+from sandbox.server.grants import InsufficientScope, SharedNotebook
+from sandbox.server.scopes import TOOL_SCOPES
 from sandbox.server.tokens import STORE_FILE, USED_EVERY_S, TokenStore
 
 from ...support.clock import Clock
@@ -182,21 +184,52 @@ def test_a_token_that_could_call_nothing_is_refused(
     assert store.list() == []
 
 
-async def test_tokens_of_before_there_were_toolsets_offer_everything(
-    tmp_path: Path, clock: Clock
+@pytest.mark.parametrize(
+    ("version", "columns"),
+    [(1, ("toolsets", "notebook", "made_with")), (2, ("notebook", "made_with"))],
+)
+async def test_tokens_of_before_there_were_toolsets_or_shares_are_good_for_everything(
+    tmp_path: Path, clock: Clock, version: int, columns: tuple[str, ...]
 ) -> None:
     before = TokenStore(tmp_path, clock=clock)
     token = make(before)
     before.close()
     db = sqlite3.connect(tmp_path / STORE_FILE)
-    db.execute("ALTER TABLE tokens DROP COLUMN toolsets")
-    db.execute("PRAGMA user_version = 1")
+    for column in columns:
+        db.execute(f"ALTER TABLE tokens DROP COLUMN {column}")
+    db.execute(f"PRAGMA user_version = {version}")
     db.close()
     after = TokenStore(tmp_path, clock=clock)
     grant = await after.grant(token)
     after.close()
     assert grant is not None
-    assert grant.toolsets is None
+    assert (grant.toolsets, grant.notebook) == (None, None)
+
+
+async def test_a_token_for_one_notebook_grants_that_and_ends_with_the_one_it_was_made_with(
+    store: TokenStore,
+) -> None:
+    notebook = SharedNotebook("s1", "/workspace/a.ipynb")
+    _, parent = store.create("alice", ["notebooks"], policies=None, lifetime_s=None)
+    token, _ = store.create(
+        "alice",
+        ["notebooks"],
+        policies=None,
+        notebook=notebook,
+        made_with=parent.token_id,
+        lifetime_s=60,
+    )
+    grant = await store.grant(token)
+    assert grant is not None
+    assert grant.notebook == notebook
+    grant.require_notebook("notebooks:read", notebook)
+    for wrong in (SharedNotebook("s2", notebook.path), SharedNotebook("s1", "/workspace/b.ipynb")):
+        assert not grant.may_edit(wrong)
+        with pytest.raises(InsufficientScope):
+            grant.require_notebook("notebooks:read", wrong)
+    assert not any(grant.may_call(tool) for tool in TOOL_SCOPES)
+    store.revoke(token_id=parent.token_id)
+    assert await store.grant(token) is None
 
 
 @pytest.mark.parametrize("principal", ["", " ", "a b", "../x", "a\n", "é", "x" * 101, "iss|sub"])

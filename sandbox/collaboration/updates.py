@@ -1,0 +1,202 @@
+"""What a peer's update of the document may be, looked at before anything is made of it.
+
+The library that applies updates recurses as deep as a value is nested, and ends the process where
+the stack does; and an update could fill roots and kinds that no notebook has. So only what
+JupyterLab's documents are made of is let through: items of texts, maps and arrays, in the three
+roots of a notebook, with JSON of a bounded depth.
+
+An update that builds on what the document does not have is not applied either: it would have to
+wait in memory for what may never come. Its sender is asked for what is missing.
+
+https://github.com/yjs/yjs/blob/main/src/utils/UpdateDecoder.js
+"""
+
+from __future__ import annotations
+
+from sandbox.collaboration.varints import Malformed, Reader
+from sandbox.errors import InvalidRequest
+
+ROOTS = frozenset(("cells", "meta", "state"))
+MAX_CLOCK = 2**31
+MAX_JSON_DEPTH = 100
+_GC, _DELETED, _JSON, _BINARY, _STRING, _TYPE, _ANY, _SKIP = 0, 1, 2, 3, 4, 7, 8, 10
+_TYPES = frozenset((0, 1, 2))
+"""Arrays, maps and texts."""
+_SIZES = {124: 4, 123: 8, 122: 8}
+"""Of numbers, in bytes, by the sign before them."""
+_BARE = frozenset((127, 126, 121, 120))
+"""Undefined, null, false and true."""
+
+
+class Missing(Exception):
+    """An update builds on what is not there."""
+
+
+def check_update(update: bytes, known: dict[int, int], own_client: int) -> int:
+    """Look at an update and return how many texts, maps and arrays it makes.
+
+    Args:
+        known: The document's state: the clock of each client.
+        own_client: The id under which this side makes its own changes; nobody else may use it.
+
+    Raises:
+        InvalidRequest: It is malformed, or has something in it that no notebook has.
+        Missing: It builds on what is not in the document.
+    """
+    check = _Check(Reader(update), own_client)
+    try:
+        check.structs()
+        check.deletions()
+        if not check.reader.is_at_end:
+            raise Malformed("it goes on behind its end")
+    except Malformed as exc:
+        raise InvalidRequest(f"The update is malformed: {exc}.") from exc
+    for client, clock in check.begun.items():
+        if clock > known.get(client, 0):
+            raise Missing
+    for client, clock in check.needed.items():
+        if clock > max(known.get(client, 0), check.made.get(client, 0)):
+            raise Missing
+    return check.types
+
+
+def read_state(state: bytes) -> dict[int, int]:
+    """A state vector: the clock of each client.
+
+    Raises:
+        InvalidRequest: It is malformed.
+    """
+    reader = Reader(state)
+    try:
+        found = {reader.varint(): reader.varint() for _ in range(reader.varint())}
+        if not reader.is_at_end:
+            raise Malformed("it goes on behind its end")
+    except Malformed as exc:
+        raise InvalidRequest(f"The state is malformed: {exc}.") from exc
+    return found
+
+
+class _Check:
+    def __init__(self, reader: Reader, own_client: int) -> None:
+        self.reader = reader
+        self.types = 0
+        self.begun: dict[int, int] = {}
+        """Of each client, the first clock of what it makes."""
+        self.made: dict[int, int] = {}
+        """The clock behind the last of it."""
+        self.needed: dict[int, int] = {}
+        """The clock behind the last thing that it refers to."""
+        self._own_client = own_client
+
+    def structs(self) -> None:
+        reader = self.reader
+        for _ in range(reader.varint()):
+            count, client, clock = reader.varint(), reader.varint(), reader.varint()
+            if client == self._own_client and count:
+                raise Malformed("it is made in the name of the server")
+            if client in self.begun:
+                raise Malformed("it has a client twice")
+            self.begun[client] = clock
+            for _ in range(count):
+                info = reader.byte()
+                kind = info & 31
+                if kind == _SKIP:
+                    clock += reader.varint()
+                    self._need(client, clock)
+                elif kind == _GC:
+                    clock += reader.varint()
+                else:
+                    clock += self._item(info, kind)
+                if clock > MAX_CLOCK:
+                    raise Malformed("its clock is too far ahead")
+                if kind != _SKIP:
+                    self.made[client] = clock
+
+    def deletions(self) -> None:
+        reader = self.reader
+        for _ in range(reader.varint()):
+            client = reader.varint()
+            for _ in range(reader.varint()):
+                clock, length = reader.varint(), reader.varint()
+                self._need(client, clock + length)
+
+    def _need(self, client: int, clock: int) -> None:
+        if clock > MAX_CLOCK:
+            raise Malformed("it refers to a clock too far ahead")
+        if clock > self.needed.get(client, 0):
+            self.needed[client] = clock
+
+    def _id(self) -> None:
+        self._need(self.reader.varint(), self.reader.varint() + 1)
+
+    def _item(self, info: int, kind: int) -> int:
+        """Pass over an item and return its length."""
+        reader = self.reader
+        if info & 0x80:
+            self._id()
+        if info & 0x40:
+            self._id()
+        if not info & 0xC0:
+            if reader.varint() == 1:
+                if (root := reader.text()) not in ROOTS:
+                    raise Malformed(f"a notebook has no {root[:40]!r}")
+            else:
+                self._id()
+            if info & 0x20:
+                reader.text()
+        if kind == _DELETED:
+            return reader.varint()
+        if kind == _STRING:
+            text = reader.text()
+            # In UTF-16, as Yjs counts.
+            return len(text) if text.isascii() else len(text.encode("utf-16-le")) // 2
+        if kind == _ANY:
+            count = reader.varint()
+            for _ in range(count):
+                _any(reader)
+            return count
+        if kind == _TYPE:
+            if reader.varint() not in _TYPES:
+                raise Malformed("it holds a kind that no notebook has")
+            self.types += 1
+            return 1
+        if kind == _JSON:
+            count = reader.varint()
+            for _ in range(count):
+                reader.text()
+            return count
+        if kind == _BINARY:
+            reader.bytes()
+            return 1
+        raise Malformed(f"it holds content {kind}, which no notebook has")
+
+
+def _any(reader: Reader) -> None:
+    """Pass over a JSON value, without recursion: what is left of each open list and object."""
+    left = [1]
+    keyed = [False]
+    while left:
+        if left[-1] == 0:
+            left.pop()
+            keyed.pop()
+            continue
+        left[-1] -= 1
+        if keyed[-1]:
+            reader.bytes()
+        sign = reader.byte()
+        if sign in _BARE:
+            continue
+        if sign in _SIZES:
+            reader.skip(_SIZES[sign])
+        elif sign == 125:
+            while reader.byte() & 128:
+                pass
+        elif sign in (119, 116):
+            reader.bytes()
+        elif sign in (118, 117):
+            if len(left) > MAX_JSON_DEPTH:
+                raise Malformed(f"its JSON is nested more than {MAX_JSON_DEPTH} deep")
+            left.append(reader.varint())
+            keyed.append(sign == 118)
+        else:
+            raise Malformed("it holds a value of no known kind")

@@ -1,0 +1,185 @@
+"""The cells of a shared document as values and back, in the schema of Jupyter's collaboration.
+
+The roots are ``cells``, an array of maps; ``meta``, a map with ``metadata``; and ``state``, which
+is of those who edit. A cell's ``source`` is a text, its ``metadata`` a map, its ``outputs`` an
+array of maps in which a stream's ``text`` is a text. ``execution_state`` is shown by JupyterLab.
+
+What a document holds may have been put there by anybody: whatever has not this form is mended or
+shown as what it is, and reading it never fails.
+
+https://github.com/jupyter-server/jupyter_ydoc
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from pycrdt import Array, Map, Text
+
+from sandbox.notebooks.ipynb import MAX_OUTPUTS, is_json_type
+from sandbox.notebooks.models import CELL_TYPES, Cell, Json
+from sandbox.outputs.plain import encodable
+
+IDLE = "idle"
+RUNNING = "running"
+MAX_DEPTH = 64
+_LARGEST_INT = 2**63 - 1
+
+
+def plain_value(value: Any, depth: int = MAX_DEPTH) -> Any:
+    """Any value of a document as plain JSON."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Text):
+        return str(value)
+    if isinstance(value, float):
+        return _number(value)
+    if value is None or isinstance(value, bool | int):
+        return value
+    if depth <= 0:
+        return None
+    if isinstance(value, Map | Mapping):
+        items = cast("Mapping[Any, Any]", value).items()
+        return {str(key): plain_value(each, depth - 1) for key, each in items}
+    if isinstance(value, Array | list | tuple):
+        return [plain_value(each, depth - 1) for each in cast("Sequence[Any]", value)]
+    return f"[{type(value).__name__}]"
+
+
+def _number(value: float) -> int | float | None:
+    """A number of a document, which makes no difference between 1 and 1.0."""
+    if not math.isfinite(value):
+        return None
+    return int(value) if value.is_integer() and abs(value) < 2**53 else value
+
+
+# --- reading
+
+
+def read_cell(ycell: Any) -> Cell:
+    """A cell as it is in a document; its id is empty where it has none that is a text."""
+    if not isinstance(ycell, Map):
+        return Cell("", "raw", json.dumps(plain_value(ycell), ensure_ascii=False))
+    ymap = cast("Map[Any]", ycell)
+    cell_type, cell_id = ymap.get("cell_type"), ymap.get("id")
+    if cell_type not in CELL_TYPES:
+        cell_type = "raw"
+    source = plain_value(ymap.get("source"))
+    found = Cell(
+        id=cell_id if isinstance(cell_id, str) else "",
+        cell_type=cell_type,
+        source=_text(source),
+        metadata=_object(plain_value(ymap.get("metadata"))),
+    )
+    if cell_type == "code":
+        outputs = read_outputs(ymap.get("outputs"))
+        count = plain_value(ymap.get("execution_count"))
+        is_count = type(count) is int and count >= 0
+        return Cell(
+            *(found.id, "code", found.source, found.metadata, outputs, count if is_count else None)
+        )
+    attachments = plain_value(ymap.get("attachments"))
+    if not isinstance(attachments, dict) or not attachments:
+        return found
+    files = cast("dict[str, Any]", attachments).items()
+    read = {name: _bundle(each) for name, each in files if isinstance(each, dict)}
+    return Cell(found.id, found.cell_type, found.source, found.metadata, attachments=read)
+
+
+def read_outputs(youtputs: Any) -> tuple[Json, ...]:
+    """The outputs of a code cell."""
+    if not isinstance(youtputs, Array | list):
+        return ()
+    raw = cast("Sequence[Any]", youtputs)
+    return tuple(_output(plain_value(raw[at])) for at in range(min(len(raw), MAX_OUTPUTS)))
+
+
+def _output(raw: Any) -> dict[str, Any]:
+    output = _object(raw)
+    kind = output.get("output_type")
+    if kind == "stream":
+        name = "stderr" if output.get("name") == "stderr" else "stdout"
+        return {"output_type": kind, "name": name, "text": _text(output.get("text"))}
+    if kind == "error":
+        lines = output.get("traceback")
+        many = cast("list[Any]", lines) if isinstance(lines, list) else []
+        names = {key: _text(output.get(key)) for key in ("ename", "evalue")}
+        return {"output_type": kind, **names, "traceback": [_text(line) for line in many]}
+    if kind in ("display_data", "execute_result"):
+        shown: dict[str, Any] = {
+            "output_type": kind,
+            "data": _bundle(output.get("data")),
+            "metadata": _object(output.get("metadata")),
+        }
+        if kind == "execute_result":
+            count = output.get("execution_count")
+            shown["execution_count"] = count if type(count) is int and count >= 0 else None
+        return shown
+    text = json.dumps(raw, ensure_ascii=False)
+    return {"output_type": "stream", "name": "stderr", "text": f"[no output: {text[:2000]}]\n"}
+
+
+def _bundle(raw: Any) -> dict[str, Any]:
+    return {
+        name: value if is_json_type(name) else _text(value) for name, value in _object(raw).items()
+    }
+
+
+def _object(raw: Any) -> dict[str, Any]:
+    return cast("dict[str, Any]", raw) if isinstance(raw, dict) else {}
+
+
+def _text(raw: Any) -> str:
+    """A text, which may be given as its lines; of anything else its JSON."""
+    if isinstance(raw, str):
+        return raw
+    if raw is None:
+        return ""
+    if isinstance(raw, list) and all(isinstance(line, str) for line in cast("list[Any]", raw)):
+        return "".join(cast("list[str]", raw))
+    return json.dumps(raw, ensure_ascii=False)
+
+
+# --- making
+
+
+def made_cell(cell: Cell) -> Map[Any]:
+    """A cell for a document."""
+    told: dict[str, Any] = {
+        "id": cell.id,
+        "cell_type": cell.cell_type,
+        "source": Text(encodable(cell.source)),
+        "metadata": Map(storable(cell.metadata)),
+    }
+    if cell.cell_type == "code":
+        told["outputs"] = Array([made_output(output) for output in cell.outputs])
+        told["execution_count"] = cell.execution_count
+        told["execution_state"] = IDLE
+    elif cell.attachments:
+        told["attachments"] = storable(cell.attachments)
+    return Map(told)
+
+
+def made_output(output: Json) -> Map[Any]:
+    """An output for a document."""
+    told = storable(output)
+    if told.get("output_type") == "stream":
+        told["text"] = Text(told["text"])
+    return Map(told)
+
+
+def storable(value: Any) -> Any:
+    """JSON in the numbers that a document can hold."""
+    if isinstance(value, Mapping):
+        items = cast("Mapping[str, Any]", value).items()
+        return {encodable(key): storable(each) for key, each in items}
+    if isinstance(value, list | tuple):
+        return [storable(each) for each in cast("Sequence[Any]", value)]
+    if isinstance(value, str):
+        return encodable(value)
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > _LARGEST_INT:
+        return float(value) if abs(value) < 2**1023 else None
+    return value
