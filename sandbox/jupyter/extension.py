@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import anyio
+import anyio.to_thread
 from jupyter_server.extension.application import ExtensionApp
 from mcp.server.transport_security import TransportSecuritySettings
+from tornado.web import HTTPError
 from traitlets import List, Unicode
 
 from sandbox.audit import AuditLog
@@ -95,7 +97,7 @@ class SandboxExtension(ExtensionApp):
         async with asyncio.timeout(START_S):
             await self._is_up.wait()
         if self._application is None:
-            raise RuntimeError("the extension could not be started; the server's log says why")
+            raise HTTPError(503, "The extension sandbox is not up; the server's log says why.")
         return self._application
 
     async def _live(self) -> None:
@@ -109,7 +111,9 @@ class SandboxExtension(ExtensionApp):
 
     async def _serve(self) -> None:
         server: Any = self.serverapp
-        audit = AuditLog(self._audit_folder(server), "jupyter")
+        folder = self._audit_folder(server)
+        await anyio.to_thread.run_sync(_make, folder.parent)
+        audit = AuditLog(folder, "jupyter")
         try:
             async with anyio.create_task_group() as tasks:
                 session = JupyterSession(audit)
@@ -159,3 +163,7 @@ class SandboxExtension(ExtensionApp):
         if self.audit_folder:
             return Path(str(self.audit_folder))
         return Path(server.data_dir) / "sandbox" / "audit" / f"port-{server.port}"
+
+
+def _make(folder: Path) -> None:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
