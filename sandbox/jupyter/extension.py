@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -102,7 +104,8 @@ class SandboxExtension(ExtensionApp):
 
     async def _live(self) -> None:
         try:
-            await self._serve()
+            with said_by(self.log):
+                await self._serve()
         except Exception:  # the outermost edge: the server goes on without us
             logger.exception("the extension sandbox failed")
         finally:
@@ -146,7 +149,7 @@ class SandboxExtension(ExtensionApp):
 
     def _end(self, server: Any, session: JupyterSession, tasks: Any) -> ServerEnd:
         kernels = ServerKernels(
-            server.kernel_manager, server.kernel_spec_manager, starter(tasks), session.notice
+            server.kernel_manager, server.kernel_spec_manager, starter(tasks), session.wake
         )
         terminals = ServerTerminals(
             server.web_app.settings.get("terminal_manager"), server.root_dir
@@ -163,6 +166,25 @@ class SandboxExtension(ExtensionApp):
         if self.audit_folder:
             return Path(str(self.audit_folder))
         return Path(server.data_dir) / "sandbox" / "audit" / f"port-{server.port}"
+
+
+@contextmanager
+def said_by(log: Any) -> Generator[None]:
+    """Have what our modules log come out where the server's own log does, and not in the root
+    logger, which the MCP server would set up for itself."""
+    ours, root, nothing = logging.getLogger("sandbox"), logging.getLogger(), logging.NullHandler()
+    handlers = tuple(log.handlers)
+    ours.propagate = False
+    root.addHandler(nothing)
+    for handler in handlers:
+        ours.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(nothing)
+        for handler in handlers:
+            ours.removeHandler(handler)
+        ours.propagate = True
 
 
 def _make(folder: Path) -> None:

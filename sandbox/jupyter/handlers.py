@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 from jupyter_server.auth.decorator import allow_unauthenticated
@@ -80,9 +81,10 @@ class McpHandler(APIHandler):
 
         scope = {**self._scope(), "sandbox.grant": grant}
         await application(scope, receive, self._send)
-        self._gone.set()
-        if not self._finished:
-            await self.finish()
+        if not self._gone.is_set():
+            self._gone.set()
+            with suppress(StreamClosedError):
+                await self.finish()
 
     async def _send(self, message: Message) -> None:
         if self._gone.is_set():

@@ -31,11 +31,9 @@ def opened(session: Session, frames: Sequence[bytes]) -> list[bytes] | None:
     """The parts of a message as a link carries them: an empty signature, then header, parent
     header, metadata, content and buffers. None for what is no message of the kernel's.
     """
-    try:
-        at = frames.index(DELIMITER)
-    except ValueError:
+    if DELIMITER not in frames[:-1]:
         return None
-    signature, *parts = frames[at + 1 :]
+    signature, *parts = frames[frames.index(DELIMITER) + 1 :]
     if not HEAD_PARTS <= len(parts) <= MAX_PARTS:
         return None
     if not hmac.compare_digest(signature, _signature(session, parts)):

@@ -202,7 +202,8 @@ class ServerFiles:
                 count += 1
             if count > 1 and not recursive:
                 raise FileError("not_empty", f"{path!r:.300} is not empty.")
-        with translated(path):
+        # The server's settings say whether a folder that is not empty may be deleted at all.
+        with translated(path, {400: "not_empty"}):
             await ensure_async(self._contents.delete(path))
         return count
 
@@ -223,13 +224,14 @@ class ServerFiles:
 
 
 @contextmanager
-def translated(path: str) -> Generator[None]:
+def translated(path: str, more: Mapping[int, str] = REASONS) -> Generator[None]:
     """Turn the ContentsManager's refusals into ``FileError``."""
     try:
         yield
     except HTTPError as exc:
         said = str(exc.log_message or exc.reason or exc)[:300]
-        raise FileError(REASONS.get(exc.status_code, "io_error"), f"{path!r:.300}: {said}") from exc
+        reason = {**REASONS, **more}.get(exc.status_code, "io_error")
+        raise FileError(reason, f"{path!r:.300}: {said}") from exc
     except OSError as exc:
         raise FileError("io_error", f"{path!r:.300}: {exc.strerror or exc}") from exc
 

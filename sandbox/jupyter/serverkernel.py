@@ -16,6 +16,7 @@ from typing import Any
 from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.channels import AsyncZMQSocketChannel
 from jupyter_client.manager import KernelManager
+from jupyter_client.session import Session
 from jupyter_core.utils import ensure_async
 
 from sandbox.errors import Conflict, InfrastructureError
@@ -56,6 +57,8 @@ class ServerKernel:
         self.manager = manager
         self.was_used = False
         """Whether it was ever given a cell of ours."""
+        self.was_replaced = False
+        """Whether somebody else has restarted it since, which nobody of ours was told yet."""
         self.epoch = 1
         self.is_alive = True
         self.log: EventLog[bytes] = EventLog(KEPT_BYTES, lambda data: len(data) + ENTRY_BYTES)
@@ -112,6 +115,7 @@ class ServerKernel:
     def replaced(self, jupyter_id: str, manager: KernelManager) -> None:
         """Another kernel of the server takes its place, of which it is a restart."""
         self.jupyter_id, self.manager = jupyter_id, manager
+        self.was_replaced = False
         self.entered()
 
     def entered(self) -> None:
@@ -151,6 +155,7 @@ class ServerKernel:
             self._append("event", [wire.encode_json(event)])
             self._changed()
         elif code is None and self._process_id() != self._pid:
+            self.was_replaced = self.was_used
             self.entered()
             self._changed()
 
@@ -169,6 +174,9 @@ class ServerKernel:
             raise InfrastructureError(
                 f"The kernel {self.kernel_id} is not spoken to over ZeroMQ, as those of a gateway."
             )
+        # Its own, for a kernel tells clients apart by their sessions: the manager's is others' too.
+        known = self.manager.session
+        client.session = Session(key=known.key, signature_scheme=known.signature_scheme)
         client.start_channels(shell=True, iopub=True, stdin=False, hb=False, control=False)  # noqa: S604  # a channel, no shell
         self._client = client
         return client

@@ -95,6 +95,14 @@ class ServerKernels:
         """Whether there is anything to tell of a kernel: it runs, or had cells of ours."""
         return kernel_id in self._known
 
+    def take_replaced(self) -> list[str]:
+        """The kernels with cells of ours that others, or the server itself, have restarted; each
+        is told once."""
+        found = [each for each in self._known.values() if each.was_replaced]
+        for kernel in found:
+            kernel.was_replaced = False
+        return [kernel.kernel_id for kernel in found]
+
     def own_id(self, kernel_id: str) -> str:
         """The server's id of a kernel.
 

@@ -22,6 +22,7 @@ from sandbox.policy.models import Limits
 from sandbox.policy.network import AllowRule, NetworkPolicy
 from sandbox.policy.units import DAY
 from sandbox.sessions.approvals import Approvals
+from sandbox.sessions.notices import notice
 from sandbox.terminals.terminals import Terminals
 
 SESSION_ID = "jupyter"
@@ -65,7 +66,7 @@ class JupyterSession:
         self._news = anyio.Event()
         """Set, and replaced, when something became of a kernel that is to be noted."""
 
-    def notice(self) -> None:
+    def wake(self) -> None:
         """Something became of the server's kernels."""
         self._news.set()
 
@@ -102,4 +103,9 @@ class JupyterSession:
         end = self._end
         if end is None or not (end.kernels.is_current and end.terminals.is_current):
             await self._look()
+        for kernel_id in end.kernels.take_replaced() if end else ():
+            notice(
+                f"The kernel {kernel_id} was restarted since, and not by a tool: its variables "
+                "are gone."
+            )
         yield
