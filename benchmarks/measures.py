@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import statistics
-import subprocess
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import closing
@@ -26,7 +25,6 @@ from sandbox.container import images
 from sandbox.container.compiler import compile_spec
 from sandbox.container.engine import EngineInfo
 from sandbox.container.identity import SandboxIdentity, new_sandbox_id, new_uid
-from sandbox.container.labels import LABEL_MANAGED
 from sandbox.container.proof import prove
 from sandbox.container.spec import ContainerSpec
 from sandbox.link.link import Link
@@ -245,47 +243,6 @@ async def flood(client: Client, server: Controller, session: str) -> Figure:
         f"{seconds:.1f} s; {result['truncated_bytes']:,} bytes reported as cut"
     )
     return Figure("controller memory under a 1 GB flood", growth, "MB", 20, True, detail)
-
-
-def proportional_memory(pid: int) -> int:
-    """Bytes of memory of a process, shared pages divided among those who share them (PSS)."""
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * 1024
-    raise MeasurementFailed(f"process {pid} has no PSS")
-
-
-def containers() -> set[str]:
-    """The ids of all sandboxes."""
-    command = ["docker", "ps", "-q", "--no-trunc", "--filter", f"label={LABEL_MANAGED}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return set(done.stdout.split())
-
-
-async def idle_memory(client: Client) -> Figure:
-    """PSS of everything an idle session with one used kernel runs, its shim included."""
-    before = containers()
-    session = (await call(client, "open_session", reuse=False))["session_id"]
-    await call(client, "execute_code", code="1+1", session_id=session)
-    await anyio.sleep(2)
-    (container,) = containers() - before
-    sizes: dict[str, list[int]] = {}
-    shims = [
-        process
-        for process in psutil.process_iter(["cmdline"])
-        if (words := process.info["cmdline"])
-        and "containerd-shim" in words[0]
-        and container in words
-    ]
-    check(len(shims) == 1, f"expected one shim of {container}, found {len(shims)}")
-    for process in [*shims, *shims[0].children(recursive=True)]:
-        sizes.setdefault(process.name(), []).append(proportional_memory(process.pid))
-    await call(client, "close_session", session_id=session)
-    detail = ", ".join(
-        f"{name} {sum(values) / MEGABYTE:.1f}" for name, values in sorted(sizes.items())
-    )
-    total = sum(sum(values) for values in sizes.values()) / MEGABYTE
-    return Figure("idle session with a kernel (PSS)", total, "MB", 90, True, f"MB: {detail}")
 
 
 def compiler(engine: EngineInfo) -> Callable[[], ContainerSpec]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -39,24 +39,31 @@ def spread(values_s: Sequence[float]) -> str:
     return f"{middle:.1f} ms ({low:.1f}–{high:.1f}, n={len(values_s)})"
 
 
-def show(figures: Sequence[Figure], console: Console) -> None:
-    """Print the table."""
+def show(sections: Mapping[str, Sequence[Figure]], console: Console) -> None:
+    """Print the table, with a line between its sections."""
     table = Table(title="Benchmarks (medians; all figures from this run)")
     for heading in ("what", "figure", "target", "", "measured"):
         table.add_column(heading, justify="right" if heading in ("figure", "target") else "left")
-    for figure in figures:
-        bound = "≤" if figure.at_most else "≥"
-        table.add_row(
-            figure.name,
-            f"{figure.value:.2f} {figure.unit}",
-            f"{bound} {figure.target:g} {figure.unit}",
-            "[green]met[/]" if figure.met else "[red]missed[/]",
-            figure.detail,
-        )
+    for section, figures in sections.items():
+        table.add_section()
+        table.add_row(f"[bold]{section}[/]")
+        for figure in figures:
+            bound = "≤" if figure.at_most else "≥"
+            table.add_row(
+                figure.name,
+                f"{figure.value:.2f} {figure.unit}",
+                f"{bound} {figure.target:g} {figure.unit}",
+                "[green]met[/]" if figure.met else "[red]missed[/]",
+                figure.detail,
+            )
     console.print(table)
 
 
-def save(figures: Sequence[Figure], path: Path) -> None:
+def save(sections: Mapping[str, Sequence[Figure]], path: Path) -> None:
     """Write the figures as JSON."""
-    rows = [asdict(figure) | {"met": figure.met} for figure in figures]
+    rows = [
+        {"section": section, **asdict(figure), "met": figure.met}
+        for section, figures in sections.items()
+        for figure in figures
+    ]
     path.write_text(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import httpx2
+import nbformat
 from mcp import Client
 from mcp_types import ImageContent
 from rich.console import Console
@@ -26,6 +28,7 @@ from scripts.controller import Controller, ControllerFailed, controller
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "demo-output"
+NOTEBOOK = OUTPUT / "session.ipynb"
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -143,6 +146,7 @@ async def analyse(server: Controller) -> None:
         here = {"session_id": session["session_id"]}
         try:
             await work(client, here)
+            await keep(server, here["session_id"])
         finally:
             step("Close the session: container, files and processes are gone")
             await call(client, "close_session", **here)
@@ -191,6 +195,27 @@ async def work(client: Client, here: dict[str, str]) -> None:
         console.print(f"  [green]denied:[/] {denial}")
 
 
+async def keep(server: Controller, session_id: str) -> None:
+    """Save what the session did as a notebook, which Jupyter opens and which runs again."""
+    step("Keep what was done as a notebook")
+    async with httpx2.AsyncClient(base_url=server.base, headers=server.headers) as http:
+        answer = await http.get(f"/mcp/v1/sessions/{session_id}/export")
+    expect(answer.status_code == 200, f"no notebook came: {answer.status_code} {answer.text}")
+    NOTEBOOK.write_bytes(answer.content)
+    made = nbformat.read(NOTEBOOK, as_version=nbformat.NO_CONVERT)
+    nbformat.validate(made)
+    codes = [cell for cell in made.cells if cell.cell_type == "code"]
+    expect([cell.source for cell in codes[:2]] == [ANALYSIS, SCORE], "its cells are not ours")
+    pictures = sum("image/png" in each.get("data", {}) for cell in codes for each in cell.outputs)
+    expect(pictures == 1, f"it has {pictures} pictures")
+    console.print(
+        f"  [green]{NOTEBOOK.relative_to(ROOT)}: {len(codes)} cells with their outputs[/]\n"
+        f"  open it:      jupyter lab {NOTEBOOK.relative_to(ROOT)}\n"
+        f"  run it again: .venv/bin/sandbox notebook run --policy datascience "
+        f"--with examples/iris.csv {NOTEBOOK.relative_to(ROOT)}"
+    )
+
+
 def main() -> int:
     """Run the demo; the exit code says whether every step showed what it must."""
     console.print("[bold]A sandboxed executor: one container per session, over MCP[/]")
@@ -204,7 +229,7 @@ def main() -> int:
         console.print("Interrupted; its sandbox is gone.")
         return 130
     console.print(
-        "\n[bold green]Done.[/] The picture and the table are in demo-output/. "
+        "\n[bold green]Done.[/] The picture, the table and the notebook are in demo-output/. "
         "Next: `make serve`, then connect your MCP client (see README.md)."
     )
     return 0

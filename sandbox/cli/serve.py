@@ -186,12 +186,14 @@ def _url(settings: Settings, listener: socket.socket) -> str:
 
 
 def _greet(url: str, token: str, settings: Settings) -> None:
-    """Show the token with configuration to paste; on standard error, like the log."""
+    """Show each way in and the token, with configuration to paste; on standard error, like the
+    log."""
     lines = [
         "",
-        f"  MCP    {url}/mcp/v1",
-        f"  REST   {url}/mcp/v1/sessions",
-        f"  Token  {token}",
+        f"  MCP      {url}/mcp/v1",
+        f"  REST     {url}/mcp/v1/docs        (OpenAPI: {url}/mcp/v1/openapi.json)",
+        f"  Jupyter  {url}/jupyter/default/   (an existing server, for VS Code and JupyterLab)",
+        f"  Token    {token}   (again: sandbox token show)",
         "",
         *configuration(f"{url}/mcp/v1", token),
     ]

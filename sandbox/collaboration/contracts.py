@@ -11,22 +11,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from sandbox.collaboration.authors import Author
+from sandbox.collaboration.peers import Peer
 from sandbox.kernels.execution import Execution
 from sandbox.notebooks.editing import Edited
 from sandbox.notebooks.models import CellRef, Notebook
 
 Change = Callable[[Notebook], Edited]
 """What an edit does, without a look at anything but the notebook."""
-
-
-@dataclass(frozen=True, slots=True)
-class Author:
-    """Who edits, as the others are shown it."""
-
-    key: str
-    """Tells this author from all others of the document; never shown."""
-    name: str
-    is_agent: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +91,18 @@ class LiveNotebook(Protocol):
         """
         ...
 
+    def join(self, author: Author, *, may_write: bool = True) -> Peer:
+        """Let a peer in, until it leaves or is cut off: see ``sandbox.collaboration.peers``.
+
+        Raises:
+            QuotaExceeded: There are as many as may be.
+        """
+        ...
+
+    def leave(self, author: Author) -> None:
+        """Show an agent no more among those who have it open; harmless when it is not shown."""
+        ...
+
     async def use_kernel(self, kernel_id: str = "", *, restart: bool = False) -> str:
         """Have its cells run in a kernel, and say which: in that one, else in its own, which is
         started if need be, or restarted.
@@ -135,6 +139,15 @@ class LiveNotebooks(Protocol):
         Raises:
             FileError: There is no such file, or it is none that can be read.
             InvalidRequest: It is no notebook.
+        """
+        ...
+
+    async def open_by_id(self, file_id: str) -> LiveNotebook:
+        """Open the notebook whose room has this id, one that was open before too.
+
+        Raises:
+            NotFound: The session has none.
+            FileError, InvalidRequest: As for its path.
         """
         ...
 

@@ -17,7 +17,7 @@ from typing import Any, Protocol, cast
 import anyio.lowlevel
 from pycrdt import Array, Doc, Map
 
-from sandbox.collaboration.contracts import Author, Change
+from sandbox.collaboration.authors import Author
 from sandbox.collaboration.peers import (
     EMPTY_UPDATE,
     MAX_UPDATE_BYTES,
@@ -151,7 +151,7 @@ class SharedDocument:
             self._notebook = Notebook(tuple(cast("list[Cell]", cells)), self._metadata)
         return self._notebook
 
-    def edit(self, change: Change) -> Edited:
+    def edit(self, change: Callable[[Notebook], Edited]) -> Edited:
         """Change it as a pure function says.
 
         Raises:

@@ -36,7 +36,7 @@ from typing import Protocol
 import anyio
 from pycrdt import merge_updates
 
-from sandbox.collaboration.contracts import Author
+from sandbox.collaboration.authors import Author
 from sandbox.collaboration.varints import Malformed, Reader, varint
 from sandbox.errors import Conflict, InvalidRequest, NotPermitted, QuotaExceeded
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sandbox.collaboration.contracts import Author
+from sandbox.collaboration.authors import Author
 from sandbox.collaboration.peers import AWARENESS_BURST, AWARENESS_RATE, Peer
 from sandbox.collaboration.varints import Malformed, Reader, varint
 from sandbox.errors import InvalidRequest, QuotaExceeded

@@ -1,12 +1,12 @@
-"""The served application: MCP at ``/mcp/v1``, REST below it, health beside it, and sessions as
-Jupyter Servers below ``/jupyter``."""
+"""The served application: MCP at ``/mcp/v1``, the HTTP API below it, health beside it, and sessions
+as Jupyter Servers below ``/jupyter``."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fastapi import FastAPI
 from mcp.server.transport_security import TransportSecuritySettings
-from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 from sandbox.server.auth import GUARDED, Gate, TokenVerifier
@@ -16,12 +16,15 @@ from sandbox.server.desk import Desk
 from sandbox.server.endpoints import Astray
 from sandbox.server.handshakes import Handshakes
 from sandbox.server.health import Check, Health
+from sandbox.server.http.documents import Documents
+from sandbox.server.http.idempotency import Replies
+from sandbox.server.http.routes import places_of
+from sandbox.server.http.table import all_operations
 from sandbox.server.intake import MAX_MCP_BODY, Intake
 from sandbox.server.jupyter.front import jupyter_routes, jupyter_websockets
 from sandbox.server.mcpserver import mcp_server
 from sandbox.server.oauth import ProtectedResource
 from sandbox.server.replays import RETRY_MS, Replays
-from sandbox.server.rest import Rest
 from sandbox.server.websockets import WebSocketRoute, WebSockets
 from sandbox.toolsets import ALL, tools_of
 
@@ -54,15 +57,20 @@ def make_app(
         # The gate has looked at Host and Origin, for REST too.
         transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
     )
-    astray = Astray(desk.manager.audit)
-    app = Starlette(
+    operations, audit = all_operations(desk), desk.manager.audit
+    astray = Astray(audit)
+    app = FastAPI(
         routes=[
             *mcp_app.routes,
-            *Rest(desk).routes(),
+            *Documents(operations).routes(),
+            *places_of(operations, audit, Replies()),
             *jupyter_routes(desk),
             *Health(check).routes(),
             *(resource.routes() if resource else ()),
         ],
+        # Its own pages load scripts from elsewhere; Documents has ours.
+        openapi_url=None,
+        redirect_slashes=False,
         lifespan=lambda _: server.session_manager.run(),
         exception_handlers={404: astray.absent, 405: astray.wrong_method},
     )

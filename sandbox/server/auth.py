@@ -30,6 +30,10 @@ from sandbox.server.sharing import reaches
 from sandbox.toolsets import TOOLS
 
 GUARDED = "/mcp/v1"
+OPENAPI_PATH = f"{GUARDED}/openapi.json"
+DOCS_PATH = f"{GUARDED}/docs"
+OPEN = frozenset({OPENAPI_PATH, DOCS_PATH})
+"""What tells nothing of this controller, and needs no token."""
 PREFIXES = ("/mcp", JUPYTER)
 """What begins with these is guarded."""
 ALIASES = frozenset({"/mcp", "/mcp/", f"{GUARDED}/"})
@@ -95,6 +99,9 @@ class Gate:
         if answer is None and (origin := self._cross_origin.named(scope)):
             send = self._cross_origin.readable(origin, send)
             answer = self._cross_origin.preflight(scope)  # browsers ask without the token
+        if answer is None and scope["path"] in OPEN and scope["type"] == "http":
+            await self._app(scope, receive, send)
+            return
         if answer is None:
             token = take_token(scope)
             grant: Grant | None = None

@@ -20,6 +20,7 @@ from sandbox.server.elicitation import asker_for, told
 from sandbox.server.foreign import is_foreign
 from sandbox.server.grants import LOCAL_GRANT, Grant
 from sandbox.server.hosts import Shaping
+from sandbox.server.http.calling import is_over_http
 from sandbox.sessions.manager import SessionManager
 from sandbox.sessions.models import Caller, ExecutionSummary, passing_key
 from sandbox.sessions.session import Session
@@ -79,7 +80,7 @@ class Desk:
         """
         session = await self.manager.get(caller_of(ctx), session_id)
         for tool in tools:
-            permit(session.policy, tool)
+            _permit(ctx, session.policy, tool)
         async with session.use(), _asked(ctx, session, *tools):
             yield session
 
@@ -108,7 +109,7 @@ class Desk:
         await self.manager.ready()
         if session_id:
             policy = self.policy_of(caller, session_id)
-            permit(policy, RESULTS)
+            _permit(ctx, policy, RESULTS)
             if RESULTS in policy.approve.tools:
                 session = await self.manager.get(caller, session_id)
                 async with _asked(ctx, session, RESULTS):
@@ -153,7 +154,7 @@ class Desk:
             )
         caller = caller_of(ctx)
         policy = self.policy_of(caller, found.session_id)
-        permit(policy, tool)
+        _permit(ctx, policy, tool)
         if found.status != "running" and tool not in policy.approve.tools:
             yield None
         else:
@@ -177,6 +178,15 @@ async def _asked(ctx: Context[Any, Any], session: Session, *tools: str) -> Async
         for tool in tools:
             await session.approvals.agree(tool, told(given), asker)
         yield
+
+
+def _permit(ctx: Context[Any, Any], policy: Policy, tool: str) -> None:
+    """Refuse what a session's policy does not allow, or not without asking where nobody can be.
+
+    Raises:
+        NotPermitted: It does not.
+    """
+    (permit_unasked if is_over_http(ctx) else permit)(policy, tool)
 
 
 def may_list(policy: Policy) -> bool:

@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from sandbox.audit import DEFECT, AuditLog, Call, recorded
 from sandbox.errors import SandboxError
-from sandbox.server.auth import GUARDED
+from sandbox.server.auth import DOCS_PATH, GUARDED
 from sandbox.server.grants import Grant
 from sandbox.server.problems import problem, problem_of
 
@@ -44,6 +44,7 @@ class Endpoints:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; its record is written when the answer has gone out."""
+        scope.setdefault("state", {})
         request = Request(scope, receive, send)
         method = "GET" if request.method == "HEAD" else request.method
         tool = f"{method} {self._path}"
@@ -69,6 +70,8 @@ class Endpoints:
             return problem(500, "A defect of the server; its log has the details.")
         if response.status_code >= 400:
             call.failed(f"http_{response.status_code}")
+        elif told := getattr(request.state, "ended", None):
+            call.ended(*told)
         return response
 
 
@@ -81,7 +84,9 @@ class Astray:
     async def absent(self, request: Request, exc: Exception) -> Response:
         """The answer when there is nothing at a path."""
         self._record(request, "not_found")
-        return problem(404, "There is nothing here.", f"MCP is served at {GUARDED}.")
+        return problem(
+            404, "There is nothing here.", f"MCP is at {GUARDED}, the rest at {DOCS_PATH}."
+        )
 
     async def wrong_method(self, request: Request, exc: Exception) -> Response:
         """The answer when what is there knows no such method."""

@@ -62,7 +62,7 @@ class ExecutionResources:
             result = await self._read(ctx, execution_id, {"output": index})
             if not index.isdecimal() or int(index[:9]) >= len(result.outputs):
                 raise _refusal(NotFound(f"It has {len(result.outputs)} outputs."))
-            return _data(result.outputs[int(index[:9])])
+            return output_data(result.outputs[int(index[:9])])
 
     async def _read(
         self, ctx: Context[Any, Any], execution_id: str, more: Mapping[str, Any]
@@ -90,7 +90,7 @@ class ExecutionResources:
         except SandboxError as exc:
             raise _refusal(exc) from exc
         redactor = manager.redactor(grant.principal, result.session_id)
-        return await anyio.to_thread.run_sync(_without_secrets, result, redactor)
+        return await anyio.to_thread.run_sync(without_secrets, result, redactor)
 
 
 def typed(contents: Iterable[ReadResourceContents]) -> list[ReadResourceContents]:
@@ -107,13 +107,15 @@ def _as_json(result: ExecutionResult) -> str:
     return json.dumps(result.model_dump(mode="json"), ensure_ascii=False)
 
 
-def _without_secrets(result: ExecutionResult, redactor: Redactor) -> ExecutionResult:
+def without_secrets(result: ExecutionResult, redactor: Redactor) -> ExecutionResult:
+    """The same without the values of the session's secrets."""
     if not redactor:
         return result
     return ExecutionResult.model_validate(redactor.data(result.model_dump(mode="json")))
 
 
-def _data(output: dict[str, Any]) -> bytes | str:
+def output_data(output: dict[str, Any]) -> bytes | str:
+    """A picture as its bytes; any other output as its mime bundle, as JSON."""
     if mime := picture_type(output):
         return base64.b64decode(output["data"][mime])
     return json.dumps(output, ensure_ascii=False)

@@ -31,10 +31,11 @@ MAX_HELD = 48 * MIB
 SILENCE_S = 60.0
 """How long a body may stand still."""
 BODY_S = 60.0
-"""How long a message for MCP may take to come."""
+"""How long a message may take to come."""
 MAX_VALUES = 10_000
-"""The values in a message for MCP. Parsed, each takes some 60 bytes, as little as ``[]`` may be."""
+"""The values in a message. Parsed, each takes some 60 bytes, as little as ``[]`` may be."""
 
+_FILE = re.compile(rf"{GUARDED}/sessions/[^/]+/files/")
 _VALUE = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{,]', re.DOTALL)
 
 
@@ -66,7 +67,7 @@ class Intake:
         try:
             if scope["type"] == "http":
                 receive = _steady(receive)
-            if scope["type"] == "http" and (scope["method"], scope["path"]) == ("POST", GUARDED):
+            if scope["type"] == "http" and _is_message(scope):
                 body = bytearray()
                 try:
                     with anyio.fail_after(BODY_S):
@@ -112,6 +113,14 @@ class Intake:
             counter[principal] -= amount
             if counter[principal] <= 0:
                 del counter[principal]
+
+
+def _is_message(scope: Scope) -> bool:
+    """Whether the body of a request is parsed; that of a file is not."""
+    method, path = scope["method"], scope["path"]
+    if method == "PUT":
+        return _FILE.match(path) is None
+    return method == "POST" and f"{path}/".startswith(f"{GUARDED}/")
 
 
 def _steady(receive: Receive) -> Receive:

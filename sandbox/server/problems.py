@@ -22,10 +22,12 @@ from sandbox.errors import (
     TooMuchWork,
 )
 from sandbox.server.grants import InsufficientScope
+from sandbox.server.http.idempotency import KeyReused
 
 MEDIA_TYPE = "application/problem+json"
 
 _STATUS: tuple[tuple[type[SandboxError], int], ...] = (
+    (KeyReused, 422),
     (InvalidRequest, 400),
     (NotFound, 404),
     (NotPermitted, 403),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable
 from types import MethodType
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_type_hints
 
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
@@ -24,6 +24,7 @@ from sandbox.bulkheads.bulkhead import Section
 from sandbox.errors import FileError, SandboxError
 from sandbox.server.desk import Desk, grant_of
 from sandbox.server.foreign import foreign_in
+from sandbox.server.http.place import Http
 from sandbox.server.schemas import published_arguments, published_result
 from sandbox.server.wording import printable, problem, unknown
 
@@ -43,6 +44,10 @@ class StrictTool(Tool):
 
     arguments: dict[str, Any] = Field(default_factory=dict[str, Any], exclude=True)
     """Their schemas with every bound, of which ``parameters`` publishes what models need."""
+    http: Http | str = Field(default="", exclude=True)
+    """Where it is over HTTP; else what is there in its place."""
+    result: type[BaseModel] | None = Field(default=None, exclude=True)
+    """The model of its structured result."""
 
     async def run(
         self, arguments: dict[str, Any], context: CallContext, convert_result: bool = False
@@ -61,7 +66,7 @@ class StrictTool(Tool):
                 foreign = dict.fromkeys(foreign_in(arguments, known))
                 ours = {name: arguments[name] for name in arguments if name not in foreign}
                 ignored = [*foreign, *self._needless(ours)]
-                validated = self._validated(ours, known)
+                validated = self.validated(ours, known)
             result = await self.fn(**validated, **{self.context_kwarg or "ctx": context})
         except SandboxError as exc:
             result = failure(exc)
@@ -93,8 +98,12 @@ class StrictTool(Tool):
             return []
         return [SESSION] if arguments.pop(SESSION) else []
 
-    def _validated(self, arguments: dict[str, Any], known: list[str]) -> dict[str, Any]:
-        """The arguments as the tool takes them; what is too much is refused before it is parsed."""
+    def validated(self, arguments: dict[str, Any], known: list[str]) -> dict[str, Any]:
+        """The arguments as the tool takes them; what is too much is refused before it is parsed.
+
+        Raises:
+            ToolError: An argument is unknown, missing or wrong.
+        """
         long = [
             name
             for name, value in arguments.items()
@@ -112,7 +121,8 @@ class StrictTool(Tool):
             return self.fn_metadata.arg_model.model_validate(given).model_dump_one_level()
         except ValidationError as exc:
             errors = exc.errors(include_url=False, include_context=False)
-            lines = [problem(error, self.arguments) for error in errors[:MAX_PROBLEMS]]
+            schemas = {name: self.arguments[name] for name in known}
+            lines = [problem(error, schemas) for error in errors[:MAX_PROBLEMS]]
             raise self._refused(lines, len(errors) - len(lines)) from exc
 
     def _refused(self, lines: list[str], more: int) -> ToolError:
@@ -146,9 +156,12 @@ def tool(
     reads: bool = False,
     destroys: bool = False,
     repeatable: bool = False,
+    http: Http | str = "",
     **bounds: int,
 ) -> Callable[[_Method], _Method]:
-    """Make a method of a :class:`ToolGroup` a tool; its docstring tells the model what it does.
+    """Make a method of a :class:`ToolGroup` an operation: a tool, and a request over HTTP.
+
+    Its docstring tells models and people what it does, its signature which arguments it has.
 
     The method's result is annotated as ``Annotated[CallToolResult, Model]``.
 
@@ -156,6 +169,7 @@ def tool(
         reads: It changes nothing.
         destroys: It may overwrite or remove something.
         repeatable: Calling it again with the same arguments changes nothing more.
+        http: Where it is over HTTP; for one that is not there, which request does the same.
         bounds: The numbers that the docstring names in braces.
     """
     hints = ToolAnnotations(
@@ -166,13 +180,13 @@ def tool(
     )
 
     def declare(method: _Method) -> _Method:
-        _declared[method] = title, hints, bounds
+        _declared[method] = title, hints, http, bounds
         return method
 
     return declare
 
 
-_declared: dict[object, tuple[str, ToolAnnotations, dict[str, int]]] = {}
+_declared: dict[object, tuple[str, ToolAnnotations, Http | str, dict[str, int]]] = {}
 _made: dict[object, Tool] = {}
 """Tools by function: deriving the schemas takes 10 ms each, and they are the same for everybody."""
 
@@ -189,7 +203,11 @@ def _tool(method: MethodType) -> Tool:
 
 
 def _make(
-    fn: Callable[..., Any], title: str, hints: ToolAnnotations, bounds: dict[str, int]
+    fn: Callable[..., Any],
+    title: str,
+    hints: ToolAnnotations,
+    http: Http | str,
+    bounds: dict[str, int],
 ) -> Tool:
     tool = StrictTool.from_function(
         fn,
@@ -208,6 +226,8 @@ def _make(
         update={
             "arguments": schema.get("properties", {}),
             "parameters": published_arguments(schema),
+            "http": http,
+            "result": get_type_hints(fn, include_extras=True)["return"].__metadata__[0],
         }
     )
 

@@ -3,7 +3,8 @@
 The engine knows which containers there are and what each is; the journal knows whose they are, in
 SQLite: a session's row is its claim, and is written before anybody hears of the session. The
 executions and commands of sessions are in the same file (``sandbox.sessions.executionjournal``,
-``sandbox.sessions.commandjournal``). One process
+``sandbox.sessions.commandjournal``), and so are its shared notebooks
+(``sandbox.sessions.notebookjournal``). One process
 writes it (whoever holds the slot, ``sandbox.sessions.slots``). Calls are synchronous: a write goes
 to the write-ahead log without waiting for the disk, in some tens of microseconds, so it survives
 the death of the process but not always that of the machine, which takes the containers along
@@ -24,7 +25,7 @@ from pydantic import BaseModel, ValidationError
 
 from sandbox.database import Database
 from sandbox.egress.models import Tightening
-from sandbox.sessions import commandjournal
+from sandbox.sessions import commandjournal, notebookjournal
 from sandbox.sessions.claims import Claim
 from sandbox.sessions.executionjournal import ExecutionTable
 from sandbox.sessions.retention import forget
@@ -99,6 +100,7 @@ SCHEMA = (
         "CREATE UNIQUE INDEX sessions_by_sandbox ON sessions (sandbox_id) WHERE sandbox_id <> ''",
     ),
     commandjournal.VERSION,
+    notebookjournal.VERSION,
 )
 
 
@@ -147,6 +149,7 @@ class Journal:
         )
         self.executions = ExecutionTable(self._db)
         self.commands = commandjournal.CommandTable(self._db)
+        self.notebooks = notebookjournal.NotebookTable(self._db)
 
     def close(self) -> None:
         """Close the file; harmless when done already."""
@@ -198,6 +201,7 @@ class Journal:
             " WHERE session_id = ?",
             *(state, reason, None if info is None else as_json(info), now, session_id),
         )
+        self.notebooks.forget_all(session_id)
 
     def told(self, session_id: str) -> None:
         """Note that the caller whose default session this was knows that it ended."""

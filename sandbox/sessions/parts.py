@@ -25,6 +25,7 @@ from sandbox.link.link import Link, Stream
 from sandbox.secrets import SessionSecrets
 from sandbox.sessions.approvals import Approvals
 from sandbox.sessions.claims import Claim
+from sandbox.sessions.livenotebooks import SessionNotebooks
 from sandbox.sessions.services import SessionServices
 from sandbox.terminals.terminals import Terminals
 from sandbox.workspaces.autosave import Autosave
@@ -80,6 +81,9 @@ class SessionParts:
             overruns=overruns,
         )
         self.files = Files(limits, redactor)
+        self.notebooks = SessionNotebooks(
+            session_id, self.kernels, self.files, services.journal.notebooks, redactor
+        )
         self.autosave = autosave
         self._clock = services.clock
         self._calls = services.calls
@@ -118,6 +122,12 @@ class SessionParts:
         tasks.start_soon(self.kernels.run)
         tasks.start_soon(self.commands.serve)
         tasks.start_soon(self.terminals.run)
+        tasks.start_soon(self.notebooks.run)
+
+    async def resume_notebooks(self) -> None:
+        """Open the notebooks that an earlier controller had open, as soon as there is a link."""
+        await self._attached.wait()
+        await self.notebooks.resume()
 
     async def start_first_kernel(self) -> None:
         """Start a kernel as soon as there is a link: most callers want one, and want it at once."""

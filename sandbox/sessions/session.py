@@ -45,8 +45,8 @@ logger = logging.getLogger(__name__)
 class Session:
     """One caller's sandbox and all in it.
 
-    Made by the manager only. Use ``kernels``, ``commands``, ``terminals`` and ``files`` inside
-    ``async with session.use():``.
+    Made by the manager only. Use ``kernels``, ``commands``, ``terminals``, ``files`` and
+    ``notebooks`` inside ``async with session.use():``.
 
     Args:
         claim: In the journal already if the sandbox is an adopted one.
@@ -100,6 +100,7 @@ class Session:
         self.commands = self._parts.commands
         self.terminals = self._parts.terminals
         self.files = self._parts.files
+        self.notebooks = self._parts.notebooks
         self._services = services
         self._earlier_proof = earlier_proof
         self._record = SessionRecord(services.audit, claim, sandbox)
@@ -315,6 +316,8 @@ class Session:
     async def _cancel_at_end(self, scope: anyio.CancelScope) -> None:
         await self._stop.wait()
         is_orderly = self._ending is not None and self._ending[0] in ("closed", "expired")
+        if self.was_opened and is_orderly:
+            await self.notebooks.save_all()
         if self._autosave is not None and self.was_opened and is_orderly:
             await self._autosave.save_last()
         scope.cancel()
@@ -330,6 +333,8 @@ class Session:
         if not self.sandbox.is_open:
             await self.sandbox.open(tasks, self._services.opening.place(Owner(self.principal)))
         tasks.start_soon(self.sandbox.wait_lost)
+        if not is_new:
+            tasks.start_soon(self._parts.resume_notebooks)
         if self._autosave is not None:
             if is_new:
                 await self._autosave.restore()

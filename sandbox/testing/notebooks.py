@@ -12,7 +12,8 @@ from dataclasses import replace
 from typing import Any
 
 from sandbox.collaboration.contracts import Author, CellRun, Change
-from sandbox.errors import Conflict, FileError, InvalidRequest, NotFound
+from sandbox.collaboration.peers import Peer
+from sandbox.errors import Conflict, FileError, InvalidRequest, NotFound, QuotaExceeded
 from sandbox.kernels.execution import Execution
 from sandbox.kernels.models import ExecutionError, ExecutionResult
 from sandbox.notebooks.editing import Edited
@@ -105,6 +106,14 @@ class FakeNotebook:
         self._count = 0 if restart else self._count
         return self.kernel_id
 
+    def join(self, author: Author, *, may_write: bool = True) -> Peer:
+        """The fake has no peers: tests of rooms take a document."""
+        raise QuotaExceeded(f"{author.name} cannot join a fake, whether it may write: {may_write}.")
+
+    def leave(self, author: Author) -> None:
+        """Show an agent no more."""
+        self.people = [each for each in self.people if each.key != author.key]
+
     async def save(self) -> None:
         """Write it to its file."""
         self._owner.files[self.path] = write_ipynb(self._notebook)
@@ -147,6 +156,13 @@ class FakeNotebooks:
         notebook = FakeNotebook(self, path, read_ipynb(data).notebook)
         self._opened[path] = notebook
         return notebook
+
+    async def open_by_id(self, file_id: str) -> FakeNotebook:
+        """The open notebook of that id."""
+        for notebook in self.opened:
+            if notebook.file_id == file_id:
+                return notebook
+        raise NotFound("There is no such notebook.")
 
     async def close(self, path: str) -> None:
         """Save and close it."""

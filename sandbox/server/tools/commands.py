@@ -14,6 +14,7 @@ from sandbox.policy import Policy
 from sandbox.server import arguments as arg
 from sandbox.server.content import command_content, told
 from sandbox.server.desk import ASKING_INTERVAL_S, caller_of
+from sandbox.server.http.place import Http
 from sandbox.server.missing import advised_command
 from sandbox.server.results import MAX_TEXT, CommandSummary, command_summary
 from sandbox.server.tool import CallContext, ToolGroup, tool
@@ -27,7 +28,18 @@ MAX_WHOLE = 96 * 1024
 class CommandTools(ToolGroup):
     """The tools that run commands and answer what came of it."""
 
-    @tool("Run a command", destroys=True)
+    @tool(
+        "Run a command",
+        destroys=True,
+        http=Http(
+            "POST",
+            "/sessions/{session_id}/commands",
+            201,
+            query=("wait",),
+            location="/sessions/{session_id}/commands/{command_id}",
+            is_large=True,
+        ),
+    )
     async def run_command(
         self,
         ctx: CallContext,
@@ -58,7 +70,13 @@ class CommandTools(ToolGroup):
                 raise
             return _answer(started, session.policy)
 
-    @tool("See how a command stands", reads=True)
+    @tool(
+        "See how a command stands",
+        reads=True,
+        http=Http(
+            "GET", "/sessions/{session_id}/commands/{command_id}", defaults={"detail": "full"}
+        ),
+    )
     async def get_command(
         self,
         ctx: CallContext,
@@ -74,7 +92,11 @@ class CommandTools(ToolGroup):
         limit = MAX_WHOLE if detail == "full" else MAX_TEXT
         return await self._told(ctx, "get_command", command_id, session_id, wait, limit=limit)
 
-    @tool("Stop a command", destroys=True)
+    @tool(
+        "Stop a command",
+        destroys=True,
+        http=Http("DELETE", "/sessions/{session_id}/commands/{command_id}"),
+    )
     async def stop_command(
         self, ctx: CallContext, command_id: arg.CommandId, session_id: arg.ItsSessionId = ""
     ) -> Annotated[CallToolResult, CommandSummary]:

@@ -19,6 +19,7 @@ from sandbox.server import arguments as arg
 from sandbox.server.content import cell_content, cell_line, fitting, told
 from sandbox.server.desk import ASKING_INTERVAL_S, Desk, caller_of
 from sandbox.server.hosts import takes_links
+from sandbox.server.http.place import Http
 from sandbox.server.missing import advised
 from sandbox.server.pictures import pictures_of
 from sandbox.server.results import CellSummary, cell_summary, is_rich, shortened
@@ -68,7 +69,19 @@ class ExecutionTools(ToolGroup):
         super().__init__(desk)
         self._showing = Showing(desk.shaping)
 
-    @tool("Run code", destroys=True)
+    @tool(
+        "Run code",
+        destroys=True,
+        http=Http(
+            "POST",
+            "/sessions/{session_id}/executions",
+            201,
+            query=("wait", "detail"),
+            defaults={"detail": "full"},
+            location="/sessions/{session_id}/executions/{execution_id}",
+            is_large=True,
+        ),
+    )
     async def execute_code(
         self,
         ctx: CallContext,
@@ -103,7 +116,15 @@ class ExecutionTools(ToolGroup):
             result = advised(result, session.policy, self._manager.policies, caller_of(ctx))
         return await self._answer(ctx, result, detail, *([FENCE_NOTE] if bare != code else []))
 
-    @tool("See how an execution stands", reads=True)
+    @tool(
+        "See how an execution stands",
+        reads=True,
+        http=Http(
+            "GET",
+            "/sessions/{session_id}/executions/{execution_id}",
+            defaults={"detail": "full"},
+        ),
+    )
     async def get_execution(
         self,
         ctx: CallContext,

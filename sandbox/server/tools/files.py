@@ -15,6 +15,7 @@ from sandbox.files.models import EditResult, FileList, FileStat
 from sandbox.policy.units import KIB, MIB
 from sandbox.server import arguments as arg
 from sandbox.server.desk import Desk
+from sandbox.server.http.place import Http
 from sandbox.server.pictures import Picture, Shown
 from sandbox.server.reading import MAX_READ_BYTES, FileContent, read_content
 from sandbox.server.showing import Showing
@@ -38,7 +39,11 @@ class FileTools(ToolGroup):
         super().__init__(desk)
         self._showing = Showing(desk.shaping)
 
-    @tool("List files", reads=True)
+    @tool(
+        "List files",
+        reads=True,
+        http="GET /sessions/{session_id}/files, which also says what the workspace may hold",
+    )
     async def list_files(
         self,
         ctx: CallContext,
@@ -57,7 +62,12 @@ class FileTools(ToolGroup):
         lines.append(f"[{len(found.entries)} of {found.total} entries, from {start_index}]")
         return reply(found, "\n".join(lines))
 
-    @tool("Read a file", reads=True, read_kib=MAX_READ_BYTES // KIB)
+    @tool(
+        "Read a file",
+        reads=True,
+        read_kib=MAX_READ_BYTES // KIB,
+        http="GET /sessions/{session_id}/files/{path}, which answers the bytes as they are",
+    )
     async def read_file(
         self,
         ctx: CallContext,
@@ -89,7 +99,13 @@ class FileTools(ToolGroup):
                 structured=host.structured,
             )
 
-    @tool("Write a file", destroys=True, repeatable=True, content_mib=arg.MAX_CONTENT // MIB)
+    @tool(
+        "Write a file",
+        destroys=True,
+        repeatable=True,
+        content_mib=arg.MAX_CONTENT // MIB,
+        http="PUT /sessions/{session_id}/files/{path}, which takes the bytes as they are",
+    )
     async def write_file(
         self,
         ctx: CallContext,
@@ -106,7 +122,12 @@ class FileTools(ToolGroup):
             stat = await session.files.write(path, data, mode=int(mode, 8) if mode else None)
         return reply(stat, f"Wrote {stat.size} bytes to {printable(stat.path)}.")
 
-    @tool("Edit a file", destroys=True, edit_mib=MAX_EDIT_BYTES // MIB)
+    @tool(
+        "Edit a file",
+        destroys=True,
+        edit_mib=MAX_EDIT_BYTES // MIB,
+        http=Http("POST", "/sessions/{session_id}/edit", is_large=True),
+    )
     async def edit_file(
         self,
         ctx: CallContext,
@@ -124,7 +145,11 @@ class FileTools(ToolGroup):
             edit = await session.files.edit(path, old_string, new_string, replace_all)
         return reply(edit, f"Replaced {edit.replacements} times.\n{edit.diff}")
 
-    @tool("Delete a file", destroys=True)
+    @tool(
+        "Delete a file",
+        destroys=True,
+        http="DELETE /sessions/{session_id}/files/{path}",
+    )
     async def delete_file(
         self,
         ctx: CallContext,
@@ -137,7 +162,11 @@ class FileTools(ToolGroup):
             count = await session.files.delete(path, recursive=recursive)
         return reply(Deleted(path=path, deleted=count), f"Deleted {count} entries.")
 
-    @tool("Move a file", destroys=True)
+    @tool(
+        "Move a file",
+        destroys=True,
+        http=Http("POST", "/sessions/{session_id}/move"),
+    )
     async def move_file(
         self,
         ctx: CallContext,
@@ -151,7 +180,11 @@ class FileTools(ToolGroup):
             stat = await session.files.move(source, target, overwrite=overwrite)
         return reply(stat, f"Moved to {printable(stat.path)}.")
 
-    @tool("Make a folder", repeatable=True)
+    @tool(
+        "Make a folder",
+        repeatable=True,
+        http="PUT /sessions/{session_id}/files/{path}/, with a slash at the end",
+    )
     async def make_directory(
         self, ctx: CallContext, path: arg.Path, session_id: arg.SessionId = ""
     ) -> Annotated[CallToolResult, FileStat]:
@@ -160,7 +193,11 @@ class FileTools(ToolGroup):
             stat = await session.files.mkdir(path, parents=True)
         return reply(stat, f"{printable(stat.path)} is there.")
 
-    @tool("Look at a file", reads=True)
+    @tool(
+        "Look at a file",
+        reads=True,
+        http=Http("GET", "/sessions/{session_id}/stat"),
+    )
     async def stat_file(
         self, ctx: CallContext, path: arg.Path, session_id: arg.SessionId = ""
     ) -> Annotated[CallToolResult, FileStat]:

@@ -8,6 +8,7 @@ from mcp_types import CallToolResult
 from pydantic import BaseModel
 
 from sandbox.server import arguments as arg
+from sandbox.server.http.place import Http
 from sandbox.server.tool import CallContext, ToolGroup, reply, tool
 from sandbox.sessions.models import ExecutionSummary
 
@@ -21,7 +22,11 @@ class ExecutionList(BaseModel):
 class HistoryTools(ToolGroup):
     """The tools that tell what ran."""
 
-    @tool("List executions", reads=True)
+    @tool(
+        "List executions",
+        reads=True,
+        http=Http("GET", "/sessions/{session_id}/executions", items="executions"),
+    )
     async def list_executions(
         self, ctx: CallContext, session_id: arg.AnySessionId = ""
     ) -> Annotated[CallToolResult, ExecutionList]:

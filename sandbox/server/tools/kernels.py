@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from sandbox.kernels.kernels import DEFAULT_KERNEL_ID
 from sandbox.kernels.models import Completion, Inspection, KernelInfo
 from sandbox.server import arguments as arg
+from sandbox.server.http.place import Http
 from sandbox.server.tool import CallContext, ToolGroup, reply, tool
 
 
@@ -32,7 +33,11 @@ class KernelList(BaseModel):
 class KernelTools(ToolGroup):
     """The tools that act on kernels."""
 
-    @tool("List kernels", reads=True)
+    @tool(
+        "List kernels",
+        reads=True,
+        http=Http("GET", "/sessions/{session_id}/kernels", items="kernels"),
+    )
     async def list_kernels(
         self, ctx: CallContext, session_id: arg.SessionId = ""
     ) -> Annotated[CallToolResult, KernelList]:
@@ -49,7 +54,15 @@ class KernelTools(ToolGroup):
         lines.append(f"Can be started: {', '.join(spec.name for spec in specs)}.")
         return reply(found, "\n".join(lines))
 
-    @tool("Start a kernel")
+    @tool(
+        "Start a kernel",
+        http=Http(
+            "POST",
+            "/sessions/{session_id}/kernels",
+            201,
+            location="/sessions/{session_id}/kernels/{kernel_id}",
+        ),
+    )
     async def start_kernel(
         self,
         ctx: CallContext,
@@ -61,7 +74,11 @@ class KernelTools(ToolGroup):
         async with self._desk.session(ctx, session_id, "start_kernel") as session:
             return _described(await session.kernels.start(kernel_name))
 
-    @tool("Interrupt a kernel", repeatable=True)
+    @tool(
+        "Interrupt a kernel",
+        repeatable=True,
+        http=Http("POST", "/sessions/{session_id}/kernels/{kernel_id}/interrupt"),
+    )
     async def interrupt_kernel(
         self, ctx: CallContext, kernel_id: arg.KernelId = "", session_id: arg.SessionId = ""
     ) -> Annotated[CallToolResult, KernelInfo]:
@@ -73,7 +90,11 @@ class KernelTools(ToolGroup):
             (kernel,) = [k for k in session.kernels.infos if k.kernel_id == wanted]
         return _described(kernel)
 
-    @tool("Restart a kernel", destroys=True)
+    @tool(
+        "Restart a kernel",
+        destroys=True,
+        http=Http("POST", "/sessions/{session_id}/kernels/{kernel_id}/restart"),
+    )
     async def restart_kernel(
         self, ctx: CallContext, kernel_id: arg.KernelId = "", session_id: arg.SessionId = ""
     ) -> Annotated[CallToolResult, KernelInfo]:
@@ -82,7 +103,11 @@ class KernelTools(ToolGroup):
         async with self._desk.session(ctx, session_id, "restart_kernel") as session:
             return _described(await session.kernels.restart(kernel_id))
 
-    @tool("Stop a kernel", destroys=True)
+    @tool(
+        "Stop a kernel",
+        destroys=True,
+        http=Http("DELETE", "/sessions/{session_id}/kernels/{kernel_id}"),
+    )
     async def stop_kernel(
         self, ctx: CallContext, kernel_id: arg.KernelId = "", session_id: arg.SessionId = ""
     ) -> Annotated[CallToolResult, KernelInfo]:
@@ -90,7 +115,11 @@ class KernelTools(ToolGroup):
         async with self._desk.session(ctx, session_id, "stop_kernel") as session:
             return _described(await session.kernels.stop(kernel_id))
 
-    @tool("Complete code", reads=True)
+    @tool(
+        "Complete code",
+        reads=True,
+        http=Http("POST", "/sessions/{session_id}/kernels/{kernel_id}/complete", is_large=True),
+    )
     async def complete_code(
         self,
         ctx: CallContext,
@@ -106,7 +135,11 @@ class KernelTools(ToolGroup):
             )
         return reply(found, "\n".join(found.matches) or "No completion.")
 
-    @tool("Inspect code", reads=True)
+    @tool(
+        "Inspect code",
+        reads=True,
+        http=Http("POST", "/sessions/{session_id}/kernels/{kernel_id}/inspect", is_large=True),
+    )
     async def inspect_code(
         self,
         ctx: CallContext,

@@ -13,6 +13,7 @@ from sandbox.notebooks.models import Notebook
 from sandbox.notebooks.script import to_script
 from sandbox.server import arguments as arg
 from sandbox.server.desk import EXPORT, caller_of
+from sandbox.server.http.place import Http
 from sandbox.server.tool import CallContext, ToolGroup, reply, tool
 from sandbox.server.wording import printable
 
@@ -20,7 +21,12 @@ from sandbox.server.wording import printable
 class NotebookTools(ToolGroup):
     """The tools that act on notebooks."""
 
-    @tool("Export a session", destroys=True, repeatable=True)
+    @tool(
+        "Export a session",
+        destroys=True,
+        repeatable=True,
+        http=Http("POST", "/sessions/{session_id}/export"),
+    )
     async def export_session(
         self,
         ctx: CallContext,

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from sandbox.container.manifests import Manifest
 from sandbox.policy import LivePolicies, Policy, explain
 from sandbox.server.desk import caller_of
+from sandbox.server.http.place import Http
 from sandbox.server.missing import images_of
 from sandbox.server.tool import CallContext, ToolGroup, reply, tool
 from sandbox.sessions.manager import SessionManager
@@ -47,7 +48,11 @@ class PolicyList(BaseModel):
 class PolicyTools(ToolGroup):
     """The tool that tells of policies."""
 
-    @tool("List policies", reads=True)
+    @tool(
+        "List policies",
+        reads=True,
+        http=Http("GET", "/policies", items="policies"),
+    )
     async def list_policies(self, ctx: CallContext) -> Annotated[CallToolResult, PolicyList]:
         """List the policies that open_session takes, and what each lets a session run, reach and
         use."""

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from sandbox.egress.models import Tightening
 from sandbox.server import arguments as arg
 from sandbox.server.desk import caller_of
+from sandbox.server.http.place import Http
 from sandbox.server.room import MAX_RULES, with_room
 from sandbox.server.tool import CallContext, ToolGroup, reply, tool
 from sandbox.sessions.models import SessionInfo
@@ -24,7 +25,10 @@ class SessionList(BaseModel):
 class SessionTools(ToolGroup):
     """The tools that act on sessions as such. No policy takes them away."""
 
-    @tool("Open a session")
+    @tool(
+        "Open a session",
+        http=Http("POST", "/sessions", 201, location="/sessions/{session_id}"),
+    )
     async def open_session(
         self,
         ctx: CallContext,
@@ -44,14 +48,22 @@ class SessionTools(ToolGroup):
         info = with_room(session)
         return reply(info, _told(info))
 
-    @tool("List sessions", reads=True)
+    @tool(
+        "List sessions",
+        reads=True,
+        http=Http("GET", "/sessions", items="sessions"),
+    )
     async def list_sessions(self, ctx: CallContext) -> Annotated[CallToolResult, SessionList]:
         """List your open sessions: policy, image, network, kernels and expiry."""
         found = SessionList(sessions=self._manager.list(caller_of(ctx)))
         lines = [_line(info) for info in found.sessions]
         return reply(found, "\n".join(lines) or "You have no open session.")
 
-    @tool("Look at a session", repeatable=True)
+    @tool(
+        "Look at a session",
+        repeatable=True,
+        http=Http("GET", "/sessions/{session_id}"),
+    )
     async def get_session(
         self, ctx: CallContext, session_id: arg.SessionId = ""
     ) -> Annotated[CallToolResult, SessionInfo]:
@@ -61,7 +73,11 @@ class SessionTools(ToolGroup):
         info = with_room(session, with_proof=True)
         return reply(info, f"{_told(info)} {_proved(info)}")
 
-    @tool("Tighten a session's network", repeatable=True)
+    @tool(
+        "Tighten a session's network",
+        repeatable=True,
+        http=Http("POST", "/sessions/{session_id}/tighten"),
+    )
     async def tighten_session(
         self,
         ctx: CallContext,
@@ -75,7 +91,11 @@ class SessionTools(ToolGroup):
         info = await self._manager.tighten(caller_of(ctx), session_id, more)
         return reply(info, _line(info))
 
-    @tool("Close a session", destroys=True)
+    @tool(
+        "Close a session",
+        destroys=True,
+        http=Http("DELETE", "/sessions/{session_id}"),
+    )
     async def close_session(
         self, ctx: CallContext, session_id: arg.SessionId = ""
     ) -> Annotated[CallToolResult, SessionInfo]:

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from sandbox.server import arguments as arg
 from sandbox.server.content import denial_content
 from sandbox.server.desk import caller_of
+from sandbox.server.http.place import Http
 from sandbox.server.tool import CallContext, ToolGroup, reply, tool
 from sandbox.sessions.session import Session
 from sandbox.terminals.models import TerminalInfo, TerminalView
@@ -24,7 +25,15 @@ class TerminalList(BaseModel):
 class TerminalTools(ToolGroup):
     """The tools that act on terminals."""
 
-    @tool("Open a terminal")
+    @tool(
+        "Open a terminal",
+        http=Http(
+            "POST",
+            "/sessions/{session_id}/terminals",
+            201,
+            location="/sessions/{session_id}/terminals/{terminal_id}",
+        ),
+    )
     async def open_terminal(
         self,
         ctx: CallContext,
@@ -37,7 +46,16 @@ class TerminalTools(ToolGroup):
         async with self._desk.session(ctx, session_id, "open_terminal") as session:
             return _described(await session.terminals.open(rows=rows, cols=cols, cwd=cwd))
 
-    @tool("Type into a terminal", destroys=True)
+    @tool(
+        "Type into a terminal",
+        destroys=True,
+        http=Http(
+            "POST",
+            "/sessions/{session_id}/terminals/{terminal_id}/input",
+            query=("wait", "after"),
+            is_large=True,
+        ),
+    )
     async def write_terminal(
         self,
         ctx: CallContext,
@@ -55,7 +73,10 @@ class TerminalTools(ToolGroup):
             await session.terminals.write(terminal_id, text, keys, may_paste=True)
             return await self._shown(ctx, session, terminal_id, wait, after)
 
-    @tool("Read a terminal")
+    @tool(
+        "Read a terminal",
+        http=Http("GET", "/sessions/{session_id}/terminals/{terminal_id}"),
+    )
     async def read_terminal(
         self,
         ctx: CallContext,
@@ -69,7 +90,11 @@ class TerminalTools(ToolGroup):
         async with self._desk.session(ctx, session_id, "read_terminal") as session:
             return await self._shown(ctx, session, terminal_id, wait, after)
 
-    @tool("Resize a terminal", repeatable=True)
+    @tool(
+        "Resize a terminal",
+        repeatable=True,
+        http=Http("PUT", "/sessions/{session_id}/terminals/{terminal_id}"),
+    )
     async def resize_terminal(
         self,
         ctx: CallContext,
@@ -82,7 +107,11 @@ class TerminalTools(ToolGroup):
         async with self._desk.session(ctx, session_id, "resize_terminal") as session:
             return _described(await session.terminals.resize(terminal_id, rows, cols))
 
-    @tool("Close a terminal", destroys=True)
+    @tool(
+        "Close a terminal",
+        destroys=True,
+        http=Http("DELETE", "/sessions/{session_id}/terminals/{terminal_id}"),
+    )
     async def close_terminal(
         self, ctx: CallContext, terminal_id: arg.TerminalId, session_id: arg.SessionId = ""
     ) -> Annotated[CallToolResult, TerminalInfo]:
@@ -90,7 +119,11 @@ class TerminalTools(ToolGroup):
         async with self._desk.session(ctx, session_id, "close_terminal") as session:
             return _described(await session.terminals.close(terminal_id))
 
-    @tool("List terminals", reads=True)
+    @tool(
+        "List terminals",
+        reads=True,
+        http=Http("GET", "/sessions/{session_id}/terminals", items="terminals"),
+    )
     async def list_terminals(
         self, ctx: CallContext, session_id: arg.SessionId = ""
     ) -> Annotated[CallToolResult, TerminalList]:

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from sandbox.server import arguments as arg
 from sandbox.server.desk import caller_of
+from sandbox.server.http.place import Http
 from sandbox.server.tool import CallContext, ToolGroup, reply, tool
 from sandbox.workspaces.models import WorkspaceInfo
 
@@ -28,7 +29,11 @@ class DeletedWorkspace(BaseModel):
 class WorkspaceTools(ToolGroup):
     """The tools that act on named workspaces. No policy takes them away."""
 
-    @tool("List workspaces", reads=True)
+    @tool(
+        "List workspaces",
+        reads=True,
+        http=Http("GET", "/workspaces", items="workspaces"),
+    )
     async def list_workspaces(self, ctx: CallContext) -> Annotated[CallToolResult, WorkspaceList]:
         """List your named workspaces: size, when saved, and which session has it.
 
@@ -42,7 +47,11 @@ class WorkspaceTools(ToolGroup):
         ]
         return reply(found, "\n".join(lines) or "You have no workspace.")
 
-    @tool("Delete a workspace", destroys=True)
+    @tool(
+        "Delete a workspace",
+        destroys=True,
+        http=Http("DELETE", "/workspaces/{name}"),
+    )
     async def delete_workspace(
         self, ctx: CallContext, name: arg.WorkspaceName
     ) -> Annotated[CallToolResult, DeletedWorkspace]:

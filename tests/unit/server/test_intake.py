@@ -160,7 +160,12 @@ async def test_a_body_that_stands_still_is_over(monkeypatch: pytest.MonkeyPatch)
         await anyio.sleep_forever()
         raise AssertionError
 
-    scope = {"type": "http", "method": "PUT", "path": f"{GUARDED}/x", "headers": []}
+    scope = {
+        "type": "http",
+        "method": "PUT",
+        "path": f"{GUARDED}/sessions/s/files/x",
+        "headers": [],
+    }
     with anyio.fail_after(5):
         await Intake(upload, 9)({**scope, "sandbox.grant": LOCAL_GRANT}, silent, print)
     assert seen == ["http.disconnect"]

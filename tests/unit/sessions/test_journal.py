@@ -548,5 +548,13 @@ EARLIER = (
     ALTER TABLE sessions ADD COLUMN expires_at REAL NOT NULL DEFAULT 0;
     CREATE UNIQUE INDEX sessions_by_sandbox ON sessions (sandbox_id) WHERE sandbox_id <> '';
     """,
+    """
+    CREATE TABLE commands (
+        command_id TEXT PRIMARY KEY,
+        session_id TEXT NOT NULL REFERENCES sessions ON DELETE CASCADE,
+        finished INTEGER NOT NULL, size_bytes INTEGER NOT NULL, record TEXT NOT NULL, result TEXT
+    ) STRICT;
+    CREATE INDEX commands_by_session ON commands (session_id, finished, size_bytes);
+    """,
 )
 """What earlier versions wrote, as they wrote it; never to be edited."""

@@ -1,0 +1,1 @@
+"""The HTTP API: every operation at a path of its own, beside MCP and from the same table."""

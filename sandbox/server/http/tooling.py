@@ -1,0 +1,129 @@
+"""Tools as operations over HTTP: the same arguments, checks and results as over MCP."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+from mcp.server.mcpserver.exceptions import ToolError
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from sandbox.audit import Outcome
+from sandbox.errors import InvalidRequest
+from sandbox.server.auth import GUARDED
+from sandbox.server.desk import Desk, grant_of_request
+from sandbox.server.http.calling import calling
+from sandbox.server.http.given import given_by, names_in
+from sandbox.server.http.operation import Operation, Schema
+from sandbox.server.http.paging import PAGING, Page, next_page, page_of
+from sandbox.server.http.place import Http
+from sandbox.server.schemas import UNLISTED
+from sandbox.server.scopes import TOOL_SCOPES
+from sandbox.server.tool import StrictTool
+from sandbox.sessions.notices import noticing
+from sandbox.values import Frozen
+
+RUNNING = "running"
+STARTED = 202
+"""The status where what a POST began goes on after its answer."""
+
+
+class ToolEndpoint:
+    """Answers requests by calling a tool."""
+
+    def __init__(self, tool: StrictTool, http: Http, desk: Desk) -> None:
+        self._tool = tool
+        self._http = http
+        self._desk = desk
+        self._arguments = arguments_of(tool, http)
+        self._paging: Mapping[str, Schema] = PAGING if http.items else {}
+
+    async def __call__(self, request: Request) -> Response:
+        """Call the tool.
+
+        Raises:
+            InvalidRequest: An argument is unknown, missing or wrong; nothing has run.
+            SandboxError: As the tool says.
+        """
+        given = given_by(request, self._http, {**self._paging, **self._arguments})
+        page = page_of({name: given.pop(name) for name in self._paging if name in given})
+        given = {**self._http.defaults, **given}
+        told = await call_tool(self._tool, self._desk, request, given)
+        return self._answer(request, told, page)
+
+    def _answer(self, request: Request, told: dict[str, Any], page: Page) -> Response:
+        http = self._http
+        headers: dict[str, str] = {}
+        if http.items:
+            found: list[Any] = told[http.items]
+            end = page.start_index + page.limit
+            told = {**told, http.items: found[page.start_index : end]}
+            headers = next_page(request, end) if len(found) > end else {}
+        if http.location:
+            known = {**told, **request.path_params}
+            named = {name: quote(str(known[name]), safe="") for name in names_in(http.location)}
+            headers["Location"] = GUARDED + http.location.format(**named)
+        goes_on = http.method == "POST" and told.get("status") == RUNNING
+        return JSONResponse(told, STARTED if goes_on else http.status, headers)
+
+
+async def call_tool(
+    tool: StrictTool, desk: Desk, request: Request, given: dict[str, Any]
+) -> dict[str, Any]:
+    """What a tool answers to a request, as its structured result without secrets.
+
+    Raises:
+        InvalidRequest: An argument is unknown, missing or wrong; nothing has run.
+        SandboxError: As the tool says.
+    """
+    try:
+        arguments = tool.validated(given, [*tool.arguments])
+    except ToolError as exc:
+        raise InvalidRequest(str(exc)) from exc
+    context = {tool.context_kwarg or "ctx": calling(request, given)}
+    with noticing() as notices:
+        result = await tool.fn(**arguments, **context)
+    told: dict[str, Any] = result.structured_content or {}
+    if notices and tool.result and "notes" in tool.result.model_fields:
+        told["notes"] = [*told.get("notes", ()), *notices]
+    outcome: Outcome = "failed" if result.is_error else "ok"
+    request.state.ended = outcome, str(told.get("status", ""))
+    session_id = str(given.get("session_id") or told.get("session_id") or "")
+    redactor = desk.manager.redactor(grant_of_request(request).principal, session_id)
+    return redactor.data(told)
+
+
+def arguments_of(tool: StrictTool, http: Http) -> dict[str, Schema]:
+    """What a tool takes over HTTP: without what its place says, and what is for MCP alone."""
+    in_path = names_in(http.path)
+    found: dict[str, Schema] = {}
+    for name, schema in tool.arguments.items():
+        if name in in_path or UNLISTED not in schema:
+            default = {"default": http.defaults[name]} if name in http.defaults else {}
+            found[name] = {**schema, **default}
+    return found
+
+
+def tool_operation(tool: StrictTool, desk: Desk) -> Operation | None:
+    """A tool as an operation; None for one that is not there over HTTP."""
+    http = tool.http
+    if not isinstance(http, Http):
+        return None
+    arguments = arguments_of(tool, http)
+    if odd := [name for name in names_in(http.path) if name not in arguments]:
+        raise AssertionError(f"{tool.name} takes nothing that its path names {odd}")
+    may_go_on = http.method == "POST" and "status" in (tool.result or Frozen).model_fields
+    return Operation(
+        name=tool.name,
+        title=tool.title or tool.name,
+        description=tool.description,
+        http=http,
+        scope=TOOL_SCOPES[tool.name],
+        answer=ToolEndpoint(tool, http, desk),
+        arguments={**(PAGING if http.items else {}), **arguments},
+        required=frozenset(tool.parameters.get("required", ())),
+        result=tool.result,
+        statuses={STARTED: "It goes on after this answer."} if may_go_on else {},
+    )

@@ -1,0 +1,113 @@
+"""The cells of a live notebook that run: their outputs come into the document by themselves."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+
+from sandbox.collaboration.document import SharedDocument
+from sandbox.collaboration.ycells import IDLE, RUNNING
+from sandbox.errors import SandboxError
+from sandbox.kernels.execution import Execution
+from sandbox.kernels.models import ExecutionResult
+from sandbox.notebooks.models import Cell
+from sandbox.sessions.cellresults import filled
+from sandbox.sessions.notebookjournal import NotebookTable
+
+COALESCE_S = 0.03
+"""Outputs that come within this time are shown together."""
+ROOM_BYTES = 40 * 1024 * 1024
+"""A document larger than this is given no more outputs but errors."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    cell_id: str
+    execution: Execution
+
+
+class CellRuns:
+    """What runs of one notebook. Of the executions of one cell only the last one is shown."""
+
+    def __init__(self, document: SharedDocument, file_id: str, table: NotebookTable) -> None:
+        self._document = document
+        self._file_id = file_id
+        self._table = table
+        self._runs: dict[str, _Run] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._runs)
+
+    def add(self, cell_id: str, execution: Execution, *, is_new: bool = True) -> None:
+        """Show in a cell what comes of an execution; a new one takes away what it showed before."""
+        for other in [run for run in self._runs.values() if run.cell_id == cell_id]:
+            self._forget(other)
+        self._runs[execution.execution_id] = _Run(cell_id, execution)
+        self._document.change_cell(cell_id, _cleared if is_new else lambda cell: cell, RUNNING)
+
+    async def follow(self, execution: Execution) -> None:
+        """Show what comes, as it comes, until it is over."""
+        version = -1
+        while not execution.is_over and execution.execution_id in self._runs:
+            version = await execution.changed(version)
+            if not execution.is_over:
+                await execution.wait(COALESCE_S)
+            if not execution.is_over:
+                self._show(execution.execution_id)
+        self._show(execution.execution_id)
+
+    def settle(self) -> None:
+        """Show what is over and not yet shown."""
+        for execution_id in [key for key, run in self._runs.items() if run.execution.is_over]:
+            self._show(execution_id)
+
+    def _show(self, execution_id: str) -> None:
+        run = self._runs.get(execution_id)
+        if run is None:
+            return
+        execution, is_over = run.execution, run.execution.is_over
+        result = execution.snapshot()
+        has_room = self._document.size_bytes < ROOM_BYTES
+
+        def shown(cell: Cell) -> Cell:
+            done = filled(cell, execution.record, result, has_room=has_room)
+            if is_over:
+                return done
+            return replace(cell, outputs=done.outputs, execution_count=done.execution_count)
+
+        try:
+            self._document.change_cell(run.cell_id, shown, IDLE if is_over else "")
+        except SandboxError as exc:
+            logger.warning("the outputs of %s cannot be shown: %s", execution_id, exc)
+            if not is_over:
+                return
+        if is_over:
+            self._forget(run)
+
+    def _forget(self, run: _Run) -> None:
+        self._runs.pop(run.execution.execution_id, None)
+        try:
+            self._table.run_ended(run.execution.execution_id)
+        except SandboxError as exc:
+            logger.warning("the journal cannot take the end of a run: %s", exc)
+
+
+def ended_elsewhere(execution_id: str, session_id: str) -> Execution:
+    """An execution of an earlier controller of which nothing is known any more."""
+    return Execution.ended(
+        ExecutionResult(
+            execution_id=execution_id,
+            session_id=session_id,
+            kernel_id="",
+            status="lost",
+            state="kept",
+            reason="What came of it is not known any more.",
+        )
+    )
+
+
+def _cleared(cell: Cell) -> Cell:
+    metadata = {name: value for name, value in cell.metadata.items() if name != "execution"}
+    return replace(cell, outputs=(), execution_count=None, metadata=metadata)
