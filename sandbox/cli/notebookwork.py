@@ -26,9 +26,10 @@ from sandbox.errors import InvalidRequest, NotFound, SandboxError
 from sandbox.notebooks.ipynb import MAX_BYTES, read_ipynb, write_ipynb
 from sandbox.notebooks.models import Notebook
 from sandbox.notebooks.parameters import Scalar, has_parameters, inject, parse_parameter
+from sandbox.notebooks.runrules import RunOutcome
 from sandbox.server.grants import LOCAL
 from sandbox.sessions.models import Caller
-from sandbox.sessions.notebookrun import NotebookRun, RunOutcome, start_kernel
+from sandbox.sessions.notebookrun import NotebookRun, start_kernel
 from sandbox.sessions.session import Session
 
 EXIT_CODES = {

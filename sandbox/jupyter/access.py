@@ -52,6 +52,21 @@ NEEDS: dict[str, Needed] = {
     "delete_file": WRITE,
     "move_file": WRITE,
     "make_directory": WRITE,
+    "use_notebook": WRITE,
+    "list_notebooks": READ,
+    "read_notebook": READ,
+    "read_cell": READ,
+    "unuse_notebook": WRITE,
+    "insert_cell": WRITE,
+    "overwrite_cell_source": WRITE,
+    "edit_cell_source": WRITE,
+    "move_cell": WRITE,
+    "delete_cell": WRITE,
+    "clear_cell_output": WRITE,
+    "execute_cell": RUN_CELLS,
+    "insert_execute_code_cell": RUN_CELLS,
+    "run_notebook": RUN_CELLS,
+    "restart_notebook": WRITE_KERNELS,
 }
 """What the authorizer is asked about each tool that there is on a Jupyter Server."""
 

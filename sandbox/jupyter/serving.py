@@ -15,6 +15,7 @@ from anyio.abc import TaskGroup
 from sandbox.audit import AuditLog
 from sandbox.jupyter.access import NEEDS, TERMINALS
 from sandbox.jupyter.handlers import Application
+from sandbox.jupyter.rooms import rooms_of
 from sandbox.jupyter.serverend import ServerEnd, starter
 from sandbox.jupyter.serverfiles import ServerFiles
 from sandbox.jupyter.serverkernels import ServerKernels
@@ -31,10 +32,11 @@ INTRODUCTION = """\
 This is no sandbox: all runs on a person's Jupyter Server, as that person, with that person's \
 files and network. Others use the same kernels, files and terminals at the same time. \
 Call execute_code at once: variables and files stay for the next call. \
-A kernel_id of list_kernels runs code in a kernel of somebody else's. Leave session_id out. Paths \
-are from the root of the server's files. What answers `running` goes on. Ask for an execution \
-again with get_execution. All times are in seconds, all sizes in bytes, all points in time Unix \
-time."""
+A kernel_id of list_kernels runs code in a kernel of somebody else's. After use_notebook the \
+tools of notebooks act on that one, or on the one that notebook_name names; a cell is named by \
+its index from 0 or by its id, which stays when cells move. Leave session_id out. Paths are from \
+the root of the server's files. What answers `running` goes on. Ask for an execution again with \
+get_execution. All times are in seconds, all sizes in bytes, all points in time Unix time."""
 PICTURES = Shaping(picture_side=4096, pictures_bytes=2 * 1024 * 1024)
 """Nothing makes pictures smaller here, so larger ones are shown."""
 
@@ -55,7 +57,8 @@ async def serve(
     try:
         async with anyio.create_task_group() as tasks:
             session = JupyterSession(audit)
-            await session.run(_end(server, session, tasks), tasks)
+            end, rooms = _end(server, session, tasks), rooms_of(server)
+            await session.run(end, tasks, server.session_manager, rooms)
             manager = JupyterSessions(session, audit, tasks)
             desk = Desk(cast("SessionManager", manager), PICTURES)
             offered = tools_of(tools) & _there(server)

@@ -12,7 +12,11 @@ from anyio.abc import TaskGroup
 from sandbox.audit import AuditLog
 from sandbox.errors import InfrastructureError, NotFound
 from sandbox.files.files import Files
+from sandbox.jupyter.contentsnotebooks import ContentsNotebooks
 from sandbox.jupyter.memoryjournal import MemoryJournal
+from sandbox.jupyter.notebookkernels import NotebookKernels
+from sandbox.jupyter.roomnotebooks import RoomNotebooks
+from sandbox.jupyter.rooms import Rooms
 from sandbox.jupyter.serverend import ServerEnd
 from sandbox.kernels.kernels import Kernels
 from sandbox.link.link import Link
@@ -22,6 +26,8 @@ from sandbox.policy.models import Limits
 from sandbox.policy.network import AllowRule, NetworkPolicy
 from sandbox.policy.units import DAY
 from sandbox.sessions.approvals import Approvals
+from sandbox.sessions.liveruns import LiveRuns
+from sandbox.sessions.notebooknames import NotebookNames
 from sandbox.sessions.notices import notice
 from sandbox.terminals.terminals import Terminals
 
@@ -49,6 +55,10 @@ class NoCommands:
 class JupyterSession:
     """What the tools act on; :meth:`run` must be running."""
 
+    workspace = "/"
+    """What relative paths begin with: the root of the server's contents."""
+    is_usable = True
+
     def __init__(self, audit: AuditLog) -> None:
         self.session_id = SESSION_ID
         self.principal = SESSION_ID
@@ -60,6 +70,9 @@ class JupyterSession:
         self.terminals = Terminals(POLICY.limits)
         self.files = Files(POLICY.limits)
         self.commands = NoCommands()
+        self.notebook_names = NotebookNames()
+        self.notebook_runs = LiveRuns()
+        self.notebooks: RoomNotebooks | ContentsNotebooks
         self._end: ServerEnd | None = None
         self._link: Link | None = None
         self._looking = anyio.Lock()
@@ -70,23 +83,37 @@ class JupyterSession:
         """Something became of the server's kernels."""
         self._news.set()
 
-    async def run(self, end: ServerEnd, tasks: TaskGroup) -> None:
-        """Bring it up; what keeps it up runs in the tasks."""
+    async def run(
+        self, end: ServerEnd, tasks: TaskGroup, sessions: Any = None, rooms: Rooms | None = None
+    ) -> None:
+        """Bring it up; what keeps it up runs in the tasks.
+
+        Args:
+            sessions: The server's session manager, which knows the kernels of its notebooks.
+            rooms: Its live rooms, where it has those.
+        """
         tasks.start_soon(self.kernels.run)
         tasks.start_soon(self.terminals.run)
         self._end = end
         self._link = await end.link(tasks)
         await self.files.attach(self._link)
-        await self._look()
+        await self.look()
         tasks.start_soon(self._keep_looking)
+        tasks.start_soon(self.notebook_runs.serve)
+        choice = NotebookKernels(sessions, end.kernels, self.look)
+        if rooms is None:
+            self.notebooks = ContentsNotebooks(SESSION_ID, self.kernels, self.files, choice)
+        else:
+            self.notebooks = RoomNotebooks(rooms, self.kernels, self.files, choice)
+        tasks.start_soon(self.notebooks.run)
 
     async def _keep_looking(self) -> None:
         while True:
             await self._news.wait()
             self._news = anyio.Event()
-            await self._look()
+            await self.look()
 
-    async def _look(self) -> None:
+    async def look(self) -> None:
         """Note the kernels and terminals that others have started, restarted or ended."""
         if self._end is None or self._link is None:
             raise InfrastructureError("The extension is not up.")
@@ -102,7 +129,7 @@ class JupyterSession:
         """Know, for the time of a call, what the server has at its start."""
         end = self._end
         if end is None or not (end.kernels.is_current and end.terminals.is_current):
-            await self._look()
+            await self.look()
         for kernel_id in end.kernels.take_replaced() if end else ():
             notice(
                 f"The kernel {kernel_id} was restarted since, and not by a tool: its variables "

@@ -132,6 +132,10 @@ class KernelEvents:
             self._held[message.parent_id] = _Held(_name(message), unfinished, shown)
         return (*before, shown)
 
+    def shown(self, text: str) -> str:
+        """A text about the kernel without secrets."""
+        return self._redactor.text(text)
+
     # --- inside
 
     def _json(self, value: Mapping[str, Any]) -> bytes:

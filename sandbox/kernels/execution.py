@@ -6,10 +6,11 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, cast
 
 from sandbox.kernels.events import KernelEvents, LoggedMessage
-from sandbox.kernels.messages import SET_ASIDE, KernelMessage
+from sandbox.kernels.messages import SET_ASIDE, CellOptions, KernelMessage
 from sandbox.kernels.models import (
     ExecutionError,
     ExecutionRecord,
@@ -61,6 +62,9 @@ class Execution:
         """Whether it was interrupted because somebody asked for it."""
         self.input_asked = False
         """Whether it was interrupted because it waits for input."""
+        self.options = CellOptions()
+        self.awaits_input = False
+        """Whether it waits for input that somebody may give."""
         self.was_seen = False
         """Whether the kernel has said anything about it."""
         self.executing = asyncio.Event()
@@ -259,6 +263,12 @@ class Execution:
         """Take a display update that another cell sent."""
         if self._collector.update(bundle):
             self._bump()
+
+    def refuse_input(self) -> None:
+        """Nobody answers any more when it asks for input: if it waits for that, it is stopped."""
+        self.options = replace(self.options, allow_stdin=False)
+        self.input_asked = self.input_asked or self.awaits_input
+        self.awaits_input = False
 
     def lose(self, size_bytes: int, note: str) -> None:
         """Output of it was lost on its way."""

@@ -108,7 +108,9 @@ class Hearing:
             self._take_late(message)
             return
         if message.channel == "stdin":
-            running.input_asked = message.msg_type == "input_request"
+            if message.msg_type == "input_request":
+                running.awaits_input = running.options.allow_stdin
+                running.input_asked = not running.awaits_input
             self._cells.changed()
         elif self._took(running, message):
             self._cells.writer.note(running)

@@ -23,8 +23,9 @@ from sandbox.kernels.cells import Cells
 from sandbox.kernels.events import KernelEvents
 from sandbox.kernels.execution import Execution
 from sandbox.kernels.hearing import Hearing
-from sandbox.kernels.messages import KernelMessage
+from sandbox.kernels.messages import MAX_HEADER, KernelMessage
 from sandbox.kernels.models import KernelInfo
+from sandbox.kernels.origins import Origins
 from sandbox.kernels.questions import Questions
 from sandbox.kernels.runner import START_TIMEOUT_S, Runner
 from sandbox.kernels.shared import SharedByKernels
@@ -65,6 +66,10 @@ class Kernel:
         """Why it could not be started."""
         self.events = KernelEvents(around.redactor, around.budget, last_seq)
         """What it says, for any number of readers."""
+        self.origins = Origins()
+        """Who has asked what, of those who converse with it."""
+        self.self_description: Mapping[str, Any] | None = None
+        """What it says of itself, without secrets; None before it has."""
         self._around = around
         self._started_at = self._active_at = time.time()
         self._is_closed = False
@@ -200,6 +205,16 @@ class Kernel:
         """Ask something that it answers between cells; ``Conflict`` when it does not in time."""
         await self.wait_ready()
         return await self._questions.ask(msg_type, content)
+
+    async def say(self, msg_type: str, content: bytes, msg_id: str, **more: Any) -> None:
+        """Send it a message as it is, once it answers: see :meth:`Messages.request`.
+
+        Raises:
+            Conflict: It is dead.
+            LinkLost: The link ended.
+        """
+        await self.wait_ready()
+        await self._link.send(self._around.messages.request(msg_type, content, msg_id, **more))
 
     def attach(self, link: Link, epoch: int, last_seq: int, *, is_alive: bool) -> None:
         """Go on over a link, new or not, whose other end says how the kernel stands."""
@@ -337,6 +352,8 @@ class Kernel:
     def _take(self, message: KernelMessage) -> None:
         if message.epoch == self.epoch:
             self._active_at = time.time()
+            if message.msg_type == "kernel_info_reply" and len(message.data) <= MAX_HEADER:
+                self.self_description = self._around.redactor.data(message.content)
         self._hearing.take(message)
         self._note_death_if_read()
 

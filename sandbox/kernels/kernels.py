@@ -29,7 +29,7 @@ from sandbox.kernels.code import check_code, check_position, normalized
 from sandbox.kernels.events import KernelEvents
 from sandbox.kernels.execution import Execution
 from sandbox.kernels.kernel import Kernel
-from sandbox.kernels.messages import new_id
+from sandbox.kernels.messages import CellOptions, new_id
 from sandbox.kernels.models import (
     Completeness,
     Completion,
@@ -180,6 +180,14 @@ class Kernels:
         """What a kernel says, for any number of readers."""
         return self._get(kernel_id).events
 
+    def kernel(self, kernel_id: str = "") -> Kernel:
+        """A kernel itself, dead or alive, for whoever converses with it; ``NotFound`` without."""
+        return self._get(kernel_id)
+
+    def ran(self, execution_id: str) -> bool:
+        """Whether an execution of this session has that id, as far as memory reaches."""
+        return self._find(execution_id) is not None
+
     async def interrupt(self, kernel_id: str = "") -> KernelInfo:
         """Interrupt what a kernel runs; harmless when it runs nothing."""
         kernel = self._get(kernel_id)
@@ -208,11 +216,13 @@ class Kernels:
         kernel_id: str = "",
         timeout_s: float | None = None,
         execution_id: str | None = None,
+        options: CellOptions | None = None,
     ) -> Execution:
         """Put a cell at the end of a kernel's queue; the default one is started on first use.
 
         Args:
             timeout_s: How long it may run, in seconds; the policy's limit when None, never more.
+            options: How it is run; when nobody is to answer its questions, None will do.
 
         Raises:
             InvalidRequest: The code is too long or not a text.
@@ -242,6 +252,7 @@ class Kernels:
             state="queued",
         )
         execution = self._execution(record)
+        execution.options = options or execution.options
         kernel.submit(execution)
         return execution
 

@@ -61,6 +61,18 @@ class KernelMessage:
     """The content as it came, if that is plain ASCII and can be passed on as it is."""
 
 
+@dataclass(frozen=True, slots=True)
+class CellOptions:
+    """How a cell is run, beside its code; as the protocol says when nothing is given."""
+
+    silent: bool = False
+    store_history: bool = True
+    user_expressions: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    allow_stdin: bool = False
+    """Whether somebody answers when it asks for input."""
+    metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
 class Messages:
     """Makes the requests of one session's kernels."""
 
@@ -70,25 +82,43 @@ class Messages:
         # it is warned about.
         self._session.key = b""
 
-    def execute(self, code: str, msg_id: str) -> bytes:
+    def execute(self, code: str, msg_id: str, options: CellOptions | None = None) -> bytes:
         """A request to run a cell."""
+        options = options or CellOptions()
         content: dict[str, Any] = {
             "code": code,
-            "silent": False,
-            "store_history": True,
-            "user_expressions": {},
-            "allow_stdin": False,
-            "stop_on_error": False,
+            "silent": options.silent,
+            "store_history": options.store_history,
+            "user_expressions": dict(options.user_expressions),
+            "allow_stdin": options.allow_stdin,
+            "stop_on_error": False,  # one cell is there at a time, so there is none to be stopped
         }
-        return self.request("execute_request", content, msg_id)
+        return self.request("execute_request", content, msg_id, metadata=options.metadata)
 
-    def request(self, msg_type: str, content: Mapping[str, Any], msg_id: str) -> bytes:
-        """Any request on the shell channel, as the bytes of a KERNEL message of the link."""
+    def request(
+        self,
+        msg_type: str,
+        content: Mapping[str, Any] | bytes,
+        msg_id: str,
+        *,
+        channel: str = "shell",
+        metadata: Mapping[str, Any] | None = None,
+        parent_id: str = "",
+        buffers: Sequence[bytes] = (),
+    ) -> bytes:
+        """Any message to a kernel, as the bytes of a KERNEL message of the link.
+
+        Args:
+            content: An object, or the JSON of one.
+        """
         session = self._session
         header = session.msg_header(msg_type) | {"msg_id": msg_id}
         make = cast("Callable[..., dict[str, Any]]", session.msg)  # pyright: ignore[reportUnknownMemberType]  # its types are incomplete
-        parts = session.serialize(make(msg_type, dict(content), header=header))
-        return wire.pack_parts([wire.encode_json({"channel": "shell"}), *parts[1:]])
+        message = make(msg_type, content, header=header, metadata=dict(metadata or {}))
+        if parent_id:
+            message["parent_header"] = {"msg_id": parent_id}
+        parts = session.serialize(message)
+        return wire.pack_parts([wire.encode_json({"channel": channel}), *parts[1:], *buffers])
 
 
 def new_id() -> str:

@@ -69,7 +69,9 @@ class Runner:
                 return
             self._grace_until = None
             record = execution.record
-            request = self._around.messages.execute(record.code, record.execution_id)
+            request = self._around.messages.execute(
+                record.code, record.execution_id, execution.options
+            )
             try:
                 await self._attachment.send(request)
             except SandboxError:  # then nothing was sent

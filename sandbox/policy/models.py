@@ -43,7 +43,10 @@ TOOLS = frozenset(
         *("open_terminal", "write_terminal", "read_terminal", "resize_terminal"),
         *("close_terminal", "list_terminals", "list_files", "read_file", "write_file"),
         *("edit_file", "delete_file", "move_file", "make_directory", "stat_file"),
-        "export_session",
+        *("use_notebook", "list_notebooks", "read_notebook", "restart_notebook"),
+        *("unuse_notebook", "run_notebook", "insert_cell", "overwrite_cell_source"),
+        *("edit_cell_source", "move_cell", "delete_cell", "clear_cell_output", "read_cell"),
+        *("execute_cell", "insert_execute_code_cell", "export_session"),
     }
 )
 """The tools that act inside a session. Those that open, list and close sessions are not subject

@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from sandbox.policy.units import MIB
-from sandbox.server.schemas import UNLISTED
+from sandbox.server.schemas import EXPLAINED, UNLISTED
 
 MAX_CODE = MIB
 MAX_CONTENT = 3 * MIB
@@ -155,6 +155,41 @@ ExportPath = Annotated[
     Text, AfterValidator(at_home), Field(max_length=4096, description="Empty: session.ipynb.")
 ]
 ExportFormat = Annotated[Literal["ipynb", "py"], Field(description="py: a script for IPython.")]
+NotebookName = Annotated[Text, Field(max_length=64, json_schema_extra={EXPLAINED: True})]
+"""Explained once, in the server's instructions: empty stands for the current one."""
+NotebookLabel = Annotated[_Name, Field(description="A name of your own for it.")]
+UsedNotebookName = Annotated[Text, Field(min_length=1, max_length=64)]
+NotebookPath = Annotated[
+    Text, AfterValidator(at_home), Field(max_length=4096, description="Empty: as before.")
+]
+CellTimeout = Annotated[_Seconds, Field(ge=0, le=MAX_SECONDS)]
+CellWait = Annotated[_Seconds, Field(ge=0, le=MAX_WAIT_S)]
+"""As for execute_code, which explains them."""
+NotebookMode = Literal["connect", "create"]
+NotebookKernel = Annotated[
+    Text, Field(max_length=128, description="NEW: a kernel of its own; empty: as before.")
+]
+ResponseFormat = Annotated[
+    Literal["brief", "detailed"], Field(description="brief: first lines alone.")
+]
+CellLimit = Annotated[int, Field(ge=0, le=10_000)]
+"""0 stands for as many as fit."""
+CellIndex = Annotated[int, Field(ge=-1, le=1_000_000)]
+"""As all indices of cells from 0; -1 stands for none, and the cell is named by its id."""
+CellPlace = Annotated[int, Field(ge=-1, le=1_000_000, description="From 0; -1: at the end.")]
+CellId = Annotated[Text, Field(max_length=64, json_schema_extra={EXPLAINED: True})]
+CellIndices = Annotated[
+    tuple[Annotated[int, Field(ge=0, le=1_000_000)], ...], Field(max_length=256)
+]
+CellIds = Annotated[
+    tuple[Annotated[Text, Field(min_length=1, max_length=64)], ...], Field(max_length=256)
+]
+CellType = Literal["code", "markdown", "raw"]
+CellSource = Annotated[Text, Field(max_length=MAX_CODE)]
+IncludeSource = IncludeOutputs = bool
+Streams = Annotated[bool, Field(json_schema_extra={UNLISTED: True})]
+"""Whether progress notifications say what a cell writes."""
+AllowErrors = Annotated[bool, Field(description="Go on after errors.")]
 Depth = Annotated[int, Field(ge=1, le=16)]
 StartIndex = Annotated[int, Field(ge=0, le=10_000_000)]
 Limit = Annotated[int, Field(ge=1, le=1000)]

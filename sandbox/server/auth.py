@@ -25,7 +25,7 @@ from sandbox.server.crossorigin import CrossOrigin
 from sandbox.server.grants import Grant, TokenVerifier
 from sandbox.server.oauth import ProtectedResource
 from sandbox.server.problems import problem
-from sandbox.server.scopes import TOOL_SCOPES
+from sandbox.server.scopes import scopes_of
 from sandbox.server.sharing import reaches
 from sandbox.toolsets import TOOLS
 
@@ -148,7 +148,8 @@ class Gate:
             return None
         if request.headers.get("mcp-method") != "tools/call" or grant.allows(name):
             return None
-        challenge = self._resource.challenge("insufficient_scope", TOOL_SCOPES[name])
+        wanted = " ".join(scopes_of(name))
+        challenge = self._resource.challenge("insufficient_scope", wanted)
         return problem(
             403,
             f"The token does not have the scope that {name} needs.",

@@ -82,7 +82,16 @@ def denial_content(denials: Sequence[Denial]) -> list[str]:
 def cell_line(summary: CellSummary) -> str:
     """How an execution stands, in one line that says what to do next."""
     is_kept = summary.state == "kept" and summary.status in ("error", "interrupted", "timeout")
-    return _line(summary, summary.status, "variables are kept" if is_kept else "")
+    state = "variables are kept" if is_kept else ""
+    return _line(summary, summary.status, state, _place(summary))
+
+
+def _place(summary: CellSummary) -> str:
+    """Where in a notebook it is; empty for what is in none."""
+    if not summary.cell_id:
+        return ""
+    gone = f"cell id {summary.cell_id}, which is deleted by now"
+    return f"cell {summary.cell_index}, id {summary.cell_id}" if summary.cell_index >= 0 else gone
 
 
 def _command_line(summary: CommandSummary) -> str:
@@ -95,8 +104,9 @@ def _command_line(summary: CommandSummary) -> str:
     return _line(summary, how)
 
 
-def _line(summary: CellSummary | CommandSummary, how: str, state: str = "") -> str:
-    parts = (f"{how} after {summary.duration_s:.2f} s", summary.reason.rstrip("."), state)
+def _line(summary: CellSummary | CommandSummary, how: str, state: str = "", place: str = "") -> str:
+    ended = f"{how} after {summary.duration_s:.2f} s"
+    parts = (ended, summary.reason.rstrip("."), state, place)
     return "; ".join(filter(None, (*parts, summary.next)))
 
 

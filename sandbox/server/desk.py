@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator, Mapping
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, cast
 
@@ -21,6 +21,7 @@ from sandbox.server.foreign import is_foreign
 from sandbox.server.grants import LOCAL_GRANT, Grant
 from sandbox.server.hosts import Shaping
 from sandbox.server.http.calling import is_over_http
+from sandbox.sessions.approvals import Asker
 from sandbox.sessions.manager import SessionManager
 from sandbox.sessions.models import Caller, ExecutionSummary, passing_key
 from sandbox.sessions.session import Session
@@ -80,7 +81,7 @@ class Desk:
         """
         session = await self.manager.get(caller_of(ctx), session_id)
         for tool in tools:
-            _permit(ctx, session.policy, tool)
+            permit_here(ctx, session.policy, tool)
         async with session.use(), _asked(ctx, session, *tools):
             yield session
 
@@ -109,7 +110,7 @@ class Desk:
         await self.manager.ready()
         if session_id:
             policy = self.policy_of(caller, session_id)
-            _permit(ctx, policy, RESULTS)
+            permit_here(ctx, policy, RESULTS)
             if RESULTS in policy.approve.tools:
                 session = await self.manager.get(caller, session_id)
                 async with _asked(ctx, session, RESULTS):
@@ -154,7 +155,7 @@ class Desk:
             )
         caller = caller_of(ctx)
         policy = self.policy_of(caller, found.session_id)
-        _permit(ctx, policy, tool)
+        permit_here(ctx, policy, tool)
         if found.status != "running" and tool not in policy.approve.tools:
             yield None
         else:
@@ -171,16 +172,40 @@ async def _asked(ctx: Context[Any, Any], session: Session, *tools: str) -> Async
         NotPermitted: The policy wants a person to agree, and there is no yes.
     """
     asker = asker_for(ctx)
-    params: Mapping[str, Any] = ctx.request_context.params or {}
-    sent = cast("dict[str, Any]", params.get("arguments") or {})
-    given = {name: value for name, value in sent.items() if not is_foreign(name)}
     with session.approvals.calling(asker):
-        for tool in tools:
-            await session.approvals.agree(tool, told(given), asker)
+        await _agree(ctx, session, asker, tools, {})
         yield
 
 
-def _permit(ctx: Context[Any, Any], policy: Policy, tool: str) -> None:
+async def agree(
+    ctx: Context[Any, Any], session: Session, tools: Sequence[str], shown: Mapping[str, str]
+) -> None:
+    """Have a person agree to a call under way that does what these tools do.
+
+    Args:
+        shown: What the person must see besides the call's arguments.
+
+    Raises:
+        NotPermitted: The policy wants a person to agree, and there is no yes.
+    """
+    await _agree(ctx, session, asker_for(ctx), tools, shown)
+
+
+async def _agree(
+    ctx: Context[Any, Any],
+    session: Session,
+    asker: Asker,
+    tools: Sequence[str],
+    shown: Mapping[str, str],
+) -> None:
+    params: Mapping[str, Any] = ctx.request_context.params or {}
+    sent = cast("dict[str, Any]", params.get("arguments") or {})
+    given = {name: value for name, value in sent.items() if not is_foreign(name)}
+    for tool in tools:
+        await session.approvals.agree(tool, told({**given, **shown}), asker)
+
+
+def permit_here(ctx: Context[Any, Any], policy: Policy, tool: str) -> None:
     """Refuse what a session's policy does not allow, or not without asking where nobody can be.
 
     Raises:

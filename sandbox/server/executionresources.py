@@ -10,21 +10,18 @@ import base64
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import anyio.to_thread
 from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.mcpserver import Context, MCPServer
-from mcp.shared.exceptions import MCPError
-from mcp_types import INVALID_PARAMS
-from starlette.requests import Request
 
-from sandbox.audit import recorded
-from sandbox.errors import NotFound, SandboxError
+from sandbox.errors import NotFound
 from sandbox.kernels.models import ExecutionResult
 from sandbox.outputs.redaction import Redactor
-from sandbox.server.desk import Desk, caller_of, grant_of_request
+from sandbox.server.desk import Desk, caller_of
 from sandbox.server.pictures import header, picture_type
+from sandbox.server.readings import reading, refusal
 
 TOOL = "get_execution"
 JSON = "application/json"
@@ -61,7 +58,7 @@ class ExecutionResources:
         ) -> bytes | str:
             result = await self._read(ctx, execution_id, {"output": index})
             if not index.isdecimal() or int(index[:9]) >= len(result.outputs):
-                raise _refusal(NotFound(f"It has {len(result.outputs)} outputs."))
+                raise refusal(NotFound(f"It has {len(result.outputs)} outputs."))
             return output_data(result.outputs[int(index[:9])])
 
     async def _read(
@@ -72,24 +69,14 @@ class ExecutionResources:
         Raises:
             MCPError: The caller has none, or may not see it.
         """
-        request = cast(Request | None, ctx.request_context.request)
-        grant, manager = grant_of_request(request), self._desk.manager
-        transport, token_id = ("stdio", "") if request is None else ("http", grant.token_id)
-        asked = {"execution_id": execution_id, **more}
-        try:
-            with recorded(manager.audit, transport, TOOL, asked, grant.principal, token_id) as call:
-                manager.audit.require()
-                grant.require(TOOL)
-                if not grant.offers(TOOL):
-                    raise NotFound("There is no such resource for this token.")
-                found = await manager.execution(caller_of(ctx), execution_id)
-                result = found if isinstance(found, ExecutionResult) else found.snapshot()
-                async with self._desk.session_of(ctx, result, TOOL):
-                    pass
-                call.ended("ok", result.status)
-        except SandboxError as exc:
-            raise _refusal(exc) from exc
-        redactor = manager.redactor(grant.principal, result.session_id)
+        manager, caller = self._desk.manager, caller_of(ctx)
+        async with reading(self._desk, ctx, TOOL, {"execution_id": execution_id, **more}) as call:
+            found = await manager.execution(caller, execution_id)
+            result = found if isinstance(found, ExecutionResult) else found.snapshot()
+            async with self._desk.session_of(ctx, result, TOOL):
+                pass
+            call.ended("ok", result.status)
+        redactor = manager.redactor(caller.principal, result.session_id)
         return await anyio.to_thread.run_sync(without_secrets, result, redactor)
 
 
@@ -119,7 +106,3 @@ def output_data(output: dict[str, Any]) -> bytes | str:
     if mime := picture_type(output):
         return base64.b64decode(output["data"][mime])
     return json.dumps(output, ensure_ascii=False)
-
-
-def _refusal(error: SandboxError) -> MCPError:
-    return MCPError(INVALID_PARAMS, str(error))

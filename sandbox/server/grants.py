@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sandbox.errors import NotPermitted
-from sandbox.server.scopes import IMPLIED, SCOPES, TOOL_SCOPES
+from sandbox.server.scopes import IMPLIED, SCOPES, scopes_of
 from sandbox.sessions.models import Caller
 from sandbox.toolsets import tools_of
 
@@ -55,7 +55,7 @@ class Grant:
 
     def allows(self, tool: str) -> bool:
         """Whether it may be used for a tool."""
-        return self.notebook is None and self._has(TOOL_SCOPES.get(tool, ""))
+        return self.notebook is None and all(map(self._has, scopes_of(tool)))
 
     def offers(self, tool: str) -> bool:
         """Whether a tool is there for it over MCP."""
@@ -73,7 +73,8 @@ class Grant:
         """
         if self.notebook is not None:
             raise self._for_one_notebook()
-        self.require_scope(TOOL_SCOPES.get(tool, ""), tool)
+        for scope in scopes_of(tool):
+            self.require_scope(scope, tool)
 
     def require_notebook(self, scope: str, notebook: SharedNotebook) -> None:
         """Refuse a notebook that it may not be used for, with a scope.

@@ -15,7 +15,9 @@ some. Call execute_code at once: variables and files stay for \
 the next call. A session_id names one of your sessions; empty or left out it is the default one, \
 which opens by itself. Paths are in the workspace, which is also `~`, or absolute. What answers \
 `running` goes on. Ask for an execution again with get_execution. Ask for a command again with \
-get_command. All times are in seconds, all sizes in bytes, all points in time Unix time. Sessions \
+get_command. After use_notebook the tools of notebooks act on that one, or on the one that \
+notebook_name names; a cell is named by its index from 0 or by its id, which stays when cells \
+move. All times are in seconds, all sizes in bytes, all points in time Unix time. Sessions \
 expire; close_session frees them earlier."""
 """Each sentence is shown to those who are offered all the tools that it names."""
 

@@ -31,10 +31,11 @@ from sandbox.server.elicitation import Parking, answers_questions, objection_of
 from sandbox.server.executionresources import TOOL, ExecutionResources, typed
 from sandbox.server.hosts import listed_for, without_structure
 from sandbox.server.listing import INSTRUCTIONS, instructions, listed
+from sandbox.server.notebookresources import CELL_TOOL, NOTEBOOK_TOOL, NotebookResources
 from sandbox.server.scopes import TOOL_SCOPES
 from sandbox.server.tool import ERROR_META_KEY, failure
 from sandbox.server.tools.catalogue import all_tools
-from sandbox.server.wording import printable
+from sandbox.server.wording import printable, unknown
 from sandbox.sessions.notices import noticing
 from sandbox.toolsets import ALL, TOOLS, tools_of
 
@@ -150,21 +151,30 @@ class RecordingServer(MCPServer[Any]):
         """Render a prompt.
 
         Raises:
-            MCPError: There is no such prompt.
+            MCPError: There is no such prompt, or its arguments are others.
         """
-        if name not in {prompt.name for prompt in await self.list_prompts()}:
+        given = arguments or {}
+        prompts = {prompt.name: prompt for prompt in await self.list_prompts()}
+        if name not in prompts:
             raise MCPError(INVALID_PARAMS, f"Unknown prompt: {printable(name)}")
+        known = prompts[name].arguments or []
+        if absent := [each.name for each in known if each.required and each.name not in given]:
+            raise MCPError(INVALID_PARAMS, f"{name} needs: {', '.join(absent)}")
+        if strange := given.keys() - {each.name for each in known}:
+            raise MCPError(INVALID_PARAMS, unknown(min(strange), [each.name for each in known]))
         return await super().get_prompt(name, arguments, context)
 
     async def _list_for_the_caller(
         self, ctx: ServerRequestContext[Any, Any], call_next: CallNext
     ) -> HandlerResult:
-        """Leave out of ``tools/list`` what the caller's token does not offer or has no scope for,
-        and tell its host what that understands."""
+        """Leave out of lists what the caller's token does not offer or has no scope for, and tell
+        its host of tools what that understands."""
         result = await call_next(ctx)
-        if ctx.method != "tools/list" or not isinstance(result, dict):
+        if ctx.method not in ("tools/list", "prompts/list") or not isinstance(result, dict):
             return result
         grant, host = grant_of_request(ctx.request), self._shaping.host(ctx.session)
+        if ctx.method == "prompts/list":  # there is but one, which shows cells
+            return result if grant.may_call(CELL_TOOL) else {**result, "prompts": []}
         tools = cast(list[dict[str, Any]], result["tools"])
         offered = frozenset(filter(grant.may_call, (tool["name"] for tool in tools)))
         told = [listed_for(host, tool) for tool in listed(tools, offered)]
@@ -178,13 +188,13 @@ class RecordingServer(MCPServer[Any]):
         result = await call_next(ctx)
         if ctx.method not in ("initialize", "server/discover") or not isinstance(result, dict):
             return result
+        grant = grant_of_request(ctx.request)
         there = {
-            "prompts": await self.list_prompts(),
+            "prompts": grant.may_call(CELL_TOOL) and await self.list_prompts(),
             "resources": await self.list_resources() or await self.list_resource_templates(),
         }
         told = cast(dict[str, Any], result["capabilities"])
         kept = {name: value for name, value in told.items() if there.get(name, True)}
-        grant = grant_of_request(ctx.request)
         offered = frozenset(filter(grant.may_call, self._names))
         said = instructions(offered, self._introduction)
         return {**result, "capabilities": kept, "instructions": said}
@@ -249,4 +259,6 @@ def mcp_server(
     )
     if TOOL in offered:
         ExecutionResources(desk).add_to(server)
+    if offered.issuperset((NOTEBOOK_TOOL, CELL_TOOL)):
+        NotebookResources(desk).add_to(server)
     return server

@@ -74,6 +74,9 @@ class CellSummary(BaseModel, frozen=True):
     duration_s: float = 0.0
     outputs: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
     """In nbformat 4, with detail="full"."""
+    cell_id: str = ""
+    """Of the cell of a notebook that it ran."""
+    cell_index: int = -1
 
 
 class CommandSummary(BaseModel, frozen=True):
@@ -273,11 +276,16 @@ def _cut(size_bytes: int) -> str:
     )
 
 
-def _text(result: ExecutionResult, shown: Sequence[Shown]) -> str:
-    """What it wrote and showed, and the traceback at its end."""
+def output_texts(outputs: Sequence[dict[str, Any]], shown: Sequence[Shown]) -> list[str]:
+    """What there is to read of each output."""
     by_output = {each.picture.output: each for each in shown}
+    return [_words(output, by_output.get(index)) for index, output in enumerate(outputs)]
+
+
+def _text(result: ExecutionResult, shown: Sequence[Shown] = ()) -> str:
+    """What it wrote and showed, and the traceback at its end."""
     outputs = result.outputs
-    texts = [_words(output, by_output.get(index)) for index, output in enumerate(outputs)]
+    texts = output_texts(outputs, shown)
     if result.error is not None and not any(o.get("output_type") == "error" for o in outputs):
         cause = f"{result.error.name}: {result.error.value}"
         texts.append(_cause_first(cause, result.error.traceback))

@@ -14,6 +14,8 @@ Schema = dict[str, Any]
 
 UNLISTED = "unlisted"
 """The key of an argument's schema that is taken and not published: no model has a use for it."""
+EXPLAINED = "explained"
+"""The key of one's schema whose empty default the server's instructions explain for all tools."""
 
 _OF_ARGUMENTS = frozenset({"type", "description", "default", "enum", "minimum", "maximum"})
 _EVIDENT: dict[str, Callable[[float], bool]] = {
@@ -57,7 +59,8 @@ def published_result(schema: Schema) -> Schema:
 def _argument(name: str, schema: Schema) -> Schema:
     found = {key: value for key, value in schema.items() if key in _OF_ARGUMENTS}
     default = found.get("default", 0)
-    if default in (None, []) or ("description" in found and (default == "" or default is False)):
+    is_told = "description" in found or EXPLAINED in schema
+    if default in (None, []) or (is_told and (default == "" or default is False)):
         del found["default"]  # null has no type here, and what is empty the description tells
     choices: list[Any] = found.get("enum", [])
     if found.get("type") == "integer" and choices:

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable
 
 from sandbox.errors import InvalidRequest
-from sandbox.toolsets import check_toolsets, tools_of
+from sandbox.toolsets import TOOLSETS, check_toolsets, tools_of
 
 SCOPES = {
     "session": "open sessions under a policy of one's choice, look at, tighten and close them",
@@ -54,7 +54,7 @@ _TOOLS = {
         "close_terminal",
         "list_terminals",
     ),
-    "notebooks": ("export_session",),
+    "notebooks": TOOLSETS["notebooks"],
     "files:read": ("list_files", "read_file", "stat_file"),
     "files:write": ("write_file", "edit_file", "delete_file", "move_file", "make_directory"),
 }
@@ -65,6 +65,15 @@ ADMIN = "admin"
 TOOL_SCOPES = {tool: scope for scope, tools in _TOOLS.items() for tool in tools}
 """The scope that each tool needs. The server does not start with a tool that is not here."""
 
+ALSO_NEEDED: dict[str, tuple[str, ...]] = {
+    "execute_cell": ("execute_code",),
+    "insert_execute_code_cell": ("execute_code",),
+    "run_notebook": ("execute_code",),
+    "restart_notebook": ("restart_kernel",),
+}
+"""Tools that do what others do, too: whoever may not use those may not use them, by its token or by
+the policy."""
+
 WEBSOCKET_SCOPES: dict[str, str] = {
     "/sessions/{session_id}/terminal": "terminal",
     "/sessions/{session_id}/command": "terminal",
@@ -72,6 +81,12 @@ WEBSOCKET_SCOPES: dict[str, str] = {
 }
 """The scope that each path of WebSockets needs, below the guarded prefix. The server does not start
 with one that is not here."""
+
+
+def scopes_of(tool: str) -> tuple[str, ...]:
+    """Every scope that a tool needs; an empty one stands for a tool that nobody may use."""
+    named = (tool, *ALSO_NEEDED.get(tool, ()))
+    return tuple(dict.fromkeys(TOOL_SCOPES.get(each, "") for each in named))
 
 
 def check_scopes(wanted: Iterable[str]) -> frozenset[str]:

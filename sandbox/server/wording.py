@@ -66,7 +66,8 @@ def _wanted(schema: Schema) -> str:
     if kind == "boolean":
         return "true or false"
     if kind == "array":
-        return f"a list of texts, {schema.get('maxItems', '…')} at most"
+        of = "whole numbers" if schema.get("items", {}).get("type") == "integer" else "texts"
+        return f"a list of {of}, {schema.get('maxItems', '…')} at most"
     if kind == "string":
         low, high = schema.get("minLength"), schema.get("maxLength")
         bounds = f"{low} to {high:,}" if low and high else f"at most {high:,}" if high else ""

@@ -9,21 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from sandbox.errors import InvalidRequest
 from sandbox.kernels.execution import Execution
 from sandbox.kernels.kernels import DEFAULT_KERNEL_NAME
 from sandbox.kernels.models import ExecutionResult, KernelSpec
-from sandbox.notebooks.models import RAISES, SKIP, Cell, Notebook, kernel_of
+from sandbox.notebooks.models import Cell, Notebook, kernel_of
+from sandbox.notebooks.runrules import RunOutcome, allows_errors, is_run
 from sandbox.sessions.cellresults import filled, reason_of
 from sandbox.sessions.session import Session
 
-ALLOW_ERRORS = "allow_errors"
-"""In the metadata of a notebook or a cell: errors do not end the run."""
 MAX_OUTPUT_BYTES = 40 * 1024 * 1024
 """Of all cells together, so that what is written can be read again."""
-RunStatus = Literal["ok", "error", "interrupted", "timeout", "died", "lost"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,23 +46,6 @@ class Progress:
     """Of the cell in the notebook."""
     title: str
     """Its first line; empty at the end."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunOutcome:
-    """How a run ended."""
-
-    status: RunStatus
-    ran: int
-    """The cells that were run, the last one included."""
-    total: int
-    """The cells that were to be run."""
-    errors: int = 0
-    """The errors that were allowed."""
-    index: int | None = None
-    """The cell that ended it; None when none did."""
-    reason: str = ""
-    """Why, in words."""
 
 
 async def start_kernel(session: Session, notebook: Notebook, wanted: str = "") -> RunningKernel:
@@ -118,9 +99,9 @@ class NotebookRun:
         self._session = session
         self._kernel = kernel
         self._timeout_s = timeout_s
-        self._allow_errors = allow_errors or notebook.metadata.get(ALLOW_ERRORS) is True
+        self._allow_errors = allow_errors or allows_errors(notebook)
         self._progress = progress
-        self._indices = [at for at, cell in enumerate(notebook.cells) if _is_run(cell)]
+        self._indices = [at for at, cell in enumerate(notebook.cells) if is_run(cell)]
         wanted = set(self._indices)
         cells = [_cleared(c) if at in wanted else c for at, c in enumerate(notebook.cells)]
         self._notebook = replace(notebook, cells=tuple(cells))
@@ -151,7 +132,7 @@ class NotebookRun:
             if self._is_stopped:
                 return RunOutcome("interrupted", done, total, errors, index, "It was interrupted.")
             result = await self._execute(index, cell)
-            if result.status == "error" and self._allows(cell):
+            if result.status == "error" and (self._allow_errors or allows_errors(cell)):
                 errors += 1
             elif result.status != "ok":
                 status = "lost" if result.status == "running" else result.status
@@ -202,10 +183,6 @@ class NotebookRun:
         finally:
             self._running = None
 
-    def _allows(self, cell: Cell) -> bool:
-        is_allowed = RAISES in cell.tags or cell.metadata.get(ALLOW_ERRORS) is True
-        return self._allow_errors or is_allowed
-
 
 def _completed(told: Any, known: Mapping[str, Any]) -> dict[str, Any]:
     """What a notebook says of its kernel, with what is missing of it."""
@@ -214,10 +191,6 @@ def _completed(told: Any, known: Mapping[str, Any]) -> dict[str, Any]:
 
 def _alike(language: str, wanted: str) -> bool:
     return bool(wanted) and language.casefold() == wanted.casefold()
-
-
-def _is_run(cell: Cell) -> bool:
-    return cell.cell_type == "code" and bool(cell.source.strip()) and SKIP not in cell.tags
 
 
 def _cleared(cell: Cell) -> Cell:

@@ -26,6 +26,7 @@ from sandbox.secrets import SessionSecrets
 from sandbox.sessions.approvals import Approvals
 from sandbox.sessions.claims import Claim
 from sandbox.sessions.livenotebooks import SessionNotebooks
+from sandbox.sessions.liveruns import LiveRuns
 from sandbox.sessions.services import SessionServices
 from sandbox.terminals.terminals import Terminals
 from sandbox.workspaces.autosave import Autosave
@@ -81,6 +82,7 @@ class SessionParts:
             overruns=overruns,
         )
         self.files = Files(limits, redactor)
+        self.notebook_runs = LiveRuns()
         self.notebooks = SessionNotebooks(
             session_id, self.kernels, self.files, services.journal.notebooks, redactor
         )
@@ -122,6 +124,7 @@ class SessionParts:
         tasks.start_soon(self.kernels.run)
         tasks.start_soon(self.commands.serve)
         tasks.start_soon(self.terminals.run)
+        tasks.start_soon(self.notebook_runs.serve)
         tasks.start_soon(self.notebooks.run)
 
     async def resume_notebooks(self) -> None:

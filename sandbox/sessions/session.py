@@ -28,7 +28,8 @@ from sandbox.sessions.claims import Claim
 from sandbox.sessions.endings import Ending, ended_error, still_reconnecting
 from sandbox.sessions.journal import SessionState
 from sandbox.sessions.lease import Lease
-from sandbox.sessions.models import SessionInfo, SessionProof
+from sandbox.sessions.models import WORKSPACE, SessionInfo, SessionProof
+from sandbox.sessions.notebooknames import NotebookNames
 from sandbox.sessions.parts import SessionParts
 from sandbox.sessions.services import SessionServices
 from sandbox.workspaces.autosave import Autosave
@@ -101,6 +102,8 @@ class Session:
         self.terminals = self._parts.terminals
         self.files = self._parts.files
         self.notebooks = self._parts.notebooks
+        self.notebook_names = NotebookNames()
+        self.notebook_runs = self._parts.notebook_runs
         self._services = services
         self._earlier_proof = earlier_proof
         self._record = SessionRecord(services.audit, claim, sandbox)
@@ -113,6 +116,11 @@ class Session:
         self._over = anyio.Event()
 
     # --- what it is
+
+    @property
+    def workspace(self) -> str:
+        """The folder that relative paths begin in."""
+        return WORKSPACE
 
     @property
     def container_id(self) -> str | None:
@@ -180,6 +188,7 @@ class Session:
         default = key if self.claim.default_key is not None else None
         self._services.journal.passed_on(self.session_id, key, default)
         self.terminals.pass_on(self.claim.opener_key, key)
+        self.notebook_names.pass_on(self.claim.opener_key, key)
         self.claim = replace(self.claim, opener_key=key, default_key=default)
         self.lease.pass_on()
         self._record.passed_on()

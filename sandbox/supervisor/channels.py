@@ -103,7 +103,11 @@ class Channels:
         loop = asyncio.get_running_loop()
         address = self._endpoints[channel].replace("@", "\0", 1)
         while True:
-            connection = ZmtpConnection(kind, lambda message: self._received(channel, message))
+            # Under one name on all of them: a kernel asks for input on ``stdin`` of whoever has
+            # sent the cell on ``shell``.
+            connection = ZmtpConnection(
+                kind, lambda message: self._received(channel, message), self._session.encode()
+            )
             try:
                 await loop.create_unix_connection(lambda made=connection: made, address)
             except OSError as exc:

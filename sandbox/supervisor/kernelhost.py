@@ -159,7 +159,7 @@ class KernelHost:
     async def send(self, channel: str, parts: list[bytes]) -> None:
         """Send a Jupyter message; to a kernel that has ended it goes nowhere, as its log says."""
         if self._channels is not None:
-            if channel == "shell":
+            if channel == "shell" and _begins_a_cell(parts):
                 self._oom_before = oom.read()
                 self._tree_before = self._child.tree() if self._child else frozenset()
             await self._channels.send(channel, parts)
@@ -259,3 +259,9 @@ class KernelHost:
     def _read_on(self) -> None:
         if self._channels is not None:
             self._channels.resume()
+
+
+def _begins_a_cell(parts: list[bytes]) -> bool:
+    """Whether a message runs a cell: what it starts is counted from there, whatever else is asked
+    of the kernel meanwhile."""
+    return len(parts) > 1 and b'"execute_request"' in parts[1]

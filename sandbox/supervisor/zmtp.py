@@ -40,9 +40,13 @@ class ZmtpConnection(asyncio.Protocol):
 
     Args:
         socket_type: ``DEALER`` or ``SUB``; a SUB subscribes to everything.
+        identity: The name by which a ROUTER knows a DEALER; it gives one where that is empty.
     """
 
-    def __init__(self, socket_type: str, on_message: Callable[[Incoming], None]) -> None:
+    def __init__(
+        self, socket_type: str, on_message: Callable[[Incoming], None], identity: bytes = b""
+    ) -> None:
+        self._identity = identity
         self._socket_type = socket_type.encode("ascii")
         self._on_message = on_message
         self._transport: asyncio.Transport | None = None
@@ -145,7 +149,7 @@ class ZmtpConnection(asyncio.Protocol):
         self._greeted = True
         body = b"\x05READY" + _property(b"Socket-Type", self._socket_type)
         if self._socket_type == b"DEALER":
-            body += _property(b"Identity", b"")
+            body += _property(b"Identity", self._identity)
         self._write_command(body)
         return True
 

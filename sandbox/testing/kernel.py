@@ -10,6 +10,7 @@ One statement a line::
     sleep(3)                  until interrupted
     hang()                    does not hear interrupts
     raise ValueError("no")    an error
+    input("name? ")           prints what it is given, where input is allowed
     die(3)  die("oom")        the kernel's process exits, or is killed for its memory
 """
 
@@ -66,6 +67,8 @@ class FakeKernel:
         self._logged = asyncio.Event()
         self._interrupted = asyncio.Event()
         self._requests: asyncio.Queue[list[bytes]] = asyncio.Queue()
+        self._inputs: asyncio.Queue[str] = asyncio.Queue()
+        self._allows_input = False
         self._count = 0
         self._task = asyncio.create_task(self._serve())
         self._event({"event": "started", "pid": pid})
@@ -84,7 +87,9 @@ class FakeKernel:
 
     def submit(self, parts: list[bytes]) -> None:
         """Take a KERNEL message of the controller: its envelope, then the Jupyter parts."""
-        if self.alive:
+        if self.alive and json.loads(parts[0]).get("channel") == "stdin":
+            self._inputs.put_nowait(str(json.loads(parts[5])["value"]))
+        elif self.alive:
             self._requests.put_nowait(parts)
 
     def interrupt(self) -> None:
@@ -193,6 +198,7 @@ class FakeKernel:
         self, request: Mapping[str, Any], content: Mapping[str, Any]
     ) -> dict[str, Any]:
         self._interrupted.clear()
+        self._allows_input = content.get("allow_stdin") is True
         if not content.get("silent"):
             self._count += 1
         code = str(content["code"])
@@ -257,11 +263,27 @@ class FakeKernel:
                 raise _Died(None, 9, oom=True)
             case "die", [int(exit_code)]:
                 raise _Died(exit_code, None, oom=False)
+            case "input", [str(prompt)] if self._allows_input:
+                asked = {"prompt": prompt, "password": False}
+                self._say("stdin", "input_request", asked, request)
+                text = f"{await self._given()}\n"
+                self._say("iopub", "stream", {"name": "stdout", "text": text}, request)
             case "input", _:
                 reason = "raw_input was called, but this frontend does not support input requests."
                 raise _Raised("StdinNotImplementedError", reason)
             case _:
                 raise _Raised("NameError", f"name {name!r} is not defined")
+
+    async def _given(self) -> str:
+        """The next input, unless an interrupt comes first."""
+        given = asyncio.ensure_future(self._inputs.get())
+        interrupted = asyncio.ensure_future(self._interrupted.wait())
+        await asyncio.wait((given, interrupted), return_when=asyncio.FIRST_COMPLETED)
+        interrupted.cancel()
+        if given.done():
+            return given.result()
+        given.cancel()
+        raise _Raised("KeyboardInterrupt", "")
 
     async def _sleep(self, seconds: float) -> None:
         try:

