@@ -88,7 +88,9 @@ class Room:
 
 def _user(state: Any) -> str:
     """The name that a client of a room gives itself; empty when it gives none."""
-    found = cast("Mapping[str, Any]", state) if isinstance(state, Mapping) else {}
+    found: Mapping[str, Any] = (
+        cast("Mapping[str, Any]", state) if isinstance(state, Mapping) else {}
+    )
     user = found.get("user")
     name = cast("Mapping[str, Any]", user).get("name") if isinstance(user, Mapping) else None
     return name[:MAX_NAME] if isinstance(name, str) else ""
