@@ -1,4 +1,4 @@
-"""`sandbox notebook`: notebooks in sandboxes of their own."""
+"""`sandbox notebook`: notebooks in sandboxes of their own, and those of sessions, shared."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sandbox.cli import completion
-from sandbox.cli.options import CONTROLLER, command, group
+from sandbox.cli.options import CONTROLLER, Json, command, group
+from sandbox.cli.sessionuse import SessionId, Token, Url
 
 if TYPE_CHECKING:
     from sandbox.config import Settings
 
-app = group("Run Jupyter notebooks in a sandbox.")
+app = group("Run Jupyter notebooks in a sandbox, and share those of a session.")
 
 
 @command(app, *CONTROLLER, "log_level", name="run", log_level="warning")
@@ -77,3 +78,50 @@ def run_notebook(
         files=files or [],
     )
     raise typer.Exit(run_work(settings, work))
+
+
+@command(app, "state_dir", "log_level", name="share", log_level="warning")
+def share_notebook(
+    settings: Settings,
+    session: SessionId,
+    path: Annotated[str, typer.Argument(metavar="PATH", help="The notebook in the session.")],
+    lifetime: Annotated[
+        str, typer.Option("--for", metavar="SPAN", help="How long it counts: 30m, 12h, 7d.")
+    ] = "1h",
+    edit: Annotated[bool, typer.Option("--edit", help="Let the other edit it, too.")] = False,
+    name: Annotated[str, typer.Option(help="How others in the notebook see who comes.")] = "guest",
+    url: Url = "",
+    token: Token = "",
+    as_json: Json = False,
+) -> None:
+    """Print an address with which somebody else follows one notebook of a session, live.
+
+    It is good for that notebook and for nothing else: no other file, no kernel, no tool. Whoever
+    has it may look, or edit with --edit, until the time is over or it is taken back.
+
+    [bold]sandbox notebook share SESSION analysis.ipynb --for 2h[/bold]
+
+    [bold]sandbox lab 'URL'[/bold] · opens it in JupyterLab, at the other's machine
+    """
+    from sandbox.cli.notebookshares import share
+    from sandbox.cli.targets import ControllerTarget
+
+    target = ControllerTarget(url, token)
+    share(settings, target, session, path, lifetime, edit=edit, name=name, as_json=as_json)
+
+
+@command(app, "state_dir", "log_level", name="unshare", log_level="warning")
+def unshare_notebook(
+    settings: Settings,
+    session: SessionId,
+    share_id: Annotated[
+        str, typer.Argument(metavar="[ID]", help="Which share; empty: all of the session.")
+    ] = "",
+    url: Url = "",
+    token: Token = "",
+) -> None:
+    """Take back what was shared of a session; whoever is in it is cut off within seconds."""
+    from sandbox.cli.notebookshares import unshare
+    from sandbox.cli.targets import ControllerTarget
+
+    unshare(settings, ControllerTarget(url, token), session, share_id)

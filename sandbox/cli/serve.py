@@ -62,9 +62,9 @@ async def _serve(settings: Settings) -> None:
         url = _url(settings, listener)
         async with (
             controller(settings, "serve") as manager,
-            token_verifier(settings, folder) as verifier,
+            token_verifier(settings, folder) as (verifier, tokens),
         ):
-            desk = Desk(manager, Shaping.of(settings))
+            desk = Desk(manager, Shaping.of(settings), tokens)
             app = make_app(
                 desk,
                 verifier=verifier,

@@ -35,8 +35,11 @@ from sandbox.workspaces.store import WorkspaceStore
 
 
 @asynccontextmanager
-async def token_verifier(settings: Settings, folder: Path) -> AsyncGenerator[TokenVerifier]:
-    """Knows the tokens that a server takes: those given out, the local one, and OAuth's.
+async def token_verifier(
+    settings: Settings, folder: Path
+) -> AsyncGenerator[tuple[TokenVerifier, TokenStore]]:
+    """Knows the tokens that a server takes: those given out, the local one, and OAuth's; and those
+    given out, of which it may make more.
 
     Raises:
         ConfigError: The file of the tokens cannot be used.
@@ -45,7 +48,7 @@ async def token_verifier(settings: Settings, folder: Path) -> AsyncGenerator[Tok
         verifiers: list[TokenVerifier] = [store, local_verifier(settings, folder)]
         if settings.oauth_issuer:
             verifiers.append(AccessTokens(settings, policy_set(settings).default, store))
-        yield Verifiers(verifiers)
+        yield Verifiers(verifiers), store
 
 
 @contextmanager

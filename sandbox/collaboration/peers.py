@@ -49,9 +49,9 @@ MAX_STATE_BYTES = 64 * 1024
 MAX_WAITING_BYTES = 32 * 1024 * 1024
 """What may wait for a peer beyond its first synchronisation."""
 MERGED_AT_ONCE = 200
-AWARENESS_RATE = 60.0
-"""Messages a second of one peer."""
-AWARENESS_BURST = 120.0
+RATE = 60.0
+"""The questions and awareness messages of one peer a second."""
+BURST = 120.0
 EMPTY_UPDATE = b"\x00\x00"
 
 
@@ -91,8 +91,9 @@ class Peer:
         self.may_write = may_write
         self.clients: set[int] = set()
         """The client ids that it speaks for in awareness."""
-        self.tokens = AWARENESS_BURST
-        self.refilled_at = clock()
+        self._tokens = BURST
+        self._refilled_at = clock()
+        self._clock = clock
         self._document = document
         self._waiting: deque[tuple[bool, bytes]] = deque()
         self._waiting_bytes = 0
@@ -114,6 +115,7 @@ class Peer:
         while not self._waiting:
             if self._cut is not None:
                 raise PeerCut(self._cut)
+            self._wake = anyio.Event()
             await self._wake.wait()
         is_update, data = self._taken()
         if not is_update:
@@ -150,6 +152,7 @@ class Peer:
             if kind == AWARENESS:
                 if len(message) > MAX_AWARENESS_BYTES:
                     raise QuotaExceeded(f"Awareness has at most {MAX_AWARENESS_BYTES:,} bytes.")
+                self._spend()
                 self._document.take_awareness(reader.last_bytes(), self)
                 return
             if kind != SYNC:
@@ -160,10 +163,19 @@ class Peer:
         async with self._sending:  # one after the other, as they came
             await self._take_sync(step, payload)
 
+    def _spend(self) -> None:
+        now = self._clock()
+        self._tokens = min(self._tokens + (now - self._refilled_at) * RATE, BURST)
+        self._refilled_at = now
+        if self._tokens < 1:
+            raise QuotaExceeded(f"A peer may ask, or tell of itself, {RATE:g} times a second.")
+        self._tokens -= 1
+
     async def _take_sync(self, step: int, payload: bytes) -> None:
         if step == STEP1:
             if len(payload) > MAX_STATE_BYTES:
                 raise QuotaExceeded(f"A state has at most {MAX_STATE_BYTES:,} bytes.")
+            self._spend()
             answer = self._document.update_since(payload)
             self.offer(sync_message(STEP2, answer), is_bounded=False)
         elif step in (STEP2, UPDATE):
@@ -204,7 +216,6 @@ class Peer:
         self._waiting.append((is_update, data))
         self._waiting_bytes += len(data)
         self._wake.set()
-        self._wake = anyio.Event()
 
 
 def sync_message(step: int, payload: bytes) -> bytes:

@@ -1,7 +1,8 @@
 """Who is in a document, as JupyterLab shows it: names, colours, cursors.
 
 Each peer speaks for the client ids that it was the first to use, and for no others: what it says in
-another's name is passed over. Agents have an id each while they use the notebook.
+another's name is passed over. Who it is, it does not say itself: the name that others see is its
+author's. Agents have an id each while they use the notebook.
 
 https://github.com/yjs/y-protocols/blob/master/awareness.js
 """
@@ -10,13 +11,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from sandbox.collaboration.authors import Author
-from sandbox.collaboration.peers import AWARENESS_BURST, AWARENESS_RATE, Peer
+from sandbox.collaboration.peers import Peer
 from sandbox.collaboration.varints import Malformed, Reader, varint
 from sandbox.errors import InvalidRequest, QuotaExceeded
 
@@ -24,6 +26,7 @@ MAX_CLIENTS_OF_ONE = 8
 MAX_STATE_BYTES = 16 * 1024
 """Of one client."""
 _NOBODY = "null"
+_COLOR = re.compile(r"[#\w(), .%-]{1,60}", re.ASCII)
 
 
 @dataclass(slots=True)
@@ -41,14 +44,10 @@ class Presence:
 
     Args:
         tell: Given each change, for all peers but one.
-        clock: Seconds.
     """
 
-    def __init__(
-        self, tell: Callable[[bytes, Peer | None], None], clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, tell: Callable[[bytes, Peer | None], None]) -> None:
         self._tell = tell
-        self._clock = clock
         self._clients: dict[int, _Client] = {}
         self._agents: dict[str, int] = {}
 
@@ -76,15 +75,8 @@ class Presence:
             return
         client = secrets.randbelow(2**31) + 2**31
         self._agents[author.key] = client
-        digest = hashlib.sha256(author.name.encode("utf-8", "replace")).digest()
         name = author.name[:80] or "agent"
-        user = {
-            "username": f"agent-{client:x}",
-            "name": name,
-            "display_name": name,
-            "initials": "".join(word[0] for word in name.split()[:2]).upper(),
-            "color": f"var(--jp-collaborator-color{digest[0] % 7 + 1})",
-        }
+        user = _user(f"agent-{client:x}", name)
         state = json.dumps({"user": user, "agent": author.is_agent}, separators=(",", ":"))
         self._clients[client] = _Client(1, state, author, None)
         self._tell(self._encoded([client]), None)
@@ -103,7 +95,6 @@ class Presence:
             InvalidRequest: It is malformed; nothing of it was taken.
             QuotaExceeded: It is too much, or too often.
         """
-        self._spend(peer)
         try:
             said = _read(update)
         except Malformed as exc:
@@ -120,7 +111,8 @@ class Presence:
             ):
                 continue
             peer.clients.add(client)
-            self._clients[client] = _Client(clock, state, peer.author, peer)
+            shown = state if state == _NOBODY else _signed(state, peer.author)
+            self._clients[client] = _Client(clock, shown, peer.author, peer)
             changed.append(client)
         if changed:
             self._tell(self._encoded(changed), peer)
@@ -134,14 +126,6 @@ class Presence:
     def _is_for(self, client: int, peer: Peer) -> bool:
         known = self._clients.get(client)
         return known is None or known.peer is peer
-
-    def _spend(self, peer: Peer) -> None:
-        now = self._clock()
-        peer.tokens = min(peer.tokens + (now - peer.refilled_at) * AWARENESS_RATE, AWARENESS_BURST)
-        peer.refilled_at = now
-        if peer.tokens < 1:
-            raise QuotaExceeded(f"Awareness may change {AWARENESS_RATE:g} times a second.")
-        peer.tokens -= 1
 
     def _gone(self, clients: list[int]) -> None:
         if not clients:
@@ -162,6 +146,29 @@ class Presence:
             state = known.state.encode()
             made += varint(client) + varint(known.clock) + varint(len(state)) + state
         return bytes(made)
+
+
+def _user(username: str, name: str, color: object = None) -> dict[str, str]:
+    """Somebody, as JupyterLab shows them."""
+    digest = hashlib.sha256(name.encode("utf-8", "replace")).digest()
+    is_color = isinstance(color, str) and _COLOR.fullmatch(color)
+    return {
+        "username": username,
+        "name": name,
+        "display_name": name,
+        "initials": "".join(word[0] for word in name.split()[:2]).upper(),
+        "color": str(color) if is_color else f"var(--jp-collaborator-color{digest[0] % 7 + 1})",
+    }
+
+
+def _signed(state: str, author: Author) -> str:
+    """What a client says, in the name of whoever it is, and of nobody else."""
+    said: dict[str, Any] = json.loads(state)
+    claimed = said.pop("user", None)
+    said.pop("agent", None)
+    color = cast("dict[str, Any]", claimed).get("color") if isinstance(claimed, dict) else None
+    name = author.name[:80]
+    return json.dumps({**said, "user": _user(name, name, color)}, separators=(",", ":"))
 
 
 def _read(update: bytes) -> list[tuple[int, int, str]]:

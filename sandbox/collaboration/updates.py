@@ -13,12 +13,16 @@ https://github.com/yjs/yjs/blob/main/src/utils/UpdateDecoder.js
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from sandbox.collaboration.varints import Malformed, Reader
 from sandbox.errors import InvalidRequest
 
 ROOTS = frozenset(("cells", "meta", "state"))
 MAX_CLOCK = 2**31
 MAX_JSON_DEPTH = 100
+MAX_PARTS = 200_000
+"""The items, values and deletions of one update: each can take 200 bytes in memory."""
 _GC, _DELETED, _JSON, _BINARY, _STRING, _TYPE, _ANY, _SKIP = 0, 1, 2, 3, 4, 7, 8, 10
 _TYPES = frozenset((0, 1, 2))
 """Arrays, maps and texts."""
@@ -32,8 +36,19 @@ class Missing(Exception):
     """An update builds on what is not there."""
 
 
-def check_update(update: bytes, known: dict[int, int], own_client: int) -> int:
-    """Look at an update and return how many texts, maps and arrays it makes.
+class Checked(NamedTuple):
+    """An update that may be applied."""
+
+    types: int
+    """The texts, maps and arrays that it makes."""
+    parts: int
+    """Its items, JSON values and deletions."""
+    characters: int
+    """Of its texts; where they are put into a list, each is an item of that."""
+
+
+def check_update(update: bytes, known: dict[int, int], own_client: int) -> Checked:
+    """Look at an update.
 
     Args:
         known: The document's state: the clock of each client.
@@ -57,7 +72,7 @@ def check_update(update: bytes, known: dict[int, int], own_client: int) -> int:
     for client, clock in check.needed.items():
         if clock > max(known.get(client, 0), check.made.get(client, 0)):
             raise Missing
-    return check.types
+    return Checked(check.types, check.parts, check.characters)
 
 
 def read_state(state: bytes) -> dict[int, int]:
@@ -79,9 +94,9 @@ def read_state(state: bytes) -> dict[int, int]:
 class _Check:
     def __init__(self, reader: Reader, own_client: int) -> None:
         self.reader = reader
-        self.types = 0
+        self.types = self.parts = self.characters = 0
         self.begun: dict[int, int] = {}
-        """Of each client, the first clock of what it makes."""
+        """Of each client, the clock up to which the document must have its changes."""
         self.made: dict[int, int] = {}
         """The clock behind the last of it."""
         self.needed: dict[int, int] = {}
@@ -98,11 +113,12 @@ class _Check:
                 raise Malformed("it has a client twice")
             self.begun[client] = clock
             for _ in range(count):
+                self._part()
                 info = reader.byte()
                 kind = info & 31
                 if kind == _SKIP:
                     clock += reader.varint()
-                    self._need(client, clock)
+                    self.begun[client] = clock  # all before must be there already
                 elif kind == _GC:
                     clock += reader.varint()
                 else:
@@ -117,6 +133,7 @@ class _Check:
         for _ in range(reader.varint()):
             client = reader.varint()
             for _ in range(reader.varint()):
+                self._part()
                 clock, length = reader.varint(), reader.varint()
                 self._need(client, clock + length)
 
@@ -125,6 +142,11 @@ class _Check:
             raise Malformed("it refers to a clock too far ahead")
         if clock > self.needed.get(client, 0):
             self.needed[client] = clock
+
+    def _part(self) -> None:
+        self.parts += 1
+        if self.parts > MAX_PARTS:
+            raise Malformed(f"it has more than {MAX_PARTS:,} parts")
 
     def _id(self) -> None:
         self._need(self.reader.varint(), self.reader.varint() + 1)
@@ -149,11 +171,13 @@ class _Check:
         if kind == _STRING:
             text = reader.text()
             # In UTF-16, as Yjs counts.
-            return len(text) if text.isascii() else len(text.encode("utf-16-le")) // 2
+            length = len(text) if text.isascii() else len(text.encode("utf-16-le")) // 2
+            self.characters += length
+            return length
         if kind == _ANY:
             count = reader.varint()
             for _ in range(count):
-                _any(reader)
+                self._any()
             return count
         if kind == _TYPE:
             if reader.varint() not in _TYPES:
@@ -163,6 +187,7 @@ class _Check:
         if kind == _JSON:
             count = reader.varint()
             for _ in range(count):
+                self._part()
                 reader.text()
             return count
         if kind == _BINARY:
@@ -170,33 +195,34 @@ class _Check:
             return 1
         raise Malformed(f"it holds content {kind}, which no notebook has")
 
-
-def _any(reader: Reader) -> None:
-    """Pass over a JSON value, without recursion: what is left of each open list and object."""
-    left = [1]
-    keyed = [False]
-    while left:
-        if left[-1] == 0:
-            left.pop()
-            keyed.pop()
-            continue
-        left[-1] -= 1
-        if keyed[-1]:
-            reader.bytes()
-        sign = reader.byte()
-        if sign in _BARE:
-            continue
-        if sign in _SIZES:
-            reader.skip(_SIZES[sign])
-        elif sign == 125:
-            while reader.byte() & 128:
-                pass
-        elif sign in (119, 116):
-            reader.bytes()
-        elif sign in (118, 117):
-            if len(left) > MAX_JSON_DEPTH:
-                raise Malformed(f"its JSON is nested more than {MAX_JSON_DEPTH} deep")
-            left.append(reader.varint())
-            keyed.append(sign == 118)
-        else:
-            raise Malformed("it holds a value of no known kind")
+    def _any(self) -> None:
+        """Pass over a JSON value, without recursion: what is left of each open list and object."""
+        reader = self.reader
+        left = [1]
+        keyed = [False]
+        while left:
+            if left[-1] == 0:
+                left.pop()
+                keyed.pop()
+                continue
+            left[-1] -= 1
+            if keyed[-1]:
+                reader.bytes()
+            self._part()
+            sign = reader.byte()
+            if sign in _BARE:
+                continue
+            if sign in _SIZES:
+                reader.skip(_SIZES[sign])
+            elif sign == 125:
+                while reader.byte() & 128:
+                    pass
+            elif sign in (119, 116):
+                reader.bytes()
+            elif sign in (118, 117):
+                if len(left) > MAX_JSON_DEPTH:
+                    raise Malformed(f"its JSON is nested more than {MAX_JSON_DEPTH} deep")
+                left.append(reader.varint())
+                keyed.append(sign == 118)
+            else:
+                raise Malformed("it holds a value of no known kind")

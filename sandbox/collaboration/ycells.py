@@ -26,6 +26,8 @@ from sandbox.outputs.plain import encodable
 IDLE = "idle"
 RUNNING = "running"
 MAX_DEPTH = 64
+MAX_LISTED = 20_000
+"""The items of a shared array: more than cells of a notebook or outputs of a cell."""
 _LARGEST_INT = 2**63 - 1
 
 
@@ -44,6 +46,8 @@ def plain_value(value: Any, depth: int = MAX_DEPTH) -> Any:
     if isinstance(value, Map | Mapping):
         items = cast("Mapping[Any, Any]", value).items()
         return {str(key): plain_value(each, depth - 1) for key, each in items}
+    if isinstance(value, Array) and len(cast("Array[Any]", value)) > MAX_LISTED:
+        return f"[{len(cast('Array[Any]', value)):,} items]"
     if isinstance(value, Array | list | tuple):
         return [plain_value(each, depth - 1) for each in cast("Sequence[Any]", value)]
     return f"[{type(value).__name__}]"

@@ -21,6 +21,7 @@ from sandbox.server.foreign import is_foreign
 from sandbox.server.grants import LOCAL_GRANT, Grant
 from sandbox.server.hosts import Shaping
 from sandbox.server.http.calling import is_over_http
+from sandbox.server.tokens import TokenStore
 from sandbox.sessions.approvals import Asker
 from sandbox.sessions.manager import SessionManager
 from sandbox.sessions.models import Caller, ExecutionSummary, passing_key
@@ -39,10 +40,20 @@ ASKING_INTERVAL_S = 0.25
 
 
 class Desk:
-    """Takes calls to the session manager."""
+    """Takes calls to the session manager.
 
-    def __init__(self, manager: SessionManager, shaping: Shaping | None = None) -> None:
+    Args:
+        tokens: Where tokens for shared notebooks are made; None: nobody shares any.
+    """
+
+    def __init__(
+        self,
+        manager: SessionManager,
+        shaping: Shaping | None = None,
+        tokens: TokenStore | None = None,
+    ) -> None:
         self.manager = manager
+        self.tokens = tokens
         self.shaping = shaping or Shaping()
         self.is_stopping = False
         self._waits: set[anyio.CancelScope] = set()

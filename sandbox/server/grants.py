@@ -53,6 +53,13 @@ class Grant:
     notebook: SharedNotebook | None = None
     """The only thing that it may be used for; None for all that its scopes allow."""
 
+    @property
+    def shown_name(self) -> str:
+        """Whom others see who works with it; a guest cannot be taken for anybody else."""
+        if self.notebook is None:
+            return self.principal
+        return f"{self.application or 'somebody'} (guest)"
+
     def allows(self, tool: str) -> bool:
         """Whether it may be used for a tool."""
         return self.notebook is None and all(map(self._has, scopes_of(tool)))

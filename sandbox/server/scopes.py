@@ -78,6 +78,7 @@ WEBSOCKET_SCOPES: dict[str, str] = {
     "/sessions/{session_id}/terminal": "terminal",
     "/sessions/{session_id}/command": "terminal",
     "/sessions/{session_id}/kernel": "execute",
+    "/jupyter/{session_id}/api/collaboration/room/{room}": "notebooks:read",
 }
 """The scope that each path of WebSockets needs, below the guarded prefix. The server does not start
 with one that is not here."""

@@ -29,6 +29,8 @@ PREFIX = "sbx_"
 FOREIGN = "oauth-"
 """What the ids of applications begin with whose tokens are an authorization server's."""
 SECRET_BYTES = 32
+KEEP_SHARES_S = 24 * 3600.0
+"""For so long it can be looked up which notebook was shared."""
 USED_EVERY_S = 60.0
 """How coarse ``last_used_at`` is, so that requests need not write."""
 
@@ -186,6 +188,18 @@ class TokenStore:
     def list(self) -> list[TokenInfo]:
         """Every token that was given out, oldest first."""
         return self._select("true ORDER BY created_at")
+
+    def shares(self, principal: str) -> list[TokenInfo]:
+        """The tokens for single notebooks that count now and that a principal gave out; of those
+        that count no more, the old ones are forgotten."""
+        now = self._clock()
+        self._fresh().write(
+            "DELETE FROM tokens WHERE notebook != 'null' AND min(expires_at, ifnull(revoked_at,"
+            " expires_at)) < ?",
+            now - KEEP_SHARES_S,
+        )
+        found = self._select("notebook != 'null' AND principal = ? ORDER BY created_at", principal)
+        return [each for each in found if each.is_valid(now) and self._still_made_with(each, now)]
 
     def revoke(self, *, token_id: str = "", principal: str = "") -> list[TokenInfo]:
         """Revoke a token, or all of a principal; from now on they are refused.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 from sandbox.cli import exits
 
 from ..support.leftovers import left_of
-from ..support.served import environment, sandbox
+from ..support.served import Served, environment, sandbox
 
 PICTURE = (
     "from IPython.display import display, SVG\n"
@@ -125,3 +126,15 @@ def test_the_server_greets_with_its_token_and_configuration_to_paste(clean: Any)
     assert f"claude mcp add --transport http sandbox {clean.url}" in log
     pasted = next(line for line in log.splitlines() if line.strip().startswith('{"servers"'))
     assert json.loads(pasted)["servers"]["sandbox"]["url"] == clean.url
+
+
+@pytest.mark.anyio
+async def test_every_way_in_that_the_server_tells_of_is_there(clean: Served) -> None:
+    told = re.findall(r"^  (?:REST|Jupyter) .*", clean.log.read_text(), re.MULTILINE)
+    urls = re.findall(r"https?://[^\s)]+", " ".join(told))
+    assert len(urls) == 3
+    async with clean.http() as http:
+        for url in urls:
+            # Below a session's folder is a Jupyter Server, at the folder itself no page.
+            at = f"{url}api/status" if "/jupyter/" in url else url
+            assert (await http.get(at)).status_code == 200, at

@@ -62,7 +62,7 @@ async def _status(visit: Visit) -> Response:
 async def _me(visit: Visit) -> Response:
     """Who asks; nobody can be a name or a picture that a client sends."""
     grant: Grant = visit.request.scope["sandbox.grant"]
-    name = grant.principal
+    name = grant.shown_name
     identity = {
         "username": name,
         "name": name,

@@ -10,6 +10,7 @@ from sandbox.server.credentials import JUPYTER
 from sandbox.server.desk import Desk
 from sandbox.server.endpoints import Endpoints
 from sandbox.server.jupyter import about
+from sandbox.server.jupyter.rooms import Rooms
 from sandbox.server.jupyter.visits import JupyterRoute, endpoint, refusal
 from sandbox.server.websockets import WebSocketRoute
 
@@ -18,13 +19,13 @@ BASE = f"{JUPYTER}/{{session_id}}"
 
 def jupyter_routes(desk: Desk) -> list[Route]:
     """The REST endpoints of every session, all behind the gate and on record."""
-    found: list[JupyterRoute] = [*about.routes()]
+    found: list[JupyterRoute] = [*about.routes(), *Rooms(desk).routes()]
     return [_served(desk, path, list(each)) for path, each in groupby(found, lambda r: r.path)]
 
 
 def jupyter_websockets(desk: Desk) -> list[WebSocketRoute]:
     """The WebSockets of every session."""
-    return []
+    return [*Rooms(desk).websockets()]
 
 
 def _served(desk: Desk, path: str, routes: list[JupyterRoute]) -> Route:

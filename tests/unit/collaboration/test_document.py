@@ -330,7 +330,7 @@ async def test_a_slow_peer_is_cut_off_and_the_others_go_on(monkeypatch: Any) -> 
         Array([Array([Map({})])]),
         Text("no cell"),
     ],
-    ids=repr,
+    ids=range(13),
 )
 async def test_whatever_a_peer_puts_among_the_cells_is_shown_with_an_id_of_its_own(
     junk: Any,

@@ -100,7 +100,8 @@ def test_a_message_that_makes_no_sense_is_refused(model: Any, message: Any) -> N
 
 def test_each_channel_has_the_scope_of_the_tools_that_do_the_same() -> None:
     scopes = {path: {TOOL_SCOPES[tool] for tool in tools} for path, (tools, _) in CHANNELS.items()}
-    assert scopes == {path: {scope} for path, scope in WEBSOCKET_SCOPES.items()}
+    ours = {path: {s} for path, s in WEBSOCKET_SCOPES.items() if path.startswith("/sessions/")}
+    assert scopes == ours
 
 
 ASKED = """\

@@ -112,7 +112,7 @@ async def test_outputs_come_into_a_cell_while_it_runs_wherever_it_moves(session:
     run = await notebook.execute("c0", AGENT)
     await eventually(lambda: bool(notebook.read().cell("c0").outputs))
     await notebook.edit(lambda n: editing.move(n, "c0", 1), AGENT)
-    assert notebook.document._ycells[1]["id"] == "c0"  # pyright: ignore[reportPrivateUsage]
+    assert notebook.document._now().ycells[1]["id"] == "c0"  # pyright: ignore[reportPrivateUsage]
     await run.execution.cancel()
     await run.execution.wait(10)
     assert notebook.read().cells[1].outputs[-1]["ename"] == "KeyboardInterrupt"
@@ -263,7 +263,7 @@ async def test_the_next_controller_goes_on_with_the_documents_and_what_runs(
             run = await notebook.execute("c0", AGENT)
             await eventually(lambda: bool(notebook.read().cell("c0").outputs))
             await notebook.edit(lambda n: editing.overwrite(n, "c1", "not saved"), AGENT)
-            state = notebook.document._doc.get_state()  # pyright: ignore[reportPrivateUsage]
+            state = notebook.document._now().doc.get_state()  # pyright: ignore[reportPrivateUsage]
     async with controllers.running() as manager:
         session = await manager.get(Caller("local", ""), session.session_id)
         async with session.use():
