@@ -7,7 +7,7 @@ may have been put there by anybody, as in :mod:`sandbox.collaboration.document`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from pycrdt import Array, Doc, Map
 
@@ -16,21 +16,6 @@ from sandbox.collaboration.yediting import change_cell, change_notebook
 from sandbox.errors import InvalidRequest
 from sandbox.notebooks.editing import Edited
 from sandbox.notebooks.models import MAX_CELLS, Cell, Notebook
-
-
-class RunDocument(Protocol):
-    """What shows the outputs of cells that run."""
-
-    @property
-    def size_bytes(self) -> int:
-        """About what it takes."""
-        ...
-
-    def change_cell(
-        self, cell_id: str, change: Callable[[Cell], Cell], execution_state: str = ""
-    ) -> Cell | None:
-        """Change one cell; None where it is gone."""
-        ...
 
 
 class AttachedDocument:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
 
 from sandbox.collaboration.authors import Author
 from sandbox.collaboration.contracts import CellRun, Change
-from sandbox.collaboration.document import SharedDocument
 from sandbox.collaboration.peers import Peer
 from sandbox.errors import Conflict, FileError, InvalidRequest, QuotaExceeded
 from sandbox.files.files import Files
@@ -22,7 +21,6 @@ from sandbox.notebooks.editing import Edited
 from sandbox.notebooks.ipynb import write_ipynb
 from sandbox.notebooks.models import CellRef, Notebook, kernel_of
 from sandbox.sessions.cellruns import CellRuns
-from sandbox.sessions.notebookjournal import NotebookTable
 
 MAX_OPEN = 32
 
@@ -47,8 +45,7 @@ class RoomNotebook:
 
     def _take(self, room: Room) -> None:
         self._room = room
-        document, table = cast("SharedDocument", room.document), cast("NotebookTable", NoTable())
-        self._runs = CellRuns(document, room.file_id, table)
+        self._runs = CellRuns(room.document, room.file_id, NoTable())
 
     def move_to(self, room: Room) -> None:
         """Its room is another one now, as after a restart of it."""
