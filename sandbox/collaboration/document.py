@@ -227,11 +227,11 @@ class SharedDocument:
             raise QuotaExceeded(f"An update has at most {MAX_UPDATE_BYTES:,} bytes.")
         self._check_room(len(update))
         try:
-            checked = await self._checked(update)
+            checked = await self._checked(update, sender)
         except Missing:
             sender.offer(sync_message(STEP1, self._now().doc.get_state()))
             return
-        if self._parts + checked.parts > MAX_PARTS:
+        if checked.is_new and self._parts + checked.parts > MAX_PARTS:
             raise QuotaExceeded(
                 "So much was put into the notebook that it takes too much memory.",
                 remedy="Close it everywhere and open it again.",
@@ -243,15 +243,15 @@ class SharedDocument:
         except SandboxError as exc:
             sender.leave(exc.message)
             raise
-        self._parts += checked.parts
+        self._parts += checked.parts if checked.is_new else 0
         if self._now().ids_changed:
             self._mend_ids()
 
-    async def _checked(self, update: bytes) -> Checked:
+    async def _checked(self, update: bytes, sender: Peer) -> Checked:
         while True:
             now = self._now()
             state = read_state(now.doc.get_state())
-            look = partial(check_update, update, state, now.doc.client_id)
+            look = partial(check_update, update, state, self._reserved(sender, now.doc.client_id))
             if len(update) < IN_A_THREAD_BYTES:
                 return look()
             checked = await to_thread.run_sync(look)
@@ -269,6 +269,12 @@ class SharedDocument:
         self.presence.left(peer)
 
     # --- inside
+
+    def _reserved(self, sender: Peer, own_client: int) -> set[int]:
+        """The clients that others make their changes as. One who comes again meets itself, until
+        the connection that it lost is noticed to be lost."""
+        others = (each for each in self._peers if each.author.key != sender.author.key)
+        return {own_client, *(client for each in others for client in each.clients)}
 
     def _now(self) -> Replica:
         """The document; made anew where that could not be done when it had to be."""

@@ -119,13 +119,17 @@ class Presence:
 
     def left(self, peer: Peer) -> None:
         """A peer is no longer there, and none that it spoke for."""
-        self._gone([client for client in peer.clients if client in self._clients])
+        clients = [(client, self._clients.get(client)) for client in peer.clients]
+        self._gone([client for client, known in clients if known and known.peer is peer])
 
     # --- inside
 
     def _is_for(self, client: int, peer: Peer) -> bool:
         known = self._clients.get(client)
-        return known is None or known.peer is peer
+        if known is None or known.peer is peer:
+            return True
+        # One who comes again before the connection is noticed to be lost that it had.
+        return known.peer is not None and known.author.key == peer.author.key
 
     def _gone(self, clients: list[int]) -> None:
         if not clients:

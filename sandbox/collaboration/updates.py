@@ -13,6 +13,7 @@ https://github.com/yjs/yjs/blob/main/src/utils/UpdateDecoder.js
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import NamedTuple
 
 from sandbox.collaboration.varints import Malformed, Reader
@@ -45,20 +46,23 @@ class Checked(NamedTuple):
     """Its items, JSON values and deletions."""
     characters: int
     """Of its texts; where they are put into a list, each is an item of that."""
+    is_new: bool
+    """Whether it makes anything that is not known."""
 
 
-def check_update(update: bytes, known: dict[int, int], own_client: int) -> Checked:
+def check_update(update: bytes, known: dict[int, int], reserved: Container[int]) -> Checked:
     """Look at an update.
 
     Args:
         known: The document's state: the clock of each client.
-        own_client: The id under which this side makes its own changes; nobody else may use it.
+        reserved: The ids under which this side and other peers make their changes; what is known of
+            those may be said again, as some clients do, but nothing is made in their name.
 
     Raises:
         InvalidRequest: It is malformed, or has something in it that no notebook has.
         Missing: It builds on what is not in the document.
     """
-    check = _Check(Reader(update), own_client)
+    check = _Check(Reader(update))
     try:
         check.structs()
         check.deletions()
@@ -66,13 +70,16 @@ def check_update(update: bytes, known: dict[int, int], own_client: int) -> Check
             raise Malformed("it goes on behind its end")
     except Malformed as exc:
         raise InvalidRequest(f"The update is malformed: {exc}.") from exc
+    new = [client for client, clock in check.made.items() if clock > known.get(client, 0)]
+    if any(client in reserved for client in new):
+        raise InvalidRequest("The update is made in the name of somebody else.")
     for client, clock in check.begun.items():
         if clock > known.get(client, 0):
             raise Missing
     for client, clock in check.needed.items():
         if clock > max(known.get(client, 0), check.made.get(client, 0)):
             raise Missing
-    return Checked(check.types, check.parts, check.characters)
+    return Checked(check.types, check.parts, check.characters, bool(new))
 
 
 def read_state(state: bytes) -> dict[int, int]:
@@ -92,7 +99,7 @@ def read_state(state: bytes) -> dict[int, int]:
 
 
 class _Check:
-    def __init__(self, reader: Reader, own_client: int) -> None:
+    def __init__(self, reader: Reader) -> None:
         self.reader = reader
         self.types = self.parts = self.characters = 0
         self.begun: dict[int, int] = {}
@@ -101,14 +108,11 @@ class _Check:
         """The clock behind the last of it."""
         self.needed: dict[int, int] = {}
         """The clock behind the last thing that it refers to."""
-        self._own_client = own_client
 
     def structs(self) -> None:
         reader = self.reader
         for _ in range(reader.varint()):
             count, client, clock = reader.varint(), reader.varint(), reader.varint()
-            if client == self._own_client and count:
-                raise Malformed("it is made in the name of the server")
             if client in self.begun:
                 raise Malformed("it has a client twice")
             self.begun[client] = clock

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from pycrdt import Decoder, Encoder
+from pycrdt import Decoder, Encoder, create_update_message
 
 from sandbox import resources
 from sandbox.collaboration.authors import Author
@@ -246,3 +246,38 @@ def test_a_guest_is_named_as_its_share_and_others_as_their_principal() -> None:
 @pytest.mark.parametrize("path", ["a.ipynb", "/a.ipynb", "b/../a.ipynb", "./a.ipynb"])
 def test_a_path_of_a_client_is_below_the_workspace(path: str) -> None:
     assert absolute(path) == "/workspace/a.ipynb"
+
+
+async def test_a_client_that_says_again_what_it_was_told_may(server: RoomServer) -> None:
+    """Some clients send on whatever changes their document, what came from here too."""
+    told = (await asked_for(server.port, server.session_id, PATH, HEADERS)).json()
+    async with in_room(server.port, server.session_id, PATH, HEADERS) as alice:
+        notebook = await server.session.notebooks.open(PATH)
+        await notebook.edit(lambda n: insert(n, 0, "code", "x"), AGENT)
+        await alice.until(lambda: len(alice.sources) == 3)
+        alice.send(create_update_message(alice.doc.get_update()))
+        alice.type(0, "!")
+        with anyio.fail_after(10):
+            while notebook.read().cells[0].source != "x!":
+                await anyio.sleep(0.01)
+        assert alice.closed is None
+    assert told["fileId"] == notebook.file_id
+
+
+async def test_who_comes_again_is_let_in_before_its_lost_connection_is_noticed(
+    server: RoomServer,
+) -> None:
+    alice = RoomClient()
+    async with in_room(server.port, server.session_id, PATH, HEADERS, alice):
+        alice.name(cursor=1)
+        again = RoomClient(alice.doc)
+        async with (
+            in_room(server.port, server.session_id, PATH, HEADERS) as bob,
+            in_room(server.port, server.session_id, PATH, HEADERS, again),
+        ):
+            again.awareness.set_local_state({"cursor": 1})
+            again.name(cursor=2)
+            again.type(0, "!")
+            await bob.until(lambda: bob.sources[0] == "one!")
+            me = alice.doc.client_id
+            await bob.until(lambda: bob.awareness.states.get(me, {}).get("cursor") == 2)
