@@ -171,12 +171,12 @@ def test_what_jupyters_documents_are_made_of_is_let_through() -> None:
     del cells[0]
     known: dict[int, int] = {}
     for update in updates:
-        check_update(update, known, 1)
+        check_update(update, known, {1})
         scratch = Doc[object]()
         for each in updates[: updates.index(update) + 1]:
             scratch.apply_update(each)
         known = read_state(scratch.get_state())
-    check_update(other.get_update(), {}, 1)
+    check_update(other.get_update(), {}, {1})
 
 
 @settings(max_examples=300, deadline=None)
