@@ -12,7 +12,7 @@ import anyio
 from mcp import Client
 from rich.console import Console
 
-from benchmarks import egress, measures, memory, notebooks, report, results, tokens
+from benchmarks import egress, measures, memory, notebooks, provisioner, report, results, tokens
 from scripts.controller import Controller, controller
 
 Measured = report.Figure | list[report.Figure]
@@ -42,6 +42,7 @@ def sections(
         "notebooks and Jupyter": {
             "insert and execute": lambda: notebooks.insert_execute(client),
             "read a long notebook": lambda: notebooks.read_long(client),
+            "provisioner": provisioner.provisioner,
         },
     }
 
