@@ -1,125 +1,62 @@
-"""A notebook of small cells through the kernel provisioner, against nbclient on a bare ipykernel.
-
-``python -m benchmarks.provisioner`` measures this alone.
-"""
+"""Jupyter's own kernels in sandboxes: nbclient through the provisioner, against a bare kernel."""
 
 from __future__ import annotations
 
 import json
-import os
 import statistics
-import subprocess
-import sys
-import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
-import anyio
 import anyio.to_thread
-from rich.console import Console
 
-from benchmarks.report import Figure, show, spread
+from benchmarks.measures import check
+from benchmarks.report import Figure, spread
+from tests.support.provisioned import KERNELSPEC, Jupyter
 
 CELLS = 50
-RUNS = 5
-TIMEOUT_S = 600
-KERNELSPEC = "bench-sandbox"
 BARE = "python3"
+PROGRAM = f"""
+import json, sys, time
+import nbclient, nbformat.v4 as v4
+
+notebook = v4.new_notebook(cells=[v4.new_code_cell(f"x = {{n}}\\nx * x") for n in range({CELLS})])
+client = nbclient.NotebookClient(notebook, kernel_name=sys.argv[1], timeout=60)
+began = time.perf_counter()
+with client.setup_kernel():
+    started = time.perf_counter()
+    for index, cell in enumerate(notebook.cells):
+        client.execute_cell(cell, index)
+    ended = time.perf_counter()
+last = notebook.cells[-1].outputs[0]["data"]["text/plain"]
+print(json.dumps({{"cells": ended - started, "whole": ended - began, "last": last}}))
+"""
 
 
-async def provisioner(runs: int = RUNS) -> list[Figure]:
-    """Both kinds of kernel in turns, each run in a fresh process: with its start, and without."""
-    told = await anyio.to_thread.run_sync(_measured, runs)
-    ours, bare = told[KERNELSPEC], told[BARE]
+async def fifty_cells(runs: int = 5) -> list[Figure]:
+    """A notebook of 50 small cells in nbclient, in turns: without and with the kernel's start."""
+    return await anyio.to_thread.run_sync(_fifty_cells, runs)
+
+
+def _fifty_cells(runs: int) -> list[Figure]:
+    times: dict[tuple[str, str], list[float]] = {}
+    with TemporaryDirectory(prefix="sandbox-bench-") as folder:
+        jupyter = Jupyter.made(Path(folder))
+        jupyter.install("--policy", "offline")
+        for kernel in (KERNELSPEC, BARE) * runs:
+            done = jupyter.run("-c", PROGRAM, kernel)
+            check(done.returncode == 0, done.stderr)
+            told = json.loads(done.stdout.splitlines()[-1])
+            check(told["last"] == str((CELLS - 1) ** 2), told)
+            for part in ("cells", "whole"):
+                times.setdefault((kernel, part), []).append(told[part])
+
+    def figure(what: str, part: str, target: float) -> Figure:
+        ours, bare = times[KERNELSPEC, part], times[BARE, part]
+        ratio = statistics.median(ours) / statistics.median(bare)
+        detail = f"through the provisioner {spread(ours)}; bare {spread(bare)}"
+        return Figure(what, ratio, "×", target, True, detail)
+
     return [
-        _figure(f"{CELLS} cells through the provisioner / nbclient", ours, bare, "cells", 1.2),
-        _figure("the same, start and end included", ours, bare, "whole", 1.5),
+        figure(f"{CELLS} cells through the provisioner / bare", "cells", 1.2),
+        figure("the same, with the kernel's start", "whole", 1.5),
     ]
-
-
-def _figure(
-    name: str, ours: list[dict[str, float]], bare: list[dict[str, float]], what: str, target: float
-) -> Figure:
-    mine, its = [each[what] for each in ours], [each[what] for each in bare]
-    ratio = statistics.median(mine) / statistics.median(its)
-    return Figure(name, ratio, "×", target, True, f"ours {spread(mine)}; bare {spread(its)}")
-
-
-def _measured(runs: int) -> dict[str, list[dict[str, float]]]:
-    found: dict[str, list[dict[str, float]]] = {KERNELSPEC: [], BARE: []}
-    with TemporaryDirectory() as folder:
-        spec = {
-            "argv": ["false"],
-            "display_name": KERNELSPEC,
-            "language": "python",
-            "metadata": {"kernel_provisioner": {"provisioner_name": "sandbox", "config": {}}},
-        }
-        place = Path(folder) / "kernels" / KERNELSPEC
-        place.mkdir(parents=True)
-        (place / "kernel.json").write_text(json.dumps(spec))
-        env = {**os.environ, "JUPYTER_PATH": folder, "SANDBOX_STATE_DIR": f"{folder}/state"}
-        # Modules are compiled once, as where the package is installed.
-        env |= {"PYTHONPYCACHEPREFIX": f"{folder}/compiled"}
-        env.pop("PYTHONDONTWRITEBYTECODE", None)
-        for run in range(runs + 1):  # the first one compiles, and is not counted
-            for name, durations in found.items():
-                told = _run(name, env)
-                if run:
-                    durations.append(told)
-    return found
-
-
-def _run(name: str, env: dict[str, str]) -> dict[str, float]:
-    words = [sys.executable, "-m", "benchmarks.provisioner", name]
-    done = subprocess.run(
-        words,
-        env=env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        timeout=TIMEOUT_S,
-        check=True,
-    )
-    return json.loads(done.stdout)
-
-
-def once(name: str) -> dict[str, float]:
-    """Run the notebook once: the seconds of its cells, and of the whole."""
-    from importlib.metadata import EntryPoint
-
-    import nbclient
-    import nbformat
-    from jupyter_client.provisioning.factory import KernelProvisionerFactory as Factory
-
-    made: Any = Factory.instance()  # known also where the package was installed before it had one
-    made.provisioners["sandbox"] = EntryPoint(
-        "sandbox", "sandbox.jupyter.provisioner:SandboxProvisioner", Factory.GROUP_NAME
-    )
-    new: Any = nbformat.v4
-    cells = [new.new_code_cell(f"print({n} + 1)") for n in range(CELLS)]
-    marks: list[float] = []
-
-    def mark(**_: object) -> None:
-        marks.append(time.perf_counter())
-
-    client: Any = nbclient.NotebookClient(
-        new.new_notebook(cells=cells),
-        kernel_name=name,
-        on_cell_execute=mark,
-        on_cell_executed=mark,
-    )
-    start = time.perf_counter()
-    client.execute()
-    whole = time.perf_counter() - start
-    text = "".join(each["text"] for each in cells[-1].outputs)
-    if text != f"{CELLS}\n":
-        raise ValueError(text)
-    return {"cells": marks[-1] - marks[0], "whole": whole}
-
-
-if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        print(json.dumps(once(sys.argv[1])))
-    else:
-        show({"notebooks and Jupyter": anyio.run(provisioner)}, Console(width=160))

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import time
+import zlib
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 
 import anyio
 import pytest
 
 from sandbox.collaboration.authors import Author
+from sandbox.collaboration.document import SharedDocument
 from sandbox.errors import Conflict, FileError, InvalidRequest, NotFound, QuotaExceeded
 from sandbox.kernels.kernels import DEFAULT_KERNEL_ID
 from sandbox.notebooks import editing
 from sandbox.notebooks.ipynb import read_ipynb, write_ipynb
 from sandbox.notebooks.models import Cell, Notebook
+from sandbox.outputs.redaction import Redactor
 from sandbox.sessions.livenotebook import LiveNotebook
 from sandbox.sessions.manager import SessionManager
 from sandbox.sessions.models import Caller
+from sandbox.sessions.notebookfile import NotebookFile
 from sandbox.sessions.session import Session
 
 from .controllers import Controllers
@@ -292,3 +298,114 @@ async def test_a_notebook_of_a_session_that_is_over_is_forgotten(
         assert len(table.rows(session.session_id)) == 1
         await manager.close(Caller("local", ""), session.session_id)
         assert table.rows(session.session_id) == []
+
+
+async def test_a_secret_in_the_file_is_neither_shown_nor_kept(session: Session) -> None:
+    await put(session, "key = 'hunter2-hunter2'")
+    kept: list[bytes | None] = []
+    redactor = Redactor({"key": "hunter2-hunter2"})
+    file = NotebookFile(session.files, PATH, redactor, lambda _, base: kept.append(base))
+    notebook = await file.read()
+    assert notebook.cells[0].source == "key = '[secret key]'"
+    await file.write(notebook)
+    assert await on_disk(session) == ["key = '[secret key]'"]
+    assert all(base and b"hunter2" not in zlib.decompress(base) for base in kept)
+
+
+async def test_a_file_that_contradicts_is_not_read_again_and_again(session: Session) -> None:
+    await put(session, "a")
+    notebook = await session.notebooks.open(PATH)
+    await notebook.edit(lambda n: editing.overwrite(n, 0, "ours"), AGENT)
+    await put(session, "theirs")
+    with pytest.raises(Conflict):
+        await notebook.save()
+    reads: list[str] = []
+    read = session.files.read_bytes
+
+    async def counted(path: str, max_bytes: int) -> object:
+        reads.append(path)
+        return await read(path, max_bytes)
+
+    session.files.read_bytes = counted  # type: ignore[method-assign,assignment]
+    notebook._looked_at = 0.0  # pyright: ignore[reportPrivateUsage]  # so that it is again
+    await notebook.look()
+    assert reads == []
+    await put(session, "ours")
+    notebook._looked_at = 0.0  # pyright: ignore[reportPrivateUsage]
+    await notebook.look()
+    assert len(reads) == 1
+    assert notebook.problem == ""
+
+
+async def test_a_large_notebook_is_forgotten_when_the_journal_is_pruned(
+    controllers: Controllers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sandbox.sessions.notebookjournal.FORGET_AT_ONCE_BYTES", 100)
+    async with controllers.running() as manager:
+        session = await manager.open(Caller("local", ""))
+        async with session.use():
+            await put(session, *["x" * 50] * 30)
+            await session.notebooks.open(PATH)
+        journal = session._services.journal  # pyright: ignore[reportPrivateUsage]
+        await manager.close(Caller("local", ""), session.session_id)
+        (row,) = journal.notebooks.rows(session.session_id)
+        for _ in journal.prune(time.time()):
+            pass
+        assert journal.notebooks.rows(session.session_id) == []
+        assert journal.notebooks.updates(row.file_id).load() == []
+
+
+async def test_a_notebook_that_names_no_kernel_names_the_one_that_ran_it(
+    session: Session,
+) -> None:
+    await put(session, "x = 1")
+    notebook = await session.notebooks.open(PATH)
+    await notebook.use_kernel()
+    named = notebook.read().metadata
+    assert named["kernelspec"]["name"] == "python3"
+    assert named["language_info"] == {"name": "python"}
+
+
+async def test_an_opening_that_was_cut_short_takes_nothing_from_the_file(
+    controllers: Controllers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A controller is killed while it puts a file into its document, cell by cell."""
+
+    async def killed(document: SharedDocument, notebook: Notebook) -> None:
+        await fill(document, replace(notebook, cells=notebook.cells[:1]))
+        await anyio.sleep_forever()
+
+    fill = SharedDocument.fill
+    async with controllers.running(keep=True) as manager:
+        session = await manager.open(Caller("local", ""))
+        async with session.use(), anyio.create_task_group() as tasks:
+            await put(session, "a", "b", "c")
+            table = session._services.journal.notebooks  # pyright: ignore[reportPrivateUsage]
+            monkeypatch.setattr(SharedDocument, "fill", killed)
+            monkeypatch.setattr(type(table), "forget", lambda *_: None)
+            tasks.start_soon(session.notebooks.open, PATH)
+            await eventually(lambda: bool(table.rows(session.session_id)))
+            tasks.cancel_scope.cancel()
+    monkeypatch.undo()
+    async with controllers.running() as manager:
+        session = await manager.get(Caller("local", ""), session.session_id)
+        async with session.use():
+            assert sources(await session.notebooks.open(PATH)) == ["a", "b", "c"]
+
+
+async def test_what_was_not_saved_is_there_again_whatever_is_in_its_files_place(
+    controllers: Controllers,
+) -> None:
+    async with controllers.running(keep=True) as manager:
+        session = await manager.open(Caller("local", ""))
+        async with session.use():
+            await put(session, "a")
+            notebook = await session.notebooks.open(PATH)
+            await session.files.write(PATH, b"no notebook")
+            await notebook.edit(lambda n: editing.overwrite(n, 0, "not saved"), AGENT)
+    async with controllers.running() as manager:
+        session = await manager.get(Caller("local", ""), session.session_id)
+        async with session.use():
+            again = await session.notebooks.open(PATH)
+            assert sources(again) == ["not saved"]
+            assert "no longer a notebook" in again.problem
