@@ -47,7 +47,7 @@ class ClientCells:
         self._answers = answers
         self._client = client
         self._answers_input = answers_input
-        self._waiting: deque[JupyterMessage] = deque()
+        self._waiting: deque[tuple[int, JupyterMessage]] = deque()
         self._waiting_bytes = 0
         self._news = anyio.Event()
         self.running: Execution | None = None
@@ -62,8 +62,9 @@ class ClientCells:
         size = self._waiting_bytes + message.size_bytes
         if len(self._waiting) >= MAX_CELLS or size > MAX_CELLS_BYTES:
             raise QuotaExceeded(f"{len(self._waiting)} cells of this client wait already.")
-        self._waiting.append(message)
+        self._waiting.append((self._relay.cells_sent, message))
         self._waiting_bytes = size
+        self._relay.cells_sent += 1
         self._news.set()
 
     async def run(self) -> None:
@@ -72,33 +73,39 @@ class ClientCells:
             while not self._waiting:
                 self._news = anyio.Event()
                 await self._news.wait()
-            message = self._waiting.popleft()
+            _, message = self._waiting.popleft()
             self._waiting_bytes -= message.size_bytes
             msg_id = new_id()
             try:
                 execution = self.running = await self._begin(message, msg_id)
             except SandboxError as exc:
                 self._relay.owed.pop(msg_id, None)
+                self._stop_after(message, self._relay.cells_sent)
                 self._answers.refuse(message, exc)
-                self._stop_after(message)
                 continue
             if not self._answers_input:
                 execution.refuse_input()
             result = await execution.wait()
             self.running = None
             self._relay.asking = None
+            # What the client has sent when it knew of the end is not meant to be left out.
+            owed, sent = self._relay.owed.get(msg_id), self._relay.cells_sent
+            known = None if owed is None else owed.cells_then
+            if result.state != "kept":
+                known = self._relay.cells_at_end
+            self._relay.cells_at_end = None
             self._answers.ended(msg_id, result)  # which also wakes whoever listens
             if result.state != "kept":
-                self.abort("The kernel was restarted or lost before this cell ran.")
+                self._abort("The kernel was restarted or lost before this cell ran.", known or sent)
             elif result.status != "ok":
-                self._stop_after(message)
+                self._stop_after(message, known or sent)
 
-    def abort(self, reason: str) -> None:
-        """Leave out all that wait, and say so."""
-        for message in self._waiting:
+    def _abort(self, reason: str, before: int) -> None:
+        """Leave out those that wait and were sent before the cell of this number, and say so."""
+        while self._waiting and self._waiting[0][0] < before:
+            _, message = self._waiting.popleft()
+            self._waiting_bytes -= message.size_bytes
             self._answers.refuse(message, Conflict(reason), is_aborted=True)
-        self._waiting.clear()
-        self._waiting_bytes = 0
 
     def close(self) -> None:
         """Leave out all that wait. The one that runs goes on; nobody gives it input any more."""
@@ -132,7 +139,7 @@ class ClientCells:
             code, kernel_id=self._kernel.kernel_id, execution_id=msg_id, options=options
         )
 
-    def _stop_after(self, message: JupyterMessage) -> None:
+    def _stop_after(self, message: JupyterMessage, before: int) -> None:
         """A cell has failed: those behind it are left out where the client wants that."""
         if message.content.get("stop_on_error", True) is not False:
-            self.abort("A cell before this one failed.")
+            self._abort("A cell before this one failed.", before)

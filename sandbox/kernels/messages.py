@@ -22,8 +22,6 @@ from sandbox.link import wire
 
 MAX_JSON_ITEMS = 250_000
 """The most values in a message: each takes far more memory than the bytes that it came in."""
-MAX_QUOTES = 4 * MAX_JSON_ITEMS
-"""Each value may have a name, and be a text, with a quotation mark before and after."""
 MAX_ENVELOPE = 4 * 1024
 """What the supervisor says of a message is short, whatever the message is."""
 MAX_HEADER = 64 * 1024
@@ -203,7 +201,7 @@ def _jupyter(envelope: Envelope) -> KernelMessage:
         raise ProtocolError("a Jupyter message has too few parts")
     header, content = _small(parts[1]), parts[4]
     parent_id = _name(_small(parts[2]).get("msg_id"))
-    if _has_many_values(content):
+    if has_many_values(content):
         raise ProtocolError("a Jupyter message has too many values")
     return KernelMessage(
         envelope.seq,
@@ -235,15 +233,15 @@ def _small(text: bytes) -> dict[str, Any]:
     return wire.decode_json(text)
 
 
-def _has_many_values(text: bytes) -> bool:
-    """Whether a JSON text has more than ``MAX_JSON_ITEMS`` values; none of them is made."""
-    if len(text) <= MAX_JSON_ITEMS or sum(map(text.count, _BEFORE_VALUES)) <= MAX_JSON_ITEMS:
+def has_many_values(text: bytes, most: int = MAX_JSON_ITEMS) -> bool:
+    """Whether a JSON text has more than so many values; none of them is made."""
+    if len(text) <= most or sum(map(text.count, _BEFORE_VALUES)) <= most:
         return False
     # Perhaps most of them stand in long texts: count those that stand between texts only.
     marks = text.replace(rb"\\", b"").replace(rb"\"", b"").translate(None, _NO_MARKS)
-    if marks.count(b'"') > MAX_QUOTES:
+    if marks.count(b'"') > 4 * most:  # a value may have a name, and be a text: two marks each
         return True
-    return sum(map(len, marks.split(b'"')[::2])) > MAX_JSON_ITEMS
+    return sum(map(len, marks.split(b'"')[::2])) > most
 
 
 def _name(value: Any) -> str:

@@ -25,6 +25,8 @@ class Owed:
     request: JupyterMessage
     is_replied: bool = False
     is_idle: bool = False
+    cells_then: int | None = None
+    """How many cells the client had sent when it was told the reply."""
 
 
 class Relay:
@@ -40,6 +42,10 @@ class Relay:
         """The client's open requests, by the id that the kernel knows them by."""
         self.asking: tuple[str, str] | None = None
         """The cell that asks the client for input, and the id of its question."""
+        self.cells_sent = 0
+        """How many cells the client has sent so far."""
+        self.cells_at_end: int | None = None
+        """How many those were when it was told of the end of the kernel's process."""
         self._kernel = kernel
         self._client = client
         self._is_cell = is_cell
@@ -122,7 +128,7 @@ class Relay:
             if message.msg_type == "input_request":
                 self.asking = message.parent_id, message.msg_id
         elif message.channel != "iopub":
-            owed.is_replied = True
+            owed.is_replied, owed.cells_then = True, self.cells_sent
         elif message.msg_type == "status":
             owed.is_idle |= message.content.get("execution_state") == "idle"
         if owed.is_replied and owed.is_idle and owed.request.msg_type != "execute_request":
@@ -165,6 +171,8 @@ class Relay:
 
     def _given_up(self) -> Iterator[JupyterMessage]:
         """What a kernel's process that has ended leaves unanswered."""
+        if self.cells_at_end is None:
+            self.cells_at_end = self.cells_sent
         for owed in self.forget_questions():
             if not owed.is_replied and owed.request.msg_type.endswith("_request"):
                 told = {"status": "error", "ename": "KernelEnded", "traceback": list[str]()}

@@ -78,6 +78,8 @@ WEBSOCKET_SCOPES: dict[str, str] = {
     "/sessions/{session_id}/terminal": "terminal",
     "/sessions/{session_id}/command": "terminal",
     "/sessions/{session_id}/kernel": "execute",
+    "/jupyter/{session_id}/api/kernels/{kernel_id}/channels": "execute",
+    "/jupyter/{session_id}/terminals/websocket/{name}": "terminal",
     "/jupyter/{session_id}/api/collaboration/room/{room}": "notebooks:read",
 }
 """The scope that each path of WebSockets needs, below the guarded prefix. The server does not start

@@ -35,6 +35,9 @@ LOOK_S = 2.0
 USED_S = 120.0
 """It counts as used so long after a caller did something with it."""
 RETRY_S = 3.0
+COST_FACTOR = 10.0
+"""A save that takes a second is followed by none for ten, up to a bound."""
+LONGEST_REST_S = 60.0
 AGENT_S = 900.0
 """An agent that does nothing for so long is shown no more."""
 
@@ -82,12 +85,18 @@ class LiveNotebook:
         )
         self._saved_version = -1
         """The document's version that the file has; -1 when that is not known."""
+        self._beside_version = -1
+        """The document's version that is kept beside the file."""
+        self._failed_at: tuple[str, int] | None = None
+        """The file's etag and the document's version that could not be saved."""
+        self._rest_s = 0.0
+        """How long it is not saved by itself after the last time, which took its time."""
         self._runs = CellRuns(self.document, row.file_id, parts.table)
         self.file = NotebookFile(
             parts.files,
             row.path,
             parts.redactor,
-            lambda etag, data: parts.table.set_base(row.file_id, etag, data),
+            lambda etag, base: parts.table.set_base(row.file_id, etag, base),
             row.etag,
         )
 
@@ -107,7 +116,8 @@ class LiveNotebook:
             return
         await self.document.warm()
         await self.file.remember(self._parts.table.base(self.file_id))
-        await self._reconcile()
+        if await self.file.is_changed():
+            await self._reconcile()
         if self.file.is_as(self.document.read()):
             self._saved_version = self.document.version
 
@@ -128,7 +138,8 @@ class LiveNotebook:
                 try:
                     await self._keep_saved(is_asked=False)
                 except SandboxError:
-                    await anyio.sleep(RETRY_S)
+                    self._rest_s = max(self._rest_s, RETRY_S)
+                await anyio.sleep(self._rest_s)
 
     def stop(self) -> None:
         """Let go of it; what it has is in the journal."""
@@ -283,17 +294,28 @@ class LiveNotebook:
     async def _keep_saved(self, *, is_asked: bool) -> None:
         """Take in what its file has, then write what that has not."""
         async with self._saving:
+            began = time.monotonic()
             try:
-                await self._reconcile()
+                is_changed = await self.file.is_changed()
+                self._looked_at = began
+                at = (self.file.found_etag, self.document.version)
+                if at == self._failed_at and not is_asked:
+                    return  # with the same end
+                if is_changed:
+                    await self._reconcile()
                 is_new = self.document.version != self._saved_version
                 if is_new or (is_asked and self.file.is_gone):
                     await self._write()
             except (Conflict, FileError, InvalidRequest) as exc:
                 await self._fail(exc)
+                self._failed_at = (self.file.found_etag, self.document.version)
                 raise
             except LinkLost as exc:
                 self._tell(told(exc, self.file, is_kept=False))
                 raise
+            finally:
+                self._rest_s = min(COST_FACTOR * (time.monotonic() - began), LONGEST_REST_S)
+            self._failed_at = None
             self._tell(
                 f"The file {self.path!r} is gone; it is written again with the next change."
                 if self.file.is_gone
@@ -312,9 +334,6 @@ class LiveNotebook:
 
     async def _reconcile(self) -> None:
         """Take in what somebody else made of the file."""
-        self._looked_at = time.monotonic()
-        if not await self.file.is_changed():
-            return
         was_saved = self.document.version == self._saved_version
 
         def apply(merge: Callable[[Notebook], Notebook]) -> None:
@@ -325,14 +344,17 @@ class LiveNotebook:
             self._saved_version = self.document.version
 
     async def _fail(self, error: SandboxError) -> None:
-        is_kept = False
-        if self.document.version != self._saved_version:
+        version = self.document.version
+        is_kept = version in (self._saved_version, self._beside_version)
+        if not is_kept:
             try:
                 await self.file.write_beside(self.read_settled())
+                self._beside_version = version
                 is_kept = True
             except SandboxError as exc:
                 logger.info("notebook %s cannot be kept beside: %s", self.file_id, exc)
-        self._tell(told(error, self.file, is_kept=is_kept))
+        is_beside = is_kept and version == self._beside_version
+        self._tell(told(error, self.file, is_kept=is_beside))
 
     def _tell(self, problem: str) -> None:
         self.problem = self._parts.redactor.text(problem)

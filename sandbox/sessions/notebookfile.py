@@ -8,6 +8,7 @@ are merged, and where they contradict, the live notebook is written beside it, a
 from __future__ import annotations
 
 import posixpath
+import zlib
 from collections.abc import Callable
 
 from anyio import to_thread
@@ -20,14 +21,17 @@ from sandbox.notebooks.merging import merge
 from sandbox.notebooks.models import Notebook
 from sandbox.outputs.redaction import Redactor
 
-_KEEP = Callable[[str, bytes], None]
+_KEEP = Callable[[str, bytes | None], None]
+MAX_BASE_BYTES = 16 * 1024 * 1024
+"""Of what a file had, so that changes of it are merged after a restart too."""
 
 
 class NotebookFile:
     """One notebook's file.
 
     Args:
-        keep: Given the etag and the bytes whenever the file was read or written.
+        keep: Given the etag whenever the file was read or written, and what it has, compressed, or
+            None where that is too much to be kept.
     """
 
     def __init__(
@@ -36,6 +40,8 @@ class NotebookFile:
         self.path = path
         self.is_gone = False
         """Whether it was deleted since it was last read or written."""
+        self.found_etag = ""
+        """Its etag when it was looked at last; empty where there was no file."""
         self._files = files
         self._redactor = redactor
         self._keep = keep
@@ -53,9 +59,11 @@ class NotebookFile:
         return not self.is_gone and self._base == notebook
 
     async def remember(self, base: bytes | None) -> None:
-        """Take what an earlier controller noted of it."""
+        """Take what an earlier controller kept of it."""
         if base is not None:
-            self._base = (await to_thread.run_sync(read_ipynb, base)).notebook
+            self._base = (await to_thread.run_sync(lambda: read_ipynb(zlib.decompress(base))))[0]
+        elif not await self.is_changed() and not self.is_gone:
+            await self.read()
 
     async def create(self) -> None:
         """Write an empty notebook where there is no file.
@@ -77,8 +85,8 @@ class NotebookFile:
             FileError: There is none, or something else in its place.
             InvalidRequest: It is no notebook.
         """
-        notebook, data, stat = await self._read(await self._stat())
-        self._seen(notebook, data, stat)
+        notebook, packed, stat = await self._read(await self._stat())
+        self._seen(notebook, packed, stat)
         return notebook
 
     async def is_changed(self) -> bool:
@@ -87,6 +95,7 @@ class NotebookFile:
         Raises:
             FileError: There is something else in its place.
         """
+        self.found_etag = ""
         try:
             stat = await self._stat()
         except FileError as exc:
@@ -95,6 +104,7 @@ class NotebookFile:
             self.is_gone = True
             return False
         self.is_gone = False
+        self.found_etag = stat.etag
         return stat.etag != self._etag
 
     async def merged(self, apply: Callable[[Callable[[Notebook], Notebook]], None]) -> None:
@@ -107,12 +117,12 @@ class NotebookFile:
             Conflict: Both were changed in ways that contradict; nothing was changed.
             FileError, InvalidRequest: It cannot be read, or is no notebook.
         """
-        theirs, data, stat = await self._read(await self._stat())
+        theirs, packed, stat = await self._read(await self._stat())
         if (base := self._base) is None:
             apply(lambda ours: _taken_for(ours, theirs))
         elif theirs != base:
             apply(lambda ours: merge(base, ours, theirs))
-        self._seen(theirs, data, stat)
+        self._seen(theirs, packed, stat)
 
     async def write(self, notebook: Notebook) -> None:
         """Write it, where it is as it was when read or written last.
@@ -129,8 +139,7 @@ class NotebookFile:
             if exc.reason in ("conflict", "not_found"):
                 raise Conflict(f"{self.path!r} was changed meanwhile.") from exc
             raise
-        self.is_gone = False
-        self._seen(notebook, data, stat)
+        self._seen(notebook, await to_thread.run_sync(_packed, data), stat)
 
     async def write_beside(self, notebook: Notebook) -> None:
         """Write the live notebook beside its file.
@@ -141,8 +150,7 @@ class NotebookFile:
         await self._files.write(self.beside, await self._bytes(notebook))
 
     async def _bytes(self, notebook: Notebook) -> bytes:
-        data = await to_thread.run_sync(write_ipynb, notebook)
-        data = self._redactor.bytes(data)
+        data = await to_thread.run_sync(lambda: self._redactor.bytes(write_ipynb(notebook)))
         if len(data) > MAX_BYTES:
             raise FileError(
                 "too_large",
@@ -161,19 +169,27 @@ class NotebookFile:
             )
         return stat
 
-    async def _read(self, stat: FileStat) -> tuple[Notebook, bytes, FileStat]:
+    async def _read(self, stat: FileStat) -> tuple[Notebook, bytes | None, FileStat]:
         if stat.size > MAX_BYTES:
             raise FileError(
                 "too_large", f"{self.path!r} has {stat.size:,} bytes; {MAX_BYTES:,} are the most."
             )
         data, stat = await self._files.read_bytes(self.path, MAX_BYTES)
-        data = self._redactor.bytes(data)
-        return (await to_thread.run_sync(read_ipynb, data)).notebook, data, stat
 
-    def _seen(self, notebook: Notebook, data: bytes, stat: FileStat) -> None:
+        def read() -> tuple[Notebook, bytes | None]:
+            shown = self._redactor.bytes(data)
+            return read_ipynb(shown).notebook, _packed(shown)
+
+        return *(await to_thread.run_sync(read)), stat
+
+    def _seen(self, notebook: Notebook, packed: bytes | None, stat: FileStat) -> None:
         self.is_gone = False
         self._base, self._etag = notebook, stat.etag
-        self._keep(stat.etag, data)
+        self._keep(stat.etag, packed)
+
+
+def _packed(data: bytes) -> bytes | None:
+    return zlib.compress(data, 1) if len(data) <= MAX_BASE_BYTES else None
 
 
 def _taken_for(ours: Notebook, theirs: Notebook) -> Notebook:

@@ -6,8 +6,7 @@ controller goes on with this one. An update is here before a peer or caller hear
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from sandbox.database import Database
@@ -17,8 +16,8 @@ KEEP_BYTES = 256 * 1024 * 1024
 """Of the notebooks of one principal together."""
 COUNT_BYTES = 1024 * 1024
 """So much is written of a notebook before all of its principal's are counted again."""
-MAX_BASE_BYTES = 16 * 1024 * 1024
-"""Of what a file had, so that changes of it are merged after a restart too."""
+FORGET_AT_ONCE_BYTES = 4 * 1024 * 1024
+"""Of a session that ends; more is forgotten a little at a time."""
 
 VERSION = (
     """
@@ -95,7 +94,15 @@ class NotebookTable:
         self._db.write("DELETE FROM notebooks WHERE file_id = ?", file_id)
 
     def forget_all(self, session_id: str) -> None:
-        """Forget the notebooks of a session that is over."""
+        """Forget the notebooks of a session that is over, unless they are large: those go when the
+        journal is pruned."""
+        rows = self._db.read(
+            "SELECT sum(size_bytes) FROM notebook_updates WHERE file_id IN"
+            " (SELECT file_id FROM notebooks WHERE session_id = ?)",
+            session_id,
+        )
+        if (rows[0][0] or 0) > FORGET_AT_ONCE_BYTES:
+            return
         self._db.write("DELETE FROM notebooks WHERE session_id = ?", session_id)
 
     def set_open(self, file_id: str, *, is_open: bool) -> None:
@@ -106,17 +113,16 @@ class NotebookTable:
         """Note which kernel runs it."""
         self._db.write("UPDATE notebooks SET kernel_id = ? WHERE file_id = ?", kernel_id, file_id)
 
-    def set_base(self, file_id: str, etag: str, base: bytes) -> None:
-        """Note what its file has."""
-        kept = zlib.compress(base, 1) if len(base) <= MAX_BASE_BYTES else None
+    def set_base(self, file_id: str, etag: str, base: bytes | None) -> None:
+        """Note what its file has; None where that is not kept."""
         self._db.write(
-            "UPDATE notebooks SET etag = ?, base = ? WHERE file_id = ?", etag, kept, file_id
+            "UPDATE notebooks SET etag = ?, base = ? WHERE file_id = ?", etag, base, file_id
         )
 
     def base(self, file_id: str) -> bytes | None:
         """What its file had when it was read or written last; None when that was not kept."""
         rows = self._db.read("SELECT base FROM notebooks WHERE file_id = ?", file_id)
-        return zlib.decompress(rows[0][0]) if rows and rows[0][0] is not None else None
+        return rows[0][0] if rows else None
 
     # --- what runs
 
@@ -140,6 +146,27 @@ class NotebookTable:
     def updates(self, file_id: str) -> NotebookUpdates:
         """The updates of a notebook, to be read and written."""
         return NotebookUpdates(self._db, file_id)
+
+
+def forget_ended(db: Database) -> Iterator[None]:
+    """Forget the notebooks of sessions that are over, a little at a time."""
+    ended = db.read(
+        "SELECT file_id FROM notebooks JOIN sessions USING (session_id) WHERE ended_at IS NOT NULL"
+    )
+    for (file_id,) in ended:
+        while rows := db.read(
+            "SELECT seq, size_bytes FROM notebook_updates WHERE file_id = ? ORDER BY seq LIMIT 100",
+            file_id,
+        ):
+            size = 0
+            for seq, size_bytes in rows:
+                db.write("DELETE FROM notebook_updates WHERE seq = ?", seq)
+                size += size_bytes
+                if size > FORGET_AT_ONCE_BYTES:
+                    break
+            yield
+        db.write("DELETE FROM notebooks WHERE file_id = ?", file_id)
+        yield
 
 
 class NotebookUpdates:

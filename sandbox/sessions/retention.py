@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from sandbox.database import Database
+from sandbox.sessions.notebookjournal import forget_ended
 
 KEEP_ENDED_S = 24 * 3600.0
 KEEP_ENDED_SESSIONS = 200
@@ -43,6 +44,7 @@ def forget(db: Database, now: float) -> Iterator[None]:
     """
     for session_id in _ended(db, now):
         yield from _forget_session(db, session_id)
+    yield from forget_ended(db)
     sizes: Counter[tuple[str, str]] = Counter()
     for table in RESULTS:
         for principal, session_id, count, size_bytes in _sessions(db, table):

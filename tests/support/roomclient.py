@@ -169,10 +169,12 @@ async def in_room(
     answer = await asked_for(port, session_id, path, headers)
     assert answer.status_code == 200, answer.text
     client = client or RoomClient()
-    async with anyio.create_task_group() as tasks:
-        await client.connect(port, room_of(session_id, answer.json()), headers)
-        tasks.start_soon(client.run)
-        await client.until(lambda: client.is_synced)
-        yield client
-        tasks.cancel_scope.cancel()
-    client.leave()
+    try:
+        async with anyio.create_task_group() as tasks:
+            await client.connect(port, room_of(session_id, answer.json()), headers)
+            tasks.start_soon(client.run)
+            await client.until(lambda: client.is_synced)
+            yield client
+            tasks.cancel_scope.cancel()
+    finally:
+        client.leave()

@@ -12,7 +12,6 @@ from sandbox.server.jupyter.visits import NOSNIFF, JupyterRoute, Visit, told
 
 API_VERSION = "2.14.0"
 """The version of Jupyter Server whose API this is, which clients look at."""
-LOOKED_AT = ("get_session",)
 
 
 def routes() -> list[JupyterRoute]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -48,6 +48,20 @@ class Visit:
     def query(self, name: str, default: str = "") -> str:
         """A value of the query."""
         return self.request.query_params.get(name, default)
+
+    @property
+    def grant(self) -> Grant:
+        """What the caller's token grants."""
+        found: Grant = self.request.scope["sandbox.grant"]
+        return found
+
+    def permit(self, *tools: str) -> None:
+        """Refuse what the caller's token or the session's policy does not allow.
+
+        Raises:
+            NotPermitted: One of these tools.
+        """
+        permit_all(self.request, self.session, tools)
 
     @property
     def base(self) -> str:
@@ -99,9 +113,20 @@ async def visited(desk: Desk, connection: HTTPConnection, tools: tuple[str, ...]
     for tool in tools:
         grant.require(tool)
     session = await session_named(desk, grant.caller(), connection.path_params["session_id"])
-    for tool in tools:
-        permit_unasked(session.policy, tool)
+    permit_all(connection, session, tools)
     return session
+
+
+def permit_all(connection: HTTPConnection, session: Session, tools: Iterable[str]) -> None:
+    """Refuse what the caller's token or a session's policy does not allow.
+
+    Raises:
+        NotPermitted: One of these tools.
+    """
+    grant: Grant = connection.scope["sandbox.grant"]
+    for tool in tools:
+        grant.require(tool)
+        permit_unasked(session.policy, tool)
 
 
 async def session_named(desk: Desk, caller: Caller, session_id: str) -> Session:

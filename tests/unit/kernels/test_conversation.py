@@ -184,6 +184,16 @@ async def test_what_stands_behind_a_cell_that_fails_is_left_out_if_the_client_wa
         assert states == ["ok", "error", *(["aborted"] * 2 if stops else ["ok"] * 2)]
 
 
+async def test_what_a_client_sends_when_it_knows_of_a_failure_is_run(bench: Bench) -> None:
+    async with bench.controller() as kernels:
+        await started(kernels)
+        async with client(kernels) as one:
+            for _ in range(20):
+                failing = await one.run('raise ValueError("no")')
+                await one.hear("execute_reply", failing)
+                assert (await one.done(await one.run("pass")))["status"] == "ok"
+
+
 async def test_a_cell_asks_for_input_and_its_own_client_answers(bench: Bench) -> None:
     async with bench.controller() as kernels:
         await started(kernels)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+import zlib
 from collections.abc import AsyncIterator, Callable
 
 import anyio
@@ -13,9 +15,11 @@ from sandbox.kernels.kernels import DEFAULT_KERNEL_ID
 from sandbox.notebooks import editing
 from sandbox.notebooks.ipynb import read_ipynb, write_ipynb
 from sandbox.notebooks.models import Cell, Notebook
+from sandbox.outputs.redaction import Redactor
 from sandbox.sessions.livenotebook import LiveNotebook
 from sandbox.sessions.manager import SessionManager
 from sandbox.sessions.models import Caller
+from sandbox.sessions.notebookfile import NotebookFile
 from sandbox.sessions.session import Session
 
 from .controllers import Controllers
@@ -292,3 +296,58 @@ async def test_a_notebook_of_a_session_that_is_over_is_forgotten(
         assert len(table.rows(session.session_id)) == 1
         await manager.close(Caller("local", ""), session.session_id)
         assert table.rows(session.session_id) == []
+
+
+async def test_a_secret_in_the_file_is_neither_shown_nor_kept(session: Session) -> None:
+    await put(session, "key = 'hunter2-hunter2'")
+    kept: list[bytes | None] = []
+    redactor = Redactor({"key": "hunter2-hunter2"})
+    file = NotebookFile(session.files, PATH, redactor, lambda _, base: kept.append(base))
+    notebook = await file.read()
+    assert notebook.cells[0].source == "key = '[secret key]'"
+    await file.write(notebook)
+    assert await on_disk(session) == ["key = '[secret key]'"]
+    assert all(base and b"hunter2" not in zlib.decompress(base) for base in kept)
+
+
+async def test_a_file_that_contradicts_is_not_read_again_and_again(session: Session) -> None:
+    await put(session, "a")
+    notebook = await session.notebooks.open(PATH)
+    await notebook.edit(lambda n: editing.overwrite(n, 0, "ours"), AGENT)
+    await put(session, "theirs")
+    with pytest.raises(Conflict):
+        await notebook.save()
+    reads: list[str] = []
+    read = session.files.read_bytes
+
+    async def counted(path: str, max_bytes: int) -> object:
+        reads.append(path)
+        return await read(path, max_bytes)
+
+    session.files.read_bytes = counted  # type: ignore[method-assign,assignment]
+    notebook._looked_at = 0.0  # pyright: ignore[reportPrivateUsage]  # so that it is again
+    await notebook.look()
+    assert reads == []
+    await put(session, "ours")
+    notebook._looked_at = 0.0  # pyright: ignore[reportPrivateUsage]
+    await notebook.look()
+    assert len(reads) == 1
+    assert notebook.problem == ""
+
+
+async def test_a_large_notebook_is_forgotten_when_the_journal_is_pruned(
+    controllers: Controllers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sandbox.sessions.notebookjournal.FORGET_AT_ONCE_BYTES", 100)
+    async with controllers.running() as manager:
+        session = await manager.open(Caller("local", ""))
+        async with session.use():
+            await put(session, *["x" * 50] * 30)
+            await session.notebooks.open(PATH)
+        journal = session._services.journal  # pyright: ignore[reportPrivateUsage]
+        await manager.close(Caller("local", ""), session.session_id)
+        (row,) = journal.notebooks.rows(session.session_id)
+        for _ in journal.prune(time.time()):
+            pass
+        assert journal.notebooks.rows(session.session_id) == []
+        assert journal.notebooks.updates(row.file_id).load() == []
