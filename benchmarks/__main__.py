@@ -12,7 +12,18 @@ import anyio
 from mcp import Client
 from rich.console import Console
 
-from benchmarks import egress, measures, memory, notebooks, report, results, tokens
+from benchmarks import (
+    collaboration,
+    egress,
+    http,
+    measures,
+    memory,
+    notebooks,
+    provisioner,
+    report,
+    results,
+    tokens,
+)
 from scripts.controller import Controller, controller
 
 Measured = report.Figure | list[report.Figure]
@@ -28,6 +39,7 @@ def sections(
             "tokens": lambda: tokens.tool_list(client),
             "cold start": lambda: measures.cold_start(client, image),
             "round trip": lambda: measures.round_trip(client, here),
+            "over REST": lambda: http.execution(client, server, here),
             "audit": measures.audit,
             "bulkhead": measures.bulkhead,
             "restart": lambda: measures.restart(client, here),
@@ -42,6 +54,9 @@ def sections(
         "notebooks and Jupyter": {
             "insert and execute": lambda: notebooks.insert_execute(client),
             "read a long notebook": lambda: notebooks.read_long(client),
+            "edit to peer": lambda: collaboration.edit_to_peer(client, server),
+            "twenty peers": lambda: collaboration.twenty_peers(client, server),
+            "provisioner": provisioner.fifty_cells,
         },
     }
 

@@ -16,6 +16,7 @@ from sandbox.cli import (
     config,
     exits,
     image,
+    kernelspec,
     notebook,
     policy,
     secret,
@@ -47,6 +48,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(notebook.app, name="notebook")
+app.add_typer(kernelspec.app, name="kernelspec")
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(workspaces.app, name="workspaces")
 app.add_typer(policy.app, name="policy")

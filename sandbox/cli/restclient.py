@@ -97,6 +97,14 @@ class RestClient:
         async with connect(self.url, target, self.token, self.tls) as channel:
             yield channel
 
+    @asynccontextmanager
+    async def kernel(self, session_id: str, kernel_id: str) -> AsyncGenerator[SocketClient]:
+        """A kernel as a client of a Jupyter Server has it, until the block ends."""
+        session, kernel = (quote(each, safe="") for each in (session_id, kernel_id))
+        target = f"{urlsplit(self.url).path}/jupyter/{session}/api/kernels/{kernel}/channels"
+        async with connect(self.url, target, self.token, self.tls) as channel:
+            yield channel
+
     async def _answer(self, request: httpx2.Request) -> tuple[int, bytes]:
         with self._translated():
             answer = await self._http.send(request, stream=True)

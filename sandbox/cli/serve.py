@@ -19,7 +19,8 @@ from sandbox.cli.folders import state_dir
 from sandbox.cli.hostcheck import promised
 from sandbox.cli.remote import announced
 from sandbox.cli.token import configuration
-from sandbox.cli.wiring import controller, token_verifier
+from sandbox.cli.verifying import token_verifier
+from sandbox.cli.wiring import controller
 from sandbox.config import Settings, is_loopback
 from sandbox.errors import ConfigError, EngineUnavailable
 from sandbox.server.application import make_app

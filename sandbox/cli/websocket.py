@@ -80,6 +80,10 @@ class SocketClient:
         else:
             await self._send(TextMessage(data=json.dumps(message)))
 
+    async def send_whole(self, message: bytes) -> None:
+        """Send bytes as one message, however many they are."""
+        await self._send(BytesMessage(data=message))
+
     async def receive(self) -> Message | None:
         """The next message; None when the server has gone."""
         parts: list[bytes | str] = []

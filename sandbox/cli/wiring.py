@@ -7,11 +7,10 @@ import time
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import ExitStack, aclosing, asynccontextmanager, closing, contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 from sandbox.audit import AuditLog
 from sandbox.cli.engines import container_runtime
-from sandbox.cli.folders import live_policies, policy_set, state_dir
+from sandbox.cli.folders import live_policies, state_dir
 from sandbox.config import Settings
 from sandbox.container import images
 from sandbox.egress.machine import machine_egress
@@ -20,10 +19,6 @@ from sandbox.policy import ImagePolicy, PolicySet, seccomp_profile
 from sandbox.runtimes.base import ContainerRuntime
 from sandbox.runtimes.known import KnownEngine
 from sandbox.secrets import SecretStore
-from sandbox.server.grants import TokenVerifier, Verifiers
-from sandbox.server.localtoken import local_verifier
-from sandbox.server.oauth import AccessTokens
-from sandbox.server.tokens import TokenStore
 from sandbox.sessions.auditing import GatewayRecord, controller_log, open_log
 from sandbox.sessions.journal import Journal
 from sandbox.sessions.manager import SessionManager
@@ -32,23 +27,6 @@ from sandbox.sessions.services import SessionServices, engine_calls, openings
 from sandbox.sessions.slots import Slot, SlotKind, attach_slot, take_slot
 from sandbox.sessions.usage import Usage
 from sandbox.workspaces.store import WorkspaceStore
-
-
-@asynccontextmanager
-async def token_verifier(
-    settings: Settings, folder: Path
-) -> AsyncGenerator[tuple[TokenVerifier, TokenStore]]:
-    """Knows the tokens that a server takes: those given out, the local one, and OAuth's; and those
-    given out, of which it may make more.
-
-    Raises:
-        ConfigError: The file of the tokens cannot be used.
-    """
-    with closing(TokenStore(folder)) as store:
-        verifiers: list[TokenVerifier] = [store, local_verifier(settings, folder)]
-        if settings.oauth_issuer:
-            verifiers.append(AccessTokens(settings, policy_set(settings).default, store))
-        yield Verifiers(verifiers), store
 
 
 @contextmanager

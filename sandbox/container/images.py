@@ -42,6 +42,10 @@ ADDITIONS = "additions"
 _DIGEST_LENGTH = 12
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _PARENT = re.compile(r"^ARG BASE=(?:sandbox/)?(\S+)$", re.MULTILINE)
+_IMPORT = re.compile(
+    rb"^[ \t]*((?:from|import)[ \t]+sandbox\b(?:[^(\n]*\([^)]*\)|[^\n]*))", re.MULTILINE
+)
+"""A statement that imports something of the package, from its first word to its end."""
 _IGNORED = {"__pycache__", "requirements.in"}
 
 
@@ -250,8 +254,14 @@ def _imported(package: Path, start: Iterable[Path]) -> set[Path]:
 
 
 def _imports(path: Path) -> set[str]:
+    """The names of the package that a module imports; only such statements are parsed."""
+    source = path.read_bytes()
+    try:
+        nodes = [node for found in _IMPORT.findall(source) for node in ast.parse(found).body]
+    except SyntaxError:  # one is written in another way
+        nodes = [*ast.walk(ast.parse(source))]
     modules: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_bytes())):
+    for node in nodes:
         if isinstance(node, ast.Import):
             modules |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:

@@ -12,6 +12,7 @@ import secrets
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 import anyio
 from anyio.abc import TaskGroup
@@ -27,7 +28,9 @@ from sandbox.errors import (
 )
 from sandbox.files.files import Files
 from sandbox.kernels.kernels import DEFAULT_KERNEL_ID, DEFAULT_KERNEL_NAME, Kernels
-from sandbox.notebooks.models import kernel_of
+from sandbox.kernels.models import KernelSpec
+from sandbox.notebooks.editing import Edited
+from sandbox.notebooks.models import Notebook, kernel_of
 from sandbox.outputs.redaction import Redactor
 from sandbox.sessions.livenotebook import LiveNotebook, NotebookParts
 from sandbox.sessions.notebookjournal import NotebookRow, NotebookTable
@@ -139,8 +142,10 @@ class SessionNotebooks:
         table, session_id = self._parts.table, self._parts.session_id
         rows = table.rows(session_id)
         row = next((each for each in rows if each.path == path), None)
-        if row is not None and not row.is_open and not await self._is_there(path):
-            table.forget(row.file_id)  # its file was deleted since, and so is what was in it
+        if (
+            row is not None and not row.is_open and not (row.etag and await self._is_there(path))
+        ):  # it was never wholly opened, or its file was deleted since
+            table.forget(row.file_id)
             row = None
         is_new = row is None
         if row is None:
@@ -227,14 +232,33 @@ class SessionNotebooks:
                 if DEFAULT_KERNEL_ID not in {each.kernel_id for each in kernels.infos}:
                     with suppress(Conflict):  # somebody was quicker
                         await kernels.start(kernel_id=DEFAULT_KERNEL_ID)
+                _name_kernel(notebook, name, specs[name])
                 return DEFAULT_KERNEL_ID
             try:
-                return (await kernels.start(name)).kernel_id
+                kernel_id = (await kernels.start(name)).kernel_id
             except QuotaExceeded as exc:
                 raise QuotaExceeded(
                     exc.message,
                     remedy="Stop a kernel, or name one that this notebook shall use as kernel_id.",
                 ) from exc
+            _name_kernel(notebook, name, specs[name])
+            return kernel_id
+
+
+def _name_kernel(notebook: LiveNotebook, name: str, spec: KernelSpec) -> None:
+    """Note the kernel in a notebook that names none, so that clients need not ask for one."""
+    kernel = {"name": name, "display_name": spec.display_name, "language": spec.language}
+
+    def named(before: Notebook) -> Edited:
+        metadata = {
+            "kernelspec": kernel,
+            "language_info": {"name": spec.language},
+            **before.metadata,
+        }
+        is_same = metadata == before.metadata
+        return Edited(before if is_same else replace(before, metadata=metadata), (), "")
+
+    notebook.document.edit(named)
 
 
 def _absolute(path: str) -> str:

@@ -2,7 +2,7 @@
 
 Each is made from a locked requirements file of ``tests/requirements``, once for each of its
 contents, in ``build/environments``: a second run finds it there. Where the index cannot be
-reached, the test fails.
+reached, the test fails. The package of this tree itself can be had there, too, as it is installed.
 """
 
 from __future__ import annotations
@@ -10,12 +10,16 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-REQUIREMENTS = Path(__file__).parents[1] / "requirements"
-ENVIRONMENTS = Path(__file__).parents[2] / "build/environments"
+ROOT = Path(__file__).parents[2]
+REQUIREMENTS = ROOT / "tests/requirements"
+ENVIRONMENTS = ROOT / "build/environments"
+BUILT_FROM = ("pyproject.toml", "README.md", "LICENSE", "requirements.txt", "images", "policies")
+"""What a wheel is made of, beside the package itself."""
 INSTALL_TIMEOUT_S = 600
 
 
@@ -37,6 +41,38 @@ def python_with(name: str) -> Path:
             _run(*pip, "--require-hashes", "--requirement", str(requirements))
             stamp.touch()
     return python
+
+
+def package() -> Path:
+    """A folder with this tree's package as it is installed elsewhere, its entry points too.
+
+    It goes into the ``PYTHONPATH`` of an environment that has what the package needs. A new one is
+    built when anything of the tree has changed; may be called by several processes at once.
+    """
+    files = [ROOT / name for name in BUILT_FROM] + [ROOT / "sandbox"]
+    found = sorted(
+        file
+        for each in files
+        for file in ([each] if each.is_file() else each.rglob("*"))
+        if file.is_file() and "__pycache__" not in file.parts
+    )
+    digest = hashlib.sha256(sys.version.encode())
+    for file in found:
+        digest.update(str(file.relative_to(ROOT)).encode() + b"\0" + file.read_bytes())
+    folder = ENVIRONMENTS / f"package-{digest.hexdigest()[:12]}"
+    site, stamp = folder / "site", folder / ".complete"
+    ENVIRONMENTS.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not stamp.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            pip = (sys.executable, "-m", "pip", "--disable-pip-version-check")
+            alone = ("--no-deps", "--no-build-isolation", "--quiet")
+            _run(*pip, "wheel", *alone, "--wheel-dir", str(folder), str(ROOT))
+            (wheel,) = folder.glob("*.whl")
+            _run(*pip, "install", "--no-deps", "--quiet", "--target", str(site), str(wheel))
+            stamp.touch()
+    return site
 
 
 def _run(*words: str) -> None:

@@ -17,6 +17,7 @@ from sandbox.notebooks.runrules import is_run
 from sandbox.server import arguments as arg
 from sandbox.server.content import told
 from sandbox.server.desk import ASKING_INTERVAL_S, Desk, caller_of
+from sandbox.server.http.place import BY_PATH, Http
 from sandbox.server.missing import advised
 from sandbox.server.notebooksinuse import LEFT_OUT, InUse, Which, agreed, in_use
 from sandbox.server.outcomes import CANCEL_GRACE_S, FAILED, Following, Written
@@ -37,7 +38,16 @@ class CellRunTools(ToolGroup):
         super().__init__(desk)
         self._following = Following(desk)
 
-    @tool("Run a cell", destroys=True)
+    @tool(
+        "Run a cell",
+        destroys=True,
+        http=Http(
+            "POST",
+            "/sessions/{session_id}/notebooks/{path:path}/cells/{cell_id}/execute",
+            query=("wait",),
+            stands_for=BY_PATH,
+        ),
+    )
     async def execute_cell(
         self,
         ctx: CallContext,
@@ -71,7 +81,17 @@ class CellRunTools(ToolGroup):
             )
             return await self._answer(ctx, used, run, result)
 
-    @tool("Insert a code cell and run it", destroys=True)
+    @tool(
+        "Insert a code cell and run it",
+        destroys=True,
+        http=Http(
+            "POST",
+            "/sessions/{session_id}/notebooks/{path:path}/cells/execute",
+            query=("wait",),
+            is_large=True,
+            stands_for=BY_PATH,
+        ),
+    )
     async def insert_execute_code_cell(
         self,
         ctx: CallContext,
@@ -103,7 +123,16 @@ class CellRunTools(ToolGroup):
             )
             return await self._answer(ctx, used, run, result)
 
-    @tool("Run a notebook", destroys=True)
+    @tool(
+        "Run a notebook",
+        destroys=True,
+        http=Http(
+            "POST",
+            "/sessions/{session_id}/notebooks/{path:path}/run",
+            query=("wait",),
+            stands_for=BY_PATH,
+        ),
+    )
     async def run_notebook(
         self,
         ctx: CallContext,

@@ -1,0 +1,55 @@
+"""The provisioner before a bridge that is played; with real ones: tests/integration."""
+
+from __future__ import annotations
+
+import tomllib
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
+
+from sandbox.jupyter.provisioner import SandboxProvisioner
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_the_entry_point_names_the_provisioner() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    places = project["entry-points"]["jupyter_client.kernel_provisioners"]
+    module, _, name = places["sandbox"].partition(":")
+    assert getattr(import_module(module), name) is SandboxProvisioner
+    assert issubclass(SandboxProvisioner, KernelProvisionerBase)
+
+
+def made(**config: Any) -> Any:
+    spec = KernelSpec(argv=["false"], display_name="n", language="python")
+    return SandboxProvisioner(kernel_id="k", kernel_spec=spec, parent=None, **config)
+
+
+def test_a_key_that_is_not_known_is_no_policy_at_all() -> None:
+    with pytest.raises(ValueError, match="polcy"):
+        made(polcy="locked")
+
+
+@pytest.mark.anyio
+async def test_without_a_kernel_there_is_nothing_to_poll_or_to_end() -> None:
+    provisioner = made(policy="offline")
+    assert not provisioner.has_process
+    assert await provisioner.poll() == 0
+    assert await provisioner.wait() == 0
+    await provisioner.send_signal(9)
+    await provisioner.kill()
+    await provisioner.terminate()
+    await provisioner.cleanup()
+    assert provisioner.resolve_path("/etc/passwd") is None
+
+
+@pytest.mark.anyio
+async def test_what_it_knows_is_handed_on() -> None:
+    provisioner, other = made(policy="offline"), made(policy="offline")
+    provisioner.connection_info, provisioner.session_id = {"shell_port": 1}, "s-1"
+    await other.load_provisioner_info(await provisioner.get_provisioner_info())
+    assert (other.session_id, other.connection_info) == ("s-1", {"shell_port": 1})
