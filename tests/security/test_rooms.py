@@ -73,6 +73,7 @@ async def cut(server: RoomServer, *sent: bytes) -> tuple[int, str]:
 
 
 async def test_nobody_gets_into_a_room_without_a_token_or_its_scope(server: RoomServer) -> None:
+    """Invariant 6: no room without a token that has the scope."""
     path = await room(server)
     other, _ = server.tokens.create("local", ["execute"], policies=None, lifetime_s=60)
     cases = [({}, 401), (bearing("nobodys"), 401), (bearing(other), 403)]
@@ -83,6 +84,7 @@ async def test_nobody_gets_into_a_room_without_a_token_or_its_scope(server: Room
 
 
 async def test_the_rooms_of_somebody_elses_session_are_not_there(server: RoomServer) -> None:
+    """Invariant 6: the rooms of a foreign session and of an absent one get the same answer."""
     eve, _ = server.tokens.create("eve", ["notebooks", "session"], policies=None, lifetime_s=60)
     assert await knocked(server, await room(server), bearing(eve)) == 404
     asked = await asked_for(server.port, server.session_id, PATH, bearing(eve))
@@ -95,6 +97,7 @@ async def test_the_rooms_of_somebody_elses_session_are_not_there(server: RoomSer
 async def test_a_token_for_one_notebook_is_good_for_nothing_else(
     server: RoomServer, edit: bool
 ) -> None:
+    """Invariant 6: a token for one notebook reaches its room and nothing else, over any front."""
     await server.write("b.ipynb", "secret")
     other = await room(server, "b.ipynb")
     share = await server.share(edit=edit)
@@ -131,6 +134,9 @@ async def test_a_token_for_one_notebook_is_good_for_nothing_else(
 async def test_a_share_ends_with_its_time_when_it_is_taken_back_and_with_its_maker(
     server: RoomServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Invariant 6: it ends with its time, when it is taken back, and with the token of whoever
+    shared; who is in the room is cut off.
+    """
     monkeypatch.setattr(auth, "RECHECK_S", 0.05)
     maker, info = server.tokens.create("local", ["notebooks"], policies=None, lifetime_s=None)
     path = f"/mcp/v1/sessions/{server.session_id}/notebooks/share"
@@ -160,6 +166,7 @@ async def test_a_share_ends_with_its_time_when_it_is_taken_back_and_with_its_mak
 
 
 async def test_a_share_gives_no_more_than_its_maker_has(server: RoomServer) -> None:
+    """Invariant 6: who may only read shares nothing."""
     reader, _ = server.tokens.create("local", ["notebooks:read"], policies=None, lifetime_s=None)
     path = f"/mcp/v1/sessions/{server.session_id}/notebooks/share"
     for edit in (False, True):
@@ -169,6 +176,7 @@ async def test_a_share_gives_no_more_than_its_maker_has(server: RoomServer) -> N
 
 
 async def test_a_name_of_a_share_cannot_be_anothers_or_none(server: RoomServer) -> None:
+    """Invariant 6: a guest is shown as one, whatever it is called or calls itself."""
     path = f"/mcp/v1/sessions/{server.session_id}/notebooks/share"
     for name in ("", " ", "a\nb", "a" * 90, "<b>", "\u202ex"):
         answer = await server.call("POST", path, json={"path": PATH, "name": name})
@@ -190,6 +198,7 @@ async def test_a_name_of_a_share_cannot_be_anothers_or_none(server: RoomServer) 
 
 
 async def test_nobody_speaks_or_writes_in_anothers_name(server: RoomServer) -> None:
+    """Invariant 6: nobody is shown, and nothing is written, in another peer's name."""
     share = await server.share(edit=True)
     async with (
         in_room(server.port, server.session_id, PATH, HEADERS) as alice,
@@ -221,6 +230,7 @@ async def test_nobody_speaks_or_writes_in_anothers_name(server: RoomServer) -> N
 
 
 async def test_a_reader_changes_nothing_however_it_writes(server: RoomServer) -> None:
+    """Invariant 6: a reader's updates, in any form, are dropped, and it is told."""
     share = await server.share()
     async with (
         in_room(server.port, server.session_id, PATH, HEADERS) as alice,
@@ -265,12 +275,14 @@ async def test_a_reader_changes_nothing_however_it_writes(server: RoomServer) ->
 async def test_what_is_no_message_ends_the_connection_and_changes_nothing(
     server: RoomServer, sent: bytes
 ) -> None:
+    """Invariant 3: what is no message of the protocol ends the connection and changes nothing."""
     code, reason = await cut(server, sent)
     assert code == 4400, reason
     assert reason
 
 
 async def test_messages_of_other_kinds_mean_nothing(server: RoomServer) -> None:
+    """Invariant 3: messages of kinds that are not known mean nothing."""
     async with in_room(server.port, server.session_id, PATH, HEADERS) as alice:
         for kind in (3, 125, 4):
             alice.send(bytes((kind,)) + write_message(os.urandom(50)))
@@ -282,6 +294,7 @@ async def test_messages_of_other_kinds_mean_nothing(server: RoomServer) -> None:
 async def test_a_flood_of_awareness_ends_the_connection_and_reaches_nobody(
     server: RoomServer,
 ) -> None:
+    """Invariant 3: a flood of awareness is cut off and reaches nobody."""
     async with in_room(server.port, server.session_id, PATH, HEADERS) as alice:
         doc = RoomClient()
         sent: list[bytes] = []
@@ -295,6 +308,7 @@ async def test_a_flood_of_awareness_ends_the_connection_and_reaches_nobody(
 
 
 async def test_a_client_that_would_be_many_is_cut_off(server: RoomServer) -> None:
+    """Invariant 3: a peer does not make itself many."""
     said = b"".join(
         write_var_uint(client) + b"\x01" + write_message(b"{}") for client in range(1, 30)
     )
@@ -303,6 +317,7 @@ async def test_a_client_that_would_be_many_is_cut_off(server: RoomServer) -> Non
 
 
 async def test_awareness_that_is_too_large_is_not_passed_on(server: RoomServer) -> None:
+    """Invariant 3: awareness is bounded in size."""
     state = b'{"a":"' + b"x" * 20_000 + b'"}'
     told = b"\x01\x05\x01" + write_message(state)
     code, _ = await cut(server, frame(BINARY, create_awareness_message(told)))
@@ -310,6 +325,7 @@ async def test_awareness_that_is_too_large_is_not_passed_on(server: RoomServer) 
 
 
 async def test_a_frame_that_is_too_large_is_not_read(server: RoomServer) -> None:
+    """Invariant 3: a frame is bounded, also one whose length is only announced."""
     client = RoomClient()
     await client.connect(server.port, await room(server), HEADERS)
     head = bytes((0x82, 0x80 | 127)) + struct.pack("!Q", 1 << 40) + bytes(4)
@@ -323,7 +339,7 @@ async def test_a_frame_that_is_too_large_is_not_read(server: RoomServer) -> None
 
 
 async def test_a_peer_that_reads_nothing_slows_nobody(server: RoomServer) -> None:
-    """It is let go when too much waits for it; the others have what was typed at once."""
+    """Invariant 3: a peer that reads nothing slows nobody."""
     lazy = await WsClient.to(server.port, await room(server), HEADERS)
     assert lazy.answer.status == 101
     async with (
@@ -345,6 +361,7 @@ async def test_a_peer_that_reads_nothing_slows_nobody(server: RoomServer) -> Non
 async def test_a_notebook_that_is_deleted_or_replaced_while_open_stays_whole(
     server: RoomServer,
 ) -> None:
+    """Invariant 3: a notebook deleted while it is open stays whole for those in it."""
     await server.write("b.ipynb", "mine")
     async with in_room(server.port, server.session_id, "b.ipynb", HEADERS) as alice:
         async with server.session.use():
@@ -358,6 +375,7 @@ async def test_a_notebook_that_is_deleted_or_replaced_while_open_stays_whole(
 
 
 async def test_the_path_of_a_client_does_not_leave_the_workspace(server: RoomServer) -> None:
+    """Invariant 2: no path of a client leads out of the workspace."""
     for path in ("../etc/passwd", "../../root/.bashrc", "a.ipynb%00", "..%2f..%2fetc/passwd"):
         url = f"/jupyter/{server.session_id}/api/collaboration/session/{path}"
         try:
@@ -368,4 +386,5 @@ async def test_the_path_of_a_client_does_not_leave_the_workspace(server: RoomSer
 
 
 def test_a_share_names_one_notebook_of_one_session() -> None:
+    """Invariant 6: a share is for one notebook of one session."""
     assert SharedNotebook("a", "/workspace/b") != SharedNotebook("a", "/workspace/c")
