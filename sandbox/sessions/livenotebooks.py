@@ -56,7 +56,9 @@ class SessionNotebooks:
         files: Files,
         table: NotebookTable,
         redactor: Redactor,
+        root: str = WORKSPACE,
     ) -> None:
+        self._root = root
         self._parts = NotebookParts(session_id, kernels, files, table, redactor)
         self._opened: dict[str, LiveNotebook] = {}
         self._opening = anyio.Lock()
@@ -78,7 +80,12 @@ class SessionNotebooks:
 
     async def resume(self) -> None:
         """Open those that an earlier controller had open."""
-        for row in self._parts.table.rows(self._parts.session_id):
+        try:
+            rows = self._parts.table.rows(self._parts.session_id)
+        except SandboxError as exc:
+            logger.error("the notebooks of %s cannot be read: %s", self._parts.session_id, exc)
+            return
+        for row in rows:
             if row.is_open:
                 try:
                     await self.open(row.path)
@@ -90,7 +97,7 @@ class SessionNotebooks:
         with anyio.move_on_after(SAVE_LAST_S):
             for notebook in self.opened:
                 try:
-                    await notebook.save()
+                    await notebook.save_changes()
                 except SandboxError as exc:
                     logger.warning("notebook %s is not saved: %s", notebook.file_id, exc)
 
@@ -103,7 +110,7 @@ class SessionNotebooks:
 
     async def open(self, path: str, *, create: bool = False) -> LiveNotebook:
         """Open the notebook at a path, or find it open already."""
-        path = _absolute(path)
+        path = self._absolute(path)
         async with self._opening:
             if (found := self._opened.get(path)) is not None:
                 await found.look()
@@ -130,7 +137,7 @@ class SessionNotebooks:
     async def close(self, path: str) -> None:
         """Save and close it where nobody has it open any more."""
         async with self._opening:
-            notebook = self._opened.get(_absolute(path))
+            notebook = self._opened.get(self._absolute(path))
             if notebook is not None and not notebook.is_used:
                 await self._close(notebook)
 
@@ -171,6 +178,11 @@ class SessionNotebooks:
         self._tasks.start_soon(self._run, notebook)
         return notebook
 
+    def _absolute(self, path: str) -> str:
+        if not path or "\0" in path:
+            raise InvalidRequest("A notebook has a path.")
+        return posixpath.normpath(posixpath.join(self._root, path))
+
     async def _is_there(self, path: str) -> bool:
         try:
             await self._parts.files.stat(path)
@@ -189,7 +201,7 @@ class SessionNotebooks:
 
     async def _close(self, notebook: LiveNotebook) -> None:
         """Save it and let go of it; it stays where that fails or somebody comes meanwhile."""
-        await notebook.save()
+        await notebook.save_changes()
         if notebook.is_used:
             return
         self._parts.table.set_open(notebook.file_id, is_open=False)
@@ -259,9 +271,3 @@ def _name_kernel(notebook: LiveNotebook, name: str, spec: KernelSpec) -> None:
         return Edited(before if is_same else replace(before, metadata=metadata), (), "")
 
     notebook.document.edit(named)
-
-
-def _absolute(path: str) -> str:
-    if not path or "\0" in path:
-        raise InvalidRequest("A notebook has a path.")
-    return posixpath.normpath(posixpath.join(WORKSPACE, path))
