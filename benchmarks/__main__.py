@@ -15,6 +15,7 @@ from rich.console import Console
 from benchmarks import (
     collaboration,
     egress,
+    http,
     measures,
     memory,
     notebooks,
@@ -38,6 +39,7 @@ def sections(
             "tokens": lambda: tokens.tool_list(client),
             "cold start": lambda: measures.cold_start(client, image),
             "round trip": lambda: measures.round_trip(client, here),
+            "over REST": lambda: http.execution(client, server, here),
             "audit": measures.audit,
             "bulkhead": measures.bulkhead,
             "restart": lambda: measures.restart(client, here),

@@ -16,13 +16,14 @@ from starlette.types import Message, Scope, Send
 
 METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
 SENT = (
-    "Accept, Authorization, Content-Type, If-Match, Last-Event-ID, Mcp-Method, Mcp-Name, "
-    "MCP-Protocol-Version, Mcp-Session-Id, Range, Sandbox-Session, X-XSRFToken"
+    "Accept, Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, If-Range, "
+    "Last-Event-ID, Mcp-Method, Mcp-Name, MCP-Protocol-Version, Mcp-Session-Id, Range, "
+    "Sandbox-Session, X-XSRFToken"
 )
 """The headers of a request that a page may set."""
 READ = (
-    "Accept-Ranges, Content-Disposition, Content-Range, ETag, Location, Mcp-Session-Id, "
-    "WWW-Authenticate"
+    "Accept-Ranges, Content-Disposition, Content-Range, ETag, Idempotent-Replayed, Link, "
+    "Location, Mcp-Session-Id, WWW-Authenticate"
 )
 """The headers of an answer that a page may read besides the plain ones."""
 MAX_AGE_S = 600

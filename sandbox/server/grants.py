@@ -97,6 +97,16 @@ class Grant:
         """Whether it may be used to change a notebook."""
         return self.notebook in (None, notebook) and self._has("notebooks")
 
+    def require_beyond_one_notebook(self, scope: str, what: str) -> None:
+        """Refuse what needs a scope, and what a token for one notebook is not for.
+
+        Raises:
+            InsufficientScope: It may not be used for that.
+        """
+        if self.notebook is not None:
+            raise self._for_one_notebook()
+        self.require_scope(scope, what)
+
     def require_scope(self, scope: str, what: str) -> None:
         """Refuse what needs a scope that it does not have.
 

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import cast
+
+from pydantic import TypeAdapter, ValidationError
+from starlette.requests import Request
 
 from sandbox.collaboration.authors import Author
 from sandbox.collaboration.contracts import Change, LiveNotebook
-from sandbox.errors import Conflict, FileError, InvalidRequest, NotFound
+from sandbox.errors import Conflict, FileError, InvalidRequest, NotFound, SandboxError
 from sandbox.kernels.kernels import DEFAULT_KERNEL_ID
 from sandbox.notebooks.editing import Edited
 from sandbox.notebooks.models import CellRef, Notebook
+from sandbox.server import arguments as arg
 from sandbox.server.desk import Desk, agree, caller_of, grant_of, permit_here
+from sandbox.server.http.calling import is_over_http
 from sandbox.server.scopes import ALSO_NEEDED
 from sandbox.server.tool import CallContext
 from sandbox.server.wording import printable
+from sandbox.sessions.models import WORKSPACE
 from sandbox.sessions.notebooknames import Named
 from sandbox.sessions.session import Session
 
@@ -106,20 +114,41 @@ async def in_use(
         FileError: The notebook's file is not there any more.
     """
     also = ALSO_NEEDED.get(tool, ())
+    at_path = named_by_path(ctx) if is_over_http(ctx) else None
     session_id = session_id or where_used(desk, ctx, name)
     async with desk.session(ctx, session_id, *(() if also else (tool,))) as session:
         for each in (tool, *also):
             permit_here(ctx, session.policy, each)
-        named = session.notebook_names.find(caller_of(ctx).default_key, name)
+        named = at_path or session.notebook_names.find(caller_of(ctx).default_key, name)
         try:
             live = await session.notebooks.open(named.path)
         except FileError as exc:
+            if at_path is not None:
+                raise
             raise FileError(
                 exc.reason,
                 f"The notebook {printable(named.name)!r} cannot be opened: {exc.message}",
                 remedy=exc.remedy or "unuse_notebook gives the name up; list_files shows what is.",
             ) from exc
         yield InUse(session, named, live, author_of(ctx))
+
+
+def named_by_path(ctx: CallContext) -> Named:
+    """The notebook that a request over HTTP names by its path, for it has no names of its own.
+
+    Raises:
+        InvalidRequest: It is no path.
+    """
+    request = cast(Request, ctx.request_context.request)
+    try:
+        path = _PATH.validate_python(request.path_params["path"])
+    except ValidationError as exc:
+        raise InvalidRequest("The path of a notebook has 1 to 4096 characters.") from exc
+    path = posixpath.normpath(posixpath.join(WORKSPACE, path))
+    return Named(path, path, is_current=False)
+
+
+_PATH: TypeAdapter[str] = TypeAdapter(arg.Path)
 
 
 def where_used(desk: Desk, ctx: CallContext, name: str = "") -> str:
@@ -180,6 +209,14 @@ def author_of(ctx: CallContext) -> Author:
     name = params.client_info.name if params else grant_of(ctx).application
     key = f"{caller.principal}\0{caller.default_key}"
     return Author(key, printable(name, MAX_AUTHOR) or "agent")
+
+
+def advice(used: InUse, error: SandboxError) -> SandboxError:
+    """An error with what to call about it, where it is that the notebook's kernel is dead."""
+    kernels = {each.kernel_id: each.state for each in used.session.kernels.infos}
+    if isinstance(error, Conflict) and kernels.get(used.live.kernel_id) == "dead":
+        error.remedy = "restart_notebook starts it anew, without its variables."
+    return error
 
 
 def taken(path: str) -> Conflict:

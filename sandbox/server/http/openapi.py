@@ -16,7 +16,6 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from sandbox import __version__
 from sandbox.server.auth import GUARDED
 from sandbox.server.http.given import names_in
 from sandbox.server.http.idempotency import MAX_KEY
@@ -24,6 +23,8 @@ from sandbox.server.http.operation import EVENTS, JSON, OCTETS, Operation, Schem
 from sandbox.server.problems import MEDIA_TYPE
 from sandbox.server.scopes import SCOPES
 
+VERSION = "1"
+"""Of the API; that of the program is nobody's business who has no token."""
 PROBLEM = "Problem"
 BEARER = "token"
 DESCRIPTION = (
@@ -66,7 +67,7 @@ def openapi_of(operations: Iterable[Operation]) -> dict[str, Any]:
     """The document."""
     document = get_openapi(
         title="Sandbox",
-        version=__version__,
+        version=VERSION,
         description=DESCRIPTION,
         routes=[_route(each) for each in operations],
         separate_input_output_schemas=False,
@@ -92,18 +93,23 @@ def _route(operation: Operation) -> APIRoute:
         name=operation.name,
         operation_id=operation.name,
         summary=operation.title,
-        description=f"{operation.description}\n\nScope: `{operation.scope}`.",
+        description=f"{operation.description}\n\n{_needed(operation)}",
         tags=[tag_of(http.template)],
         response_model=None,
         status_code=http.status,
         response_class=Response,
         responses=_answers(operation),
         openapi_extra={
-            "security": [{BEARER: [operation.scope]}],
+            "security": [{BEARER: [*operation.scopes]}],
             "parameters": _parameters(operation),
             **_body(operation),
         },
     )
+
+
+def _needed(operation: Operation) -> str:
+    named = " and ".join(f"`{scope}`" for scope in operation.scopes)
+    return f"Scope: {named}." if len(operation.scopes) == 1 else f"Scopes: {named}."
 
 
 def tag_of(path: str) -> str:

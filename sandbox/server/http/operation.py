@@ -18,9 +18,10 @@ from starlette.responses import Response
 
 from sandbox.errors import InvalidRequest
 from sandbox.server.desk import Desk, caller_of_request
+from sandbox.server.grants import Grant
 from sandbox.server.http.given import given_by
 from sandbox.server.http.place import Http
-from sandbox.server.scopes import TOOL_SCOPES
+from sandbox.server.scopes import scopes_of
 from sandbox.server.tool import StrictTool
 from sandbox.server.wording import problem
 from sandbox.sessions.session import Session
@@ -48,8 +49,10 @@ class Operation:
     title: str
     description: str
     http: Http
+    tool: str
+    """The tool whose rights it needs; empty where a scope alone says it."""
     scope: str
-    """That the token needs."""
+    """That it needs where there is no such tool."""
     answer: Answer
     arguments: Mapping[str, Schema]
     """All that it takes, those in the path among them, in JSON Schema."""
@@ -65,11 +68,28 @@ class Operation:
     statuses: Mapping[int, str] = field(default_factory=dict[int, str])
     """What else it may answer that is no error of everybody's."""
 
+    @property
+    def scopes(self) -> tuple[str, ...]:
+        """That the token needs."""
+        return scopes_of(self.tool) if self.tool else (self.scope,)
+
+    def require(self, grant: Grant) -> None:
+        """Refuse a token that may not be used for it.
+
+        Raises:
+            InsufficientScope: It may not.
+        """
+        if self.tool:
+            grant.require(self.tool)
+        else:
+            grant.require_beyond_one_notebook(self.scope, self.name)
+
 
 @dataclass(frozen=True, slots=True)
 class _Declared:
     title: str
     http: Http
+    tool: str
     scope: str
     arguments: type[BaseModel]
     more: Mapping[str, Any]
@@ -92,14 +112,14 @@ def endpoint(
     It is called with the request and what that asks for; its docstring tells people what it does.
 
     Args:
-        tool: The tool that does the same as far as rights go; the scope is that of the tool.
+        tool: The tool that does the same as far as rights go; the scopes are those of the tool.
         scope: That the token needs, where no tool is like it.
         arguments: What it takes beside what its path names.
         more: The other fields of :class:`Operation`.
     """
 
     def declare(method: _Method) -> _Method:
-        _declared[method] = _Declared(title, http, scope or TOOL_SCOPES[tool], arguments, more)
+        _declared[method] = _Declared(title, http, tool, scope, arguments, more)
         return method
 
     return declare
@@ -141,6 +161,7 @@ def _operation(method: Any, declared: _Declared) -> Operation:
         title=declared.title,
         description=" ".join((inspect.getdoc(method) or "").split()),
         http=declared.http,
+        tool=declared.tool,
         scope=declared.scope,
         answer=answer,
         arguments=schemas,

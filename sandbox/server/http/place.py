@@ -27,6 +27,8 @@ class Http:
     """Arguments that a POST or a PUT takes from the query as well."""
     defaults: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Of arguments for which programs want another value than models."""
+    stands_for: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Parts of the path that are no argument, and the argument that each is in place of."""
     items: str = ""
     """The field of the answer that is a list of any length, which is then given in pages."""
     location: str = ""
@@ -46,3 +48,7 @@ class Http:
     def has_body(self) -> bool:
         """Whether arguments come as a JSON object."""
         return self.method in ("POST", "PUT") and not self.is_bytes
+
+
+BY_PATH: Mapping[str, str] = {"path": "notebook_name"}
+"""A notebook is named by its path over HTTP, where nobody has names of their own."""

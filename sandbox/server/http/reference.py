@@ -27,7 +27,7 @@ nav a { margin-right: 1em; }
 def page_of(document: Schema) -> str:
     """The page."""
     info, by_tag = document["info"], _by_tag(document)
-    title = f"{info['title']} {info['version']}: the HTTP API"
+    title = f"{info['title']}: the HTTP API"
     links = "".join(f'<a href="#{escape(tag)}">{escape(tag)}</a>' for tag in by_tag)
     sections = "".join(
         f'<section id="{escape(tag)}"><h2>{escape(tag)}</h2>{"".join(operations)}</section>'

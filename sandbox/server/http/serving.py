@@ -43,7 +43,7 @@ class Serving:
         """
         grant: Grant = request.scope["sandbox.grant"]
         http = self._operation.http
-        grant.require_scope(self._operation.scope, f"{http.method} {http.template}")
+        self._operation.require(grant)
         try:
             if http.has_body:
                 request.state.body = await self._body(request)

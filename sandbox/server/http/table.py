@@ -9,6 +9,7 @@ from typing import cast
 from sandbox.server.desk import Desk
 from sandbox.server.http.following import FollowEndpoints
 from sandbox.server.http.lookups import LookupEndpoints
+from sandbox.server.http.notebookplaces import NotebookEndpoints
 from sandbox.server.http.operation import EVENTS, Operation
 from sandbox.server.http.shares import ShareEndpoints
 from sandbox.server.http.tooling import tool_operation
@@ -16,7 +17,13 @@ from sandbox.server.http.transfers import TransferEndpoints
 from sandbox.server.tool import StrictTool
 from sandbox.server.tools.catalogue import all_tools
 
-GROUPS = (LookupEndpoints, FollowEndpoints, TransferEndpoints, ShareEndpoints)
+GROUPS = (
+    LookupEndpoints,
+    FollowEndpoints,
+    TransferEndpoints,
+    NotebookEndpoints,
+    ShareEndpoints,
+)
 
 
 def all_operations(desk: Desk) -> Sequence[Operation]:

@@ -20,7 +20,6 @@ from sandbox.server.http.operation import Operation, Schema
 from sandbox.server.http.paging import PAGING, Page, next_page, page_of
 from sandbox.server.http.place import Http
 from sandbox.server.schemas import UNLISTED
-from sandbox.server.scopes import TOOL_SCOPES
 from sandbox.server.tool import StrictTool
 from sandbox.sessions.notices import noticing
 from sandbox.values import Frozen
@@ -38,7 +37,7 @@ class ToolEndpoint:
         self._http = http
         self._desk = desk
         self._arguments = arguments_of(tool, http)
-        self._paging: Mapping[str, Schema] = PAGING if http.items else {}
+        self._paging = paging_of(http, self._arguments)
 
     async def __call__(self, request: Request) -> Response:
         """Call the tool.
@@ -51,16 +50,20 @@ class ToolEndpoint:
         page = page_of({name: given.pop(name) for name in self._paging if name in given})
         given = {**self._http.defaults, **given}
         told = await call_tool(self._tool, self._desk, request, given)
+        if "start_index" in self._arguments:
+            page = page.model_copy(update={"start_index": int(given.get("start_index", 0))})
         return self._answer(request, told, page)
 
     def _answer(self, request: Request, told: dict[str, Any], page: Page) -> Response:
         http = self._http
         headers: dict[str, str] = {}
-        if http.items:
+        if self._paging:
             found: list[Any] = told[http.items]
             end = page.start_index + page.limit
             told = {**told, http.items: found[page.start_index : end]}
             headers = next_page(request, end) if len(found) > end else {}
+        elif http.items and told.get("next"):  # the tool gives a page by itself
+            headers = next_page(request, page.start_index + len(told.get(http.items, ())))
         if http.location:
             known = {**told, **request.path_params}
             named = {name: quote(str(known[name]), safe="") for name in names_in(http.location)}
@@ -100,10 +103,17 @@ def arguments_of(tool: StrictTool, http: Http) -> dict[str, Schema]:
     in_path = names_in(http.path)
     found: dict[str, Schema] = {}
     for name, schema in tool.arguments.items():
+        if name in http.stands_for.values():
+            continue
         if name in in_path or UNLISTED not in schema:
             default = {"default": http.defaults[name]} if name in http.defaults else {}
             found[name] = {**schema, **default}
     return found
+
+
+def paging_of(http: Http, arguments: Mapping[str, Schema]) -> Mapping[str, Schema]:
+    """What says which page of an answer is wanted, where the tool itself knows no pages."""
+    return PAGING if http.items and "start_index" not in arguments else {}
 
 
 def tool_operation(tool: StrictTool, desk: Desk) -> Operation | None:
@@ -112,7 +122,8 @@ def tool_operation(tool: StrictTool, desk: Desk) -> Operation | None:
     if not isinstance(http, Http):
         return None
     arguments = arguments_of(tool, http)
-    if odd := [name for name in names_in(http.path) if name not in arguments]:
+    known = {*arguments, *http.stands_for}
+    if odd := [name for name in names_in(http.path) if name not in known]:
         raise AssertionError(f"{tool.name} takes nothing that its path names {odd}")
     may_go_on = http.method == "POST" and "status" in (tool.result or Frozen).model_fields
     return Operation(
@@ -120,9 +131,10 @@ def tool_operation(tool: StrictTool, desk: Desk) -> Operation | None:
         title=tool.title or tool.name,
         description=tool.description,
         http=http,
-        scope=TOOL_SCOPES[tool.name],
+        tool=tool.name,
+        scope="",
         answer=ToolEndpoint(tool, http, desk),
-        arguments={**(PAGING if http.items else {}), **arguments},
+        arguments={**paging_of(http, arguments), **arguments},
         required=frozenset(tool.parameters.get("required", ())),
         result=tool.result,
         statuses={STARTED: "It goes on after this answer."} if may_go_on else {},

@@ -14,6 +14,7 @@ from sandbox.notebooks.editing import Edited
 from sandbox.notebooks.models import CellRef, Notebook
 from sandbox.server import arguments as arg
 from sandbox.server.desk import Desk
+from sandbox.server.http.place import BY_PATH, Http
 from sandbox.server.notebooksinuse import LEFT_OUT, Which, in_use
 from sandbox.server.notebookviews import (
     NotebookView,
@@ -41,7 +42,16 @@ class CellTools(ToolGroup):
         super().__init__(desk)
         self._showing = Showing(desk.shaping)
 
-    @tool("Insert a cell")
+    @tool(
+        "Insert a cell",
+        http=Http(
+            "POST",
+            "/sessions/{session_id}/notebooks/{path:path}/cells",
+            201,
+            is_large=True,
+            stands_for=BY_PATH,
+        ),
+    )
     async def insert_cell(
         self,
         ctx: CallContext,
@@ -58,7 +68,17 @@ class CellTools(ToolGroup):
             )
             return edited_answer(used, edited.notebook, edited.cell_ids, "Inserted", edited.diff)
 
-    @tool("Replace a cell's source", destroys=True, repeatable=True)
+    @tool(
+        "Replace a cell's source",
+        destroys=True,
+        repeatable=True,
+        http=Http(
+            "PUT",
+            "/sessions/{session_id}/notebooks/{path:path}/cells/{cell_id}",
+            is_large=True,
+            stands_for=BY_PATH,
+        ),
+    )
     async def overwrite_cell_source(
         self,
         ctx: CallContext,
@@ -80,7 +100,16 @@ class CellTools(ToolGroup):
                 used, edited.notebook, edited.cell_ids, "Overwrote", edited.diff, notes
             )
 
-    @tool("Edit a cell's source", destroys=True)
+    @tool(
+        "Edit a cell's source",
+        destroys=True,
+        http=Http(
+            "POST",
+            "/sessions/{session_id}/notebooks/{path:path}/cells/{cell_id}/edit",
+            is_large=True,
+            stands_for=BY_PATH,
+        ),
+    )
     async def edit_cell_source(
         self,
         ctx: CallContext,
@@ -102,7 +131,15 @@ class CellTools(ToolGroup):
             )
             return edited_answer(used, edited.notebook, edited.cell_ids, "Edited", edited.diff)
 
-    @tool("Move a cell", destroys=True)
+    @tool(
+        "Move a cell",
+        destroys=True,
+        http=Http(
+            "POST",
+            "/sessions/{session_id}/notebooks/{path:path}/cells/{source_cell_id}/move",
+            stands_for=BY_PATH,
+        ),
+    )
     async def move_cell(
         self,
         ctx: CallContext,
@@ -122,7 +159,13 @@ class CellTools(ToolGroup):
             )
             return edited_answer(used, edited.notebook, edited.cell_ids, "Moved", edited.diff)
 
-    @tool("Delete cells", destroys=True)
+    @tool(
+        "Delete cells",
+        destroys=True,
+        http=Http(
+            "DELETE", "/sessions/{session_id}/notebooks/{path:path}/cells", stands_for=BY_PATH
+        ),
+    )
     async def delete_cell(
         self,
         ctx: CallContext,
@@ -145,7 +188,16 @@ class CellTools(ToolGroup):
             diff = edited.diff if include_source else ""
             return edited_answer(used, before, edited.cell_ids, "Deleted", diff)
 
-    @tool("Clear a cell's outputs", destroys=True, repeatable=True)
+    @tool(
+        "Clear a cell's outputs",
+        destroys=True,
+        repeatable=True,
+        http=Http(
+            "DELETE",
+            "/sessions/{session_id}/notebooks/{path:path}/cells/{cell_id}/outputs",
+            stands_for=BY_PATH,
+        ),
+    )
     async def clear_cell_output(
         self,
         ctx: CallContext,
@@ -170,7 +222,15 @@ class CellTools(ToolGroup):
                 used, edited.notebook, edited.cell_ids, "Cleared", edited.diff, notes
             )
 
-    @tool("Read a cell", reads=True)
+    @tool(
+        "Read a cell",
+        reads=True,
+        http=Http(
+            "GET",
+            "/sessions/{session_id}/notebooks/{path:path}/cells/{cell_id}",
+            stands_for=BY_PATH,
+        ),
+    )
     async def read_cell(
         self,
         ctx: CallContext,

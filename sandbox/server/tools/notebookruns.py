@@ -9,7 +9,7 @@ import anyio
 from mcp_types import CallToolResult
 
 from sandbox.collaboration.contracts import CellRun
-from sandbox.errors import InvalidRequest, SandboxError
+from sandbox.errors import Conflict, InvalidRequest, SandboxError
 from sandbox.kernels.models import ExecutionResult
 from sandbox.notebooks import editing
 from sandbox.notebooks.models import CellRef
@@ -17,8 +17,9 @@ from sandbox.notebooks.runrules import is_run
 from sandbox.server import arguments as arg
 from sandbox.server.content import told
 from sandbox.server.desk import ASKING_INTERVAL_S, Desk, caller_of
+from sandbox.server.http.place import BY_PATH, Http
 from sandbox.server.missing import advised
-from sandbox.server.notebooksinuse import LEFT_OUT, InUse, Which, agreed, in_use
+from sandbox.server.notebooksinuse import LEFT_OUT, InUse, Which, advice, agreed, in_use
 from sandbox.server.outcomes import CANCEL_GRACE_S, FAILED, Following, Written
 from sandbox.server.results import CellSummary, shortened
 from sandbox.server.tool import CallContext, ToolGroup, tool
@@ -37,7 +38,16 @@ class CellRunTools(ToolGroup):
         super().__init__(desk)
         self._following = Following(desk)
 
-    @tool("Run a cell", destroys=True)
+    @tool(
+        "Run a cell",
+        destroys=True,
+        http=Http(
+            "POST",
+            "/sessions/{session_id}/notebooks/{path:path}/cells/{cell_id}/execute",
+            query=("wait",),
+            stands_for=BY_PATH,
+        ),
+    )
     async def execute_cell(
         self,
         ctx: CallContext,
@@ -71,7 +81,17 @@ class CellRunTools(ToolGroup):
             )
             return await self._answer(ctx, used, run, result)
 
-    @tool("Insert a code cell and run it", destroys=True)
+    @tool(
+        "Insert a code cell and run it",
+        destroys=True,
+        http=Http(
+            "POST",
+            "/sessions/{session_id}/notebooks/{path:path}/cells/execute",
+            query=("wait",),
+            is_large=True,
+            stands_for=BY_PATH,
+        ),
+    )
     async def insert_execute_code_cell(
         self,
         ctx: CallContext,
@@ -103,7 +123,16 @@ class CellRunTools(ToolGroup):
             )
             return await self._answer(ctx, used, run, result)
 
-    @tool("Run a notebook", destroys=True)
+    @tool(
+        "Run a notebook",
+        destroys=True,
+        http=Http(
+            "POST",
+            "/sessions/{session_id}/notebooks/{path:path}/run",
+            query=("wait",),
+            stands_for=BY_PATH,
+        ),
+    )
     async def run_notebook(
         self,
         ctx: CallContext,
@@ -167,7 +196,7 @@ class CellRunTools(ToolGroup):
         result, outcome = run.snapshot(), run.outcome
         if result is None:
             if run.failure is not None:
-                raise run.failure
+                raise advice(used, run.failure)
             status = outcome.status if outcome else "running"
             empty = CellSummary(
                 execution_id="",
@@ -209,7 +238,10 @@ class CellRunTools(ToolGroup):
 
 
 async def _begun(used: InUse, ref: CellRef, timeout_s: float, source: str | None) -> CellRun:
-    return await used.live.execute(ref, used.author, timeout_s=timeout_s or None, source=source)
+    try:
+        return await used.live.execute(ref, used.author, timeout_s=timeout_s or None, source=source)
+    except Conflict as exc:
+        raise advice(used, exc) from exc
 
 
 def _how_far(run: LiveRun) -> str:

@@ -17,7 +17,7 @@ from sandbox.notebooks.pages import MAX_LIMIT, read_page
 from sandbox.notebooks.script import to_script
 from sandbox.server import arguments as arg
 from sandbox.server.desk import EXPORT, caller_of, grant_of, permit_here
-from sandbox.server.http.place import Http
+from sandbox.server.http.place import BY_PATH, Http
 from sandbox.server.notebooksinuse import (
     InUse,
     agreed,
@@ -49,7 +49,11 @@ FIRST_CELLS = 20
 class NotebookTools(ToolGroup):
     """The tools that act on notebooks."""
 
-    @tool("Use a notebook", repeatable=True)
+    @tool(
+        "Use a notebook",
+        repeatable=True,
+        http="PUT /sessions/{session_id}/notebooks/{path}, by which requests name a notebook",
+    )
     async def use_notebook(
         self,
         ctx: CallContext,
@@ -82,7 +86,11 @@ class NotebookTools(ToolGroup):
             used = InUse(session, named, live, author_of(ctx))
             return await _read(used, 0, FIRST_CELLS, is_detailed=False)
 
-    @tool("List notebooks", reads=True)
+    @tool(
+        "List notebooks",
+        reads=True,
+        http=Http("GET", "/sessions/{session_id}/notebooks", items="notebooks"),
+    )
     async def list_notebooks(
         self, ctx: CallContext, session_id: arg.SessionId = ""
     ) -> Annotated[CallToolResult, NotebookList]:
@@ -95,7 +103,16 @@ class NotebookTools(ToolGroup):
         lines = [_line(row) for row in found.notebooks]
         return reply(found, "\n".join(lines) or "You use no notebook; use_notebook opens one.")
 
-    @tool("Read a notebook", reads=True)
+    @tool(
+        "Read a notebook",
+        reads=True,
+        http=Http(
+            "GET",
+            "/sessions/{session_id}/notebooks/{path:path}/cells",
+            items="cells",
+            stands_for=BY_PATH,
+        ),
+    )
     async def read_notebook(
         self,
         ctx: CallContext,
@@ -110,7 +127,13 @@ class NotebookTools(ToolGroup):
             is_detailed = response_format == "detailed"
             return await _read(used, start_index, limit, is_detailed=is_detailed)
 
-    @tool("Restart a notebook's kernel", destroys=True)
+    @tool(
+        "Restart a notebook's kernel",
+        destroys=True,
+        http=Http(
+            "POST", "/sessions/{session_id}/notebooks/{path:path}/restart", stands_for=BY_PATH
+        ),
+    )
     async def restart_notebook(
         self,
         ctx: CallContext,
@@ -125,7 +148,11 @@ class NotebookTools(ToolGroup):
             view = view_of(used, used.live.read())
         return answer(view, f"Restarted kernel {kernel_id} of {printable(used.named.name)!r}.")
 
-    @tool("Stop using a notebook", repeatable=True)
+    @tool(
+        "Stop using a notebook",
+        repeatable=True,
+        http="POST /sessions/{session_id}/notebooks/{path}/close",
+    )
     async def unuse_notebook(
         self,
         ctx: CallContext,
@@ -232,7 +259,7 @@ async def _read(used: InUse, start: int, limit: int, *, is_detailed: bool) -> Ca
         view = view_of(used, notebook, cells=list(page.cells), next=next_page(page))
         return view, f"{heading(used, page.total)}\n{page_text(page, detailed=is_detailed)}"
 
-    return answer(*(await anyio.to_thread.run_sync(read) if is_detailed else read()))
+    return answer(*await anyio.to_thread.run_sync(read))
 
 
 def _rows(session: Session, key: str) -> list[NotebookRow]:
