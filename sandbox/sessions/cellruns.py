@@ -16,6 +16,9 @@ from sandbox.sessions.cellresults import filled
 
 COALESCE_S = 0.03
 """Outputs that come within this time are shown together."""
+BYTES_PER_S = 500_000
+"""What a cell that floods may put into the document: then more is shown together."""
+LONGEST_COALESCE_S = 1.0
 ROOM_BYTES = 40 * 1024 * 1024
 """A document larger than this is given no more outputs but errors."""
 
@@ -72,13 +75,16 @@ class CellRuns:
 
     async def follow(self, execution: Execution) -> None:
         """Show what comes, as it comes, until it is over."""
-        version = -1
+        version, wait_s = -1, COALESCE_S
         while not execution.is_over and execution.execution_id in self._runs:
             version = await execution.changed(version)
             if not execution.is_over:
-                await execution.wait(COALESCE_S)
+                await execution.wait(wait_s)
             if not execution.is_over:
+                before = self._document.size_bytes
                 self._show(execution.execution_id)
+                wait_s = (self._document.size_bytes - before) / BYTES_PER_S
+                wait_s = min(max(wait_s, COALESCE_S), LONGEST_COALESCE_S)
         self._show(execution.execution_id)
 
     def settle(self) -> None:

@@ -242,6 +242,17 @@ class LiveNotebook:
         self.used_at = time.monotonic()
         await self._keep_saved(is_asked=True)
 
+    async def save_changes(self) -> None:
+        """Write it where there is something that its file has not, before it is let go of.
+
+        Raises:
+            Conflict: It cannot be: see ``problem``.
+            FileError, InvalidRequest: As for :meth:`save`.
+        """
+        await self._keep_saved(is_asked=False)
+        if self._failed_at is not None:
+            raise Conflict(self.problem)
+
     # --- inside
 
     def _use(self, author: Author) -> None:

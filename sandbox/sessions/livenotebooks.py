@@ -80,7 +80,12 @@ class SessionNotebooks:
 
     async def resume(self) -> None:
         """Open those that an earlier controller had open."""
-        for row in self._parts.table.rows(self._parts.session_id):
+        try:
+            rows = self._parts.table.rows(self._parts.session_id)
+        except SandboxError as exc:
+            logger.error("the notebooks of %s cannot be read: %s", self._parts.session_id, exc)
+            return
+        for row in rows:
             if row.is_open:
                 try:
                     await self.open(row.path)
@@ -92,7 +97,7 @@ class SessionNotebooks:
         with anyio.move_on_after(SAVE_LAST_S):
             for notebook in self.opened:
                 try:
-                    await notebook.save()
+                    await notebook.save_changes()
                 except SandboxError as exc:
                     logger.warning("notebook %s is not saved: %s", notebook.file_id, exc)
 
@@ -196,7 +201,7 @@ class SessionNotebooks:
 
     async def _close(self, notebook: LiveNotebook) -> None:
         """Save it and let go of it; it stays where that fails or somebody comes meanwhile."""
-        await notebook.save()
+        await notebook.save_changes()
         if notebook.is_used:
             return
         self._parts.table.set_open(notebook.file_id, is_open=False)

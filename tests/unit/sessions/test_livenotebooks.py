@@ -409,3 +409,43 @@ async def test_what_was_not_saved_is_there_again_whatever_is_in_its_files_place(
             again = await session.notebooks.open(PATH)
             assert sources(again) == ["not saved"]
             assert "no longer a notebook" in again.problem
+
+
+async def test_a_deleted_file_comes_back_with_a_change_only(session: Session) -> None:
+    await put(session, "a")
+    notebook = await session.notebooks.open(PATH)
+    await session.files.delete(PATH)
+    await session.notebooks.close(PATH)
+    assert session.notebooks.opened == ()
+    with pytest.raises(FileError):
+        await session.notebooks.open(PATH)
+    await put(session, "a")
+    notebook = await session.notebooks.open(PATH)
+    await session.files.delete(PATH)
+    await notebook.edit(lambda n: editing.overwrite(n, 0, "b"), AGENT)
+    notebook.leave(AGENT)
+    await session.notebooks.close(PATH)
+    assert await on_disk(session) == ["b"]
+
+
+async def test_one_that_cannot_be_saved_stays_open(session: Session) -> None:
+    await put(session, "a")
+    notebook = await session.notebooks.open(PATH)
+    await notebook.edit(lambda n: editing.overwrite(n, 0, "ours"), AGENT)
+    await put(session, "theirs")
+    notebook.leave(AGENT)
+    for _ in range(2):
+        with pytest.raises(Conflict):
+            await session.notebooks.close(PATH)
+    assert session.notebooks.opened == (notebook,)
+    assert sources(notebook) == ["ours"]
+
+
+async def test_a_cell_that_floods_writes_little_into_the_document(session: Session) -> None:
+    await put(session, "flood(3000000)")
+    notebook = await session.notebooks.open(PATH)
+    run = await notebook.execute(0, AGENT)
+    with anyio.fail_after(30):
+        await run.execution.wait(None)
+    assert notebook.read().cells[0].metadata["sandbox"]["truncated_bytes"] > 0
+    assert notebook.document.size_bytes < 4_000_000
