@@ -67,6 +67,7 @@ NEEDS: dict[str, Needed] = {
     "insert_execute_code_cell": RUN_CELLS,
     "run_notebook": RUN_CELLS,
     "restart_notebook": WRITE_KERNELS,
+    "launch_sandbox": (*WRITE_KERNELS, *WRITE),
 }
 """What the authorizer is asked about each tool that there is on a Jupyter Server."""
 
@@ -83,6 +84,10 @@ class JupyterGrant(Grant):
 
     permitted: frozenset[str] = field(default=frozenset())
     """The tools that the authorizer allows."""
+
+    def offers(self, tool: str) -> bool:
+        """Whether a tool is there for it; which ones there are, the server's settings say."""
+        return tool in NEEDS
 
     def allows(self, tool: str) -> bool:
         """Whether it may be used for a tool."""

@@ -15,6 +15,7 @@ from jupyter_core.utils import ensure_async
 from jupyter_server.services.kernels.kernelmanager import MappingKernelManager
 
 from sandbox.errors import InfrastructureError, NotFound, SandboxError
+from sandbox.jupyter.kernelspecs import PROVISIONER
 from sandbox.jupyter.serverkernel import ServerKernel
 from sandbox.kernels.answers import KERNEL_NAME, MAX_LISTED
 from sandbox.link import wire
@@ -85,6 +86,17 @@ class ServerKernels:
             for name, spec in sorted(found.items())[:MAX_LISTED]
             if _NAME.match(name)
         }
+
+    async def sandboxed(self) -> dict[str, str]:
+        """The kernelspecs whose kernels are in sandboxes, each with its policy; empty for the
+        default one."""
+        found: dict[str, dict[str, Any]] = await ensure_async(self._specs.get_all_specs())
+        told: dict[str, str] = {}
+        for name, each in sorted(found.items()):
+            stanza: dict[str, Any] = each["spec"].get("metadata", {}).get("kernel_provisioner", {})
+            if stanza.get("provisioner_name") == PROVISIONER and _NAME.match(name):
+                told[name] = str(stanza.get("config", {}).get("policy", ""))[:64]
+        return told
 
     @property
     def is_current(self) -> bool:

@@ -15,6 +15,7 @@ from anyio.abc import TaskGroup
 from sandbox.audit import AuditLog
 from sandbox.jupyter.access import NEEDS, TERMINALS
 from sandbox.jupyter.handlers import Application
+from sandbox.jupyter.launching import LaunchTools
 from sandbox.jupyter.rooms import rooms_of
 from sandbox.jupyter.serverend import ServerEnd, starter
 from sandbox.jupyter.serverfiles import ServerFiles
@@ -62,7 +63,8 @@ async def serve(
             manager = JupyterSessions(session, audit, tasks)
             desk = Desk(cast("SessionManager", manager), PICTURES)
             offered = tools_of(tools) & _there(server)
-            async with embedded(desk, offered, INTRODUCTION) as application:
+            more = LaunchTools(desk).tools() if "use_notebook" in offered else ()
+            async with embedded(desk, offered, INTRODUCTION, more) as application:
                 started(cast("Application", application))
                 await anyio.sleep_forever()
     finally:

@@ -100,7 +100,7 @@ class JupyterSession:
         await self.look()
         tasks.start_soon(self._keep_looking)
         tasks.start_soon(self.notebook_runs.serve)
-        choice = NotebookKernels(sessions, end.kernels, self.look)
+        self.choice = choice = NotebookKernels(sessions, end.kernels, self.look)
         if rooms is None:
             self.notebooks = ContentsNotebooks(SESSION_ID, self.kernels, self.files, choice)
         else:
@@ -112,6 +112,10 @@ class JupyterSession:
             await self._news.wait()
             self._news = anyio.Event()
             await self.look()
+
+    async def sandboxes(self) -> dict[str, str]:
+        """The kernelspecs whose kernels are in sandboxes, each with its policy."""
+        return {} if self._end is None else await self._end.kernels.sandboxed()
 
     async def look(self) -> None:
         """Note the kernels and terminals that others have started, restarted or ended."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
 
+from mcp.server.mcpserver.tools import Tool
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.types import ASGIApp
 
@@ -20,14 +21,17 @@ MAX_REQUESTS = 256
 
 @asynccontextmanager
 async def embedded(
-    desk: Desk, toolsets: Iterable[str], introduction: str
+    desk: Desk, toolsets: Iterable[str], introduction: str, more: Sequence[Tool] = ()
 ) -> AsyncGenerator[ASGIApp]:
     """An application that answers at :data:`GUARDED`, for as long as the block lasts.
 
     Every scope that it is called with has the grant of its caller as ``sandbox.grant``, and the
     other server has looked at Host and Origin.
+
+    Args:
+        more: Tools that there are in the other server only.
     """
-    server = mcp_server(desk, toolsets, introduction)
+    server = mcp_server(desk, toolsets, introduction, more)
     replays = Replays()
     app = server.streamable_http_app(
         streamable_http_path=GUARDED,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
@@ -234,13 +234,17 @@ def _note(call: Call, result: CallToolResult | InputRequiredResult) -> None:
 
 
 def mcp_server(
-    desk: Desk, toolsets: Iterable[str] = (ALL,), introduction: str = INSTRUCTIONS
+    desk: Desk,
+    toolsets: Iterable[str] = (ALL,),
+    introduction: str = INSTRUCTIONS,
+    more: Sequence[Tool] = (),
 ) -> MCPServer[Any]:
     """The MCP server over a desk's sessions, for any transport.
 
     Args:
         toolsets: The toolsets and tools that are there, for whatever token.
         introduction: What it says of itself, sentence by sentence, as ``listing`` shows it.
+        more: Tools that are there besides, which the controller's own server does not have.
     """
     tools = all_tools(desk)
     if odd := [each.name for each in tools if each.name not in TOOLS & TOOL_SCOPES.keys()]:
@@ -253,7 +257,7 @@ def mcp_server(
         description="Runs code in a container of your own.",
         introduction=introduction,
         version=__version__,
-        tools=[each for each in tools if each.name in offered],
+        tools=[*(each for each in tools if each.name in offered), *more],
         log_level="WARNING",
         subscriptions=False,
     )

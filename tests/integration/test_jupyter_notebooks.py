@@ -148,6 +148,48 @@ async def test_an_edit_reaches_the_room_and_a_peers_edit_is_read_back(with_rooms
             assert peer.awareness > 0
 
 
+async def test_launch_puts_a_notebooks_kernel_into_a_sandbox(
+    installed: Installed, with_rooms: Running
+) -> None:
+    async with agent_of(with_rooms) as call, httpx.AsyncClient(params={"token": TOKEN}) as http:
+        await call("use_notebook", notebook_name="s", notebook_path="s.ipynb", mode="create")
+        refused = await call.client.call_tool("launch_sandbox", {"policy": "offline"})
+        assert refused.is_error
+        assert "kernelspec install" in str(refused.content)
+        installed.sandbox("kernelspec", "install", "--policy", "offline")
+        here = await call(
+            "execute_code", code=f"import os; os.path.exists({str(with_rooms.root)!r})"
+        )
+        assert written(here).strip() == "True"
+        launched = await call("launch_sandbox", policy="offline")
+        assert launched["policy"] == "offline"
+        run = await call(
+            "insert_execute_code_cell",
+            cell_index=0,
+            cell_source=(
+                f"import os, socket\nprint(os.path.exists({str(with_rooms.root)!r}), os.getcwd())\n"
+                "try: socket.create_connection(('1.1.1.1', 53), 3)\n"
+                "except OSError as exc: print(type(exc).__name__)"
+            ),
+        )
+        assert run["kernel_id"] == launched["kernel_id"]
+        assert written(run).split()[:2] == ["False", "/workspace"]
+        assert len(written(run).split()) == 3
+        (found,) = [
+            each
+            for each in (await http.get(f"{with_rooms.url}api/sessions")).json()
+            if each["path"] == "s.ipynb"
+        ]
+        assert found["kernel"]["name"] == launched["kernel_name"]
+        died = await call.client.call_tool(
+            "execute_code",
+            {"code": "import os; os.kill(os.getpid(), 9)", "kernel_id": launched["kernel_id"]},
+        )
+        assert died.is_error
+        assert died.structured_content["status"] == "died"
+        await call("stop_kernel", kernel_id=launched["kernel_id"])
+
+
 async def test_nothing_is_lost_when_the_last_person_leaves_the_room(with_rooms: Running) -> None:
     """The room's own rule lets it go then: an agent's notebook would be nobody's."""
     async with agent_of(with_rooms) as call:

@@ -41,13 +41,21 @@ class Installed:
             "JUPYTER_RUNTIME_DIR": str(self.home / "runtime"),
             "JUPYTER_CONFIG_PATH": str(beside / "etc/jupyter"),
             "JUPYTER_PATH": str(beside / "share/jupyter"),
+            "SANDBOX_STATE_DIR": str(self.home / "state"),
             "PYTHONWARNINGS": "ignore",
         }
 
     def jupyter(self, *words: str) -> str:
         """Run ``jupyter server …`` to its end and return what it says."""
+        return self._said("jupyter_server", *words)
+
+    def sandbox(self, *words: str) -> str:
+        """Run ``sandbox …`` to its end and return what it says."""
+        return self._said("sandbox", *words)
+
+    def _said(self, module: str, *words: str) -> str:
         done = subprocess.run(
-            [str(self.prefix / "bin/python"), "-m", "jupyter_server", *words],
+            [str(self.prefix / "bin/python"), "-m", module, *words],
             env=self.env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -11,6 +11,7 @@ from jupyter_server.auth.identity import IdentityProvider, PasswordIdentityProvi
 
 from sandbox.errors import NotPermitted
 from sandbox.jupyter.access import NEEDS, SHARED, TERMINALS, grant_for, principal_of
+from sandbox.jupyter.launching import TOOL
 from sandbox.toolsets import TOOLS
 
 pytestmark = pytest.mark.anyio
@@ -48,7 +49,7 @@ def handler(authorizer: Authorizer, provider: Any = None, *, token: bool = True)
 
 
 def test_each_tool_is_there_with_what_it_needs_or_known_to_mean_nothing_here() -> None:
-    assert NEEDS.keys() | NEVER_THERE == TOOLS
+    assert NEEDS.keys() | NEVER_THERE == TOOLS | {TOOL}
     assert NEEDS.keys() & NEVER_THERE == set()
     assert all(NEEDS.values())
 
