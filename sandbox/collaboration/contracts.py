@@ -152,5 +152,9 @@ class LiveNotebooks(Protocol):
         ...
 
     async def close(self, path: str) -> None:
-        """Save and close it where nobody has it open any more; harmless where it is not open."""
+        """Save and close it where nobody has it open any more; harmless where it is not open.
+
+        Raises:
+            Conflict, FileError, InvalidRequest: It cannot be saved, and stays open.
+        """
         ...

@@ -3,23 +3,49 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
-from sandbox.collaboration.document import SharedDocument
 from sandbox.collaboration.ycells import IDLE, RUNNING
 from sandbox.errors import SandboxError
 from sandbox.kernels.execution import Execution
 from sandbox.kernels.models import ExecutionResult
 from sandbox.notebooks.models import Cell
 from sandbox.sessions.cellresults import filled
-from sandbox.sessions.notebookjournal import NotebookTable
 
 COALESCE_S = 0.03
 """Outputs that come within this time are shown together."""
+BYTES_PER_S = 500_000
+"""What a cell that floods may put into the document: then more is shown together."""
+LONGEST_COALESCE_S = 1.0
 ROOM_BYTES = 40 * 1024 * 1024
 """A document larger than this is given no more outputs but errors."""
 
 logger = logging.getLogger(__name__)
+
+
+class ShowingDocument(Protocol):
+    """A document whose cells show outputs."""
+
+    @property
+    def size_bytes(self) -> int:
+        """About what it takes."""
+        ...
+
+    def change_cell(
+        self, cell_id: str, change: Callable[[Cell], Cell], execution_state: str = ""
+    ) -> Cell | None:
+        """Change one cell; None where it is gone."""
+        ...
+
+
+class RunTable(Protocol):
+    """Where it is noted which cells run."""
+
+    def run_ended(self, execution_id: str) -> None:
+        """Note that an execution is over, with its outputs in the document."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +57,7 @@ class _Run:
 class CellRuns:
     """What runs of one notebook. Of the executions of one cell only the last one is shown."""
 
-    def __init__(self, document: SharedDocument, file_id: str, table: NotebookTable) -> None:
+    def __init__(self, document: ShowingDocument, file_id: str, table: RunTable) -> None:
         self._document = document
         self._file_id = file_id
         self._table = table
@@ -49,13 +75,16 @@ class CellRuns:
 
     async def follow(self, execution: Execution) -> None:
         """Show what comes, as it comes, until it is over."""
-        version = -1
+        version, wait_s = -1, COALESCE_S
         while not execution.is_over and execution.execution_id in self._runs:
             version = await execution.changed(version)
             if not execution.is_over:
-                await execution.wait(COALESCE_S)
+                await execution.wait(wait_s)
             if not execution.is_over:
+                before = self._document.size_bytes
                 self._show(execution.execution_id)
+                wait_s = (self._document.size_bytes - before) / BYTES_PER_S
+                wait_s = min(max(wait_s, COALESCE_S), LONGEST_COALESCE_S)
         self._show(execution.execution_id)
 
     def settle(self) -> None:

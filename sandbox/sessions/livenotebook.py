@@ -72,6 +72,7 @@ class LiveNotebook:
         self.kernel_id = row.kernel_id
         self.problem = ""
         self.used_at = time.monotonic()
+        self._was_open = row.is_open
         self._parts = parts
         self._choose = choose
         self._tasks: TaskGroup | None = None
@@ -111,13 +112,19 @@ class LiveNotebook:
         """
         if self.document.is_empty:
             await self.document.fill(await self.file.read())
+            self.file.keep()
             self._saved_version = self.document.version
             self.document.tell_state(path=self.path)
             return
         await self.document.warm()
-        await self.file.remember(self._parts.table.base(self.file_id))
-        if await self.file.is_changed():
-            await self._reconcile()
+        try:
+            await self.file.remember(self._parts.table.base(self.file_id))
+            if await self.file.is_changed():
+                await self._reconcile()
+        except (Conflict, FileError, InvalidRequest) as exc:
+            if not self._was_open and not isinstance(exc, Conflict):
+                raise
+            await self._fail(exc)  # what the document has is nowhere else
         if self.file.is_as(self.document.read()):
             self._saved_version = self.document.version
 
@@ -184,6 +191,8 @@ class LiveNotebook:
         """Queue a code cell in the notebook's kernel, starting that if need be."""
         self._use(author)
         cell_id = self._runnable(ref, source)[1]
+        if timeout_s is not None and not timeout_s > 0:
+            raise InvalidRequest("The timeout must be more than 0 seconds.")
         kernel_id = await self.use_kernel()
         index, cell_id, code = self._runnable(cell_id, source)  # others had their turn
         execution_id = new_id()
@@ -232,6 +241,17 @@ class LiveNotebook:
         """Write it to its file now."""
         self.used_at = time.monotonic()
         await self._keep_saved(is_asked=True)
+
+    async def save_changes(self) -> None:
+        """Write it where there is something that its file has not, before it is let go of.
+
+        Raises:
+            Conflict: It cannot be: see ``problem``.
+            FileError, InvalidRequest: As for :meth:`save`.
+        """
+        await self._keep_saved(is_asked=False)
+        if self._failed_at is not None:
+            raise Conflict(self.problem)
 
     # --- inside
 

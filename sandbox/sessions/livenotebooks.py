@@ -12,6 +12,7 @@ import secrets
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 import anyio
 from anyio.abc import TaskGroup
@@ -27,7 +28,9 @@ from sandbox.errors import (
 )
 from sandbox.files.files import Files
 from sandbox.kernels.kernels import DEFAULT_KERNEL_ID, DEFAULT_KERNEL_NAME, Kernels
-from sandbox.notebooks.models import kernel_of
+from sandbox.kernels.models import KernelSpec
+from sandbox.notebooks.editing import Edited
+from sandbox.notebooks.models import Notebook, kernel_of
 from sandbox.outputs.redaction import Redactor
 from sandbox.sessions.livenotebook import LiveNotebook, NotebookParts
 from sandbox.sessions.notebookjournal import NotebookRow, NotebookTable
@@ -53,7 +56,9 @@ class SessionNotebooks:
         files: Files,
         table: NotebookTable,
         redactor: Redactor,
+        root: str = WORKSPACE,
     ) -> None:
+        self._root = root
         self._parts = NotebookParts(session_id, kernels, files, table, redactor)
         self._opened: dict[str, LiveNotebook] = {}
         self._opening = anyio.Lock()
@@ -75,7 +80,12 @@ class SessionNotebooks:
 
     async def resume(self) -> None:
         """Open those that an earlier controller had open."""
-        for row in self._parts.table.rows(self._parts.session_id):
+        try:
+            rows = self._parts.table.rows(self._parts.session_id)
+        except SandboxError as exc:
+            logger.error("the notebooks of %s cannot be read: %s", self._parts.session_id, exc)
+            return
+        for row in rows:
             if row.is_open:
                 try:
                     await self.open(row.path)
@@ -87,7 +97,7 @@ class SessionNotebooks:
         with anyio.move_on_after(SAVE_LAST_S):
             for notebook in self.opened:
                 try:
-                    await notebook.save()
+                    await notebook.save_changes()
                 except SandboxError as exc:
                     logger.warning("notebook %s is not saved: %s", notebook.file_id, exc)
 
@@ -100,7 +110,7 @@ class SessionNotebooks:
 
     async def open(self, path: str, *, create: bool = False) -> LiveNotebook:
         """Open the notebook at a path, or find it open already."""
-        path = _absolute(path)
+        path = self._absolute(path)
         async with self._opening:
             if (found := self._opened.get(path)) is not None:
                 await found.look()
@@ -127,7 +137,7 @@ class SessionNotebooks:
     async def close(self, path: str) -> None:
         """Save and close it where nobody has it open any more."""
         async with self._opening:
-            notebook = self._opened.get(_absolute(path))
+            notebook = self._opened.get(self._absolute(path))
             if notebook is not None and not notebook.is_used:
                 await self._close(notebook)
 
@@ -139,8 +149,10 @@ class SessionNotebooks:
         table, session_id = self._parts.table, self._parts.session_id
         rows = table.rows(session_id)
         row = next((each for each in rows if each.path == path), None)
-        if row is not None and not row.is_open and not await self._is_there(path):
-            table.forget(row.file_id)  # its file was deleted since, and so is what was in it
+        if (
+            row is not None and not row.is_open and not (row.etag and await self._is_there(path))
+        ):  # it was never wholly opened, or its file was deleted since
+            table.forget(row.file_id)
             row = None
         is_new = row is None
         if row is None:
@@ -166,6 +178,11 @@ class SessionNotebooks:
         self._tasks.start_soon(self._run, notebook)
         return notebook
 
+    def _absolute(self, path: str) -> str:
+        if not path or "\0" in path:
+            raise InvalidRequest("A notebook has a path.")
+        return posixpath.normpath(posixpath.join(self._root, path))
+
     async def _is_there(self, path: str) -> bool:
         try:
             await self._parts.files.stat(path)
@@ -184,7 +201,7 @@ class SessionNotebooks:
 
     async def _close(self, notebook: LiveNotebook) -> None:
         """Save it and let go of it; it stays where that fails or somebody comes meanwhile."""
-        await notebook.save()
+        await notebook.save_changes()
         if notebook.is_used:
             return
         self._parts.table.set_open(notebook.file_id, is_open=False)
@@ -227,17 +244,30 @@ class SessionNotebooks:
                 if DEFAULT_KERNEL_ID not in {each.kernel_id for each in kernels.infos}:
                     with suppress(Conflict):  # somebody was quicker
                         await kernels.start(kernel_id=DEFAULT_KERNEL_ID)
+                _name_kernel(notebook, name, specs[name])
                 return DEFAULT_KERNEL_ID
             try:
-                return (await kernels.start(name)).kernel_id
+                kernel_id = (await kernels.start(name)).kernel_id
             except QuotaExceeded as exc:
                 raise QuotaExceeded(
                     exc.message,
                     remedy="Stop a kernel, or name one that this notebook shall use as kernel_id.",
                 ) from exc
+            _name_kernel(notebook, name, specs[name])
+            return kernel_id
 
 
-def _absolute(path: str) -> str:
-    if not path or "\0" in path:
-        raise InvalidRequest("A notebook has a path.")
-    return posixpath.normpath(posixpath.join(WORKSPACE, path))
+def _name_kernel(notebook: LiveNotebook, name: str, spec: KernelSpec) -> None:
+    """Note the kernel in a notebook that names none, so that clients need not ask for one."""
+    kernel = {"name": name, "display_name": spec.display_name, "language": spec.language}
+
+    def named(before: Notebook) -> Edited:
+        metadata = {
+            "kernelspec": kernel,
+            "language_info": {"name": spec.language},
+            **before.metadata,
+        }
+        is_same = metadata == before.metadata
+        return Edited(before if is_same else replace(before, metadata=metadata), (), "")
+
+    notebook.document.edit(named)

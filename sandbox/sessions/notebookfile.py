@@ -46,6 +46,7 @@ class NotebookFile:
         self._redactor = redactor
         self._keep = keep
         self._etag = etag
+        self._packed: bytes | None = None
         self._base: Notebook | None = None
         """What it had when it was read or written last; None when that is not known."""
 
@@ -64,6 +65,7 @@ class NotebookFile:
             self._base = (await to_thread.run_sync(lambda: read_ipynb(zlib.decompress(base))))[0]
         elif not await self.is_changed() and not self.is_gone:
             await self.read()
+            self.keep()
 
     async def create(self) -> None:
         """Write an empty notebook where there is no file.
@@ -79,15 +81,20 @@ class NotebookFile:
             await self._files.write(self.path, write_ipynb(Notebook()))
 
     async def read(self) -> Notebook:
-        """Read it, from now on as what it has.
+        """Read it, from now on as what it has; :meth:`keep` then says so to the next controller.
 
         Raises:
             FileError: There is none, or something else in its place.
             InvalidRequest: It is no notebook.
         """
-        notebook, packed, stat = await self._read(await self._stat())
-        self._seen(notebook, packed, stat)
+        notebook, self._packed, stat = await self._read(await self._stat())
+        self.is_gone = False
+        self._base, self._etag = notebook, stat.etag
         return notebook
+
+    def keep(self) -> None:
+        """Note what was read, once the document has it."""
+        self._keep(self._etag, self._packed)
 
     async def is_changed(self) -> bool:
         """Whether it is another one than it was when read or written last; a cheap look.

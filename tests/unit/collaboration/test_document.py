@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -30,6 +31,7 @@ from sandbox.errors import InfrastructureError
 from sandbox.notebooks import editing
 from sandbox.notebooks.editing import Edited
 from sandbox.notebooks.models import Cell, Notebook
+from sandbox.notebooks.pages import read_page
 
 pytestmark = pytest.mark.anyio
 
@@ -345,3 +347,59 @@ async def test_whatever_a_peer_puts_among_the_cells_is_shown_with_an_id_of_its_o
     assert all(cell.id for cell in cells)
     shared.edit(lambda n: editing.insert(n, -1, "code", "goes on"))
     assert SharedDocument(shared._store).read() == shared.read()  # pyright: ignore[reportPrivateUsage]
+
+
+async def test_an_edit_of_a_source_says_little_and_nothing_of_the_outputs() -> None:
+    output = {"output_type": "stream", "name": "stdout", "text": "x" * 50_000}
+    shared = document()
+    await shared.fill(Notebook((Cell("a", "code", "y = 1\n" * 10_000, {}, (output,), 1),)))
+    client = await client_of(shared)
+    paths: list[list[Any]] = []
+    client.notebook.ycells.observe_deep(lambda events: paths.extend(e.path for e in events))
+    before = shared.size_bytes
+    shared.edit(lambda n: editing.overwrite(n, "a", "y = 1\n" * 5000 + "z\n" + "y = 1\n" * 4999))
+    assert shared.size_bytes - before < 200
+    await client.sync()
+    assert paths == [[0, "source"]]
+    assert client.sources == [shared.read().cells[0].source]
+
+
+async def test_a_stream_that_goes_on_is_added_to() -> None:
+    output = {"output_type": "stream", "name": "stdout", "text": "é" * 50_000}
+    shared = document()
+    await shared.fill(Notebook((Cell("a", "code", "", {}, (output,), 1),)))
+    client = await client_of(shared)
+    paths: list[list[Any]] = []
+    client.notebook.ycells.observe_deep(lambda events: paths.extend(e.path for e in events))
+    before = shared.size_bytes
+    more = {**output, "text": output["text"] + "more\n"}
+    shared.change_cell("a", lambda cell: replace(cell, outputs=(more,)), "running")
+    assert shared.size_bytes - before < 200
+    await client.sync()
+    assert sorted(map(str, paths)) == ["[0, 'outputs', 0, 'text']", "[0]"]
+    assert client.notebook.ycells[0]["execution_state"] == "running"
+    assert shared.read().cells[0].outputs == (more,)
+
+
+@pytest.mark.timed
+async def test_a_page_of_a_long_notebook_is_read_quickly_after_an_edit() -> None:
+    output = {"output_type": "stream", "name": "stdout", "text": "x" * 200}
+    cells = [Cell(f"c{at}", "code", "x = 1\n" * 10, {}, (output,), 1) for at in range(1000)]
+    shared = document()
+    await shared.fill(Notebook(tuple(cells)))
+    took: list[float] = []
+    for at in range(20):
+        shared.edit(lambda n, at=at: editing.overwrite(n, at * 7, f"y = {at}"))
+        began = time.perf_counter()
+        assert read_page(shared.read(), 0, 200).total == 1000
+        took.append(time.perf_counter() - began)
+    assert sorted(took)[10] < 0.05
+
+
+async def test_many_peers_have_an_edit_before_it_is_typed_again() -> None:
+    shared = await filled("a")
+    peers = [shared.join(Author(f"p{at}", f"p{at}")) for at in range(20)]
+    shared.edit(lambda n: editing.overwrite(n, 0, "b"))
+    for peer in peers:
+        await peer.receive()
+        assert (await peer.receive())[:2] == bytes((SYNC, UPDATE))

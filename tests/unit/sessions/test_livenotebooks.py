@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 
 import anyio
 import pytest
 
 from sandbox.collaboration.authors import Author
+from sandbox.collaboration.document import SharedDocument
 from sandbox.errors import Conflict, FileError, InvalidRequest, NotFound, QuotaExceeded
 from sandbox.kernels.kernels import DEFAULT_KERNEL_ID
 from sandbox.notebooks import editing
@@ -351,3 +353,99 @@ async def test_a_large_notebook_is_forgotten_when_the_journal_is_pruned(
             pass
         assert journal.notebooks.rows(session.session_id) == []
         assert journal.notebooks.updates(row.file_id).load() == []
+
+
+async def test_a_notebook_that_names_no_kernel_names_the_one_that_ran_it(
+    session: Session,
+) -> None:
+    await put(session, "x = 1")
+    notebook = await session.notebooks.open(PATH)
+    await notebook.use_kernel()
+    named = notebook.read().metadata
+    assert named["kernelspec"]["name"] == "python3"
+    assert named["language_info"] == {"name": "python"}
+
+
+async def test_an_opening_that_was_cut_short_takes_nothing_from_the_file(
+    controllers: Controllers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A controller is killed while it puts a file into its document, cell by cell."""
+
+    async def killed(document: SharedDocument, notebook: Notebook) -> None:
+        await fill(document, replace(notebook, cells=notebook.cells[:1]))
+        await anyio.sleep_forever()
+
+    fill = SharedDocument.fill
+    async with controllers.running(keep=True) as manager:
+        session = await manager.open(Caller("local", ""))
+        async with session.use(), anyio.create_task_group() as tasks:
+            await put(session, "a", "b", "c")
+            table = session._services.journal.notebooks  # pyright: ignore[reportPrivateUsage]
+            monkeypatch.setattr(SharedDocument, "fill", killed)
+            monkeypatch.setattr(type(table), "forget", lambda *_: None)
+            tasks.start_soon(session.notebooks.open, PATH)
+            await eventually(lambda: bool(table.rows(session.session_id)))
+            tasks.cancel_scope.cancel()
+    monkeypatch.undo()
+    async with controllers.running() as manager:
+        session = await manager.get(Caller("local", ""), session.session_id)
+        async with session.use():
+            assert sources(await session.notebooks.open(PATH)) == ["a", "b", "c"]
+
+
+async def test_what_was_not_saved_is_there_again_whatever_is_in_its_files_place(
+    controllers: Controllers,
+) -> None:
+    async with controllers.running(keep=True) as manager:
+        session = await manager.open(Caller("local", ""))
+        async with session.use():
+            await put(session, "a")
+            notebook = await session.notebooks.open(PATH)
+            await session.files.write(PATH, b"no notebook")
+            await notebook.edit(lambda n: editing.overwrite(n, 0, "not saved"), AGENT)
+    async with controllers.running() as manager:
+        session = await manager.get(Caller("local", ""), session.session_id)
+        async with session.use():
+            again = await session.notebooks.open(PATH)
+            assert sources(again) == ["not saved"]
+            assert "no longer a notebook" in again.problem
+
+
+async def test_a_deleted_file_comes_back_with_a_change_only(session: Session) -> None:
+    await put(session, "a")
+    notebook = await session.notebooks.open(PATH)
+    await session.files.delete(PATH)
+    await session.notebooks.close(PATH)
+    assert session.notebooks.opened == ()
+    with pytest.raises(FileError):
+        await session.notebooks.open(PATH)
+    await put(session, "a")
+    notebook = await session.notebooks.open(PATH)
+    await session.files.delete(PATH)
+    await notebook.edit(lambda n: editing.overwrite(n, 0, "b"), AGENT)
+    notebook.leave(AGENT)
+    await session.notebooks.close(PATH)
+    assert await on_disk(session) == ["b"]
+
+
+async def test_one_that_cannot_be_saved_stays_open(session: Session) -> None:
+    await put(session, "a")
+    notebook = await session.notebooks.open(PATH)
+    await notebook.edit(lambda n: editing.overwrite(n, 0, "ours"), AGENT)
+    await put(session, "theirs")
+    notebook.leave(AGENT)
+    for _ in range(2):
+        with pytest.raises(Conflict):
+            await session.notebooks.close(PATH)
+    assert session.notebooks.opened == (notebook,)
+    assert sources(notebook) == ["ours"]
+
+
+async def test_a_cell_that_floods_writes_little_into_the_document(session: Session) -> None:
+    await put(session, "flood(3000000)")
+    notebook = await session.notebooks.open(PATH)
+    run = await notebook.execute(0, AGENT)
+    with anyio.fail_after(30):
+        await run.execution.wait(None)
+    assert notebook.read().cells[0].metadata["sandbox"]["truncated_bytes"] > 0
+    assert notebook.document.size_bytes < 4_000_000
