@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from sandbox import resources
+from sandbox import __version__, resources
 from sandbox.errors import ConfigError, NotFound
 from sandbox.policy import ImagePolicy
 
@@ -38,6 +38,11 @@ CONTROLLER = "controller"
 SUPERVISOR = "supervisor"
 PACKAGE = "package"
 ADDITIONS = "additions"
+
+VERSION_ONLY = f'''"""A sandboxed, container-per-session executor for agents\' code."""
+
+__version__ = "{__version__}"
+'''
 
 _DIGEST_LENGTH = 12
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -225,10 +230,10 @@ def _supervisor_layer() -> dict[str, bytes]:
     package = resources.package()
     files = {
         f"opt/sandbox/{path.relative_to(package).as_posix()}": path.read_bytes()
-        for path in _imported(
-            package, [package / "__init__.py", *(package / SUPERVISOR).rglob("*.py")]
-        )
+        for path in _imported(package, (package / SUPERVISOR).rglob("*.py"))
     }
+    # Of the package itself a container knows the version, and nothing that others load it for.
+    files["opt/sandbox/__init__.py"] = VERSION_ONLY.encode()
     files["opt/__main__.py"] = files.pop("opt/sandbox/supervisor/__main__.py")
     files["opt/bridge.py"] = files.pop("opt/sandbox/supervisor/bridge.py")
     files["Dockerfile"] = (resources.images() / SUPERVISOR / "Dockerfile").read_bytes()

@@ -217,9 +217,10 @@ class Kernel:
         await self._link.send(self._around.messages.request(msg_type, content, msg_id, **more))
 
     def attach(self, link: Link, epoch: int, last_seq: int, *, is_alive: bool) -> None:
-        """Go on over a new link, whose other end says how the kernel stands."""
+        """Go on over a link, new or not, whose other end says how the kernel stands."""
         if self._is_closed:
             return
+        is_same = self._link.link is link and self._link.is_attached
         self._link.link = link
         if self.epoch and epoch != self.epoch:
             if self.cells.running is not None and self.cells.running.expired:
@@ -227,7 +228,8 @@ class Kernel:
             self._enter(epoch, "The kernel was restarted.")
         self.epoch = epoch
         self._dead_at_seq = None if is_alive else last_seq
-        self._pump()
+        if not is_same:
+            self._pump()
         self._note_death_if_read()
         self._attend()
 

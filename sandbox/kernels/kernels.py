@@ -123,7 +123,8 @@ class Kernels:
             self._tasks.cancel_scope.cancel()
 
     async def attach(self, link: Link) -> None:
-        """Go on over this link; the first time, take over what an earlier controller left.
+        """Go on over this link; the first time, take over what an earlier controller left. Over the
+        same one again, note what others have started, restarted and stopped there.
 
         Raises:
             LinkLost: The link ended.

@@ -25,9 +25,9 @@ _SENTENCE = re.compile(r"(?<=[.:?!]) (?=[A-Z`])")
 _WORD = re.compile(r"[a-z]+_[a-z_]+")
 
 
-def instructions(offered: frozenset[str]) -> str:
+def instructions(offered: frozenset[str], introduction: str = INSTRUCTIONS) -> str:
     """What the server says of itself to a caller who is offered these tools."""
-    return naming_only(INSTRUCTIONS, offered)
+    return naming_only(introduction, offered)
 
 
 def listed(tools: Iterable[dict[str, Any]], offered: frozenset[str]) -> list[dict[str, Any]]:

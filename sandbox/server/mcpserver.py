@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
@@ -30,7 +30,7 @@ from sandbox.server.desk import Desk, caller_of, grant_of, grant_of_request
 from sandbox.server.elicitation import Parking, answers_questions, objection_of
 from sandbox.server.executionresources import TOOL, ExecutionResources, typed
 from sandbox.server.hosts import listed_for, without_structure
-from sandbox.server.listing import instructions, listed
+from sandbox.server.listing import INSTRUCTIONS, instructions, listed
 from sandbox.server.notebookresources import CELL_TOOL, NOTEBOOK_TOOL, NotebookResources
 from sandbox.server.scopes import TOOL_SCOPES
 from sandbox.server.tool import ERROR_META_KEY, failure
@@ -46,10 +46,12 @@ ALWAYS_SERVED = frozenset({"list_sessions", "close_session"})
 class RecordingServer(MCPServer[Any]):
     """An MCP server that puts every call of a tool on record, those that are refused among them."""
 
-    def __init__(self, desk: Desk, tools: list[Tool], **settings: Any) -> None:
-        super().__init__(tools=tools, **settings)
+    def __init__(self, desk: Desk, tools: list[Tool], introduction: str, **settings: Any) -> None:
+        names = frozenset(tool.name for tool in tools)
+        super().__init__(tools=tools, instructions=instructions(names, introduction), **settings)
+        self._introduction = introduction
         self.middleware.append(self._greet)
-        self._names = frozenset(tool.name for tool in tools)
+        self._names = names
         self._noted = frozenset(tool.name for tool in tools if _has_notes(tool))
         self._manager = desk.manager
         self._parking = Parking(desk.manager.start)
@@ -194,7 +196,8 @@ class RecordingServer(MCPServer[Any]):
         told = cast(dict[str, Any], result["capabilities"])
         kept = {name: value for name, value in told.items() if there.get(name, True)}
         offered = frozenset(filter(grant.may_call, self._names))
-        return {**result, "capabilities": kept, "instructions": instructions(offered)}
+        said = instructions(offered, self._introduction)
+        return {**result, "capabilities": kept, "instructions": said}
 
 
 def _has_notes(tool: Tool) -> bool:
@@ -230,11 +233,18 @@ def _note(call: Call, result: CallToolResult | InputRequiredResult) -> None:
         call.ended("failed" if result.is_error else "ok", str(told.get("status", "")))
 
 
-def mcp_server(desk: Desk, toolsets: Iterable[str] = (ALL,)) -> MCPServer[Any]:
+def mcp_server(
+    desk: Desk,
+    toolsets: Iterable[str] = (ALL,),
+    introduction: str = INSTRUCTIONS,
+    more: Sequence[Tool] = (),
+) -> MCPServer[Any]:
     """The MCP server over a desk's sessions, for any transport.
 
     Args:
         toolsets: The toolsets and tools that are there, for whatever token.
+        introduction: What it says of itself, sentence by sentence, as ``listing`` shows it.
+        more: Tools that are there besides, which the controller's own server does not have.
     """
     tools = all_tools(desk)
     if odd := [each.name for each in tools if each.name not in TOOLS & TOOL_SCOPES.keys()]:
@@ -245,9 +255,9 @@ def mcp_server(desk: Desk, toolsets: Iterable[str] = (ALL,)) -> MCPServer[Any]:
         name="sandbox",
         title="Sandbox",
         description="Runs code in a container of your own.",
-        instructions=instructions(offered),
+        introduction=introduction,
         version=__version__,
-        tools=[each for each in tools if each.name in offered],
+        tools=[*(each for each in tools if each.name in offered), *more],
         log_level="WARNING",
         subscriptions=False,
     )

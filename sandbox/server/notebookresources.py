@@ -14,8 +14,7 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 import anyio.to_thread
-from mcp.server.mcpserver import Context, MCPServer
-from mcp_types import PromptMessage, TextContent
+from mcp.server.mcpserver import Context, MCPServer, UserMessage
 from pydantic import Field
 
 from sandbox.errors import InvalidRequest, NotFound
@@ -107,13 +106,13 @@ class NotebookResources:
             notebook_name: Annotated[
                 str, Field(description="The name you use it by; empty: the current one.")
             ] = "",
-        ) -> list[PromptMessage]:
+        ) -> UserMessage:
             asked = {"notebook_name": notebook_name, "cell_indices": cell_indices}
             async with self._used(ctx, CELL_TOOL, notebook_name, asked) as it:
                 found = it.live.read()
                 text = _cited(it.named.name, found, cited(cell_indices, len(found.cells)))
                 text = f"{it.session.redactor.text(text)}\n{prompt}"
-            return [PromptMessage(role="user", content=TextContent(type="text", text=text))]
+            return UserMessage(text)
 
     @asynccontextmanager
     async def _used(
@@ -136,8 +135,8 @@ def cited(indices: str, count: int) -> list[int]:
     found: set[int] = set()
     for part in filter(None, map(str.strip, indices[:1000].split(","))):
         first, dash, last = (each.strip() for each in part.partition("-"))
-        begin, end = _number(first), _number(last) if last else (count - 1 if dash else None)
-        end = begin if end is None else end
+        begin = _number(first)
+        end = (_number(last) if last else count - 1) if dash else begin
         if begin is None or end is None or (last and end < begin):
             raise InvalidRequest(
                 f"{printable(part, 40)!r} names no cells.", remedy="Such as 0-2,4 or 3- do."

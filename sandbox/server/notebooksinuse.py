@@ -13,7 +13,7 @@ from starlette.requests import Request
 
 from sandbox.collaboration.authors import Author
 from sandbox.collaboration.contracts import Change, LiveNotebook
-from sandbox.errors import Conflict, FileError, InvalidRequest, NotFound
+from sandbox.errors import Conflict, FileError, InvalidRequest, NotFound, SandboxError
 from sandbox.kernels.kernels import DEFAULT_KERNEL_ID
 from sandbox.notebooks.editing import Edited
 from sandbox.notebooks.models import CellRef, Notebook
@@ -209,6 +209,14 @@ def author_of(ctx: CallContext) -> Author:
     name = params.client_info.name if params else grant_of(ctx).application
     key = f"{caller.principal}\0{caller.default_key}"
     return Author(key, printable(name, MAX_AUTHOR) or "agent")
+
+
+def advice(used: InUse, error: SandboxError) -> SandboxError:
+    """An error with what to call about it, where it is that the notebook's kernel is dead."""
+    kernels = {each.kernel_id: each.state for each in used.session.kernels.infos}
+    if isinstance(error, Conflict) and kernels.get(used.live.kernel_id) == "dead":
+        error.remedy = "restart_notebook starts it anew, without its variables."
+    return error
 
 
 def taken(path: str) -> Conflict:

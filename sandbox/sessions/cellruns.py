@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
-from sandbox.collaboration.document import SharedDocument
 from sandbox.collaboration.ycells import IDLE, RUNNING
 from sandbox.errors import SandboxError
 from sandbox.kernels.execution import Execution
 from sandbox.kernels.models import ExecutionResult
 from sandbox.notebooks.models import Cell
 from sandbox.sessions.cellresults import filled
-from sandbox.sessions.notebookjournal import NotebookTable
 
 COALESCE_S = 0.03
 """Outputs that come within this time are shown together."""
@@ -25,6 +25,29 @@ ROOM_BYTES = 40 * 1024 * 1024
 logger = logging.getLogger(__name__)
 
 
+class ShowingDocument(Protocol):
+    """A document whose cells show outputs."""
+
+    @property
+    def size_bytes(self) -> int:
+        """About what it takes."""
+        ...
+
+    def change_cell(
+        self, cell_id: str, change: Callable[[Cell], Cell], execution_state: str = ""
+    ) -> Cell | None:
+        """Change one cell; None where it is gone."""
+        ...
+
+
+class RunTable(Protocol):
+    """Where it is noted which cells run."""
+
+    def run_ended(self, execution_id: str) -> None:
+        """Note that an execution is over, with its outputs in the document."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class _Run:
     cell_id: str
@@ -34,7 +57,7 @@ class _Run:
 class CellRuns:
     """What runs of one notebook. Of the executions of one cell only the last one is shown."""
 
-    def __init__(self, document: SharedDocument, file_id: str, table: NotebookTable) -> None:
+    def __init__(self, document: ShowingDocument, file_id: str, table: RunTable) -> None:
         self._document = document
         self._file_id = file_id
         self._table = table

@@ -56,7 +56,9 @@ class SessionNotebooks:
         files: Files,
         table: NotebookTable,
         redactor: Redactor,
+        root: str = WORKSPACE,
     ) -> None:
+        self._root = root
         self._parts = NotebookParts(session_id, kernels, files, table, redactor)
         self._opened: dict[str, LiveNotebook] = {}
         self._opening = anyio.Lock()
@@ -108,7 +110,7 @@ class SessionNotebooks:
 
     async def open(self, path: str, *, create: bool = False) -> LiveNotebook:
         """Open the notebook at a path, or find it open already."""
-        path = _absolute(path)
+        path = self._absolute(path)
         async with self._opening:
             if (found := self._opened.get(path)) is not None:
                 await found.look()
@@ -135,7 +137,7 @@ class SessionNotebooks:
     async def close(self, path: str) -> None:
         """Save and close it where nobody has it open any more."""
         async with self._opening:
-            notebook = self._opened.get(_absolute(path))
+            notebook = self._opened.get(self._absolute(path))
             if notebook is not None and not notebook.is_used:
                 await self._close(notebook)
 
@@ -175,6 +177,11 @@ class SessionNotebooks:
         self._opened[path] = notebook
         self._tasks.start_soon(self._run, notebook)
         return notebook
+
+    def _absolute(self, path: str) -> str:
+        if not path or "\0" in path:
+            raise InvalidRequest("A notebook has a path.")
+        return posixpath.normpath(posixpath.join(self._root, path))
 
     async def _is_there(self, path: str) -> bool:
         try:
@@ -264,9 +271,3 @@ def _name_kernel(notebook: LiveNotebook, name: str, spec: KernelSpec) -> None:
         return Edited(before if is_same else replace(before, metadata=metadata), (), "")
 
     notebook.document.edit(named)
-
-
-def _absolute(path: str) -> str:
-    if not path or "\0" in path:
-        raise InvalidRequest("A notebook has a path.")
-    return posixpath.normpath(posixpath.join(WORKSPACE, path))

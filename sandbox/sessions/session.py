@@ -28,7 +28,7 @@ from sandbox.sessions.claims import Claim
 from sandbox.sessions.endings import Ending, ended_error, still_reconnecting
 from sandbox.sessions.journal import SessionState
 from sandbox.sessions.lease import Lease
-from sandbox.sessions.models import SessionInfo, SessionProof
+from sandbox.sessions.models import WORKSPACE, SessionInfo, SessionProof
 from sandbox.sessions.notebooknames import NotebookNames
 from sandbox.sessions.parts import SessionParts
 from sandbox.sessions.services import SessionServices
@@ -116,6 +116,11 @@ class Session:
         self._over = anyio.Event()
 
     # --- what it is
+
+    @property
+    def workspace(self) -> str:
+        """The folder that relative paths begin in."""
+        return WORKSPACE
 
     @property
     def container_id(self) -> str | None:

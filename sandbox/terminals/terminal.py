@@ -235,6 +235,10 @@ class Terminal:
         self._attaching = link
         self._turn = link.turn
 
+    def is_read_over(self, link: Link) -> bool:
+        """Whether :meth:`pump` takes what comes over this link."""
+        return self._turn is link.turn and (self._attaching is link or self._stream is not None)
+
     async def pump(self, link: Link) -> None:
         """Take what comes over one link, until that or the program ends."""
         stream: Stream | None = None

@@ -99,7 +99,8 @@ class Terminals:
                 terminal.close()
 
     async def attach(self, link: Link) -> None:
-        """Go on over this link, also with terminals that an earlier controller has opened.
+        """Go on over this link, also with terminals that an earlier controller has opened, or, over
+        the same one again, somebody else.
 
         Raises:
             LinkLost: The link ended.
@@ -117,7 +118,8 @@ class Terminals:
                 if len(self._terminals) >= MAX_LISTED:
                     continue  # made up, by a supervisor that lists other ones over each link
                 self._serve(entry.terminal_id, entry.rows, entry.cols, entry.pid, entry.last_offset)
-            self._pump(self._terminals[entry.terminal_id], link)
+            if not self._terminals[entry.terminal_id].is_read_over(link):
+                self._pump(self._terminals[entry.terminal_id], link)
         for terminal in tuple(self._terminals.values()):
             await terminal.wait_attached()
 

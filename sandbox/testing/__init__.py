@@ -7,8 +7,7 @@ milliseconds. Nothing here isolates anything, and nothing a caller sends is exec
 understand a few statements of their own (``sandbox.testing.kernel``).
 """
 
-from sandbox.testing.pipe import MemoryStream, pipe
 from sandbox.testing.runtime import FakeEngine, FakeRuntime
 from sandbox.testing.supervisor import FakeSupervisor
 
-__all__ = ["FakeEngine", "FakeRuntime", "FakeSupervisor", "MemoryStream", "pipe"]
+__all__ = ["FakeEngine", "FakeRuntime", "FakeSupervisor"]

@@ -13,8 +13,8 @@ from sandbox.container.features import ALL, REPORTABLE, Feature, values_of
 from sandbox.container.spec import ContainerSpec
 from sandbox.errors import Conflict, EngineUnavailable, ImageMissing, SessionLost
 from sandbox.link.link import ByteStream
+from sandbox.link.memory import MemoryStream, pipe
 from sandbox.runtimes.base import ContainerInfo, ContainerState, ContainerStats, EngineInfo
-from sandbox.testing.pipe import MemoryStream, pipe
 from sandbox.testing.supervisor import FakeSupervisor
 
 Facts = dict[str, Any]

@@ -13,11 +13,11 @@ from sandbox.container.spec import SHM, ContainerSpec
 from sandbox.errors import Conflict, InvalidRequest, NotFound
 from sandbox.link import wire
 from sandbox.link.link import Link, Stream
+from sandbox.link.memory import MemoryStream
 from sandbox.nofollow import Step, walk
 from sandbox.testing.command import FakeCommand
 from sandbox.testing.filesystem import FakeFiles
 from sandbox.testing.kernel import FakeKernel
-from sandbox.testing.pipe import MemoryStream
 from sandbox.testing.terminal import FakeTerminal
 
 KERNELSPECS = {

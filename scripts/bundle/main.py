@@ -39,9 +39,9 @@ def main() -> None:
     program = found(command)
     if program is None:
         sys.exit(
-            f"sandbox: the program {command!r} was not found. Install the package (pip install, or "
-            "make setup in a checkout), or give its full path in this extension's settings: of a "
-            "checkout it is .venv/bin/sandbox."
+            f"sandbox: the program {command!r} was not found. Install the package (make setup in a "
+            "checkout, or pip install of the wheel that make dist builds there), or give the full "
+            "path in this extension's settings: of a checkout it is .venv/bin/sandbox."
         )
     sys.stdout.flush()
     os.execv(program, [program, "mcp"])  # noqa: S606  # as the client has it

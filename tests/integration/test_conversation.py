@@ -110,8 +110,10 @@ async def test_the_rest_of_the_protocol_reaches_a_real_kernel(manager: SessionMa
         assert (await hear(hearing, "history_reply", asked)).content["status"] == "ok"
         asked = await say(talk, "is_complete_request", code="for x in y:")
         assert (await hear(hearing, "is_complete_reply", asked)).content["status"] == "incomplete"
-        slow = await say(talk, "execute_request", code="import time; time.sleep(60)")
-        await hear(hearing, "execute_input", slow)
+        slow = await say(
+            talk, "execute_request", code="import time; print('on', flush=True); time.sleep(60)"
+        )
+        await hear(hearing, "stream", slow)  # from here on an interrupt is heard
         stop = await say(talk, "interrupt_request", "control")
         await hear(hearing, "interrupt_reply", stop)
         reply = (await hear(hearing, "execute_reply", slow)).content

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.anyio
 
 CLIENT = Path(__file__).parent / "clients/jupyter_calls.py"
 WAIT_S = 60
+SLOW = "import time; print('on', flush=True); time.sleep(60)"
 
 
 def kernel_client(served: Served, session_id: str, *codes: str) -> list[dict[str, Any]]:
@@ -142,8 +143,8 @@ async def test_interrupt_restart_and_death_are_told(connect: Any, clean: Served)
         session_id = await opened(agent)
         kernel = f"/jupyter/{session_id}/api/kernels/k-default"
         async with socket(clean, f"{kernel}/channels") as one:
-            await one.say("execute_request", "m1", code="import time; time.sleep(60)")
-            await one.hear("execute_input", "m1")
+            await one.say("execute_request", "m1", code=SLOW)
+            await one.hear("stream", "m1")  # from here on an interrupt is heard
             assert (await http.get(kernel)).json()["execution_state"] == "busy"
             assert (await http.post(f"{kernel}/interrupt")).status_code == 204
             reply = await one.hear("execute_reply", "m1")

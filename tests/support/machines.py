@@ -26,10 +26,10 @@ from sandbox.commands.models import CommandRecord, CommandResult
 from sandbox.errors import InfrastructureError
 from sandbox.kernels.models import ExecutionRecord, ExecutionResult
 from sandbox.link.link import ByteStream, Link
+from sandbox.link.memory import MemoryStream, pipe
 from sandbox.link.stream import Stream
 from sandbox.policy.models import Limits
 from sandbox.supervisor.pipes import PipePair
-from sandbox.testing.pipe import MemoryStream, pipe
 from sandbox.testing.supervisor import FakeSupervisor
 
 REPOSITORY = resources.package().parent

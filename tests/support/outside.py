@@ -29,12 +29,12 @@ from sandbox.egress.models import Tightening
 from sandbox.egress.wayout import Seen, WayOut
 from sandbox.errors import SandboxError
 from sandbox.link.link import Link, Stream
+from sandbox.link.memory import pipe
 from sandbox.outputs.denials import Denial
 from sandbox.outputs.redaction import Redactor
 from sandbox.policy import Policy
 from sandbox.policy.destinations import Address, Service
 from sandbox.policy.network import AllowRule, DenyRule, NetworkLimits, NetworkPolicy
-from sandbox.testing.pipe import pipe
 
 ADA = Owner("ada", "s-test")
 PUBLIC = ipaddress.ip_address("93.184.215.14")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from sandbox import __version__
 from sandbox.container import images
 
 PACKAGE = Path(__file__).parents[2] / "sandbox"
@@ -94,6 +95,8 @@ def test_help_is_shown_without_the_parts_that_a_command_needs() -> None:
 def test_a_package_defines_nothing_itself(path: Path) -> None:
     if path == PACKAGE / "cli" / "__init__.py":
         return  # where the command begins
+    if path == PACKAGE / "__init__.py":
+        return  # where Jupyter Server looks for its extension; what it loads is below
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.ImportFrom):
             assert node.module is not None
@@ -104,3 +107,17 @@ def test_a_package_defines_nothing_itself(path: Path) -> None:
         else:
             assert isinstance(node, ast.Expr)
             assert isinstance(node.value, ast.Constant)
+
+
+def test_the_package_itself_loads_nothing() -> None:
+    found = {
+        name for name in loaded("import sandbox", PACKAGE.parent) if name.startswith("sandbox")
+    }
+    assert found == {"sandbox"}
+
+
+def test_what_a_container_has_of_the_package_itself_is_its_version() -> None:
+    """Its own ``__init__`` would be another one with each change, and with it every image."""
+    files = images.recipes()["python"].files
+    assert files["opt/sandbox/__init__.py"] == images.VERSION_ONLY.encode()
+    assert ast.literal_eval(images.VERSION_ONLY.rpartition(" = ")[2]) == __version__

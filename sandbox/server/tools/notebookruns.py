@@ -9,7 +9,7 @@ import anyio
 from mcp_types import CallToolResult
 
 from sandbox.collaboration.contracts import CellRun
-from sandbox.errors import InvalidRequest, SandboxError
+from sandbox.errors import Conflict, InvalidRequest, SandboxError
 from sandbox.kernels.models import ExecutionResult
 from sandbox.notebooks import editing
 from sandbox.notebooks.models import CellRef
@@ -19,7 +19,7 @@ from sandbox.server.content import told
 from sandbox.server.desk import ASKING_INTERVAL_S, Desk, caller_of
 from sandbox.server.http.place import BY_PATH, Http
 from sandbox.server.missing import advised
-from sandbox.server.notebooksinuse import LEFT_OUT, InUse, Which, agreed, in_use
+from sandbox.server.notebooksinuse import LEFT_OUT, InUse, Which, advice, agreed, in_use
 from sandbox.server.outcomes import CANCEL_GRACE_S, FAILED, Following, Written
 from sandbox.server.results import CellSummary, shortened
 from sandbox.server.tool import CallContext, ToolGroup, tool
@@ -196,7 +196,7 @@ class CellRunTools(ToolGroup):
         result, outcome = run.snapshot(), run.outcome
         if result is None:
             if run.failure is not None:
-                raise run.failure
+                raise advice(used, run.failure)
             status = outcome.status if outcome else "running"
             empty = CellSummary(
                 execution_id="",
@@ -238,7 +238,10 @@ class CellRunTools(ToolGroup):
 
 
 async def _begun(used: InUse, ref: CellRef, timeout_s: float, source: str | None) -> CellRun:
-    return await used.live.execute(ref, used.author, timeout_s=timeout_s or None, source=source)
+    try:
+        return await used.live.execute(ref, used.author, timeout_s=timeout_s or None, source=source)
+    except Conflict as exc:
+        raise advice(used, exc) from exc
 
 
 def _how_far(run: LiveRun) -> str:

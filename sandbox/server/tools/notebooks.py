@@ -39,7 +39,6 @@ from sandbox.server.notebookviews import (
 )
 from sandbox.server.tool import CallContext, ToolGroup, reply, tool
 from sandbox.server.wording import printable
-from sandbox.sessions.models import WORKSPACE
 from sandbox.sessions.notebooknames import Named
 from sandbox.sessions.session import Session
 
@@ -76,7 +75,7 @@ class NotebookTools(ToolGroup):
                 permit_here(ctx, session.policy, "start_kernel")
             names = session.notebook_names
             path = notebook_path or names.find(key, notebook_name).path
-            path = posixpath.normpath(posixpath.join(WORKSPACE, path))
+            path = posixpath.normpath(posixpath.join(session.workspace, path))
             names.check(key, notebook_name, path)
             live = await _opened(session, path, mode)
             names.check(key, notebook_name, live.path)
@@ -260,7 +259,7 @@ async def _read(used: InUse, start: int, limit: int, *, is_detailed: bool) -> Ca
         view = view_of(used, notebook, cells=list(page.cells), next=next_page(page))
         return view, f"{heading(used, page.total)}\n{page_text(page, detailed=is_detailed)}"
 
-    return answer(*(await anyio.to_thread.run_sync(read) if is_detailed else read()))
+    return answer(*await anyio.to_thread.run_sync(read))
 
 
 def _rows(session: Session, key: str) -> list[NotebookRow]:

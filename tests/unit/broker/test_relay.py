@@ -12,9 +12,9 @@ import pytest
 from sandbox.broker.relay import relay
 from sandbox.errors import SessionLost
 from sandbox.link.link import ByteStream
+from sandbox.link.memory import MemoryStream, pipe
 from sandbox.runtimes.broker.protocol import encode_error
 from sandbox.runtimes.broker.relayed import BrokerStream
-from sandbox.testing.pipe import MemoryStream, pipe
 
 pytestmark = pytest.mark.anyio
 

@@ -28,7 +28,7 @@ from sandbox.link import link as link_module
 from sandbox.link import stream as stream_module
 from sandbox.link import wire
 from sandbox.link.link import Link, Stream
-from sandbox.testing.pipe import MemoryStream, pipe
+from sandbox.link.memory import MemoryStream, pipe
 
 pytestmark = pytest.mark.anyio
 

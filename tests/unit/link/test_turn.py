@@ -9,9 +9,9 @@ import pytest
 
 from sandbox.link import wire
 from sandbox.link.link import Link
+from sandbox.link.memory import pipe
 from sandbox.link.stream import Stream
 from sandbox.link.turn import TURN_S, Turn
-from sandbox.testing.pipe import pipe
 
 pytestmark = pytest.mark.anyio
 

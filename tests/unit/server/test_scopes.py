@@ -57,16 +57,17 @@ class Front:
         self._app = app
         self.grants = grants
 
-    def http(self, token: str) -> httpx2.AsyncClient:
+    def http(self, token: str, conversation: str = "") -> httpx2.AsyncClient:
+        named = {"Sandbox-Session": conversation} if conversation else {}
         return httpx2.AsyncClient(
             transport=httpx2.ASGITransport(self._app),
             base_url="http://test",
-            headers={"Authorization": f"Bearer {token}"},
+            headers={"Authorization": f"Bearer {token}", **named},
         )
 
     @asynccontextmanager
-    async def client(self, token: str) -> AsyncIterator[Client]:
-        async with self.http(token) as http:
+    async def client(self, token: str, conversation: str = "") -> AsyncIterator[Client]:
+        async with self.http(token, conversation) as http:
             transport = streamable_http_client("http://test/mcp/v1", http_client=http)
             async with Client(transport, mode="2026-07-28") as client:
                 yield client

@@ -21,10 +21,11 @@ from sandbox.errors import LinkLost, NotFound, SessionLost
 from sandbox.kernels.execution import Execution
 from sandbox.kernels.models import ExecutionResult
 from sandbox.link.link import ByteStream
+from sandbox.link.memory import pipe
 from sandbox.sessions.journal import Journal
 from sandbox.sessions.manager import SessionManager
 from sandbox.sessions.models import Caller
-from sandbox.testing import FakeRuntime, pipe
+from sandbox.testing import FakeRuntime
 
 from ...support.waiting import until
 from .controllers import Controllers, run

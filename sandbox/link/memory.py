@@ -1,4 +1,4 @@
-"""A byte stream between two ends in one process."""
+"""A byte stream between two ends in one process: for a link that needs no container."""
 
 from __future__ import annotations
 
