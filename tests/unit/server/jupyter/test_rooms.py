@@ -9,7 +9,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from pycrdt import Decoder, Encoder, create_update_message
+from pycrdt import Decoder, Encoder, Map, create_update_message
 
 from sandbox import resources
 from sandbox.collaboration.authors import Author
@@ -315,3 +315,13 @@ async def test_what_ten_peers_edit_at_once_is_the_same_for_all(server: RoomServe
             await peer.until(lambda peer=peer: has_all(peer.sources), within_s=30)
         ours = [cell.source for cell in notebook.read().cells]
         assert all(peer.sources == ours for peer in peers)
+
+
+async def test_the_outputs_of_a_cell_may_be_larger_than_other_messages(server: RoomServer) -> None:
+    async with (
+        in_room(server.port, server.session_id, PATH, HEADERS) as alice,
+        in_room(server.port, server.session_id, PATH, HEADERS) as bob,
+    ):
+        alice.cells[0]["outputs"].append(Map({"output_type": "stream", "text": "x" * 2_000_000}))
+        await bob.until(lambda: len(bob.cells[0]["outputs"]) == 1, within_s=20)
+        assert alice.closed is None
