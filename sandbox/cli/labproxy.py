@@ -18,6 +18,8 @@ import anyio
 from anyio.abc import ByteReceiveStream, ByteStream
 from anyio.streams.buffered import BufferedByteReceiveStream
 
+from sandbox.errorgroups import one_error
+
 MAX_HEAD_BYTES = 64 * 1024
 HEAD_S = 30.0
 CONNECT_S = 10.0
@@ -140,6 +142,7 @@ class LabProxy:
             raise _Refused(403, "This is not for other pages.")
         if head.get("transfer-encoding"):
             raise _Refused(411, "Say how long the body is.")
+        _length(head)
         if path == "/":
             raise _Refused(302, "", ("Location", "/lab"))
         if not {"..", "."}.isdisjoint(re.split(r"[/\\]", unquote(path))):
@@ -172,7 +175,7 @@ class LabProxy:
         target: str,
     ) -> None:
         """Pass a request on, and what comes back."""
-        upgrade = head.get("upgrade")
+        upgrade, length = head.get("upgrade"), _length(head)
         headers = [
             ("Host", upstream.host),
             ("Authorization", upstream.authorization),
@@ -181,11 +184,11 @@ class LabProxy:
         ]
         await server.send(_written((head.first[0], target, "HTTP/1.1"), headers))
         outgoing = BufferedByteReceiveStream(server)
-        async with anyio.create_task_group() as tasks:
+        async with one_error() as tasks:
             if upgrade:
                 tasks.start_soon(_pour, incoming, server)
             else:
-                tasks.start_soon(_pour_some, incoming, server, _length(head))
+                tasks.start_soon(_pour_some, incoming, server, length)
             answer = await _read_head(outgoing)
             kept = answer.without(("set-cookie", "connection"))
             kept.append(("Connection", "Upgrade" if answer.first[1] == "101" else "close"))

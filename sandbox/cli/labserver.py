@@ -64,14 +64,14 @@ def find_lab(wanted: Path | None) -> Path:
     if wanted is not None:
         found = wanted / PROGRAM if wanted.is_dir() else wanted
         if os.access(found, os.X_OK) and found.is_file():
-            return found
+            return found.absolute()
         raise NotFound(f"There is no JupyterLab at {wanted}.", remedy="Name its `jupyter-lab`.")
     beside = Path(sys.executable).with_name(PROGRAM)
     on_path = shutil.which(PROGRAM)
     if beside.is_file():
         return beside
     if on_path:
-        return Path(on_path)
+        return Path(on_path).absolute()
     raise NotFound(
         "There is no JupyterLab here.",
         remedy="`pip install jupyterlab jupyter-collaboration`, or name one with --jupyter.",

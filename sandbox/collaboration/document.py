@@ -32,7 +32,7 @@ from sandbox.collaboration.replica import Replica
 from sandbox.collaboration.updates import Checked, Missing, check_update, read_state
 from sandbox.collaboration.ycells import made_cell, storable
 from sandbox.collaboration.yediting import change_cell, change_notebook
-from sandbox.errors import Conflict, QuotaExceeded, SandboxError
+from sandbox.errors import Conflict, InvalidRequest, QuotaExceeded, SandboxError
 from sandbox.notebooks.editing import Edited
 from sandbox.notebooks.models import MAX_CELLS, Cell, Notebook
 
@@ -243,6 +243,10 @@ class SharedDocument:
         except SandboxError as exc:
             sender.leave(exc.message)
             raise
+        except Exception as exc:  # whatever the library fails with, looking at what it has made
+            logger.warning("an update of a peer made no document: %r", exc)
+            sender.leave("Its update makes no notebook.")
+            raise InvalidRequest("The update makes no notebook.") from exc
         self._parts += checked.parts if checked.is_new else 0
         if self._now().ids_changed:
             self._mend_ids()

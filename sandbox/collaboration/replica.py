@@ -157,8 +157,11 @@ class Replica:
             raise InvalidRequest(f"A list in it has more than {MAX_LISTED:,} items.")
         if self._deepest > MAX_PATH:
             raise InvalidRequest(f"It is put in more than {MAX_PATH} deep.")
-        if types + self._deepest < MAX_NESTED and not is_unseen:
-            return
+        if types + self._deepest >= MAX_NESTED or is_unseen:
+            self._check_depth()
+        self.read()  # what cannot be read is not kept
+
+    def _check_depth(self) -> None:
         waiting = [(depth + 1, value) for depth, value in self._fresh]
         with self.doc.transaction():
             while waiting:

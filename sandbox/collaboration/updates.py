@@ -24,7 +24,7 @@ MAX_CLOCK = 2**31
 MAX_JSON_DEPTH = 100
 MAX_PARTS = 200_000
 """The items, values and deletions of one update: each can take 200 bytes in memory."""
-_GC, _DELETED, _JSON, _BINARY, _STRING, _TYPE, _ANY, _SKIP = 0, 1, 2, 3, 4, 7, 8, 10
+_GC, _DELETED, _STRING, _TYPE, _ANY, _SKIP = 0, 1, 4, 7, 8, 10
 _TYPES = frozenset((0, 1, 2))
 """Arrays, maps and texts."""
 _SIZES = {124: 4, 123: 8, 122: 8}
@@ -166,6 +166,8 @@ class _Check:
             if reader.varint() == 1:
                 if (root := reader.text()) not in ROOTS:
                     raise Malformed(f"a notebook has no {root[:40]!r}")
+                if (root == "cells") == bool(info & 0x20):  # that is a list, the others are maps
+                    raise Malformed(f"it takes {root!r} for what it is not")
             else:
                 self._id()
             if info & 0x20:
@@ -187,15 +189,6 @@ class _Check:
             if reader.varint() not in _TYPES:
                 raise Malformed("it holds a kind that no notebook has")
             self.types += 1
-            return 1
-        if kind == _JSON:
-            count = reader.varint()
-            for _ in range(count):
-                self._part()
-                reader.text()
-            return count
-        if kind == _BINARY:
-            reader.bytes()
             return 1
         raise Malformed(f"it holds content {kind}, which no notebook has")
 

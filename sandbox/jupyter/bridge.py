@@ -7,6 +7,7 @@ provisioner does: whatever happens to that, the session is closed.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -72,6 +73,8 @@ class Bridge:
             async with one_error() as tasks:
                 tasks.start_soon(self._listen, self._relay)
                 self._control.tell("started", session_id=kernel.session_id)
+                gc.freeze()
+                gc.enable()
                 await self._finished.wait()
                 tasks.cancel_scope.cancel()
 
@@ -112,7 +115,8 @@ class Bridge:
         try:
             await kernel.interrupt()
         except SandboxError as exc:
-            if not self._finished.is_set():  # Jupyter interrupts whatever it shuts down
+            relay = self._relay  # Jupyter interrupts whatever it shuts down or restarts
+            if relay is not None and relay.is_alive:
                 logger.warning("the kernel cannot be interrupted: %s", exc)
 
     def _bind(self, order: Mapping[str, Any]) -> ClientSockets:
@@ -212,6 +216,7 @@ def main() -> None:
     """Serve the provisioner whose socket is named."""
     logging.basicConfig(level=logging.WARNING, format="sandbox: %(message)s", stream=sys.stderr)
     code = FAILED
+    gc.disable()  # until the kernel answers: all that is imported stays, and is not to be searched
     try:
         code = anyio.run(serve, socket.socket(fileno=int(sys.argv[1])))
     finally:

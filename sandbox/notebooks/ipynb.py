@@ -15,8 +15,6 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple, cast
 
-from nbformat import v3, v4
-
 from sandbox.errors import InvalidRequest
 from sandbox.notebooks.boundedjson import parse_object
 from sandbox.notebooks.models import (
@@ -98,6 +96,8 @@ def write_ipynb(notebook: Notebook) -> bytes:
 
 def _upgraded(document: dict[str, Any]) -> dict[str, Any]:
     """A document of nbformat 3 as one of 4; the ids that it gets are made as any others."""
+    from nbformat import v3, v4  # here, for it takes a while to load, and few notebooks are so old
+
     old, new = cast("Any", v3), cast("Any", v4)  # which say little of their types
     try:
         upgraded = new.upgrade(old.to_notebook_json(document), from_version=3, from_minor=0)

@@ -18,6 +18,8 @@ from wsproto.connection import ConnectionState
 from wsproto.events import BytesMessage, Ping, Pong, TextMessage
 
 MAX_MESSAGE_BYTES = 1024 * 1024
+MAX_ROOM_MESSAGE_BYTES = 4 * 1024 * 1024
+"""In the room of a notebook, where a client says all outputs of a cell at once."""
 PING_S = 20.0
 """Between two pings of ours, and for each answer."""
 PIECE_BYTES = 4 * 1024
@@ -67,6 +69,8 @@ class BoundedWebSocket(WSProtocol):
     def handle_connect(self, event: Any) -> None:
         """Read no frames before somebody has taken the handshake."""
         super().handle_connect(event)
+        if "/api/collaboration/room/" in self.scope["path"]:
+            self.buffer.max_length = MAX_ROOM_MESSAGE_BYTES
         self.read_paused = True
         self.transport.pause_reading()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any, cast
 
 import anyio
 import anyio.to_thread
@@ -17,7 +18,8 @@ from sandbox.outputs.redaction import Redactor, TextPieces
 from sandbox.server.content import cell_content, cell_line, fitting, told
 from sandbox.server.desk import ASKING_INTERVAL_S, Desk, caller_of
 from sandbox.server.hosts import takes_links
-from sandbox.server.pictures import pictures_of
+from sandbox.server.http.calling import is_over_http
+from sandbox.server.pictures import Shown, pictures_of
 from sandbox.server.results import CellSummary, cell_summary, is_rich, shortened
 from sandbox.server.showing import Showing
 from sandbox.server.tool import CallContext
@@ -27,6 +29,8 @@ CANCEL_GRACE_S = 10.0
 MAX_PROGRESS_BYTES = 256 * 1024
 """Of messages that are looked at for one notification."""
 MAX_PROGRESS_TEXT = 4000
+MAX_AT_ONCE = 16 * 1024
+"""The characters of outputs that are told in full without a thread for it."""
 FAILED = frozenset({"error", "timeout", "died", "lost"})
 
 
@@ -103,6 +107,7 @@ class Following:
             streams: Tell what it writes; else only how it stands.
         """
         written = Written(execution, session.redactor)
+        streams = streams and not is_over_http(ctx)  # where nobody listens
         began = anyio.current_time()
         told_s = 0.0
 
@@ -146,7 +151,11 @@ class Following:
 
         client = ctx.request_context.session
         host = self._desk.shaping.host(client)
-        shown = await self._showing.shown(pictures_of(result.outputs), host, find_session)
+        found = pictures_of(result.outputs)
+        if is_over_http(ctx):  # a program gets them as they are
+            shown = [Shown(each, each.data, each.mime) for each in found]
+        else:
+            shown = await self._showing.shown(found, host, find_session)
         failed = result.status in FAILED
 
         def summarise() -> CellSummary:
@@ -158,10 +167,19 @@ class Following:
                 sent=fitting(result) if detail == "full" else None,
             )
 
-        takes_long = detail == "full" or any(is_rich(output) for output in result.outputs)
+        takes_long = any(map(is_rich, result.outputs)) or (
+            detail == "full" and sum(map(_length, result.outputs)) > MAX_AT_ONCE
+        )
         summary = adapt(await anyio.to_thread.run_sync(summarise) if takes_long else summarise())
         content = cell_content(summary, shown, links=takes_links(client))
         return told(summary, content, failed=failed)
+
+
+def _length(output: dict[str, Any]) -> int:
+    """The characters of an output that is not rich."""
+    data = cast("dict[str, Any]", output.get("data") or {})
+    texts = (output.get("text", ""), *data.values(), *output.get("traceback", ()))
+    return sum(map(len, texts))
 
 
 def standing(result: ExecutionResult) -> str:

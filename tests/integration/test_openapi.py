@@ -16,7 +16,7 @@ import pytest
 from ..support.environments import python_with
 from ..support.served import Served
 
-MAX_S = 70
+MAX_S = 45
 """Of sending; what is found is made smaller after that."""
 LIMIT_S = 240
 CHECKS = (

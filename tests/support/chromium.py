@@ -119,13 +119,15 @@ class Page:
         except TimeoutError as exc:
             shown = await self.value("document.body.innerText.slice(0, 3000)")
             told = "\n".join(self.said[-10:])
-            raise AssertionError(f"never: {expression}\n{shown}\n{told}") from exc
+            kept = Path(tempfile.gettempdir()) / "chromium-failure.png"
+            kept.write_bytes(await self.picture())
+            raise AssertionError(f"never: {expression}\n{shown}\n{told}\nsee {kept}") from exc
 
-    async def click(self, selector: str) -> None:
-        """Click in the middle of an element."""
+    async def click(self, element: str) -> None:
+        """Click in the middle of what JavaScript finds."""
         box = await self.until(
-            f"(() => {{const e = document.querySelector({json.dumps(selector)});"
-            "if (!e) return null; const r = e.getBoundingClientRect();"
+            f"(() => {{const e = {element}; if (!e) return null;"
+            "e.scrollIntoView({block: 'center'}); const r = e.getBoundingClientRect();"
             "return r.width ? [r.x + r.width / 2, r.y + r.height / 2] : null})()"
         )
         for kind in ("mousePressed", "mouseReleased"):
@@ -136,6 +138,18 @@ class Page:
                 y=box[1],
                 button="left",
                 clickCount=1,
+            )
+
+    async def press(self, key: str) -> None:
+        """Press a key that is none of a text, such as End."""
+        codes = {"End": 35, "Home": 36, "Enter": 13}
+        for kind in ("keyDown", "keyUp"):
+            await self.call(
+                "Input.dispatchKeyEvent",
+                type=kind,
+                key=key,
+                code=key,
+                windowsVirtualKeyCode=codes[key],
             )
 
     async def type(self, text: str) -> None:
@@ -151,7 +165,7 @@ class Page:
 
 
 @asynccontextmanager
-async def browsing(width: int = 1280, height: int = 800) -> AsyncIterator[Page]:
+async def browsing(width: int = 1280, height: int = 900) -> AsyncIterator[Page]:
     """A page of a browser of its own, until the block ends."""
     program = await anyio.to_thread.run_sync(chromium)
     profile = Path(tempfile.mkdtemp(prefix="chromium-"))

@@ -246,3 +246,19 @@ def test_the_two_locks_agree_on_what_they_share() -> None:
     shared = python.keys() & datascience.keys()
     assert shared
     assert {name: python[name] for name in shared} == {name: datascience[name] for name in shared}
+
+
+def test_the_imports_of_a_module_are_those_that_the_language_finds() -> None:
+    package = Path(images.__file__).parents[1]
+    for path in sorted(package.rglob("*.py")):
+        nodes = [*ast.walk(ast.parse(path.read_bytes()))]
+        found = {
+            alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names
+        } | {
+            f"{node.module}.{alias.name}"
+            for node in nodes
+            if isinstance(node, ast.ImportFrom) and node.module
+            for alias in node.names
+        }
+        ours = {name for name in found if name.split(".")[0] == "sandbox"}
+        assert images._imports(path) == ours, path

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import anyio
 import pytest
-from pycrdt import Decoder, Encoder, create_update_message
+from pycrdt import Decoder, Encoder, Map, create_update_message
 
 from sandbox import resources
 from sandbox.collaboration.authors import Author
@@ -281,3 +282,46 @@ async def test_who_comes_again_is_let_in_before_its_lost_connection_is_noticed(
             await bob.until(lambda: bob.sources[0] == "one!")
             me = alice.doc.client_id
             await bob.until(lambda: bob.awareness.states.get(me, {}).get("cursor") == 2)
+
+
+async def test_what_ten_peers_edit_at_once_is_the_same_for_all(server: RoomServer) -> None:
+    notebook = await server.session.notebooks.open(PATH)
+    async with AsyncExitStack() as stack:
+        peers = [
+            await stack.enter_async_context(in_room(server.port, server.session_id, PATH, HEADERS))
+            for _ in range(10)
+        ]
+
+        async def work(number: int, peer: RoomClient) -> None:
+            peer.insert(number % 2, f"peer {number}")
+            for count in range(20):
+                peer.type(count % len(peer.cells), f"<{number}.{count}>", at=0)
+                if count == 10:
+                    await notebook.edit(lambda n: insert(n, -1, "code", f"agent {number}"), AGENT)
+                await anyio.sleep(0.001 * number)
+
+        async with anyio.create_task_group() as tasks:
+            for number, peer in enumerate(peers):
+                tasks.start_soon(work, number, peer)
+        whole = 2 + 10 + 10
+
+        def has_all(sources: list[str]) -> bool:
+            text = "".join(sources)
+            return len(sources) == whole and all(
+                f"<{number}.{count}>" in text for number in range(10) for count in range(20)
+            )
+
+        for peer in peers:
+            await peer.until(lambda peer=peer: has_all(peer.sources), within_s=30)
+        ours = [cell.source for cell in notebook.read().cells]
+        assert all(peer.sources == ours for peer in peers)
+
+
+async def test_the_outputs_of_a_cell_may_be_larger_than_other_messages(server: RoomServer) -> None:
+    async with (
+        in_room(server.port, server.session_id, PATH, HEADERS) as alice,
+        in_room(server.port, server.session_id, PATH, HEADERS) as bob,
+    ):
+        alice.cells[0]["outputs"].append(Map({"output_type": "stream", "text": "x" * 2_000_000}))
+        await bob.until(lambda: len(bob.cells[0]["outputs"]) == 1, within_s=20)
+        assert alice.closed is None

@@ -1,0 +1,141 @@
+"""A person's own JupyterLab, in a real browser, with a session that an agent works in.
+
+``SANDBOX_TEST_PICTURES=1`` keeps what it looks like for the documentation.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import httpx
+import pytest
+
+from ..support.chromium import Page, browsing
+from ..support.environments import python_with
+from ..support.served import Served, environment
+
+pytestmark = pytest.mark.anyio
+
+PICTURE = Path(__file__).parents[2] / "docs/images/jupyterlab.png"
+NOTEBOOK = "orders.ipynb"
+TITLE = "# Orders by weekday\nThe agent looks at the numbers; we look on, and write with it."
+PLOT = """\
+import matplotlib.pyplot as plt
+
+orders = {"Mon": 42, "Tue": 61, "Wed": 55, "Thu": 78, "Fri": 96}
+plt.figure(figsize=(6, 2))
+plt.bar(orders.keys(), orders.values(), color="#4a7fb5")
+plt.show()
+print("the busiest day:", max(orders, key=orders.get))
+"""
+OUTPUTS = "[...document.querySelectorAll('.jp-OutputArea-output')].map(e => e.innerText).join()"
+SOURCES = "[...document.querySelectorAll('.jp-CodeCell .cm-content')].map(e => e.innerText).join()"
+
+
+@asynccontextmanager
+async def lab(served: Served, *words: str) -> AsyncIterator[str]:
+    """`sandbox lab`, and the address that it prints."""
+    python = await anyio.to_thread.run_sync(python_with, "jupyterlab")
+    command = [sys.executable, "-m", "sandbox", "lab", *words, "--jupyter", str(python.parent)]
+    process = await anyio.open_process(
+        command, env=environment(served.state), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
+    said = ""
+    try:
+        with anyio.fail_after(90):
+            assert process.stderr is not None
+            while not (found := re.search(r"http://\S+(?=\s)", said)):
+                said += (await process.stderr.receive()).decode()
+        yield found[0]
+    finally:
+        process.terminate()
+        with anyio.move_on_after(15, shield=True):
+            await process.wait()
+        assert process.returncode == 0, said
+        await process.aclose()
+
+
+async def shown(page: Page, text: str, where: str = SOURCES) -> None:
+    """Wait until a page shows text."""
+    await page.until(f"{where}.includes({text!r})", within_s=60)
+
+
+async def read_until(agent: Any, index: int, text: str) -> None:
+    """Wait until an agent reads text in a cell."""
+    with anyio.fail_after(30):
+        while True:
+            read = await agent.call_tool("read_cell", {"cell_index": index})
+            if text in str(read.content):
+                return
+            await anyio.sleep(0.1)
+
+
+async def test_a_page_shows_what_an_agent_does_and_the_agent_reads_what_is_typed(
+    clean: Served,
+) -> None:
+    async with clean.client() as agent:
+        opened = await agent.call_tool("open_session", {"policy": "datascience"})
+        session_id = (opened.structured_content or {})["session_id"]
+        used = {"notebook_name": "n", "notebook_path": NOTEBOOK, "mode": "create"}
+        assert not (await agent.call_tool("use_notebook", used)).is_error
+        async with lab(clean, session_id, NOTEBOOK) as address, browsing() as page:
+            await page.open(address)
+            await page.until("document.querySelector('.jp-Notebook') && 1", within_s=90)
+            await page.value("window.isStillThere = true")
+            cell = {"cell_index": 0, "cell_type": "markdown", "cell_source": TITLE}
+            assert not (await agent.call_tool("insert_cell", cell)).is_error
+            ran = await agent.call_tool(
+                "insert_execute_code_cell", {"cell_index": 1, "cell_source": PLOT}
+            )
+            assert not ran.is_error, ran
+            await shown(page, "the busiest day")
+            await shown(page, "the busiest day: Fri", OUTPUTS)
+            await page.until("document.querySelector('.jp-OutputArea-output img')?.complete")
+            cell = {"cell_index": 2, "cell_type": "code", "cell_source": "# what about "}
+            assert not (await agent.call_tool("insert_cell", cell)).is_error
+            await shown(page, "# what about")
+            await page.click("[...document.querySelectorAll('.jp-CodeCell .cm-line')].at(-1)")
+            await page.press("End")
+            await page.type("Saturday?")
+            await shown(page, "# what about Saturday?")
+            await read_until(agent, 2, "# what about Saturday?")
+            assert await page.value("window.isStillThere")  # it was never loaded anew
+            await page.value("document.querySelector('.jp-MarkdownCell').scrollIntoView()")
+            picture = await page.picture()
+            assert len(picture) < 200_000
+            if os.environ.get("SANDBOX_TEST_PICTURES"):
+                PICTURE.parent.mkdir(exist_ok=True)
+                PICTURE.write_bytes(picture)
+            await only_the_session_is_reached(address)
+
+
+async def only_the_session_is_reached(address: str) -> None:
+    """Of the machine that the JupyterLab is on, its pages are served and nothing else."""
+    base = address.split("/lab/")[0]
+    async with httpx.AsyncClient(trust_env=False) as stranger:
+        assert (await stranger.get(f"{base}/lab")).status_code == 403
+        assert (await stranger.get(f"{base}/api/contents")).status_code == 403
+    async with httpx.AsyncClient(trust_env=False, follow_redirects=True) as person:
+        assert (await person.get(address)).status_code == 200
+        listing = (await person.get(f"{base}/api/contents")).json()
+        assert NOTEBOOK in [each["name"] for each in listing["content"]]
+        for method, path in [
+            ("POST", "/lab/api/extensions"),
+            ("POST", "/lab/api/build"),
+            ("GET", "/lab/%2e%2e/api/terminals"),
+            ("GET", "/tree"),
+            ("GET", "/terminals/websocket/1"),
+        ]:
+            answer = await person.request(method, f"{base}{path}")
+            assert answer.status_code in (404, 405), (method, path)
+        foreign = await person.get(f"{base}/api/me", headers={"Origin": "http://evil.example"})
+        assert foreign.status_code == 403
