@@ -11,7 +11,8 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from contextlib import suppress
+from typing import Any, cast
 
 from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.channels import AsyncZMQSocketChannel
@@ -26,6 +27,7 @@ from sandbox.outputs.eventlog import EventLog
 
 KEPT_BYTES = 32 * 1024 * 1024
 ENTRY_BYTES = 256
+NUDGE_S = 0.25
 WATCH_S = 0.5
 """Between two looks at whether the kernel's process is the same and lives."""
 MAX_WAITING = 256
@@ -67,6 +69,8 @@ class ServerKernel:
         self._is_there = is_there
         self._changed = changed
         self._client: AsyncKernelClient | None = None
+        self._heard = asyncio.Event()
+        """Set when what it publishes is heard: what it published before is lost."""
         self._pid = self._process_id()
         self._running = ""
         """The request that the kernel works at, if that is a cell; whosever."""
@@ -99,11 +103,13 @@ class ServerKernel:
                     tasks.create_task(self._read(client, channel, found.socket))
                     for channel, found in sockets.items()
                 ]
+                reading.append(tasks.create_task(self._nudge(client)))
                 await self._watch()
                 for task in reading:
                     task.cancel()
         finally:
             self._client = None
+            self._heard.clear()
             client.stop_channels()
 
     def gone(self) -> None:
@@ -190,7 +196,19 @@ class ServerKernel:
                 continue
             self._take(channel, parts)
             if channel == "iopub":
+                self._heard.set()
                 await self._heed(parts)
+
+    async def _nudge(self, client: AsyncKernelClient) -> None:
+        """Have it publish something until that is heard, and only then ask for anything."""
+        socket: Any = client.shell_channel.socket
+        make = cast("Callable[[str], dict[str, Any]]", client.session.msg)  # pyright: ignore[reportUnknownMemberType]  # its types are incomplete
+        while not self._heard.is_set():
+            await socket.send_multipart(client.session.serialize(make("kernel_info_request")))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(NUDGE_S):
+                    await self._heard.wait()
+        await self._send_on()
 
     def _take(self, channel: str, parts: list[bytes]) -> None:
         found = bounded(parts)
@@ -235,7 +253,7 @@ class ServerKernel:
         await self._send_on()
 
     async def _send_on(self) -> None:
-        while self._waiting and self._client is not None:
+        while self._waiting and self._client is not None and self._heard.is_set():
             header = header_of(self._waiting[0])
             if header.get("msg_type") == "execute_request":
                 if self._running and self._running != self._sent:

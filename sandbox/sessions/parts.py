@@ -93,6 +93,7 @@ class SessionParts:
         # An adopted sandbox has been given its files, and what its code made of them is its own.
         self._certificates = b"" if sandbox.is_adopted else certificates
         self._secrets = {} if sandbox.is_adopted else dict(secrets.files)
+        self._is_adopted = sandbox.is_adopted
         self._attached = anyio.Event()
 
     # --- for the sandbox
@@ -126,11 +127,8 @@ class SessionParts:
         tasks.start_soon(self.terminals.run)
         tasks.start_soon(self.notebook_runs.serve)
         tasks.start_soon(self.notebooks.run)
-
-    async def resume_notebooks(self) -> None:
-        """Open the notebooks that an earlier controller had open, as soon as there is a link."""
-        await self._attached.wait()
-        await self.notebooks.resume()
+        if self._is_adopted:
+            tasks.start_soon(self._resume_notebooks)
 
     async def start_first_kernel(self) -> None:
         """Start a kernel as soon as there is a link: most callers want one, and want it at once."""
@@ -141,6 +139,12 @@ class SessionParts:
             return  # a caller was quicker
         except SandboxError as exc:  # the first execution tries again, and tells its caller
             logger.warning("no first kernel: %s", exc)
+
+    async def save_last(self) -> None:
+        """Save what is to be kept, at an orderly end: notebooks into the workspace, and that."""
+        await self.notebooks.save_all()
+        if self.autosave is not None:
+            await self.autosave.save_last()
 
     def last_activity(self) -> float:
         """Unix time at which something here last did a thing; now, while a cell or command runs."""
@@ -162,6 +166,11 @@ class SessionParts:
         return facts
 
     # --- inside
+
+    async def _resume_notebooks(self) -> None:
+        """Open the notebooks that an earlier controller had open, as soon as there is a link."""
+        await self._attached.wait()
+        await self.notebooks.resume()
 
     async def _give_certificates(self) -> None:
         """Put them where the variables of its environment say; once, for they may be changed."""

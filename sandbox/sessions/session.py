@@ -46,8 +46,7 @@ logger = logging.getLogger(__name__)
 class Session:
     """One caller's sandbox and all in it.
 
-    Made by the manager only. Use ``kernels``, ``commands``, ``terminals``, ``files`` and
-    ``notebooks`` inside ``async with session.use():``.
+    Made by the manager only; its parts are used inside ``async with session.use():``.
 
     Args:
         claim: In the journal already if the sandbox is an adopted one.
@@ -324,11 +323,8 @@ class Session:
 
     async def _cancel_at_end(self, scope: anyio.CancelScope) -> None:
         await self._stop.wait()
-        is_orderly = self._ending is not None and self._ending[0] in ("closed", "expired")
-        if self.was_opened and is_orderly:
-            await self.notebooks.save_all()
-        if self._autosave is not None and self.was_opened and is_orderly:
-            await self._autosave.save_last()
+        if self.was_opened and self._ending and self._ending[0] in ("closed", "expired"):
+            await self._parts.save_last()
         scope.cancel()
 
     async def _bring_up(self, tasks: TaskGroup) -> None:
@@ -342,8 +338,6 @@ class Session:
         if not self.sandbox.is_open:
             await self.sandbox.open(tasks, self._services.opening.place(Owner(self.principal)))
         tasks.start_soon(self.sandbox.wait_lost)
-        if not is_new:
-            tasks.start_soon(self._parts.resume_notebooks)
         if self._autosave is not None:
             if is_new:
                 await self._autosave.restore()

@@ -79,6 +79,18 @@ async def test_a_kernel_of_somebody_elses_is_listed_and_can_be_used(managed: Man
     assert got.outputs[0]["data"]["text/plain"] == "6"
 
 
+async def test_the_first_cell_of_a_kernel_that_was_found_shows_what_it_prints(
+    managed: Managed,
+) -> None:
+    """What a kernel publishes before anybody listens is lost."""
+    for _ in range(3):
+        jupyter_id = await managed.kernels.start_kernel(kernel_name="python3")
+        async with managed.session.use():
+            own = f"k-{jupyter_id.replace('-', '')}"
+            got = await (await managed.session.kernels.execute("print(1)", kernel_id=own)).wait()
+        assert [each["text"] for each in got.outputs] == ["1\n"]
+
+
 async def test_a_kernel_that_somebody_has_shut_down_is_no_more(managed: Managed) -> None:
     jupyter_id = await managed.kernels.start_kernel(kernel_name="python3")
     async with managed.session.use():
