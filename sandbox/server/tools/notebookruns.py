@@ -29,6 +29,7 @@ MAX_PROGRESS_TEXT = 2000
 MIN_PROGRESS_S = 0.5
 """Between two notifications of a run of short cells."""
 CODE = "code"
+ENDED_NOTE = "that run ended before this call; run_notebook runs all of it again"
 
 
 class CellRunTools(ToolGroup):
@@ -149,12 +150,16 @@ class CellRunTools(ToolGroup):
         """
         tool = "run_notebook"
         async with in_use(self._desk, ctx, session_id, tool, notebook_name) as used:
-            run = used.session.notebook_runs.going_on(used.live.path)
+            runs, key = used.session.notebook_runs, used.author.key
+            run = runs.going_on(used.live.path)
+            if run is None and (ended := runs.awaited(used.live.path, key)) is not None:
+                ended.awaited_by.discard(key)
+                return await self._ran(ctx, used, ended, ENDED_NOTE)
             if is_own := run is None:
                 sources = {c.id: c.source for c in used.live.read().cells if is_run(c)}
                 was_asked = await agreed(ctx, used, tool, sources)
                 options = RunOptions(timeout or None, allow_errors, sources if was_asked else None)
-                run = used.session.notebook_runs.begin(used.live, used.author, options)
+                run = runs.begin(used.live, used.author, options)
             try:
                 await self._wait(ctx, used, run, wait, progress_interval)
             except anyio.get_cancelled_exc_class():
@@ -162,6 +167,9 @@ class CellRunTools(ToolGroup):
                     with anyio.move_on_after(CANCEL_GRACE_S, shield=True), suppress(SandboxError):
                         await run.interrupt()
                 raise
+            run.awaited_by.discard(key)
+            if run.outcome is None:
+                run.awaited_by.add(key)
             return await self._ran(ctx, used, run)
 
     async def _wait(
@@ -191,7 +199,9 @@ class CellRunTools(ToolGroup):
                 message = shortened(f"{_how_far(run)}{title}\n{news}", MAX_PROGRESS_TEXT)
                 await ctx.report_progress(told, max(float(run.total), told), message.rstrip())
 
-    async def _ran(self, ctx: CallContext, used: InUse, run: LiveRun) -> CallToolResult:
+    async def _ran(
+        self, ctx: CallContext, used: InUse, run: LiveRun, *notes: str
+    ) -> CallToolResult:
         """How far a run is, or how it ended."""
         result, outcome = run.snapshot(), run.outcome
         if result is None:
@@ -205,12 +215,12 @@ class CellRunTools(ToolGroup):
                 status=status,
                 state="kept",
                 text="",
-                notes=[_how_far(run), *used.notes],
+                notes=[_how_far(run), *notes, *used.notes],
                 next="" if outcome else "run_notebook goes on waiting",
             )
             said = "\n".join(f"[{each}]" for each in (*empty.notes, status))
             return told(empty, [said], failed=status in FAILED)
-        return await self._answer(ctx, used, run.latest, result, _how_far(run), run=run)
+        return await self._answer(ctx, used, run.latest, result, _how_far(run), *notes, run=run)
 
     async def _answer(
         self,

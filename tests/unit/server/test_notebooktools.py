@@ -406,6 +406,28 @@ async def test_a_long_run_goes_on_and_is_asked_for_again(call: Call) -> None:
     assert counts == [1, 2, None], "it ran once"
 
 
+async def test_who_was_told_that_a_run_goes_on_is_told_its_end_and_runs_nothing_again(
+    call: Call,
+) -> None:
+    async def count() -> int:
+        return told(await call("execute_code", code="1"))["execution_count"]
+
+    await call("delete_cell", cell_indices=[1, 2])
+    await call("overwrite_cell_source", cell_index=0, cell_source="sleep(0.2)\nprint(1)")
+    assert told(await call("run_notebook", wait=0.05))["status"] == "running"
+    assert await count() == 2, "the kernel has run the cell, and this behind it"
+    done = await call("run_notebook")
+    assert (told(done)["status"], told(done)["text"]) == ("ok", "1")
+    assert "ended before this call" in words(done)
+    assert await count() == 3, "it ran once"
+    assert "ended before" not in words(await call("run_notebook"))
+    assert await count() == 5
+    assert told(await call("run_notebook", wait=0.05))["status"] == "running"
+    assert await count() == 7
+    await call("overwrite_cell_source", cell_index=0, cell_source="print(2)")
+    assert told(await call("run_notebook"))["text"] == "2", "what the notebook says by now"
+
+
 async def test_giving_a_run_up_ends_it(client: Client, call: Call, manager: SessionManager) -> None:
     await call("overwrite_cell_source", cell_index=0, cell_source="sleep(60)")
     with anyio.move_on_after(0.5):
