@@ -578,6 +578,36 @@ async def test_what_a_person_is_asked_is_what_the_cell_says(
         assert told(await call("read_notebook"))["total"] == before, "nothing was inserted"
 
 
+async def test_a_new_kernel_is_asked_for_where_a_person_must_agree_to_each(
+    manager: SessionManager, desk: Desk, tmp_path: Path
+) -> None:
+    (tmp_path / "policies" / "asks.yaml").write_text(
+        "version: 1\ndescription: Asks.\nextends: offline\napprove: {tools: [start_kernel]}\n"
+    )
+    manager.ownership.policies = load(resources.policies(), tmp_path / "policies")
+    asked: list[str] = []
+
+    async def decline(ctx: Any, params: Any) -> Any:
+        from mcp_types import ElicitResult
+
+        asked.append(params.message)
+        return ElicitResult(action="decline", content=None)
+
+    async with Client(mcp_server(desk), mode="legacy", elicitation_callback=decline) as client:
+        call = calls(client)
+        session_id = told(await call("open_session", policy="asks"))["session_id"]
+        given = {"notebook_name": "n", "notebook_path": "n.ipynb", "session_id": session_id}
+        refused = await call("use_notebook", fails=True, **given, mode="create", kernel_id="NEW")
+        assert refused.meta[ERROR_META_KEY]["code"] == "not_permitted"
+        assert "Allow start_kernel" in asked[-1]
+        listed = await call("list_files", session_id=session_id)
+        assert "n.ipynb" not in words(listed), "nothing was changed"
+        kernels = told(await call("list_kernels", session_id=session_id))["kernels"]
+        assert [each["kernel_id"] for each in kernels] in ([], ["k-default"])
+        await call("use_notebook", **given, mode="create")
+        assert len(asked) == 1
+
+
 async def test_a_file_that_contradicts_is_told_and_never_overwritten(
     call: Call, manager: SessionManager
 ) -> None:
