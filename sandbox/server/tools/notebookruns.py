@@ -9,7 +9,7 @@ import anyio
 from mcp_types import CallToolResult
 
 from sandbox.collaboration.contracts import CellRun
-from sandbox.errors import Conflict, InvalidRequest, SandboxError
+from sandbox.errors import Conflict, InfrastructureError, InvalidRequest, SandboxError
 from sandbox.kernels.models import ExecutionResult
 from sandbox.notebooks import editing
 from sandbox.notebooks.models import CellRef
@@ -17,6 +17,7 @@ from sandbox.notebooks.runrules import is_run
 from sandbox.server import arguments as arg
 from sandbox.server.content import told
 from sandbox.server.desk import ASKING_INTERVAL_S, Desk, caller_of
+from sandbox.server.http.idempotency import PartlyDone
 from sandbox.server.http.place import BY_PATH, Http
 from sandbox.server.missing import advised
 from sandbox.server.notebooksinuse import LEFT_OUT, InUse, Which, advice, agreed, in_use
@@ -46,6 +47,7 @@ class CellRunTools(ToolGroup):
             "POST",
             "/sessions/{session_id}/notebooks/{path:path}/cells/{cell_id}/execute",
             query=("wait",),
+            location="/sessions/{session_id}/executions/{execution_id}",
             stands_for=BY_PATH,
         ),
     )
@@ -89,6 +91,7 @@ class CellRunTools(ToolGroup):
             "POST",
             "/sessions/{session_id}/notebooks/{path:path}/cells/execute",
             query=("wait",),
+            location="/sessions/{session_id}/executions/{execution_id}",
             is_large=True,
             stands_for=BY_PATH,
         ),
@@ -117,8 +120,11 @@ class CellRunTools(ToolGroup):
                 source = cell_source if was_asked else None
                 run = await _begun(used, cell_id, timeout, source)
             except SandboxError as exc:
-                exc.message = f"Cell {cell_id} was inserted and not run: {exc.message}"
-                raise
+                said = f"Cell {cell_id} was inserted and not run: {exc.message}"
+                if isinstance(exc, InfrastructureError):  # the session looks at those
+                    exc.message = said
+                    raise
+                raise PartlyDone(said, remedy=exc.remedy) from exc
             result = await self._following.until_given_up(
                 ctx, used.session, run.execution, wait, progress_interval, streams=stream
             )
