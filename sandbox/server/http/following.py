@@ -147,6 +147,9 @@ class FollowEndpoints(EndpointGroup):
                 for piece in got.entries:
                     at += len(piece.data)
                     told = {"stream": piece.name, "text": texts[piece.name].decode(piece.data)}
-                    yield Event.of("output", at, told)
+                    begun = len(
+                        texts[piece.name].getstate()[0]
+                    )  # of a character, told with the rest
+                    yield Event.of("output", at - begun, told)
             await found.wait()
         yield Event.of("end", LAST, await self._told(request, "get_command"))
