@@ -449,3 +449,15 @@ async def test_a_cell_that_floods_writes_little_into_the_document(session: Sessi
         await run.execution.wait(None)
     assert notebook.read().cells[0].metadata["sandbox"]["truncated_bytes"] > 0
     assert notebook.document.size_bytes < 4_000_000
+
+
+async def test_metadata_that_somebody_made_up_is_no_obstacle_to_a_cells_end(
+    session: Session,
+) -> None:
+    made = replace(notebook_of("die(3)"), metadata={})
+    cells = tuple(replace(cell, metadata={"sandbox": "mine"}) for cell in made.cells)
+    await session.files.write(PATH, write_ipynb(replace(made, cells=cells)))
+    notebook = await session.notebooks.open(PATH)
+    run = await notebook.execute(0, AGENT)
+    assert (await run.execution.wait(10)).status == "died"
+    assert notebook.read().cells[0].metadata["sandbox"]["status"] == "died"
