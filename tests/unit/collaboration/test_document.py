@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import anyio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -435,6 +436,24 @@ async def test_a_page_of_a_long_notebook_is_read_quickly_after_an_edit() -> None
         assert read_page(shared.read(), 0, 200).total == 1000
         took.append(time.perf_counter() - began)
     assert sorted(took)[10] < 0.05
+
+
+async def test_who_asks_for_much_is_answered_and_waits_before_it_asks_again() -> None:
+    now = [0.0]
+    shared = SharedDocument(MemoryStore(), clock=lambda: now[0])
+    peer = shared.join(ANNA)
+    whole = shared.update_since
+
+    def slow(state: bytes) -> bytes:
+        now[0] += 1.0
+        return whole(state)
+
+    shared.update_since = slow  # type: ignore[method-assign]
+    await peer.receive()
+    with anyio.move_on_after(0.2) as patience:
+        await peer.send(sync_message(STEP1, b"\0"))
+    assert patience.cancelled_caught
+    assert (await peer.receive())[:2] == bytes((SYNC, STEP2))
 
 
 async def test_many_peers_have_an_edit_before_it_is_typed_again() -> None:
