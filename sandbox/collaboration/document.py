@@ -196,6 +196,12 @@ class SharedDocument:
                 for key, value in changed.items():
                     now.ystate[key] = value
 
+    def tell_saved(self) -> None:
+        """Have its peers show it as saved, however often they were told so before."""
+        if self._peers:
+            with self._changing() as now:
+                now.ystate["dirty"] = False
+
     # --- with peers
 
     @property

@@ -348,6 +348,7 @@ class LiveNotebook:
         version, notebook = self.document.version, self.read_settled()
         await self.file.write(notebook)
         self._saved_version = version
+        self.document.tell_saved()
 
     def read_settled(self) -> Notebook:
         """The notebook as it is now, which is no use of it."""
