@@ -147,9 +147,7 @@ class FollowEndpoints(EndpointGroup):
                 for piece in got.entries:
                     at += len(piece.data)
                     told = {"stream": piece.name, "text": texts[piece.name].decode(piece.data)}
-                    begun = len(
-                        texts[piece.name].getstate()[0]
-                    )  # of a character, told with the rest
-                    yield Event.of("output", at - begun, told)
+                    # A character that has only begun is told with its rest.
+                    yield Event.of("output", at - len(texts[piece.name].getstate()[0]), told)
             await found.wait()
         yield Event.of("end", LAST, await self._told(request, "get_command"))
