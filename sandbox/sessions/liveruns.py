@@ -80,10 +80,9 @@ class LiveRun:
         while self.outcome is None and self.latest is latest:
             await self._moved.wait()
 
-    @property
-    def is_current(self) -> bool:
-        """Whether the notebook still has the code that it ran, and no other."""
-        return self._sources == _sources(self._live.read())
+    def is_of(self, notebook: Notebook) -> bool:
+        """Whether a notebook still has the code that it ran, and no other."""
+        return self._sources == _sources(notebook)
 
     def snapshot(self) -> ExecutionResult | None:
         """What the latest cell did, with how the run ended for its status; None when none ran."""
@@ -189,11 +188,14 @@ class LiveRuns:
         found = self._runs.get(path)
         return found if found is not None and found.outcome is None else None
 
-    def awaited(self, path: str, key: str) -> LiveRun | None:
-        """The run of the notebook at a path that is over, where this caller was told that it goes
-        on; None when there is none, or the notebook has other code by now."""
-        found = self._ended.get(path)
-        if found is None or key not in found.awaited_by or not found.is_current:
+    def awaited(self, live: LiveNotebook, key: str) -> LiveRun | None:
+        """The run of a notebook that is over, where this caller was told that it goes on; None when
+        there is none, or the notebook has other code by now.
+
+        The notebook may have been closed and opened again since.
+        """
+        found = self._ended.get(live.path)
+        if found is None or key not in found.awaited_by or not found.is_of(live.read()):
             return None
         return found
 

@@ -158,7 +158,7 @@ class CellRunTools(ToolGroup):
         async with in_use(self._desk, ctx, session_id, tool, notebook_name) as used:
             runs, key = used.session.notebook_runs, used.author.key
             run = runs.going_on(used.live.path)
-            if run is None and (ended := runs.awaited(used.live.path, key)) is not None:
+            if run is None and (ended := runs.awaited(used.live, key)) is not None:
                 ended.awaited_by.discard(key)
                 return await self._ran(ctx, used, ended, ENDED_NOTE)
             if is_own := run is None:

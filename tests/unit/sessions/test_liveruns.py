@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from copy import copy
 from typing import Any
 
 import anyio
@@ -176,8 +177,17 @@ async def test_the_ends_that_nobody_has_heard_are_kept_for_who_waits_for_them_in
             run = runs.begin(live, AGENT, RunOptions())
             run.awaited_by.add(AGENT.key)
             await ended(run)
-        assert runs.awaited(live.path, AGENT.key) is run
-        assert runs.awaited(live.path, "another") is None
-        assert runs.awaited("/workspace/0.ipynb", AGENT.key) is None, "the oldest gave way"
-        await live.edit(lambda n: overwrite(n, 0, "b"), AGENT)
-        assert runs.awaited(live.path, AGENT.key) is None, "it has other code by now"
+        again = copy(live)
+
+        def closed() -> Notebook:
+            raise Conflict("It was closed.")
+
+        live.read = closed
+        assert runs.awaited(again, AGENT.key) is run, "it was opened again"
+        assert runs.awaited(again, "another") is None
+        oldest, second = copy(again), copy(again)
+        oldest.path, second.path = "/workspace/0.ipynb", "/workspace/1.ipynb"
+        assert runs.awaited(oldest, AGENT.key) is None, "it gave way"
+        assert runs.awaited(second, AGENT.key) is not None
+        await again.edit(lambda n: overwrite(n, 0, "b"), AGENT)
+        assert runs.awaited(again, AGENT.key) is None, "it has other code by now"
