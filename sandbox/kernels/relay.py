@@ -189,8 +189,8 @@ class Relay:
 
 
 def _is_short(message: LoggedMessage) -> bool:
-    """Whether it is as long as what kernels say of themselves. Longer ones are only passed on, since
-    the conversation of each client would read them anew."""
+    """Whether it is as long as what kernels say of themselves. Longer ones are passed on only,
+    since the conversation of each client would read them anew."""
     return len(message.content_json) <= MAX_HEADER
 
 
