@@ -32,6 +32,8 @@ _OWN = ("host", "origin", "referer", "cookie", "authorization", "connection", "x
 _KEPT = ("/lab/api/settings", "/lab/api/workspaces")
 """What the pages may change at the JupyterLab: how it looks."""
 _READ = ("/lab", "/static")
+_ABSENT = ("/api/events", "/api/nbconvert")
+"""What the pages ask for again and again, and no session has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +159,7 @@ class LabProxy:
         return any(secrets.compare_digest(each.encode(), self.key.encode()) for each in found)
 
     def _server_of(self, method: str, path: str) -> Upstream:
-        if _below(path, ("/api", "/files")):
+        if _below(path, ("/api", "/files")) and not _below(path, _ABSENT):
             return self._session
         is_read = method in ("GET", "HEAD") and _below(path, _READ)
         is_kept = method in ("PUT", "POST", "DELETE") and _below(path, _KEPT)

@@ -137,6 +137,8 @@ async def test_the_browser_gets_no_cookie_and_no_second_request_of_a_connection(
         ("/lab/api/extensions", "POST", {}, 404),
         ("/lab/api/build", "POST", {}, 404),
         ("/tree", "GET", {}, 404),
+        ("/api/events/subscribe", "GET", {}, 404),
+        ("/api/nbconvert", "GET", {}, 404),
         ("/labx", "GET", {}, 404),
     ],
 )
