@@ -126,7 +126,7 @@ class Contents:
                 below = posixpath.join(path, entry.name)
                 entries.append(models.model(below, entry, models.kind_of(entry)))
             shown |= {"format": "json", "content": entries}
-        return told(shown)
+        return await anyio.to_thread.run_sync(told, shown)  # of as many entries as may be
 
     async def _read_shared(self, visit: Visit) -> Response:
         """The notebook that a guest's token is for, as its room has it, and the folders on the way
