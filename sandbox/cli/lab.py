@@ -65,8 +65,8 @@ async def _run(settings: Settings, target: ControllerTarget, work: LabWork) -> i
     program = find_lab(work.jupyter)
     async with (
         ended_by_signals(),
-        _session(settings, target, work) as (session, path),
-        lab_pages(program) as pages,
+        _session(settings, target, work) as (session, path, is_guest),
+        lab_pages(program, for_guest=is_guest) as pages,
         await _listener(work.port) as listener,
         one_error() as tasks,
     ):
@@ -94,19 +94,19 @@ async def _listener(port: int) -> Listener[SocketStream]:
 @asynccontextmanager
 async def _session(
     settings: Settings, target: ControllerTarget, work: LabWork
-) -> AsyncGenerator[tuple[Upstream, str]]:
-    """The session's Jupyter Server, and the notebook to show first."""
+) -> AsyncGenerator[tuple[Upstream, str, bool]]:
+    """The session's Jupyter Server, the notebook to show first, and whether there is no more."""
     parts = urlsplit(work.session)
     shared = _SHARED.fullmatch(parts.path) if parts.scheme in ("http", "https") else None
     if shared is not None:
         base, session_id, path = shared.groups()
         token = parse_qs(parts.query).get("token", [""])[0]
         client = RestClient(f"{parts.scheme}://{parts.netloc}{base}", token)
-        yield _upstream(client, unquote(session_id)), unquote(path)
+        yield _upstream(client, unquote(session_id)), unquote(path), True
         return
     async with target.client(settings) as client:
         found = (await client.call("GET", "sessions"))["sessions"]
-        yield _upstream(client, resolved(work.session, found, client.url)), work.path
+        yield _upstream(client, resolved(work.session, found, client.url)), work.path, False
 
 
 def _upstream(client: RestClient, session_id: str) -> Upstream:

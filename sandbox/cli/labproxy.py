@@ -34,6 +34,8 @@ _CONTROL = re.compile(r"[\0-\x08\n-\x1f\x7f]")
 _KEPT = ("/lab/api/settings", "/lab/api/workspaces")
 """What the pages may change at the JupyterLab: how it looks."""
 _READ = ("/lab", "/static")
+_ABSENT = ("/api/events", "/api/nbconvert")
+"""What the pages ask for again and again, and no session has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +161,7 @@ class LabProxy:
         return any(secrets.compare_digest(each.encode(), self.key.encode()) for each in found)
 
     def _server_of(self, method: str, path: str) -> Upstream:
-        if _below(path, ("/api", "/files")):
+        if _below(path, ("/api", "/files")) and not _below(path, _ABSENT):
             return self._session
         is_read = method in ("GET", "HEAD") and _below(path, _READ)
         is_kept = method in ("PUT", "POST", "DELETE") and _below(path, _KEPT)

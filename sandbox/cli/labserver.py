@@ -42,6 +42,12 @@ DISABLED = (
     "@jupyterlab/apputils-extension:announcements",
 )
 """The parts of JupyterLab that would ask for what is not there."""
+FOR_ONESELF = (
+    # Who else has the session open is not for a guest, who is in one notebook.
+    "@jupyter/collaboration-extension:rtcGlobalAwareness",
+    "@jupyter/collaboration-extension:rtcPanel",
+)
+"""Those that would ask for what a guest does not get."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +85,16 @@ def find_lab(wanted: Path | None) -> Path:
 
 
 @asynccontextmanager
-async def lab_pages(program: Path) -> AsyncGenerator[Upstream]:
+async def lab_pages(program: Path, *, for_guest: bool = False) -> AsyncGenerator[Upstream]:
     """A JupyterLab for its pages, until the block ends.
+
+    Args:
+        for_guest: Whether the pages are for one notebook, without kernels and terminals.
 
     Raises:
         InfrastructureError: It does not start.
     """
-    folder = Path(await anyio.to_thread.run_sync(_furnished))
+    folder = Path(await anyio.to_thread.run_sync(_furnished, for_guest))
     token, socket, log = secrets.token_urlsafe(32), str(folder / "lab.sock"), folder / "log"
     try:
         with log.open("wb") as out:
@@ -96,7 +105,7 @@ async def lab_pages(program: Path) -> AsyncGenerator[Upstream]:
                     f"--ServerApp.sock={socket}",
                     f"--ServerApp.root_dir={folder / 'root'}",
                     "--ServerApp.allow_root=True",
-                    "--ServerApp.terminals_enabled=True",  # so that the pages know of terminals
+                    f"--ServerApp.terminals_enabled={not for_guest}",  # what the pages know of
                     "--LabApp.extension_manager=readonly",
                 ],
                 stdin=DEVNULL,
@@ -118,13 +127,17 @@ async def lab_pages(program: Path) -> AsyncGenerator[Upstream]:
             await anyio.to_thread.run_sync(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
-def _furnished() -> str:
+def _furnished(for_guest: bool) -> str:
     folder = tempfile.mkdtemp(prefix="sandbox-lab-")
     for name in ("root", "runtime", "settings", "workspaces"):
         Path(folder, name).mkdir()
     config = Path(folder, "config", "labconfig")
     config.mkdir(parents=True)
-    told = {"disabledExtensions": dict.fromkeys(DISABLED, True)}
+    disabled = DISABLED + (FOR_ONESELF if for_guest else ())
+    told = {
+        "disabledExtensions": dict.fromkeys(disabled, True),
+        "notebookStartsKernel": not for_guest,  # else they ask which one
+    }
     (config / "page_config.json").write_text(json.dumps(told))
     return folder
 

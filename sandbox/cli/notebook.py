@@ -97,11 +97,12 @@ def share_notebook(
     """Print an address with which somebody else follows one notebook of a session, live.
 
     It is good for that notebook and for nothing else: no other file, no kernel, no tool. Whoever
-    has it may look, or edit with --edit, until the time is over or it is taken back.
+    has it may look, or with --edit write cells and run none, until the time is over or it is taken
+    back.
 
     [bold]sandbox notebook share SESSION analysis.ipynb --for 2h[/bold]
 
-    [bold]sandbox lab 'URL'[/bold] · opens it in JupyterLab, at the other's machine
+    [bold]sandbox lab 'URL'[/bold] · opens it in the other's JupyterLab, on their machine
     """
     from sandbox.cli.notebookshares import share
     from sandbox.cli.targets import ControllerTarget

@@ -333,11 +333,12 @@ def lab(
 
     Its pages come from the JupyterLab that is installed here; files, kernels, terminals and
     notebooks are those of the session, which an agent may use at the same moment. With
-    jupyter-collaboration installed, its edits and outputs appear as they happen.
+    jupyter-collaboration installed, its edits and outputs appear as they happen. The URL of a
+    shared notebook opens that notebook alone, without files, kernels and terminals.
 
     [bold]pip install jupyterlab jupyter-collaboration[/bold]
 
-    [bold]sandbox lab SESSION analysis.ipynb[/bold]
+    [bold]sandbox lab SESSION analysis.ipynb[/bold] · [bold]sandbox lab 'URL'[/bold]
     """
     from sandbox.cli.lab import LabWork, run_lab
     from sandbox.cli.targets import ControllerTarget

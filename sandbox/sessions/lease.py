@@ -37,14 +37,15 @@ class Lease:
         self._used_at = self._noted = last_used
 
     @contextmanager
-    def hold(self) -> Generator[None]:
-        """It is used for the time of the block."""
+    def hold(self, *, counts: bool = True) -> Generator[None]:
+        """It is used for the time of the block; ``counts``: and it was then."""
         self._holds += 1
         try:
             yield
         finally:
             self._holds -= 1
-            self.touch()
+            if counts:
+                self.touch()
 
     def touch(self) -> None:
         """Count this moment as use."""

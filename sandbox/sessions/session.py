@@ -215,14 +215,17 @@ class Session:
             quotas.usage.note_cpu(self.principal, self.session_id, stats.cpu_s)
 
     @asynccontextmanager
-    async def use(self) -> AsyncGenerator[None]:
+    async def use(self, *, counts: bool = True) -> AsyncGenerator[None]:
         """Hold the lease: the session does not idle out meanwhile, and its link is up at the start.
+
+        Args:
+            counts: Whether it goes on to count as used when the block has ended.
 
         Raises:
             SessionLost: The session has ended, or ends while it is used.
             LinkLost: The link is not back within a bound; the session may be.
         """
-        with self.lease.hold():
+        with self.lease.hold(counts=counts):
             try:
                 await self.ready()
                 if not self.sandbox.is_up:

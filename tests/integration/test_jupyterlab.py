@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -21,7 +22,7 @@ import pytest
 
 from ..support.chromium import Page, browsing
 from ..support.environments import python_with
-from ..support.served import Served, environment
+from ..support.served import Served, environment, sandbox
 
 pytestmark = pytest.mark.anyio
 
@@ -38,6 +39,11 @@ plt.show()
 print("the busiest day:", max(orders, key=orders.get))
 """
 OUTPUTS = "[...document.querySelectorAll('.jp-OutputArea-output')].map(e => e.innerText).join()"
+READ_ONLY = (
+    "document.querySelector('.jp-NotebookPanel-toolbar')?.innerText.match(/.*read-only/)?.[0]"
+)
+ASKED = "document.querySelectorAll('.jp-Dialog, .Toastify__toast').length"
+"""What JupyterLab asks or says in the way of whoever looks at a notebook."""
 SOURCES = "[...document.querySelectorAll('.jp-CodeCell .cm-content')].map(e => e.innerText).join()"
 
 
@@ -142,3 +148,57 @@ async def only_the_session_is_reached(address: str) -> None:
             assert answer.status_code in (404, 405), (method, path)
         foreign = await person.get(f"{base}/api/me", headers={"Origin": "http://evil.example"})
         assert foreign.status_code == 403
+
+
+async def shared(served: Served, session_id: str, *words: str) -> str:
+    """The address with which `sandbox notebook share` shares the notebook."""
+    words = ("notebook", "share", session_id, NOTEBOOK, "--json", *words)
+    done = await anyio.to_thread.run_sync(sandbox, served.state, *words)
+    assert done.returncode == 0, done.stderr
+    url: str = json.loads(done.stdout)["url"]
+    return url
+
+
+@pytest.mark.parametrize("edit", [False, True])
+async def test_a_guest_sees_the_shared_notebook_live_and_writes_in_it_only_where_they_may(
+    clean: Served, edit: bool
+) -> None:
+    async with clean.client() as agent:
+        opened = await agent.call_tool("open_session", {"policy": "datascience"})
+        session_id = (opened.structured_content or {})["session_id"]
+        used = {"notebook_name": "n", "notebook_path": NOTEBOOK, "mode": "create"}
+        assert not (await agent.call_tool("use_notebook", used)).is_error
+
+        async def insert(index: int, source: str) -> None:
+            cell = {"cell_index": index, "cell_type": "code", "cell_source": source}
+            assert not (await agent.call_tool("insert_cell", cell)).is_error
+
+        await insert(0, "# before ")
+        url = await shared(clean, session_id, *(["--edit"] if edit else []))
+        async with lab(clean, url) as address, browsing() as page:
+            await page.open(address)
+            await page.until("document.querySelector('.jp-Notebook') && 1", within_s=90)
+            await shown(page, "# before")
+            ran = {"cell_index": 1, "cell_source": "print('ran: ' + str(6 * 7))"}
+            assert not (await agent.call_tool("insert_execute_code_cell", ran)).is_error
+            await shown(page, "ran: 42", OUTPUTS)
+            await page.click("[...document.querySelectorAll('.jp-CodeCell .cm-line')][0]")
+            await page.press("End")
+            await page.type("by the guest")
+            await shown(page, "# before by the guest")
+            if edit:
+                await read_until(agent, 0, "# before by the guest")
+                await page.until("!document.querySelector('.jp-mod-dirty')")
+                assert await page.value(READ_ONLY) is None
+            else:  # what follows comes to the page after all that it has sent
+                assert "read-only" in await page.value(READ_ONLY)
+                await insert(2, "# after")
+                await shown(page, "# after")
+                kept = await page.value(f"fetch('/api/contents/{NOTEBOOK}').then(a => a.text())")
+                assert "# after" in kept
+                assert "by the guest" not in kept
+                await read_until(agent, 0, "# before")
+                read = await agent.call_tool("read_cell", {"cell_index": 0})
+                assert "by the guest" not in str(read.content)
+            assert await page.value(ASKED) == 0
+            assert await page.value("fetch('/api/terminals').then(a => a.status)") == 403

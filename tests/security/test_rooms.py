@@ -25,6 +25,7 @@ from sandbox import resources
 from sandbox.policy import load
 from sandbox.server import auth
 from sandbox.server.grants import SharedNotebook
+from sandbox.toolsets import TOOLS
 
 from ..support.roomclient import RoomClient, asked_for, in_room, room_of
 from ..support.roomserver import HEADERS, PATH, RoomServer, bearing, room_server
@@ -97,8 +98,9 @@ async def test_the_rooms_of_somebody_elses_session_are_not_there(server: RoomSer
 async def test_a_token_for_one_notebook_is_good_for_nothing_else(
     server: RoomServer, edit: bool
 ) -> None:
-    """Invariant 6: a token for one notebook reaches its room and nothing else, over any front."""
+    """Invariant 6: a token for one notebook reaches it and nothing else, over any front."""
     await server.write("b.ipynb", "secret")
+    await server.session.kernels.start("python3")
     other = await room(server, "b.ipynb")
     share = await server.share(edit=edit)
     guest, base = bearing(share["token"]), f"/jupyter/{server.session_id}"
@@ -110,10 +112,26 @@ async def test_a_token_for_one_notebook_is_good_for_nothing_else(
         ("GET", f"/mcp/v1/sessions/{server.session_id}/files/{PATH}"),
         ("POST", f"/mcp/v1/sessions/{server.session_id}/notebooks/share"),
         ("DELETE", f"/mcp/v1/sessions/{server.session_id}/notebooks/share/{share['token_id']}"),
-        ("GET", f"{base}/api/contents/{PATH}"),
-        ("GET", f"{base}/api/kernels"),
+        ("GET", f"{base}/api/contents/b.ipynb"),
+        ("GET", f"{base}/api/contents/b.ipynb?type=notebook"),
+        ("GET", f"{base}/api/contents/b.ipynb/checkpoints"),
+        ("GET", f"{base}/api/contents/%2e%2e/etc/passwd"),
+        ("GET", f"{base}/api/contents/{PATH}%2f..%2fb.ipynb"),
+        ("GET", f"{base}/api/contents/{PATH}%0a"),
+        ("PUT", f"{base}/api/contents/{PATH}"),
+        ("PATCH", f"{base}/api/contents/{PATH}"),
+        ("DELETE", f"{base}/api/contents/{PATH}"),
+        ("POST", f"{base}/api/contents"),
+        ("POST", f"{base}/api/contents/{PATH}/checkpoints"),
+        ("GET", f"{base}/files/{PATH}"),
+        ("GET", f"{base}/files/b.ipynb"),
+        ("POST", f"{base}/api/kernels"),
+        ("GET", f"{base}/api/kernels/default"),
+        ("GET", f"{base}/api/kernelspecs/python3"),
         ("POST", f"{base}/api/sessions"),
+        ("GET", f"{base}/api/terminals"),
         ("POST", f"{base}/api/terminals"),
+        ("GET", f"{base}/api/status"),
         ("GET", "/jupyter/default/api"),
         ("PUT", f"{base}/api/collaboration/session/b.ipynb"),
         ("PUT", f"{base}/api/collaboration/session/../{PATH}/../b.ipynb"),
@@ -129,6 +147,49 @@ async def test_a_token_for_one_notebook_is_good_for_nothing_else(
         f"/mcp/v1/sessions/{server.session_id}/kernel",
     ):
         assert await knocked(server, path, guest) in (403, 404, 4403), path
+
+
+@pytest.mark.parametrize("edit", [False, True])
+async def test_a_guest_is_shown_nothing_of_a_session_but_the_notebook(
+    server: RoomServer, edit: bool
+) -> None:
+    """Invariant 6: no file, kernel or kernelspec but the notebook is shown to a guest."""
+    await server.write("secret/b.ipynb", "secret")
+    await server.session.kernels.start("python3")
+    guest = bearing((await server.share(edit=edit))["token"])
+    base = f"/jupyter/{server.session_id}/api"
+    told: list[str] = []
+    for path in ("", "/me", "/kernels", "/kernelspecs", "/sessions", "/contents", "/contents/"):
+        answer = await server.call("GET", f"{base}{path}", guest)
+        assert answer.status_code == 200, (path, answer.text)
+        told.append(answer.text)
+    listing = (await server.call("GET", f"{base}/contents", guest)).json()
+    assert [each["path"] for each in listing["content"]] == [PATH]
+    kernels = [each.kernel_id for each in server.session.kernels.infos]
+    assert kernels
+    for word in ("secret", "python3", *kernels):
+        assert word not in "".join(told)
+
+
+async def test_a_guest_is_shown_no_notebook_that_the_policy_does_not_let_be_read(
+    tmp_path: Path,
+) -> None:
+    """Invariant 6: what the policy forbids, no token for a notebook brings back."""
+    async with room_server(tmp_path, load(resources.policies())) as server:
+        token, _ = server.tokens.create(
+            "local",
+            ["notebooks"],
+            policies=None,
+            notebook=SharedNotebook(server.session_id, f"/workspace/{PATH}"),
+            lifetime_s=60,
+        )
+        policy = server.session.policy
+        url = f"/jupyter/{server.session_id}/api/contents"
+        assert (await server.call("GET", url, bearing(token))).status_code == 200
+        tools = tuple(TOOLS - {"read_notebook"})
+        server.session.policy = policy.model_copy(update={"tools": tools})
+        for path in ("", f"/{PATH}"):
+            assert (await server.call("GET", url + path, bearing(token))).status_code == 403
 
 
 async def test_a_share_ends_with_its_time_when_it_is_taken_back_and_with_its_maker(

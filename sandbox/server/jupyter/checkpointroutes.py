@@ -11,7 +11,7 @@ from sandbox.errors import Conflict, FileError, NotFound
 from sandbox.server.jupyter import contentmodels as models
 from sandbox.server.jupyter.about import timestamp
 from sandbox.server.jupyter.contentroutes import copy
-from sandbox.server.jupyter.visits import JupyterRoute, Visit, done, told
+from sandbox.server.jupyter.visits import JupyterRoute, Visit, done, none_of_them, told
 from sandbox.sessions.session import Session
 
 CHECKPOINT = "checkpoint"
@@ -24,7 +24,7 @@ def routes() -> list[JupyterRoute]:
     every = "/api/contents/{path:path}/checkpoints"
     one = f"{every}/{{checkpoint_id}}"
     return [
-        JupyterRoute(every, "GET", ("stat_file",), _list),
+        JupyterRoute(every, "GET", ("stat_file",), _list, for_guest=none_of_them),
         JupyterRoute(every, "POST", ("read_file", "write_file"), _make),
         JupyterRoute(one, "POST", ("read_file", "write_file"), _restore),
         JupyterRoute(one, "DELETE", ("delete_file",), _delete),

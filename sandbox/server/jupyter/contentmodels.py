@@ -90,6 +90,18 @@ def model(path: str, stat: FileStat, kind: Kind) -> dict[str, Any]:
     }
 
 
+def on_the_way(path: str, notebook: dict[str, Any], *, with_content: bool) -> dict[str, Any]:
+    """The model of a folder as if nothing were in it but what leads to a notebook."""
+    below = notebook["path"].removeprefix(f"{path}/" if path else "")
+    name, _, further = below.partition("/")
+    folder = {**notebook, "type": "directory", "size": None, "writable": False}
+    shown = {**folder, "name": posixpath.basename(path), "path": path}
+    if with_content:
+        step = {**folder, "name": name, "path": posixpath.join(path, name)} if further else notebook
+        shown |= {"format": "json", "content": [step]}
+    return shown
+
+
 def with_content(shown: dict[str, Any], format_: str, content_json: bytes) -> bytes:
     """A model as JSON, with a content that is JSON already."""
     text = json.dumps({**shown, "format": format_, "content": None}, ensure_ascii=True)

@@ -27,8 +27,10 @@ from sandbox.notebooks.ipynb import MAX_BYTES, read_ipynb
 from sandbox.notebooks.merging import merge
 from sandbox.notebooks.models import Notebook
 from sandbox.outputs.redaction import Pieces
+from sandbox.server.desk import permit_unasked
 from sandbox.server.download import Download
 from sandbox.server.jupyter import contentmodels as models
+from sandbox.server.jupyter.rooms import READS, may_write
 from sandbox.server.jupyter.visits import (
     NOSNIFF,
     JupyterRoute,
@@ -38,6 +40,7 @@ from sandbox.server.jupyter.visits import (
     raw_body,
     told,
 )
+from sandbox.server.sharing import leads_to, relative
 from sandbox.sessions.session import Session
 
 MAX_LISTED = 10_000
@@ -70,9 +73,9 @@ class Contents:
         """To read, write, make, move and delete. Each asks for what it needs by itself."""
         root, below = "/api/contents", "/api/contents/{path:path}"
         return [
-            JupyterRoute(root, "GET", (), self._read),
+            JupyterRoute(root, "GET", (), self._read, for_guest=self._read_shared),
             JupyterRoute(root, "POST", (), self._make),
-            JupyterRoute(below, "GET", (), self._read),
+            JupyterRoute(below, "GET", (), self._read, for_guest=self._read_shared),
             JupyterRoute(below, "POST", (), self._make),
             JupyterRoute(below, "PUT", ("write_file",), self._save),
             JupyterRoute(below, "PATCH", ("move_file",), self._rename),
@@ -124,6 +127,29 @@ class Contents:
                 entries.append(models.model(below, entry, models.kind_of(entry)))
             shown |= {"format": "json", "content": entries}
         return await anyio.to_thread.run_sync(told, shown)  # of as many entries as may be
+
+    async def _read_shared(self, visit: Visit) -> Response:
+        """The notebook that a guest's token is for, as its room has it, and the folders on the way
+        there, each with the next step in it and nothing else."""
+        path, session, shared = _path(visit), visit.session, visit.grant.notebook
+        if shared is None or not leads_to(shared, path):
+            raise models.not_there(path)  # the gate turns such requests away already
+        for tool in READS:
+            permit_unasked(session.policy, tool)
+        way = relative(shared.path)
+        notebook = await session.notebooks.open(shared.path)
+        shown = models.model(way, await session.files.stat(shared.path), "notebook")
+        shown["writable"] = may_write(visit.grant, session, shared)
+        with_content = visit.query("content", "1") != "0"
+        if path != way:
+            return told(models.on_the_way(path, shown, with_content=with_content))
+        if not with_content:
+            return told(shown)
+        async with self._room(
+            visit, MAX_FILE
+        ):  # the file's size says nothing of what is in the room
+            content = await anyio.to_thread.run_sync(models.notebook_json, notebook.read())
+            return _json(models.with_content(shown, "json", content))
 
     async def _notebook(self, visit: Visit, path: str) -> Notebook:
         """A notebook as it is now."""

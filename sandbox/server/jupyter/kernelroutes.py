@@ -11,7 +11,15 @@ from sandbox.errors import NotFound
 from sandbox.kernels.kernels import DEFAULT_KERNEL_NAME
 from sandbox.kernels.models import KernelInfo, KernelSpec
 from sandbox.server.jupyter.about import timestamp
-from sandbox.server.jupyter.visits import JupyterRoute, Visit, Wanted, body, done, told
+from sandbox.server.jupyter.visits import (
+    JupyterRoute,
+    Visit,
+    Wanted,
+    body,
+    done,
+    none_of_them,
+    told,
+)
 from sandbox.sessions.session import Session
 
 
@@ -25,10 +33,10 @@ def routes() -> list[JupyterRoute]:
     """The kernels of a session."""
     one = "/api/kernels/{kernel_id}"
     return [
-        JupyterRoute("/api/kernelspecs", "GET", ("list_kernels",), _specs),
+        JupyterRoute("/api/kernelspecs", "GET", ("list_kernels",), _specs, for_guest=_no_specs),
         JupyterRoute("/api/kernelspecs/{name}", "GET", ("list_kernels",), _spec),
         JupyterRoute("/kernelspecs/{name}/{file:path}", "GET", ("list_kernels",), _resource),
-        JupyterRoute("/api/kernels", "GET", ("list_kernels",), _list),
+        JupyterRoute("/api/kernels", "GET", ("list_kernels",), _list, for_guest=none_of_them),
         JupyterRoute("/api/kernels", "POST", ("start_kernel",), _start),
         JupyterRoute(one, "GET", ("list_kernels",), _show),
         JupyterRoute(one, "DELETE", ("stop_kernel",), _stop),
@@ -67,6 +75,11 @@ async def _specs(visit: Visit) -> Response:
     default = DEFAULT_KERNEL_NAME if DEFAULT_KERNEL_NAME in found else next(iter(names), "")
     models = {name: _spec_model(name, found[name]) for name in names}
     return told({"default": default, "kernelspecs": models})
+
+
+async def _no_specs(_visit: Visit) -> Response:
+    """A guest starts no kernels."""
+    return told({"default": "", "kernelspecs": {}})
 
 
 async def _spec(visit: Visit) -> Response:

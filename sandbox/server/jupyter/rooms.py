@@ -125,7 +125,7 @@ class Rooms:
             return
         shared = SharedNotebook(session.session_id, notebook.path)
         grant.require_notebook("notebooks:read", shared)
-        peer = notebook.join(author_of(grant), may_write=_may_write(grant, session, shared))
+        peer = notebook.join(author_of(grant), may_write=may_write(grant, session, shared))
         try:
             await _live(websocket, session, peer, notebook)
         finally:
@@ -229,7 +229,7 @@ def author_of(grant: Grant) -> Author:
     return Author(grant.token_id, grant.shown_name, is_agent=False)
 
 
-def _may_write(grant: Grant, session: Session, notebook: SharedNotebook) -> bool:
+def may_write(grant: Grant, session: Session, notebook: SharedNotebook) -> bool:
     """Whether a peer may do what the tools that edit do, without asking anybody."""
     try:
         for tool in WRITES:

@@ -20,7 +20,15 @@ from starlette.responses import Response
 from sandbox.errors import InvalidRequest, NotFound
 from sandbox.kernels.kernels import DEFAULT_KERNEL_NAME
 from sandbox.server.jupyter.kernelroutes import kernel_model, kernel_of
-from sandbox.server.jupyter.visits import JupyterRoute, Visit, Wanted, body, done, told
+from sandbox.server.jupyter.visits import (
+    JupyterRoute,
+    Visit,
+    Wanted,
+    body,
+    done,
+    none_of_them,
+    told,
+)
 from sandbox.sessions.session import Session
 
 MAX_NOTED = 128
@@ -64,7 +72,9 @@ class JupyterSessions:
         """To list, make, change and delete them."""
         one = "/api/sessions/{noted_id}"
         return [
-            JupyterRoute("/api/sessions", "GET", ("list_kernels",), self._list),
+            JupyterRoute(
+                "/api/sessions", "GET", ("list_kernels",), self._list, for_guest=none_of_them
+            ),
             JupyterRoute("/api/sessions", "POST", ("list_kernels",), self._make),
             JupyterRoute(one, "GET", ("list_kernels",), self._show),
             JupyterRoute(one, "PATCH", ("list_kernels",), self._change),

@@ -84,18 +84,25 @@ class JupyterRoute:
     serve: Serve
     is_streamed: bool = False
     """Whether it keeps hold of the session itself, since its answer outlasts the call."""
+    for_guest: Serve | None = None
+    """What serves somebody with a token for one notebook instead; the tools are not asked for."""
 
 
 def endpoint(desk: Desk, route: JupyterRoute) -> Callable[[Request], Awaitable[Response]]:
     """What answers a request at a route, as whoever made it may."""
 
     async def answer(request: Request) -> Response:
-        session = await visited(desk, request, route.tools)
+        grant: Grant = request.scope["sandbox.grant"]
+        tools, serve, is_guest = route.tools, route.serve, grant.notebook is not None
+        if is_guest and route.for_guest is not None:
+            tools, serve = (), route.for_guest
+        session = await visited(desk, request, tools)
         visit = Visit(request, session)
         if route.is_streamed:
-            return await route.serve(visit)
-        async with session.use():
-            return await route.serve(visit)
+            return await serve(visit)
+        # A guest's page asks again and again: left open, it would keep the session for ever.
+        async with session.use(counts=not is_guest):
+            return await serve(visit)
 
     return answer
 
@@ -177,6 +184,11 @@ def told(value: Any, status: int = 200, headers: Mapping[str, str] | None = None
 def done() -> Response:
     """The answer when there is nothing to say."""
     return Response(status_code=204, headers=NOSNIFF)
+
+
+async def none_of_them(_visit: Visit) -> Response:
+    """What a guest is told who asks for a list: there is nothing in it for them."""
+    return told([])
 
 
 async def body(request: Request, model: type[_Body], most: int = MAX_BODY) -> _Body:

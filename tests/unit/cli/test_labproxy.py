@@ -156,6 +156,8 @@ async def test_what_follows_a_request_that_switches_to_nothing_is_not_passed_on(
         ("/lab/api/extensions", "POST", {}, 404),
         ("/lab/api/build", "POST", {}, 404),
         ("/tree", "GET", {}, 404),
+        ("/api/events/subscribe", "GET", {}, 404),
+        ("/api/nbconvert", "GET", {}, 404),
         ("/labx", "GET", {}, 404),
     ],
 )

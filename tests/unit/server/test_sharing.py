@@ -7,7 +7,7 @@ import pytest
 from sandbox.server.grants import SharedNotebook
 from sandbox.server.sharing import reaches
 
-NOTEBOOK = SharedNotebook("s1", "/workspace/a.ipynb")
+NOTEBOOK = SharedNotebook("s1", "/workspace/of/a.ipynb")
 BASE = "/jupyter/s1"
 
 
@@ -16,11 +16,21 @@ BASE = "/jupyter/s1"
     [
         ("http", "GET", f"{BASE}/api"),
         ("http", "GET", f"{BASE}/api/me"),
-        ("http", "PUT", f"{BASE}/api/collaboration/session/a.ipynb"),
+        ("http", "GET", f"{BASE}/api/kernels"),
+        ("http", "GET", f"{BASE}/api/kernelspecs"),
+        ("http", "GET", f"{BASE}/api/sessions"),
+        ("http", "GET", f"{BASE}/api/contents"),
+        ("http", "GET", f"{BASE}/api/contents/"),
+        ("http", "GET", f"{BASE}/api/contents/of"),
+        ("http", "GET", f"{BASE}/api/contents/of/a.ipynb"),
+        ("http", "GET", f"{BASE}/api/contents/of/a.ipynb/checkpoints"),
+        ("http", "PUT", f"{BASE}/api/collaboration/session/of/a.ipynb"),
         ("websocket", "", f"{BASE}/api/collaboration/room/json:notebook:0a1b"),
     ],
 )
-def test_it_reaches_the_room_and_what_leads_there(kind: str, method: str, path: str) -> None:
+def test_it_reaches_the_room_and_what_jupyterlab_asks_for_before(
+    kind: str, method: str, path: str
+) -> None:
     assert reaches(NOTEBOOK, {"type": kind, "method": method, "path": path})
 
 
@@ -36,7 +46,30 @@ def test_it_reaches_the_room_and_what_leads_there(kind: str, method: str, path: 
         ("http", "GET", "/jupyter/s1x/api/me"),
         ("http", "GET", f"{BASE}/api/status"),
         ("http", "GET", f"{BASE}/api/contents/a.ipynb"),
-        ("http", "GET", f"{BASE}/api/kernels"),
+        ("http", "GET", f"{BASE}/api/contents/of/b.ipynb"),
+        ("http", "GET", f"{BASE}/api/contents/of/a.ipynb/b"),
+        ("http", "GET", f"{BASE}/api/contents/o"),
+        ("http", "GET", f"{BASE}/api/contents/of/"),
+        ("http", "GET", f"{BASE}/api/contents/of/../b.ipynb"),
+        ("http", "GET", f"{BASE}/api/contents/of/a.ipynb\n"),
+        ("http", "GET", f"{BASE}/api/contents//"),
+        ("http", "GET", f"{BASE}/api/contentsx"),
+        ("http", "GET", f"{BASE}/api/contents/of/checkpoints"),
+        ("http", "GET", f"{BASE}/api/contents/of/a.ipynb/checkpoints/checkpoint"),
+        ("http", "PUT", f"{BASE}/api/contents/of/a.ipynb"),
+        ("http", "PATCH", f"{BASE}/api/contents/of/a.ipynb"),
+        ("http", "DELETE", f"{BASE}/api/contents/of/a.ipynb"),
+        ("http", "POST", f"{BASE}/api/contents"),
+        ("http", "POST", f"{BASE}/api/contents/of/a.ipynb/checkpoints"),
+        ("http", "GET", f"{BASE}/files/of/a.ipynb"),
+        ("http", "GET", f"{BASE}/api/terminals"),
+        ("http", "GET", f"{BASE}/api/kernels/k"),
+        ("http", "GET", f"{BASE}/api/kernelspecs/python3"),
+        ("http", "GET", f"{BASE}/api/sessions/x"),
+        ("http", "POST", f"{BASE}/api/kernels"),
+        ("http", "POST", f"{BASE}/api/sessions"),
+        ("http", "GET", "/jupyter/s2/api/contents/of/a.ipynb"),
+        ("http", "GET", "/jupyter/s2/api/kernels"),
         ("http", "POST", f"{BASE}/api/me"),
         ("http", "GET", f"{BASE}/api/collaboration/session/a.ipynb"),
         ("http", "PUT", "/jupyter/s2/api/collaboration/session/a.ipynb"),
