@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import heapq
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -48,6 +48,8 @@ class Struct(NamedTuple):
     parent: Id | str | None = None
     """What it is in, a root or a type; said only where it has neither of those."""
     key: str | None = None
+    halves: tuple[int, ...] = ()
+    """Of a text, where the second halves of characters are that take two."""
 
 
 class Branch:
@@ -66,6 +68,7 @@ Place = Branch | tuple[Branch, str] | None
 other; None where it was collected."""
 
 
+_HALVED = "it is about half a character"
 _NONE: tuple[array[int], list[Place]] = array("q"), []
 
 
@@ -86,6 +89,8 @@ class Places:
         self._branches: dict[Id, Branch] = {}
         self._put: dict[Branch, int] = {}
         """How many items this adds to those of the base."""
+        self._halves: dict[int, array[int]] = {}
+        """Of each client, the clocks before which nothing can be split."""
         self._followed: set[Id] = set()
         """What was added and has something put behind it."""
         self.steps = 0.0
@@ -135,6 +140,8 @@ class Places:
         for client, (starts, places) in added._runs.items():
             self._extend(client, starts, places)
         self.ends |= added.ends
+        for client, halves in added._halves.items():
+            self._halves.setdefault(client, array("q")).extend(halves)
         for branch, count in added._put.items():
             branch.count += count
 
@@ -156,10 +163,15 @@ class Places:
         if struct.clock > known:
             raise Malformed("it leaves something out")
         place = None if struct.content == GC else self._place(struct)
-        if struct.clock < known:  # the library puts the rest of it behind what is there
+        if (
+            struct.content != GC and struct.clock < known
+        ):  # the library puts the rest of it behind what is there
             before = self._find((client, known - 1))
             if before is not None and place is not None and before != place:
                 raise Malformed("it says of an item anew where that is")
+            place = place if before is None else before
+            if known - struct.clock in struct.halves:
+                raise Malformed(_HALVED)
         self._extend(client, (known,), (place,))
         self.ends[client] = behind
         if place is None:
@@ -167,6 +179,9 @@ class Places:
         branch = place if isinstance(place, Branch) else place[0]
         if (struct.content == STRING) != (branch.kind == TEXT) and struct.content in (STRING, ANY):
             raise Malformed("it puts something into a list of another kind")
+        if struct.halves:
+            halves = self._halves.setdefault(client, array("q"))
+            halves.extend(struct.clock + at for at in struct.halves if struct.clock + at > known)
         if struct.content == TYPE:
             self._branches[client, struct.clock] = Branch(struct.kind)
         self._put[branch] = count = self._put.get(branch, 0) + 1
@@ -227,6 +242,10 @@ class Places:
         """How long it takes to split what there is before and behind a clock."""
         if self._base and clock < self._base.end(client):
             return self._base._split(client, clock)
+        halves = self._halves.get(client, ())
+        at = bisect_left(halves, clock)
+        if at < len(halves) and halves[at] == clock:
+            raise Malformed(_HALVED)
         starts, places = self._runs.get(client, _NONE)
         run = bisect_right(starts, clock) - 1
         if run < 0 or places[run] is None or clock in (starts[run], self.end(client)):

@@ -148,6 +148,7 @@ class _Check:
         self.found: dict[int, list[Struct]] = {}
         self.deleted: list[tuple[int, int, int]] = []
         """Clients, clocks and lengths."""
+        self._halves: tuple[int, ...] = ()
 
     def read(self) -> None:
         self.structs()
@@ -227,8 +228,9 @@ class _Check:
                 parent = self._id()
             if info & 0x20:
                 key = intern(reader.text())
+        self._halves = ()
         length, kind = self._content(content)
-        return Struct(clock, length, content, kind, origin, right, parent, key)
+        return Struct(clock, length, content, kind, origin, right, parent, key, self._halves)
 
     def _content(self, content: int) -> tuple[int, int]:
         """Pass over what an item holds; its length, and which type it is."""
@@ -240,6 +242,8 @@ class _Check:
             # In UTF-16, as Yjs counts.
             length = len(text) if text.isascii() else len(text.encode("utf-16-le")) // 2
             self.characters += length
+            if length > len(text):
+                self._halves = _halves(text)
             return length, 0
         if content == ANY:
             count = reader.varint()
@@ -284,3 +288,9 @@ class _Check:
                 keyed.append(sign == 118)
             else:
                 raise Malformed("it holds a value of no known kind")
+
+
+def _halves(text: str) -> tuple[int, ...]:
+    """Where the second halves are of those characters of a text that take two in UTF-16."""
+    wide = (at for at, character in enumerate(text) if character > "\uffff")
+    return tuple(at + before + 1 for before, at in enumerate(wide))
