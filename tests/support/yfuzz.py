@@ -8,7 +8,7 @@ from sandbox.collaboration.varints import varint
 
 from .yupdates import text
 
-CLIENTS = (5, 1_000_000)
+CLIENTS = (5, 2**53 - 2)
 """Below and above that of a document, for the order of clients decides who goes first."""
 KEYS = ("id", "source", "outputs", "metadata", "k")
 VALUES = (b"\x7e", b"\x78", b"\x77" + text("s"), b"\x75\x01\x7e", b"\x76\x01" + text("k") + b"\x7f")
