@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import anyio
 import anyio.lowlevel
+from anyio import to_thread
 from pycrdt import Map
 
 from sandbox.collaboration.authors import Author

@@ -24,7 +24,7 @@ from sandbox.collaboration.varints import Malformed
 GC, DELETED, STRING, TYPE, ANY = 0, 1, 4, 7, 8
 ARRAY, MAP, TEXT = 0, 1, 2
 ROOTS = {"cells": ARRAY, "meta": MAP, "state": MAP}
-MAX_STEPS = 5_000_000
+MAX_STEPS = 3_000_000
 """That the library may take to put in what an update has: 0.3 µs for each, where it must."""
 _SPLIT_AT_ONCE = 64
 """Characters and values that are passed over in the time of a step."""

@@ -175,7 +175,7 @@ async def test_no_update_of_a_peer_keeps_the_controller_busy(kind: str) -> None:
         cuts = b"".join(varint(2_000_000 - 2 * at) + b"\x01" for at in range(5000))
         second = b"\0\x01\x05" + varint(5000) + cuts
     else:
-        first, second = (structs(*[json_items(b"\x7e")] * 2500, client=client) for client in (5, 6))
+        first, second = (structs(*[json_items(b"\x7e")] * 2000, client=client) for client in (5, 6))
     await shared.join(EVE).send(sync_message(UPDATE, first))
     with pytest.raises(InvalidRequest, match="too long"):
         await shared.join(EVE).send(sync_message(UPDATE, second))
