@@ -15,11 +15,13 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, Protocol
 
+import anyio
 import anyio.lowlevel
 from anyio import to_thread
 from pycrdt import Map
 
 from sandbox.collaboration.authors import Author
+from sandbox.collaboration.entrance import Entrance, Pace
 from sandbox.collaboration.peers import (
     MAX_UPDATE_BYTES,
     STEP1,
@@ -29,7 +31,7 @@ from sandbox.collaboration.peers import (
 )
 from sandbox.collaboration.presence import Presence
 from sandbox.collaboration.replica import Replica
-from sandbox.collaboration.updates import Checked, Missing, check_update, read_state
+from sandbox.collaboration.updates import Checked, Missing, read_state
 from sandbox.collaboration.ycells import cell_by_cell, check_change, check_parts, storable
 from sandbox.collaboration.yediting import change_cell, change_notebook
 from sandbox.errors import Conflict, InvalidRequest, QuotaExceeded, SandboxError
@@ -42,7 +44,6 @@ MAX_PARTS = 2_000_000
 """What peers may put into a document as long as it is open, in items and JSON values."""
 LARGE_PARTS, LARGE_CHARACTERS = 20_000, 64 * 1024
 """Of an update whose changes are not looked at one by one."""
-IN_A_THREAD_BYTES = 64 * 1024
 MAX_PEERS = 64
 COMPACT_UPDATES = 1000
 COMPACT_BYTES = 4 * 1024 * 1024
@@ -94,6 +95,8 @@ class SharedDocument:
         self._is_closed = False
         self._parts = 0
         """The items and values that peers have put in."""
+        self._taking = anyio.Lock()
+        self._pace = Pace(clock)
         self.presence = Presence(self._tell)
         self._load()
 
@@ -244,6 +247,11 @@ class SharedDocument:
         """Take a peer's update, have it in the journal and give it to the others."""
         if len(update) > MAX_UPDATE_BYTES:
             raise QuotaExceeded(f"An update has at most {MAX_UPDATE_BYTES:,} bytes.")
+        async with self._taking:  # an update fits the document that it was looked at for
+            await self._take(update, sender)
+
+    async def _take(self, update: bytes, sender: Peer) -> None:
+        await self._pace.wait()
         self._check_room(len(update))
         try:
             checked = await self._checked(update, sender)
@@ -255,9 +263,10 @@ class SharedDocument:
                 "So much was put into the notebook that it takes too much memory.",
                 remedy="Close it everywhere and open it again.",
             )
+        self._pace.spend(checked.places.steps)
         is_large = checked.parts > LARGE_PARTS or checked.characters > LARGE_CHARACTERS
         try:
-            with self._changing(sender, types=checked.types) as now:
+            with self._changing(sender, checked) as now:
                 now.apply(update, is_large=is_large)
         except SandboxError as exc:
             sender.leave(exc.message)
@@ -273,11 +282,8 @@ class SharedDocument:
     async def _checked(self, update: bytes, sender: Peer) -> Checked:
         while True:
             now = self._now()
-            state = read_state(now.doc.get_state())
-            look = partial(check_update, update, state, self._reserved(sender, now.doc.client_id))
-            if len(update) < IN_A_THREAD_BYTES:
-                return look()
-            checked = await to_thread.run_sync(look)
+            reserved = partial(self._reserved, sender, now.doc.client_id)
+            checked = await self._entrance.check(update, reserved)
             if now is self._replica:
                 return checked
 
@@ -311,6 +317,7 @@ class SharedDocument:
         self._kept_bytes = self._bytes
         self.version += 1
         self._replica = Replica(updates)
+        self._entrance = Entrance(self._replica.doc)
         return self._replica
 
     def _drop(self) -> None:
@@ -319,7 +326,9 @@ class SharedDocument:
             self._replica = None
 
     @contextmanager
-    def _changing(self, sender: Peer | None = None, *, types: int = 0) -> Generator[Replica]:
+    def _changing(
+        self, sender: Peer | None = None, checked: Checked | None = None
+    ) -> Generator[Replica]:
         """Change the document in one transaction, then keep and tell what came of it; where that
         fails, it is as before."""
         now = self._now()
@@ -327,8 +336,8 @@ class SharedDocument:
         try:
             with now.doc.transaction():
                 yield now
-            if sender is not None:
-                now.check_shape(types)
+            if checked is not None:
+                now.check_shape(checked.types)
             made = now.taken()
             for update in made:
                 self._store.append(update)
@@ -336,7 +345,11 @@ class SharedDocument:
             self._drop()
             self._now()
             raise
+        if checked is not None:
+            self._entrance.accept(checked)
         for update in made:
+            if checked is None:
+                self._entrance.note(update)
             self._count += 1
             self._bytes += len(update)
             for peer in self.peers:

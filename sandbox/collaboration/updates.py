@@ -3,7 +3,7 @@
 The library that applies updates recurses as deep as a value is nested, and ends the process where
 the stack does; and an update could fill roots and kinds that no notebook has. So only what
 JupyterLab's documents are made of is let through: items of texts, maps and arrays, in the three
-roots of a notebook, with JSON of a bounded depth.
+roots of a notebook, with JSON of a bounded depth, each where it can be (:mod:`.places`).
 
 An update that builds on what the document does not have is not applied either: it would have to
 wait in memory for what may never come. Its sender is asked for what is missing.
@@ -14,17 +14,30 @@ https://github.com/yjs/yjs/blob/main/src/utils/UpdateDecoder.js
 from __future__ import annotations
 
 from collections.abc import Container
+from math import inf
+from sys import intern
 from typing import NamedTuple
 
+from sandbox.collaboration.places import (
+    ANY,
+    DELETED,
+    GC,
+    MAX_STEPS,
+    ROOTS,
+    STRING,
+    TYPE,
+    Id,
+    Places,
+    Struct,
+)
 from sandbox.collaboration.varints import Malformed, Reader
 from sandbox.errors import InvalidRequest
 
-ROOTS = frozenset(("cells", "meta", "state"))
 MAX_CLOCK = 2**31
 MAX_JSON_DEPTH = 100
 MAX_PARTS = 200_000
 """The items, values and deletions of one update: each can take 200 bytes in memory."""
-_GC, _DELETED, _STRING, _TYPE, _ANY, _SKIP = 0, 1, 4, 7, 8, 10
+_SKIP = 10
 _TYPES = frozenset((0, 1, 2))
 """Arrays, maps and texts."""
 _SIZES = {124: 4, 123: 8, 122: 8}
@@ -48,13 +61,15 @@ class Checked(NamedTuple):
     """Of its texts; where they are put into a list, each is an item of that."""
     is_new: bool
     """Whether it makes anything that is not known."""
+    places: Places
+    """What it adds to where things are."""
 
 
-def check_update(update: bytes, known: dict[int, int], reserved: Container[int]) -> Checked:
+def check_update(update: bytes, known: Places, reserved: Container[int]) -> Checked:
     """Look at an update.
 
     Args:
-        known: The document's state: the clock of each client.
+        known: Where all of the document is.
         reserved: The ids under which this side and other peers make their changes; what is known of
             those may be said again, as some clients do, but nothing is made in their name.
 
@@ -63,23 +78,43 @@ def check_update(update: bytes, known: dict[int, int], reserved: Container[int])
         Missing: It builds on what is not in the document.
     """
     check = _Check(Reader(update))
+    added = Places(known)
     try:
-        check.structs()
-        check.deletions()
-        if not check.reader.is_at_end:
-            raise Malformed("it goes on behind its end")
+        check.read()
+        new = [client for client, clock in check.made.items() if clock > known.end(client)]
+        if any(client in reserved for client in new):
+            raise InvalidRequest("The update is made in the name of somebody else.")
+        for client, clock in check.begun.items():
+            if clock > known.end(client):
+                raise Missing
+        for client, clock in check.needed.items():
+            if clock > max(known.end(client), check.made.get(client, 0)):
+                raise Missing
+        added.add(check.found)
+        for deletion in check.deleted:
+            added.delete(*deletion)
+        if added.steps > MAX_STEPS:
+            raise Malformed("it takes too long to find out where all of it belongs")
     except Malformed as exc:
         raise InvalidRequest(f"The update is malformed: {exc}.") from exc
-    new = [client for client, clock in check.made.items() if clock > known.get(client, 0)]
-    if any(client in reserved for client in new):
-        raise InvalidRequest("The update is made in the name of somebody else.")
-    for client, clock in check.begun.items():
-        if clock > known.get(client, 0):
-            raise Missing
-    for client, clock in check.needed.items():
-        if clock > max(known.get(client, 0), check.made.get(client, 0)):
-            raise Missing
-    return Checked(check.types, check.parts, check.characters, bool(new))
+    return Checked(check.types, check.parts, check.characters, bool(new), added)
+
+
+def read_places(update: bytes, known: Places | None = None) -> Places:
+    """Where all of a document is, from an update of this side, which has all of it or goes on from
+    what is known.
+
+    Raises:
+        InvalidRequest: It is not what a document of this side can be.
+    """
+    check = _Check(Reader(update), is_own=True)
+    added = Places(known)
+    try:
+        check.read()
+        added.add(check.found)
+    except Malformed as exc:
+        raise InvalidRequest(f"The document is damaged: {exc}.") from exc
+    return added
 
 
 def read_state(state: bytes) -> dict[int, int]:
@@ -99,8 +134,10 @@ def read_state(state: bytes) -> dict[int, int]:
 
 
 class _Check:
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: Reader, *, is_own: bool = False) -> None:
         self.reader = reader
+        self.max_parts = inf if is_own else MAX_PARTS
+        self.max_depth = inf if is_own else MAX_JSON_DEPTH
         self.types = self.parts = self.characters = 0
         self.begun: dict[int, int] = {}
         """Of each client, the clock up to which the document must have its changes."""
@@ -108,6 +145,16 @@ class _Check:
         """The clock behind the last of it."""
         self.needed: dict[int, int] = {}
         """The clock behind the last thing that it refers to."""
+        self.found: dict[int, list[Struct]] = {}
+        self.deleted: list[tuple[int, int, int]] = []
+        """Clients, clocks and lengths."""
+        self._halves: tuple[int, ...] = ()
+
+    def read(self) -> None:
+        self.structs()
+        self.deletions()
+        if not self.reader.is_at_end:
+            raise Malformed("it goes on behind its end")
 
     def structs(self) -> None:
         reader = self.reader
@@ -115,7 +162,10 @@ class _Check:
             count, client, clock = reader.varint(), reader.varint(), reader.varint()
             if client in self.begun:
                 raise Malformed("it has a client twice")
+            if not count:
+                raise Malformed("it names a client that does nothing in it")
             self.begun[client] = clock
+            found = self.found[client] = []
             for _ in range(count):
                 self._part()
                 info = reader.byte()
@@ -123,14 +173,19 @@ class _Check:
                 if kind == _SKIP:
                     clock += reader.varint()
                     self.begun[client] = clock  # all before must be there already
-                elif kind == _GC:
-                    clock += reader.varint()
-                else:
-                    clock += self._item(info, kind)
+                    continue
+                struct = (
+                    Struct(clock, reader.varint(), GC)
+                    if kind == GC
+                    else self._item(info, kind, clock)
+                )
+                if not struct.length:
+                    raise Malformed("it has an item of nothing")
+                clock += struct.length
                 if clock > MAX_CLOCK:
                     raise Malformed("its clock is too far ahead")
-                if kind != _SKIP:
-                    self.made[client] = clock
+                found.append(struct)
+                self.made[client] = clock
 
     def deletions(self) -> None:
         reader = self.reader
@@ -140,6 +195,8 @@ class _Check:
                 self._part()
                 clock, length = reader.varint(), reader.varint()
                 self._need(client, clock + length)
+                if length:
+                    self.deleted.append((client, clock, length))
 
     def _need(self, client: int, clock: int) -> None:
         if clock > MAX_CLOCK:
@@ -149,48 +206,56 @@ class _Check:
 
     def _part(self) -> None:
         self.parts += 1
-        if self.parts > MAX_PARTS:
+        if self.parts > self.max_parts:
             raise Malformed(f"it has more than {MAX_PARTS:,} parts")
 
-    def _id(self) -> None:
-        self._need(self.reader.varint(), self.reader.varint() + 1)
+    def _id(self) -> Id:
+        client, clock = self.reader.varint(), self.reader.varint()
+        self._need(client, clock + 1)
+        return client, clock
 
-    def _item(self, info: int, kind: int) -> int:
-        """Pass over an item and return its length."""
+    def _item(self, info: int, content: int, clock: int) -> Struct:
         reader = self.reader
-        if info & 0x80:
-            self._id()
-        if info & 0x40:
-            self._id()
+        origin = self._id() if info & 0x80 else None
+        right = self._id() if info & 0x40 else None
+        parent: Id | str | None = None
+        key = None
         if not info & 0xC0:
             if reader.varint() == 1:
-                if (root := reader.text()) not in ROOTS:
-                    raise Malformed(f"a notebook has no {root[:40]!r}")
-                if (root == "cells") == bool(info & 0x20):  # that is a list, the others are maps
-                    raise Malformed(f"it takes {root!r} for what it is not")
+                if (parent := reader.text()) not in ROOTS:
+                    raise Malformed(f"a notebook has no {parent[:40]!r}")
             else:
-                self._id()
+                parent = self._id()
             if info & 0x20:
-                reader.text()
-        if kind == _DELETED:
-            return reader.varint()
-        if kind == _STRING:
+                key = intern(reader.text())
+        self._halves = ()
+        length, kind = self._content(content)
+        return Struct(clock, length, content, kind, origin, right, parent, key, self._halves)
+
+    def _content(self, content: int) -> tuple[int, int]:
+        """Pass over what an item holds; its length, and which type it is."""
+        reader = self.reader
+        if content == DELETED:
+            return reader.varint(), 0
+        if content == STRING:
             text = reader.text()
             # In UTF-16, as Yjs counts.
             length = len(text) if text.isascii() else len(text.encode("utf-16-le")) // 2
             self.characters += length
-            return length
-        if kind == _ANY:
+            if length > len(text):
+                self._halves = _halves(text)
+            return length, 0
+        if content == ANY:
             count = reader.varint()
             for _ in range(count):
                 self._any()
-            return count
-        if kind == _TYPE:
-            if reader.varint() not in _TYPES:
+            return count, 0
+        if content == TYPE:
+            if (kind := reader.varint()) not in _TYPES:
                 raise Malformed("it holds a kind that no notebook has")
             self.types += 1
-            return 1
-        raise Malformed(f"it holds content {kind}, which no notebook has")
+            return 1, kind
+        raise Malformed(f"it holds content {content}, which no notebook has")
 
     def _any(self) -> None:
         """Pass over a JSON value, without recursion: what is left of each open list and object."""
@@ -217,9 +282,15 @@ class _Check:
             elif sign in (119, 116):
                 reader.bytes()
             elif sign in (118, 117):
-                if len(left) > MAX_JSON_DEPTH:
+                if len(left) > self.max_depth:
                     raise Malformed(f"its JSON is nested more than {MAX_JSON_DEPTH} deep")
                 left.append(reader.varint())
                 keyed.append(sign == 118)
             else:
                 raise Malformed("it holds a value of no known kind")
+
+
+def _halves(text: str) -> tuple[int, ...]:
+    """Where the second halves are of those characters of a text that take two in UTF-16."""
+    wide = (at for at, character in enumerate(text) if character > "\uffff")
+    return tuple(at + before + 1 for before, at in enumerate(wide))

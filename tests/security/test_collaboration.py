@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import random
 import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,11 +17,13 @@ import pytest
 from sandbox.collaboration.authors import Author
 from sandbox.collaboration.document import SharedDocument
 from sandbox.collaboration.peers import STEP1, UPDATE, PeerCut, awareness_message, sync_message
+from sandbox.collaboration.updates import read_state
 from sandbox.collaboration.varints import varint
-from sandbox.errors import NotPermitted, QuotaExceeded, SandboxError
+from sandbox.errors import InvalidRequest, NotPermitted, QuotaExceeded, SandboxError
 from sandbox.notebooks import editing
 from sandbox.notebooks.models import Cell, Notebook
 
+from ..support.yfuzz import random_update
 from ..support.yupdates import CLIENT, HOSTILE, in_root, json_items, structs, text
 
 pytestmark = pytest.mark.anyio
@@ -28,6 +32,8 @@ ROOT = Path(__file__).parents[2]
 MEMORY_BYTES = 3 * 1024 * 1024 * 1024
 """Of the address space of a process that has tried all of them, with all that it imports."""
 TIME_S = 120.0
+FUZZED = 60
+"""Documents."""
 LARGE = 15 * 1024 * 1024
 BOMBS: dict[str, Callable[[], bytes]] = {
     "items": lambda: structs(*[json_items(b"\x7e")] * (LARGE // 10)),
@@ -112,6 +118,67 @@ def test_no_update_of_a_peer_ends_the_controller_or_breaks_the_document() -> Non
     )
     assert done.returncode == 0, done.stderr.decode()[-2000:]
     assert done.stdout.decode().splitlines()[-1] == "intact"
+
+
+def shared_state(shared: SharedDocument) -> dict[int, int]:
+    """The clock of each client, as a peer is told it."""
+    return read_state(shared._now().doc.get_state())  # pyright: ignore[reportPrivateUsage]
+
+
+async def fuzzed(cases: int) -> None:
+    """Documents that somebody gives updates made at random; in a process of its own, for what the
+    library that applies them does not come back from cannot be ended but with the process."""
+    taken = 0
+    for seed in range(cases):
+        rng = random.Random(seed)  # noqa: S311  # repeatable, not secret
+        store = MemoryStore()
+        shared = SharedDocument(store)
+        await shared.fill(Notebook((Cell("a", "code", "kept"), Cell("b", "code", "kept"))))
+        for _ in range(rng.randint(1, 25)):
+            state = shared_state(shared)
+            peer, before = shared.join(EVE), len(store.updates)
+            with suppress(SandboxError):
+                await peer.send(sync_message(UPDATE, random_update(rng, state)))
+            taken += len(store.updates) > before
+            peer.leave()
+            cells = shared.read().cells
+            if cells and rng.random() < 0.3:
+                shared.edit(lambda n, id=cells[0].id: editing.overwrite(n, id, "new"))
+                shared.edit(lambda n, cells=cells: editing.move(n, cells[0].id, len(cells) - 1))
+        SharedDocument(store).read()
+        for cell in shared.read().cells:
+            shared.edit(lambda n, cell=cell: editing.delete(n, [cell.id]))
+        shared.close()
+    print(taken)
+
+
+def test_no_update_of_a_peer_makes_the_controller_loop_for_ever() -> None:
+    """Invariant 3: items that belong nowhere, to two lists or to half a character are refused."""
+    code = f"import anyio; from {__name__} import fuzzed; anyio.run(fuzzed, {FUZZED})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=TIME_S
+    )
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
+    assert b"panicked" not in done.stderr
+    assert int(done.stdout.split()[-1]) > FUZZED  # most of what is made at random is taken
+
+
+@pytest.mark.parametrize("kind", ["put at the same place", "cut out of one text"])
+async def test_no_update_of_a_peer_keeps_the_controller_busy(kind: str) -> None:
+    """Invariant 3: what each item is compared with, or split off, is bounded in all."""
+    shared = await filled()
+    if kind == "cut out of one text":
+        first = structs(
+            b"\x27\x01" + text("state") + text("k") + b"\x02",
+            b"\x04\x00\x05\x00" + text("x" * 2_000_000),
+        )
+        cuts = b"".join(varint(2_000_000 - 2 * at) + b"\x01" for at in range(5000))
+        second = b"\0\x01\x05" + varint(5000) + cuts
+    else:
+        first, second = (structs(*[json_items(b"\x7e")] * 2000, client=client) for client in (5, 6))
+    await shared.join(EVE).send(sync_message(UPDATE, first))
+    with pytest.raises(InvalidRequest, match="too long"):
+        await shared.join(EVE).send(sync_message(UPDATE, second))
 
 
 async def test_a_reader_changes_nothing_of_a_notebook() -> None:
