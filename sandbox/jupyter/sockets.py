@@ -87,6 +87,8 @@ class ClientSockets:
         """Send to all subscribers; waits for those who read slowly, within a bound."""
         frames = [topic, *self._signer.frames(message)] if topic else self._signer.frames(message)
         socket = self._sockets["iopub"]
+        if socket.offer(frames):
+            return
         with anyio.move_on_after(PATIENCE_S) as waiting:
             await socket.send(frames)
         if waiting.cancelled_caught:

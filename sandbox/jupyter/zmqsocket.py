@@ -48,16 +48,21 @@ class AsyncSocket:
 
     async def send(self, frames: Sequence[bytes]) -> None:
         """Send a message; waits while the socket has no room. Once closed, nothing is sent."""
-        while not self._is_closed:
-            self._writable.clear()
-            try:
-                self._put(frames)
-            except zmq.Again:
-                self._look()
-                await self._writable.wait()
-            else:
-                self._look()
-                return
+        while not self.offer(frames):
+            await self._writable.wait()
+
+    def offer(self, frames: Sequence[bytes]) -> bool:
+        """Send a message if there is room at once, and say whether there was."""
+        if self._is_closed:
+            return True
+        self._writable.clear()
+        try:
+            self._put(frames)
+        except zmq.Again:
+            return False
+        finally:
+            self._look()
+        return True
 
     def close(self) -> None:
         """Close it, and let go of what waits to be sent; harmless when done already."""
