@@ -29,6 +29,8 @@ MAX_CONNECTIONS = 256
 _TOKEN = "token"  # noqa: S105  # the name of a part of a query
 _OWN = ("host", "origin", "referer", "cookie", "authorization", "connection", "x-xsrftoken")
 """Headers that are between the browser and us."""
+_CONTROL = re.compile(r"[\0-\x08\n-\x1f\x7f]")
+"""What no line of a head has: some servers take it for the end of one."""
 _KEPT = ("/lab/api/settings", "/lab/api/workspaces")
 """What the pages may change at the JupyterLab: how it looks."""
 _READ = ("/lab", "/static")
@@ -185,14 +187,14 @@ class LabProxy:
         await server.send(_written((head.first[0], target, "HTTP/1.1"), headers))
         outgoing = BufferedByteReceiveStream(server)
         async with one_error() as tasks:
-            if upgrade:
-                tasks.start_soon(_pour, incoming, server)
-            else:
-                tasks.start_soon(_pour_some, incoming, server, length)
+            tasks.start_soon(_pour_some, incoming, server, length)
             answer = await _read_head(outgoing)
+            is_switched = bool(upgrade) and answer.first[1] == "101"
             kept = answer.without(("set-cookie", "connection"))
-            kept.append(("Connection", "Upgrade" if answer.first[1] == "101" else "close"))
+            kept.append(("Connection", "Upgrade" if is_switched else "close"))
             await browser.send(_written(answer.first, kept))
+            if is_switched:  # else it would be another request
+                tasks.start_soon(_pour, incoming, server)
             await _pour(outgoing, browser)
             tasks.cancel_scope.cancel()
 
@@ -202,7 +204,10 @@ def _below(path: str, prefixes: Sequence[str]) -> bool:
 
 
 def _length(head: _Head) -> int:
-    length = head.get("content-length") or "0"
+    lengths = {value for name, value in head.headers if name.lower() == "content-length"} or {"0"}
+    length = lengths.pop()
+    if lengths:
+        raise _Refused(400, "The body has several lengths.")
     if not length.isascii() or not length.isdigit():
         raise _Refused(400, "The length of the body is no number.")
     return int(length)
@@ -216,11 +221,11 @@ async def _read_head(stream: BufferedByteReceiveStream) -> _Head:
     except anyio.IncompleteRead as exc:
         raise anyio.EndOfStream from exc
     first, *lines = data.decode("latin-1").split("\r\n")
+    if any(map(_CONTROL.search, (first, *lines))):
+        raise _Refused(400, "These are no headers.")
     words = [*first.split(" ", 2), "", ""]
     headers = [tuple(part.strip() for part in line.partition(":")[::2]) for line in lines]
-    if any(character in data for character in (b"\0", b"\r\r")) or not all(
-        name and "\n" not in name + value and " " not in name for name, value in headers
-    ):
+    if not all(name and " " not in name for name, _ in headers):
         raise _Refused(400, "These are no headers.")
     return _Head((words[0], words[1], words[2]), tuple((name, value) for name, value in headers))
 

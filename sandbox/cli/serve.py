@@ -193,7 +193,7 @@ def _greet(url: str, token: str, settings: Settings) -> None:
         "",
         f"  MCP      {url}/mcp/v1",
         f"  REST     {url}/mcp/v1/docs        (OpenAPI: {url}/mcp/v1/openapi.json)",
-        f"  Jupyter  {url}/jupyter/default/   (an existing server, for VS Code and JupyterLab)",
+        f"  Jupyter  {url}/jupyter/default/   (for Jupyter's clients; also: sandbox lab)",
         f"  Token    {token}   (again: sandbox token show)",
         "",
         *configuration(f"{url}/mcp/v1", token),

@@ -30,11 +30,11 @@ from sandbox.collaboration.peers import (
 from sandbox.collaboration.presence import Presence
 from sandbox.collaboration.replica import Replica
 from sandbox.collaboration.updates import Checked, Missing, check_update, read_state
-from sandbox.collaboration.ycells import made_cell, storable
+from sandbox.collaboration.ycells import cell_by_cell, check_parts, storable
 from sandbox.collaboration.yediting import change_cell, change_notebook
 from sandbox.errors import Conflict, InvalidRequest, QuotaExceeded, SandboxError
 from sandbox.notebooks.editing import Edited
-from sandbox.notebooks.models import MAX_CELLS, Cell, Notebook
+from sandbox.notebooks.models import Cell, Notebook
 
 MAX_DOCUMENT_BYTES = 64 * 1024 * 1024
 """With what is remembered of what was deleted."""
@@ -46,7 +46,8 @@ IN_A_THREAD_BYTES = 64 * 1024
 MAX_PEERS = 64
 COMPACT_UPDATES = 1000
 COMPACT_BYTES = 4 * 1024 * 1024
-FILLED_AT_ONCE = 20
+AT_ONCE_S = 0.005
+"""How long a document is filled or read before others have their turn."""
 
 logger = logging.getLogger(__name__)
 
@@ -157,23 +158,33 @@ class SharedDocument:
         return after
 
     async def fill(self, notebook: Notebook) -> None:
-        """Put a notebook into an empty document, letting others have their turn."""
+        """Put a notebook into an empty document, letting others have their turn.
+
+        Raises:
+            InvalidRequest: A part of it would take too long at once.
+        """
+        await to_thread.run_sync(check_parts, notebook)
         with self._changing() as now:
             now.ymeta["nbformat"], now.ymeta["nbformat_minor"] = 4, 5
             now.ymeta["metadata"] = Map(storable(notebook.metadata))
-        for start in range(0, len(notebook.cells), FILLED_AT_ONCE):
-            some = notebook.cells[start : start + FILLED_AT_ONCE]
+        steps, is_filled = cell_by_cell(notebook.cells), False
+        while not is_filled:
             with self._changing() as now:
-                now.ycells.extend([made_cell(cell) for cell in some])
-            now.remember(start, some)
+                until = time.perf_counter() + AT_ONCE_S
+                is_filled = not any(put(now.ycells) or time.perf_counter() > until for put in steps)
             await anyio.lowlevel.checkpoint()
+        self._now().remember(0, notebook.cells)
         self._now().ids_changed = False
 
     async def warm(self) -> None:
         """Read all cells of a document that was loaded, letting others have their turn."""
-        for start in range(0, MAX_CELLS, FILLED_AT_ONCE):
-            self._now().read_cells(start, start + FILLED_AT_ONCE)
-            await anyio.lowlevel.checkpoint()
+        at, until = 0, time.perf_counter() + AT_ONCE_S
+        while at < self._now().count:
+            self._now().read_cells(at, at + 1)
+            at += 1
+            if time.perf_counter() > until:
+                await anyio.lowlevel.checkpoint()
+                until = time.perf_counter() + AT_ONCE_S
         self._mend_ids()
 
     def tell_state(self, **values: Any) -> None:
@@ -184,6 +195,12 @@ class SharedDocument:
             with self._changing() as now:
                 for key, value in changed.items():
                     now.ystate[key] = value
+
+    def tell_saved(self) -> None:
+        """Have its peers show it as saved, however often they were told so before."""
+        if self._peers:
+            with self._changing() as now:
+                now.ystate["dirty"] = False
 
     # --- with peers
 

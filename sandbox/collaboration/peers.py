@@ -52,6 +52,8 @@ MERGED_AT_ONCE = 200
 RATE = 60.0
 """The questions and awareness messages of one peer a second."""
 BURST = 120.0
+COSTLY_S, REST_FACTOR, LONGEST_REST_S = 0.02, 5.0, 2.0
+"""A message that takes longer is followed by none of the same peer for so many times as long."""
 EMPTY_UPDATE = b"\x00\x00"
 
 
@@ -161,7 +163,10 @@ class Peer:
         except Malformed as exc:
             raise InvalidRequest(f"The message is malformed: {exc}.") from exc
         async with self._sending:  # one after the other, as they came
+            began = self._clock()
             await self._take_sync(step, payload)
+            if (took_s := self._clock() - began) > COSTLY_S:
+                await anyio.sleep(min(took_s * REST_FACTOR, LONGEST_REST_S))
 
     def _spend(self) -> None:
         now = self._clock()

@@ -25,6 +25,8 @@ from sandbox.errors import InvalidRequest, QuotaExceeded
 MAX_CLIENTS_OF_ONE = 8
 MAX_STATE_BYTES = 16 * 1024
 """Of one client."""
+MAX_CLOCK = 2**53 - 2
+"""There is one more then, which says that it has left, and which browsers can read."""
 _NOBODY = "null"
 _COLOR = re.compile(r"[#\w(), .%-]{1,60}", re.ASCII)
 
@@ -180,6 +182,8 @@ def _read(update: bytes) -> list[tuple[int, int, str]]:
     said: list[tuple[int, int, str]] = []
     for _ in range(reader.varint()):
         client, clock, state = reader.varint(), reader.varint(), reader.text()
+        if clock > MAX_CLOCK:
+            raise Malformed("a clock of it is too late")
         if len(state) > MAX_STATE_BYTES:
             raise QuotaExceeded(f"A client's state has at most {MAX_STATE_BYTES:,} bytes.")
         said.append((client, clock, _checked(state)))
@@ -191,6 +195,8 @@ def _read(update: bytes) -> list[tuple[int, int, str]]:
 def _checked(state: str) -> str:
     try:
         found: Any = json.loads(state)
+        # What a browser cannot read, such as NaN, would end the awareness of all others.
+        json.dumps({"user": {}, "said": found}, allow_nan=False)
     except (ValueError, RecursionError):
         raise Malformed("a state of it is no JSON") from None
     if found is not None and not isinstance(found, dict):

@@ -77,6 +77,11 @@ class Replica:
             self._notebook = Notebook(tuple(cast("list[Cell]", self._cells)), self._metadata)
         return self._notebook
 
+    @property
+    def count(self) -> int:
+        """How many cells there are."""
+        return len(self._cells)
+
     def read_cells(self, start: int, end: int) -> None:
         """Read some cells, where they are not known."""
         with self.doc.transaction():

@@ -14,13 +14,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 from pycrdt import Array, Map, Text
 
+from sandbox.errors import InvalidRequest
 from sandbox.notebooks.ipynb import MAX_OUTPUTS, is_json_type
-from sandbox.notebooks.models import CELL_TYPES, Cell, Json
+from sandbox.notebooks.models import CELL_TYPES, Cell, Json, Notebook
 from sandbox.outputs.plain import encodable
 
 IDLE = "idle"
@@ -28,6 +32,11 @@ RUNNING = "running"
 MAX_DEPTH = 64
 MAX_LISTED = 20_000
 """The items of a shared array: more than cells of a notebook or outputs of a cell."""
+MAX_VALUES = 250_000
+"""Of one output, or a cell without its outputs: as many as a message of a kernel may have."""
+ONE_BY_ONE = 50
+"""The items of a shared array that are found one by one; the library counts to each from the first.
+"""
 _LARGEST_INT = 2**63 - 1
 
 
@@ -58,6 +67,9 @@ def _number(value: float) -> int | float | None:
     if not math.isfinite(value):
         return None
     return int(value) if value.is_integer() and abs(value) < 2**53 else value
+
+
+_NESTING = (Mapping, list, tuple)
 
 
 # --- reading
@@ -98,6 +110,9 @@ def read_outputs(youtputs: Any) -> tuple[Json, ...]:
     if not isinstance(youtputs, Array | list):
         return ()
     raw = cast("Sequence[Any]", youtputs)
+    if isinstance(raw, Array) and len(cast("Array[Any]", raw)) > ONE_BY_ONE:
+        with suppress(ValueError, RecursionError):  # of what is no JSON, each item is looked at
+            raw = cast("list[Any]", json.loads(str(raw)))
     return tuple(_output(plain_value(raw[at])) for at in range(min(len(raw), MAX_OUTPUTS)))
 
 
@@ -165,6 +180,51 @@ def made_cell(cell: Cell) -> Map[Any]:
     elif cell.attachments:
         told["attachments"] = storable(cell.attachments)
     return Map(told)
+
+
+def cell_by_cell(cells: Sequence[Cell]) -> Iterator[Callable[[Array[Any]], None]]:
+    """What puts cells into an empty array, a cell or an output at a time."""
+    for cell in cells:
+        yield partial(_put_cell, replace(cell, outputs=()))
+        for output in cell.outputs:
+            yield partial(_put_output, output)
+
+
+def _put_cell(cell: Cell, ycells: Array[Any]) -> None:
+    ycells.append(made_cell(cell))
+
+
+def _put_output(output: Json, ycells: Array[Any]) -> None:
+    ycells[len(ycells) - 1]["outputs"].append(made_output(output))
+
+
+def check_parts(notebook: Notebook) -> None:
+    """Refuse a notebook of which a part has so many values that putting it in takes too long.
+
+    Raises:
+        InvalidRequest: It has one.
+    """
+    parts: list[tuple[str, Any]] = [("The notebook's metadata", notebook.metadata)]
+    for cell in notebook.cells:
+        parts.append((f"Cell {cell.id[:64]}", [cell.metadata, cell.attachments]))
+        parts += ((f"An output of cell {cell.id[:64]}", output) for output in cell.outputs)
+    for what, value in parts:
+        if _count(value) > MAX_VALUES:
+            raise InvalidRequest(
+                f"{what} has more than {MAX_VALUES:,} values.",
+                remedy="Show less in it, or work on the file.",
+            )
+
+
+def _count(value: Any) -> int:
+    """How many values there are in one, as far as it matters."""
+    found, waiting = 0, [value]
+    while waiting and found <= MAX_VALUES:
+        value = waiting.pop()
+        inner = cast("Mapping[str, Any]", value).values() if isinstance(value, Mapping) else value
+        found += len(cast("Sequence[Any]", inner))
+        waiting += (each for each in cast("Sequence[Any]", inner) if isinstance(each, _NESTING))
+    return found
 
 
 def made_output(output: Json) -> Map[Any]:

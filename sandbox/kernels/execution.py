@@ -68,7 +68,10 @@ class Execution:
         self.was_seen = False
         """Whether the kernel has said anything about it."""
         self.executing = asyncio.Event()
-        """Set when the cell itself runs, so that an interrupt will reach it."""
+        """Set when the cell itself runs, or begins to."""
+        self.began_at = 0.0
+        """When its kernel said that it begins (monotonic, seconds); 0 once it has done something,
+        so that an interrupt reaches it for sure."""
         self.events: KernelEvents | None = None
         """What its kernel says; None when nobody can read that any more."""
         self._cancel = cancel
@@ -239,12 +242,14 @@ class Execution:
                 return True
         elif message.channel == "iopub":
             if message.msg_type in OUTPUTS:
+                self.began_at = 0.0
                 self.executing.set()
                 changed = self._collector.add(message.msg_type, content)
                 if changed:
                     self._bump()
                 return changed
             if message.msg_type == "execute_input":
+                self.began_at = time.monotonic()
                 self.executing.set()
                 self._count = _count(content.get("execution_count"))
             elif message.msg_type == "status" and content.get("execution_state") == "idle":

@@ -20,6 +20,9 @@ GREETING_INTERVAL_S = 0.25
 START_TIMEOUT_S = 60.0
 EXECUTING_TIMEOUT_S = 1.0
 """An interrupt waits so long for the cell to begin: before that, kernels do not hear it."""
+BEGINNING_S = 0.1
+"""An interrupt also waits until so long after a kernel has said that the cell begins: kernels say
+that a little before they hear interrupts."""
 MANY_PROCESSES = 32
 """A cell that has started more gets no grace: a kernel does not come back from so many children
 that it never waits for."""
@@ -132,6 +135,7 @@ class Runner:
     async def _interrupt(self, execution: Execution) -> None:
         with anyio.move_on_after(EXECUTING_TIMEOUT_S):
             await execution.executing.wait()
+            await anyio.sleep(max(0.0, execution.began_at + BEGINNING_S - time.monotonic()))
         async with self._signals:
             if execution is self._cells.running:
                 # With its time ends what it has started, but nothing that earlier cells have.

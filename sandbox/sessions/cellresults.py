@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 from sandbox.kernels.models import ExecutionRecord, ExecutionResult
 from sandbox.notebooks.models import Cell
@@ -39,7 +39,9 @@ def filled(
         outputs.append({"output_type": "error", **about})
     metadata = {**cell.metadata, "execution": timing(record.started_at, result.duration_s)}
     if about := _about(result):
-        metadata["sandbox"] = {**metadata.get("sandbox", {}), **about}
+        said = metadata.get("sandbox")  # whoever edits may have put anything there
+        known = cast("dict[str, Any]", said) if isinstance(said, dict) else {}
+        metadata["sandbox"] = {**known, **about}
     return replace(
         cell,
         outputs=tuple(outputs),

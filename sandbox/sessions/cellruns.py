@@ -12,7 +12,7 @@ from sandbox.errors import SandboxError
 from sandbox.kernels.execution import Execution
 from sandbox.kernels.models import ExecutionResult
 from sandbox.notebooks.models import Cell
-from sandbox.sessions.cellresults import filled
+from sandbox.sessions.cellresults import filled, stream
 
 COALESCE_S = 0.03
 """Outputs that come within this time are shown together."""
@@ -48,16 +48,31 @@ class RunTable(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Run:
     cell_id: str
     execution: Execution
+    refused: str = ""
+    """Why the document takes no more of its outputs; each refusal makes it anew, which costs."""
 
 
 class CellRuns:
-    """What runs of one notebook. Of the executions of one cell only the last one is shown."""
+    """What runs of one notebook. Of the executions of one cell only the last one is shown.
 
-    def __init__(self, document: ShowingDocument, file_id: str, table: RunTable) -> None:
+    Args:
+        tell: Called when ``problem`` is another one.
+    """
+
+    def __init__(
+        self,
+        document: ShowingDocument,
+        file_id: str,
+        table: RunTable,
+        tell: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.problem = ""
+        """Why the outputs of a cell are not in the document, until those of one are again."""
+        self._tell = tell
         self._document = document
         self._file_id = file_id
         self._table = table
@@ -70,8 +85,11 @@ class CellRuns:
         """Show in a cell what comes of an execution; a new one takes away what it showed before."""
         for other in [run for run in self._runs.values() if run.cell_id == cell_id]:
             self._forget(other)
-        self._runs[execution.execution_id] = _Run(cell_id, execution)
-        self._document.change_cell(cell_id, _cleared if is_new else lambda cell: cell, RUNNING)
+        run = self._runs[execution.execution_id] = _Run(cell_id, execution)
+        try:
+            self._document.change_cell(cell_id, _cleared if is_new else lambda cell: cell, RUNNING)
+        except SandboxError as exc:  # it runs all the same, and its end is told
+            self._refuse(run, exc)
 
     async def follow(self, execution: Execution) -> None:
         """Show what comes, as it comes, until it is over."""
@@ -97,6 +115,11 @@ class CellRuns:
         if run is None:
             return
         execution, is_over = run.execution, run.execution.is_over
+        if run.refused:
+            if is_over:
+                self._show_refusal(run)
+                self._forget(run)
+            return
         result = execution.snapshot()
         has_room = self._document.size_bytes < ROOM_BYTES
 
@@ -109,11 +132,43 @@ class CellRuns:
         try:
             self._document.change_cell(run.cell_id, shown, IDLE if is_over else "")
         except SandboxError as exc:
-            logger.warning("the outputs of %s cannot be shown: %s", execution_id, exc)
-            if not is_over:
-                return
+            self._refuse(run, exc)
+            if is_over:
+                self._show_refusal(run)
+        else:
+            if is_over:
+                self._say("")
         if is_over:
             self._forget(run)
+
+    def _refuse(self, run: _Run, error: SandboxError) -> None:
+        """Give the document no more of a cell that it cannot keep."""
+        execution_id = run.execution.execution_id
+        logger.warning("the outputs of %s cannot be shown: %s", execution_id, error)
+        run.refused = str(error)
+        self._say(f"Outputs of cell {run.cell_id} are not in the notebook: {error}")
+
+    def _show_refusal(self, run: _Run) -> None:
+        """End a cell with the reason instead of its outputs, which a full journal still takes."""
+        result = run.execution.snapshot()
+        ended = f" It ended as {result.status}."
+        if result.error is not None:
+            ended = f" It raised {result.error.name}: {result.error.value[:300]}"
+        note = stream("stderr", f"[outputs are left out: {run.refused[:300]}{ended}]\n")
+
+        def shown(cell: Cell) -> Cell:
+            outputs = (*cell.outputs, note)
+            return replace(cell, outputs=outputs, execution_count=result.execution_count)
+
+        try:
+            self._document.change_cell(run.cell_id, shown, IDLE)
+        except SandboxError as exc:
+            logger.warning("cell %s cannot say what it lacks: %s", run.cell_id, exc)
+
+    def _say(self, problem: str) -> None:
+        if problem != self.problem:
+            self.problem = problem
+            self._tell()
 
     def _forget(self, run: _Run) -> None:
         self._runs.pop(run.execution.execution_id, None)

@@ -56,7 +56,7 @@ class LiveNotebook:
         self.path = row.path
         self.file_id = row.file_id
         self.kernel_id = row.kernel_id
-        self.problem = ""
+        self.problem = self._files_problem = ""
         self.used_at = time.monotonic()
         self._was_open = row.is_open
         self._parts = parts
@@ -78,7 +78,9 @@ class LiveNotebook:
         """The file's etag and the document's version that could not be saved."""
         self._rest_s = 0.0
         """How long it is not saved by itself after the last time, which took its time."""
-        self._runs = CellRuns(self.document, row.file_id, parts.table)
+        self._runs = CellRuns(
+            self.document, row.file_id, parts.table, lambda: self._tell(self._files_problem)
+        )
         self.file = NotebookFile(
             parts.files,
             row.path,
@@ -332,6 +334,7 @@ class LiveNotebook:
         version, notebook = self.document.version, self.read_settled()
         await self.file.write(notebook)
         self._saved_version = version
+        self.document.tell_saved()
 
     def read_settled(self) -> Notebook:
         """The notebook as it is now, which is no use of it."""
@@ -363,7 +366,8 @@ class LiveNotebook:
         self._tell(told(error, self.file, is_kept=is_beside))
 
     def _tell(self, problem: str) -> None:
-        self.problem = self._parts.redactor.text(problem)
+        self._files_problem = problem
+        self.problem = self._parts.redactor.text(f"{problem} {self._runs.problem}".strip())
         try:
             self.document.tell_state(problem=self.problem)
         except SandboxError as exc:

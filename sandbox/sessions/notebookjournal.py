@@ -16,6 +16,9 @@ KEEP_BYTES = 256 * 1024 * 1024
 """Of the notebooks of one principal together."""
 COUNT_BYTES = 1024 * 1024
 """So much is written of a notebook before all of its principal's are counted again."""
+SMALL_BYTES, RESERVE_BYTES = 4096, 1024 * 1024
+"""Of what is too much, so many bytes are taken in such small updates: that a cell is over, and why
+its outputs are not there, is kept also then."""
 FORGET_AT_ONCE_BYTES = 4 * 1024 * 1024
 """Of a session that ends; more is forgotten a little at a time."""
 
@@ -188,10 +191,10 @@ class NotebookUpdates:
         """Keep one more.
 
         Raises:
-            QuotaExceeded: The notebooks of its principal take too much.
+            QuotaExceeded: The notebooks of its principal take too much, and it is not small.
         """
         if self._uncounted >= COUNT_BYTES:
-            self._count()
+            self._count(len(update))
         self._uncounted += len(update)
         self._insert(update)
 
@@ -212,7 +215,7 @@ class NotebookUpdates:
             *(self._file_id, len(update), update),
         )
 
-    def _count(self) -> None:
+    def _count(self, more: int) -> None:
         rows = self._db.read(
             "SELECT sum(size_bytes) FROM notebook_updates WHERE file_id IN (SELECT n.file_id"
             " FROM notebooks AS n JOIN sessions AS s USING (session_id) WHERE s.principal ="
@@ -220,9 +223,11 @@ class NotebookUpdates:
             " WHERE n.file_id = ?))",
             self._file_id,
         )
-        if (rows[0][0] or 0) > KEEP_BYTES:
+        kept: int = rows[0][0] or 0
+        if kept <= KEEP_BYTES:
+            self._uncounted = 0
+        elif more > SMALL_BYTES or kept > KEEP_BYTES + RESERVE_BYTES:
             raise QuotaExceeded(
-                f"Your notebooks take {rows[0][0]:,} bytes, which is as many as may be.",
+                f"Your notebooks take {kept:,} bytes, which is as many as may be.",
                 remedy="Close sessions that you no longer need.",
             )
-        self._uncounted = 0

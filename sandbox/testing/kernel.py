@@ -92,6 +92,9 @@ class FakeKernel:
         elif self.alive:
             self._requests.put_nowait(parts)
 
+    deaf_s = 0.0
+    """How long it hears no interrupt after it has said that a cell begins, as real kernels do."""
+
     def interrupt(self) -> None:
         """What SIGINT does."""
         self._interrupted.set()
@@ -204,6 +207,9 @@ class FakeKernel:
         code = str(content["code"])
         shown = {"code": code, "execution_count": self._count}
         self._say("iopub", "execute_input", shown, request)
+        if self.deaf_s:
+            await asyncio.sleep(self.deaf_s)
+            self._interrupted.clear()
         try:
             body = ast.parse(code).body
             for statement in body:

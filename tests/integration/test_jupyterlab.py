@@ -108,6 +108,9 @@ async def test_a_page_shows_what_an_agent_does_and_the_agent_reads_what_is_typed
             await page.type("Saturday?")
             await shown(page, "# what about Saturday?")
             await read_until(agent, 2, "# what about Saturday?")
+            await page.until(
+                "!document.querySelector('.lm-TabBar-tab.jp-mod-dirty')"
+            )  # it is saved
             assert await page.value("window.isStillThere")  # it was never loaded anew
             await page.value("document.querySelector('.jp-MarkdownCell').scrollIntoView()")
             picture = await page.picture()

@@ -39,6 +39,7 @@ pytestmark = pytest.mark.anyio
 
 CHANNELS = "api/kernels/k-default/channels"
 STRICT = "version: 1\ndescription: Only files.\nextends: offline\ntools: [read_file, write_file]\n"
+TYPING = STRICT.replace("read_file, write_file", "open_terminal, read_terminal, write_terminal")
 
 
 @pytest.fixture
@@ -47,6 +48,7 @@ async def server(tmp_path: Path) -> AsyncIterator[JupyterServer]:
     state, own = tmp_path / "state", tmp_path / "policies"
     own.mkdir()
     (own / "strict.yaml").write_text(STRICT)
+    (own / "typing.yaml").write_text(TYPING)
     with take_slot(state, "serve") as slot:
         async with (
             session_manager(
@@ -127,6 +129,19 @@ async def test_a_jupyter_client_has_the_tools_of_the_policy_and_no_more(
             answer = await http.request(method, f"{base}{path}", json={"path": "y"})
             assert (answer.status_code, answer.json()["reason"]) == (403, "not_permitted"), path
     assert (await server.socket(f"{base}/{CHANNELS}")).answer.status == 403
+    session = await server.desk.manager.open(_caller(), policy="typing", name="typing", reuse=False)
+    before = await session.terminals.open()
+    path = f"/jupyter/{session.session_id}/terminals/websocket/{before.terminal_id}"
+    client = await server.socket(path)
+    assert client.answer.status == 101
+    for each in (["set_size", 40, 100], ["stdin", "echo typed\r"]):
+        client.say(frame(TEXT, json.dumps(each).encode()))
+    shown = b""
+    with anyio.fail_after(10):
+        while b"typed" not in shown:
+            shown += (await client.heard())[1]
+    (after,) = session.terminals.infos
+    assert (after.rows, after.cols) == (before.rows, before.cols)
 
 
 async def test_a_foreign_session_looks_as_an_absent_one(server: JupyterServer) -> None:

@@ -35,8 +35,8 @@ def timestamp(seconds: float) -> str:
 async def _page(visit: Visit) -> Response:
     """What a person sees who opens the address in a browser: there is no page of ours to show."""
     text = (
-        "This is a sandbox session as a Jupyter Server, for programs: give its address to VS Code "
-        '("existing Jupyter server"), to JupyterLab, or to jupyter_kernel_client.\n'
+        "This is a sandbox session as a Jupyter Server, for programs such as "
+        "jupyter_kernel_client; `sandbox lab` opens it in JupyterLab.\n"
     )
     return PlainTextResponse(text, headers=NOSNIFF)
 

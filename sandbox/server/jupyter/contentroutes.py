@@ -50,8 +50,9 @@ LARGE_AT_ONCE = 8
 LARGE_OF_ONE = 2
 """Contents of more than that, which are held in memory at the same time: in all, and of one
 principal."""
-MAX_BASES = 16
-"""Notebooks of one session that clients have read, as they were then."""
+MAX_BASES, MAX_BASES_BYTES = 16, 32 * 1024 * 1024
+"""Notebooks of one session that clients have read, as they were then; the latest one in any case.
+"""
 MAX_UNTITLED = 1000
 _EMPTY = Notebook((), {})
 
@@ -61,7 +62,7 @@ class Contents:
 
     def __init__(self) -> None:
         self._large = Shares("large files", LARGE_AT_ONCE, LARGE_OF_ONE, LARGE_OF_ONE)
-        self._bases: WeakKeyDictionary[Session, OrderedDict[tuple[str, str], Notebook]] = (
+        self._bases: WeakKeyDictionary[Session, OrderedDict[tuple[str, str], bytes]] = (
             WeakKeyDictionary()
         )
 
@@ -97,10 +98,12 @@ class Contents:
         shown = models.model(path, stat, "file" if kind == "file" else actual)
         if not with_content:
             return told(shown)
-        async with self._room(visit, stat.size):
+        size = MAX_FILE if stat.type == "symlink" else stat.size  # a link's own says nothing
+        async with self._room(visit, size):
             if shown["type"] == "notebook":
                 notebook = await self._notebook(visit, path)
                 content = await anyio.to_thread.run_sync(models.notebook_json, notebook)
+                self._remember(visit, path, content)
                 return _json(models.with_content(shown, "json", content))
             data, _ = await session.files.read_bytes(models.absolute(path), MAX_FILE)
             data = Pieces(session.redactor).last(data)
@@ -123,16 +126,13 @@ class Contents:
         return told(shown)
 
     async def _notebook(self, visit: Visit, path: str) -> Notebook:
-        """A notebook as it is now, remembered as what this client has read."""
+        """A notebook as it is now."""
         session = visit.session
         if (live := _live(session, path)) is not None:
-            found = live.read()
-        else:
-            data, _ = await session.files.read_bytes(models.absolute(path), MAX_BYTES)
-            data = Pieces(session.redactor).last(data)
-            found = (await anyio.to_thread.run_sync(read_ipynb, data)).notebook
-        self._remember(visit, path, found)
-        return found
+            return live.read()
+        data, _ = await session.files.read_bytes(models.absolute(path), MAX_BYTES)
+        data = Pieces(session.redactor).last(data)
+        return (await anyio.to_thread.run_sync(read_ipynb, data)).notebook
 
     # --- writing
 
@@ -162,21 +162,22 @@ class Contents:
         return await _answer(visit, path, 200 if was_there else 201)
 
     async def _save_notebook(self, visit: Visit, path: str, given: Notebook) -> None:
+        data = await anyio.to_thread.run_sync(models.notebook_json, given)
         live = _live(visit.session, path)
         if live is None:
-            data = await anyio.to_thread.run_sync(models.notebook_json, given)
             await visit.session.files.write(models.absolute(path), data)
             return
-        base = self._bases.get(visit.session, OrderedDict()).get(_key(visit, path))
-        if base is None:
+        read = self._bases.get(visit.session, OrderedDict()).get(_key(visit, path))
+        if read is None:
             raise Conflict(
                 f"{path!r:.200} is open as a live document, and you have not read it.",
                 remedy="Read it first: your change is then merged with those of others.",
             )
+        base = (await anyio.to_thread.run_sync(read_ipynb, read)).notebook
         who = visit.grant
         author = Author(f"jupyter-{who.token_id}", who.principal, is_agent=False)
         await live.edit(lambda ours: Edited(merge(base, ours, given), (), ""), author)
-        self._remember(visit, path, given)
+        self._remember(visit, path, data)
         await live.save()
 
     async def _make(self, visit: Visit) -> Response:
@@ -232,12 +233,15 @@ class Contents:
             return nullcontext()
         return self._large.place(Owner(visit.grant.principal, visit.session.session_id))
 
-    def _remember(self, visit: Visit, path: str, notebook: Notebook) -> None:
+    def _remember(self, visit: Visit, path: str, notebook: bytes) -> None:
+        """Note what a client has read, as JSON, which takes far less memory than its values."""
         bases = self._bases.setdefault(visit.session, OrderedDict())
         key = _key(visit, path)
         bases[key] = notebook
         bases.move_to_end(key)
-        if len(bases) > MAX_BASES:
+        while len(bases) > MAX_BASES or (
+            len(bases) > 1 and sum(map(len, bases.values())) > MAX_BASES_BYTES
+        ):
             bases.popitem(last=False)
 
 

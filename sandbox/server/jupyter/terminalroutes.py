@@ -17,10 +17,19 @@ from starlette.responses import Response
 from starlette.websockets import WebSocket
 
 from sandbox.errorgroups import one_error
-from sandbox.errors import Conflict, InvalidRequest, NotFound
+from sandbox.errors import Conflict, InvalidRequest, NotFound, NotPermitted
 from sandbox.server.desk import Desk
 from sandbox.server.jupyter.about import timestamp
-from sandbox.server.jupyter.visits import JupyterRoute, Visit, Wanted, body, done, told, visited
+from sandbox.server.jupyter.visits import (
+    JupyterRoute,
+    Visit,
+    Wanted,
+    body,
+    done,
+    permit_all,
+    told,
+    visited,
+)
 from sandbox.server.websockets import WebSocketRoute
 from sandbox.sessions.session import Session
 from sandbox.terminals.models import TerminalInfo
@@ -94,7 +103,10 @@ async def _serve(desk: Desk, websocket: WebSocket) -> None:
         await _send(websocket, "setup", {})
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         async with one_error() as tasks:
-            tasks.start_soon(_take, session, terminal_id, websocket, tasks.cancel_scope)
+            tasks.start_soon(
+                partial(_take, may_resize=_may_resize(websocket, session)),
+                *(session, terminal_id, websocket, tasks.cancel_scope),
+            )
             async for read in session.terminals.follow(terminal_id):
                 if read.missed:
                     await _send(websocket, "stdout", f"\r\n[{read.missed} bytes missed]\r\n")
@@ -108,8 +120,22 @@ async def _send(websocket: WebSocket, kind: str, value: object) -> None:
     await websocket.send_text(json.dumps([kind, value]))
 
 
+def _may_resize(websocket: WebSocket, session: Session) -> bool:
+    """Whether its client may say how large it is; pages say so unasked, and are not sent away."""
+    try:
+        permit_all(websocket, session, ("resize_terminal",))
+    except NotPermitted:
+        return False
+    return True
+
+
 async def _take(
-    session: Session, terminal_id: str, websocket: WebSocket, serving: anyio.CancelScope
+    session: Session,
+    terminal_id: str,
+    websocket: WebSocket,
+    serving: anyio.CancelScope,
+    *,
+    may_resize: bool,
 ) -> None:
     """Type what comes, until the client goes."""
     while True:
@@ -125,7 +151,7 @@ async def _take(
                     await session.terminals.write(terminal_id, text[at : at + MAX_TYPED])
         elif kind == "set_size" and len(values) >= 2:
             rows, cols = (each if type(each) is int else 0 for each in values[:2])
-            if 1 <= rows <= MAX_ROWS and 1 <= cols <= MAX_COLS:
+            if may_resize and 1 <= rows <= MAX_ROWS and 1 <= cols <= MAX_COLS:
                 await session.terminals.resize(terminal_id, rows, cols)
         else:
             raise InvalidRequest("A terminal takes stdin and set_size.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import anyio
@@ -27,17 +27,22 @@ class Behind:
     name: str
     port: int = 0
     heads: list[str] = field(default_factory=list[str])
+    more: bytes = b""
+    """What came behind the head of the last one."""
 
     async def serve(self, stream: SocketStream) -> None:
         async with stream:
             head = b""
             while b"\r\n\r\n" not in head:
                 head += await stream.receive()
-            self.heads.append(head.decode())
+            head, _, self.more = head.partition(b"\r\n\r\n")
+            self.heads.append(head.decode() + "\r\n\r\n")
             await stream.send(
                 b"HTTP/1.1 200 OK\r\nSet-Cookie: a=b\r\nConnection: keep-alive\r\n\r\n"
                 + self.name.encode()
             )
+            with anyio.move_on_after(0.2), suppress(anyio.EndOfStream):
+                self.more += await stream.receive()
 
     async def connect(self) -> ByteStream:
         return await anyio.connect_tcp("127.0.0.1", self.port)
@@ -52,12 +57,12 @@ class Front:
     lab: Behind
     session: Behind
 
-    async def ask(self, target: str, method: str = "GET", **headers: str) -> str:
+    async def ask(self, target: str, method: str = "GET", body: str = "", **headers: str) -> str:
         """What a browser is answered that has opened the address."""
         known = {"Host": f"127.0.0.1:{self.port}"}
         known["Cookie"] = f"sandbox-lab-{self.port}={self.proxy.key}"
         lines = [f"{name}: {value}" for name, value in {**known, **headers}.items() if value]
-        asked = "\r\n".join([f"{method} {target} HTTP/1.1", *lines, "", ""])
+        asked = "\r\n".join([f"{method} {target} HTTP/1.1", *lines, "", body])
         answer = b""
         with anyio.fail_after(5):
             async with await anyio.connect_tcp("127.0.0.1", self.port) as stream:
@@ -119,6 +124,16 @@ async def test_the_browser_gets_no_cookie_and_no_second_request_of_a_connection(
     assert "Connection: close" in answer
 
 
+async def test_what_follows_a_request_that_switches_to_nothing_is_not_passed_on(
+    front: Front,
+) -> None:
+    second = "GET /api/contents HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    answer = await front.ask("/lab", Upgrade="x", body=second)
+    assert answer.endswith("lab")
+    assert "Connection: close" in answer
+    assert front.lab.more == b""
+
+
 @pytest.mark.parametrize(
     ("target", "method", "headers", "status"),
     [
@@ -129,6 +144,10 @@ async def test_the_browser_gets_no_cookie_and_no_second_request_of_a_connection(
         ("/api/contents", "GET", {"Origin": "http://evil.example"}, 403),
         ("/api/contents", "PUT", {"Transfer-Encoding": "chunked"}, 411),
         ("/api/contents", "PUT", {"Content-Length": "-1"}, 400),
+        ("/api/contents", "PUT", {"Content-Length": "5", "content-length": "0"}, 400),
+        ("/api/contents", "GET", {"X-A": "b\rX-C: d"}, 400),
+        ("/api/contents", "GET", {"X-A": "b\nX-C: d"}, 400),
+        ("/api/contents/\nX-C:d", "GET", {}, 400),
         ("/lab/../api/terminals", "GET", {}, 404),
         ("/lab/%2e%2e/api/terminals", "GET", {}, 404),
         ("/lab/..%2fapi/terminals", "GET", {}, 404),

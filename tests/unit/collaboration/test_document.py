@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import anyio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,7 +28,7 @@ from sandbox.collaboration.peers import (
     sync_message,
 )
 from sandbox.collaboration.varints import Reader
-from sandbox.errors import InfrastructureError
+from sandbox.errors import InfrastructureError, InvalidRequest
 from sandbox.notebooks import editing
 from sandbox.notebooks.editing import Edited
 from sandbox.notebooks.models import Cell, Notebook
@@ -139,6 +140,47 @@ async def test_a_notebook_that_was_put_in_is_read_again_as_it_was() -> None:
     await shared.fill(Notebook(cells, {"deep": {"list": [1, {"k": "v"}]}}))
     again = SharedDocument(shared._store)  # pyright: ignore[reportPrivateUsage]
     assert shared.read() == again.read() == Notebook(cells, {"deep": {"list": [1, {"k": "v"}]}})
+
+
+async def test_a_large_notebook_is_put_in_a_little_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sandbox.collaboration.document.AT_ONCE_S", 0.0)
+    many = tuple(
+        {"output_type": "display_data", "data": {"application/json": [at, 1.5]}, "metadata": {}}
+        for at in range(100)
+    )
+    notebook = Notebook((Cell("a", "code", "x", {}, many, 3), Cell("b", "raw", "y")))
+    shared = document()
+    await shared.fill(notebook)
+    assert len(shared._store.load()) > 100  # pyright: ignore[reportPrivateUsage]
+    again = SharedDocument(shared._store)  # pyright: ignore[reportPrivateUsage]
+    await again.warm()
+    assert again.read() == shared.read() == notebook
+
+
+@pytest.mark.parametrize("where", ["metadata", "cell", "output"])
+async def test_a_part_that_would_take_long_is_not_put_in(where: str) -> None:
+    deep = {"data": [list(range(100))] * 2600}
+    shown = {"output_type": "display_data", "metadata": {}, "data": {"application/json": deep}}
+    cell = Cell("a", "code", "x", deep if where == "cell" else {}, (shown,) * (where == "output"))
+    shared = document()
+    with pytest.raises(InvalidRequest, match="more than 250,000 values"):
+        await shared.fill(Notebook((cell,), deep if where == "metadata" else {}))
+    assert shared.is_empty
+
+
+async def test_the_many_outputs_of_a_cell_are_read_at_once() -> None:
+    output = {"output_type": "stream", "name": "stdout", "text": "x"}
+    took: list[float] = []
+    for count in (1500, 6000):
+        shared = document()
+        await shared.fill(Notebook((Cell("a", "code", "x", {}, (output,) * count),)))
+        again = SharedDocument(shared._store)  # pyright: ignore[reportPrivateUsage]
+        began = time.process_time()
+        assert len(again.read().cells[0].outputs) == count
+        took.append(time.process_time() - began)
+    assert took[1] < 8 * took[0]  # not as the square
 
 
 async def test_an_edit_is_seen_by_jupyters_own_document_and_the_other_way_round() -> None:
@@ -394,6 +436,24 @@ async def test_a_page_of_a_long_notebook_is_read_quickly_after_an_edit() -> None
         assert read_page(shared.read(), 0, 200).total == 1000
         took.append(time.perf_counter() - began)
     assert sorted(took)[10] < 0.05
+
+
+async def test_who_asks_for_much_is_answered_and_waits_before_it_asks_again() -> None:
+    now = [0.0]
+    shared = SharedDocument(MemoryStore(), clock=lambda: now[0])
+    peer = shared.join(ANNA)
+    whole = shared.update_since
+
+    def slow(state: bytes) -> bytes:
+        now[0] += 1.0
+        return whole(state)
+
+    shared.update_since = slow  # type: ignore[method-assign]
+    await peer.receive()
+    with anyio.move_on_after(0.2) as patience:
+        await peer.send(sync_message(STEP1, b"\0"))
+    assert patience.cancelled_caught
+    assert (await peer.receive())[:2] == bytes((SYNC, STEP2))
 
 
 async def test_many_peers_have_an_edit_before_it_is_typed_again() -> None:

@@ -95,6 +95,26 @@ async def test_malformed_awareness_is_refused(payload: bytes) -> None:
     assert shared.presence.states == {}
 
 
+@pytest.mark.parametrize("state", ['{"at": NaN}', '{"at": [1e999]}', "[" * 20_000])
+async def test_what_no_browser_can_read_reaches_none(state: str) -> None:
+    shared = document()
+    told = varint(1) + varint(1) + varint(1) + varint(len(state)) + state.encode()
+    with pytest.raises((InvalidRequest, QuotaExceeded)):
+        await peer_of(shared, "eve").send(awareness_message(told))
+    assert shared.presence.states == {}
+
+
+async def test_a_clock_leaves_room_for_the_one_that_says_that_its_client_has_left() -> None:
+    shared = document()
+    other, eve = peer_of(shared, "other"), peer_of(shared, "eve")
+    with pytest.raises(InvalidRequest):
+        await eve.send(said((1, 2**53 - 1, {})))
+    await eve.send(said((1, 2**53 - 2, {})))
+    assert await heard(other)
+    eve.leave()
+    assert await heard(other) == {1: None}
+
+
 async def test_awareness_is_bounded_in_size_number_and_rate() -> None:
     shared = document()
     with pytest.raises(QuotaExceeded):

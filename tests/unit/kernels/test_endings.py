@@ -10,6 +10,7 @@ from sandbox.kernels.cells import MAX_WAITING
 from sandbox.kernels.kernels import DEFAULT_KERNEL_ID, Kernels
 from sandbox.kernels.models import ExecutionResult
 from sandbox.policy.models import Limits
+from sandbox.testing.kernel import FakeKernel
 
 from ...support.waiting import until
 from .conftest import Bench
@@ -116,6 +117,18 @@ async def test_an_interrupt_on_request_is_interrupted_and_the_queue_goes_on(benc
 
         assert ending(result) == ("interrupted", "kept")
         assert (await behind.wait(10)).status == "ok"
+
+
+async def test_an_interrupt_just_when_a_cell_begins_is_heard(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeKernel, "deaf_s", 0.02)
+    async with bench.controller() as kernels:
+        execution = await kernels.execute("sleep(30)")
+        await execution.executing.wait()
+        await kernels.interrupt()
+        with anyio.fail_after(10):
+            assert ending(await execution.wait()) == ("interrupted", "kept")
 
 
 async def test_a_keyboard_interrupt_that_nobody_asked_for_is_an_error(bench: Bench) -> None:

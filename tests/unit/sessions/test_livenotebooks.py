@@ -18,10 +18,12 @@ from sandbox.notebooks import editing
 from sandbox.notebooks.ipynb import read_ipynb, write_ipynb
 from sandbox.notebooks.models import Cell, Notebook
 from sandbox.outputs.redaction import Redactor
+from sandbox.sessions import notebookjournal
 from sandbox.sessions.livenotebook import LiveNotebook
 from sandbox.sessions.manager import SessionManager
 from sandbox.sessions.models import Caller
 from sandbox.sessions.notebookfile import NotebookFile
+from sandbox.sessions.notebookjournal import NotebookUpdates
 from sandbox.sessions.session import Session
 
 from .controllers import Controllers
@@ -449,3 +451,59 @@ async def test_a_cell_that_floods_writes_little_into_the_document(session: Sessi
         await run.execution.wait(None)
     assert notebook.read().cells[0].metadata["sandbox"]["truncated_bytes"] > 0
     assert notebook.document.size_bytes < 4_000_000
+
+
+async def test_metadata_that_somebody_made_up_is_no_obstacle_to_a_cells_end(
+    session: Session,
+) -> None:
+    made = replace(notebook_of("die(3)"), metadata={})
+    cells = tuple(replace(cell, metadata={"sandbox": "mine"}) for cell in made.cells)
+    await session.files.write(PATH, write_ipynb(replace(made, cells=cells)))
+    notebook = await session.notebooks.open(PATH)
+    run = await notebook.execute(0, AGENT)
+    assert (await run.execution.wait(10)).status == "died"
+    assert notebook.read().cells[0].metadata["sandbox"]["status"] == "died"
+
+
+async def test_outputs_that_the_journal_cannot_take_are_told_in_the_cell_and_the_notebook(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await put(session, "flood(200000)\nsleep(0.2)\nflood(200000)\nraise ValueError('no')", "pass")
+    notebook = await session.notebooks.open(PATH)
+    monkeypatch.setattr(notebookjournal, "COUNT_BYTES", 0)
+    monkeypatch.setattr(notebookjournal, "KEEP_BYTES", 1)
+    made: list[int] = []
+    load = notebook.document._load  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr(notebook.document, "_load", lambda: made.append(1) or load())
+    run = await notebook.execute(0, AGENT)
+    await run.execution.wait(10)
+    cell, doc = notebook.read().cells[0], notebook.document._now()  # pyright: ignore[reportPrivateUsage]
+    assert [output["name"] for output in cell.outputs] == ["stderr"]
+    assert "Your notebooks take" in cell.outputs[0]["text"]
+    assert "ValueError: no" in cell.outputs[0]["text"]
+    assert doc.ycells[0]["execution_state"] == "idle"
+    assert f"Outputs of cell {cell.id} are not in the notebook" in notebook.problem
+    assert doc.ystate["problem"] == notebook.problem
+    assert len(made) == 1  # not with each output
+    monkeypatch.setattr(notebookjournal, "KEEP_BYTES", 10**9)
+    await (await notebook.execute(0, AGENT)).execution.wait(10)
+    assert notebook.read().cells[0].outputs[-1]["ename"] == "ValueError"
+    assert notebook.problem == ""
+
+
+async def test_a_cell_runs_and_says_so_where_the_journal_takes_nothing_at_all(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await put(session, "x = 1")
+    notebook = await session.notebooks.open(PATH)
+    await notebook.use_kernel()
+    monkeypatch.setattr(NotebookUpdates, "append", _full)
+    run = await notebook.execute(0, AGENT)
+    assert (await run.execution.wait(10)).status == "ok"
+    notebook.read()
+    assert "are not in the notebook: full" in notebook.problem
+    assert not notebook._runs  # pyright: ignore[reportPrivateUsage]
+
+
+def _full(_self: NotebookUpdates, _update: bytes) -> None:
+    raise QuotaExceeded("full")

@@ -12,6 +12,7 @@ from sandbox.collaboration.authors import Author
 from sandbox.notebooks.editing import insert
 from sandbox.server.desk import Desk
 from sandbox.server.grants import LOCAL_GRANT
+from sandbox.server.jupyter import contentroutes
 
 from .conftest import TOKEN
 
@@ -121,6 +122,20 @@ async def test_a_live_notebook_is_read_and_merged_and_never_overwritten(
     for method, body in (("DELETE", None), ("PATCH", {"path": "m.ipynb"})):
         answer = await http.request(method, contents, json=body)
         assert answer.status_code == 409, "the agent has it open"
+
+
+async def test_what_clients_have_read_is_remembered_within_a_bound(
+    http: httpx.AsyncClient, base: str, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contentroutes, "MAX_BASES_BYTES", 2)
+    session = await desk.manager.get(LOCAL_GRANT.caller(), base.rpartition("/")[2])
+    for name in ("a.ipynb", "b.ipynb"):
+        await put(http, base, name, type="notebook")
+        await session.notebooks.open(name)
+        model = (await http.get(f"{base}/api/contents/{name}")).json()
+    for name, status in (("a.ipynb", 409), ("b.ipynb", 200)):
+        answer = await put(http, base, name, type="notebook", content=model["content"])
+        assert answer.status_code == status
 
 
 def _notebook() -> dict[str, Any]:
