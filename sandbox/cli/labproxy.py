@@ -129,7 +129,7 @@ class LabProxy:
         if not self._is_known(head):
             given = dict(asked).get(_TOKEN, "")
             if method == "GET" and secrets.compare_digest(given.encode(), self.key.encode()):
-                there = path if path.startswith("/") and not path.startswith("//") else "/lab"
+                there = path if re.match(r"/(?![/\\])", path) else "/lab"
                 raise _Refused(
                     302,
                     "",

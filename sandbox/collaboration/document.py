@@ -30,7 +30,7 @@ from sandbox.collaboration.peers import (
 from sandbox.collaboration.presence import Presence
 from sandbox.collaboration.replica import Replica
 from sandbox.collaboration.updates import Checked, Missing, check_update, read_state
-from sandbox.collaboration.ycells import cell_by_cell, check_parts, storable
+from sandbox.collaboration.ycells import cell_by_cell, check_change, check_parts, storable
 from sandbox.collaboration.yediting import change_cell, change_notebook
 from sandbox.errors import Conflict, InvalidRequest, QuotaExceeded, SandboxError
 from sandbox.notebooks.editing import Edited
@@ -124,6 +124,7 @@ class SharedDocument:
 
         Raises:
             NotFound, InvalidRequest, QuotaExceeded: As the change raises, or it is too large.
+            Conflict: The same, or it changes too much at once.
             InfrastructureError: It cannot be kept; nothing was changed.
         """
         before = self.read()
@@ -132,6 +133,7 @@ class SharedDocument:
         if after is before:
             return edited
         self._check_room(0)
+        check_change(before, after)
         with self._changing() as now:
             change_notebook(now.ycells, now.ymeta, before, after)
         return edited

@@ -22,7 +22,7 @@ from typing import Any, cast
 
 from pycrdt import Array, Map, Text
 
-from sandbox.errors import InvalidRequest
+from sandbox.errors import Conflict, InvalidRequest
 from sandbox.notebooks.ipynb import MAX_OUTPUTS, is_json_type
 from sandbox.notebooks.models import CELL_TYPES, Cell, Json, Notebook
 from sandbox.outputs.plain import encodable
@@ -34,6 +34,9 @@ MAX_LISTED = 20_000
 """The items of a shared array: more than cells of a notebook or outputs of a cell."""
 MAX_VALUES = 250_000
 """Of one output, or a cell without its outputs: as many as a message of a kernel may have."""
+MAX_CHANGED, OUTPUT_VALUES = 500_000, 100
+"""The values that one edit may put in, for each output so many besides its own: about what half a
+second is enough for."""
 ONE_BY_ONE = 50
 """The items of a shared array that are found one by one; the library counts to each from the first.
 """
@@ -209,17 +212,43 @@ def check_parts(notebook: Notebook) -> None:
         parts.append((f"Cell {cell.id[:64]}", [cell.metadata, cell.attachments]))
         parts += ((f"An output of cell {cell.id[:64]}", output) for output in cell.outputs)
     for what, value in parts:
-        if _count(value) > MAX_VALUES:
+        if _count(value, MAX_VALUES) > MAX_VALUES:
             raise InvalidRequest(
                 f"{what} has more than {MAX_VALUES:,} values.",
                 remedy="Show less in it, or work on the file.",
             )
 
 
-def _count(value: Any) -> int:
+def check_change(before: Notebook, after: Notebook) -> None:
+    """Refuse an edit that would put in more than can be at once.
+
+    Raises:
+        Conflict: It would.
+    """
+    known = {cell.id: cell for cell in before.cells}
+    left = MAX_CHANGED
+    if after.metadata is not before.metadata:
+        left -= _count(after.metadata, left)
+    for cell in after.cells:
+        if cell is (was := known.get(cell.id)):
+            continue
+        stays = {id(each) for each in was.outputs} if was is not None else set[int]()
+        if was is None or cell.metadata is not was.metadata:
+            left -= _count(cell.metadata, left)
+        for output in cell.outputs:
+            if id(output) not in stays:
+                left -= OUTPUT_VALUES + _count(output, left)
+        if left < 0:
+            raise Conflict(
+                "So much of the notebook changes at once that it would hold up all others.",
+                remedy="Take it in smaller steps, or open a copy of it under another name.",
+            )
+
+
+def _count(value: Any, most: int) -> int:
     """How many values there are in one, as far as it matters."""
     found, waiting = 0, [value]
-    while waiting and found <= MAX_VALUES:
+    while waiting and found <= most:
         value = waiting.pop()
         inner = cast("Mapping[str, Any]", value).values() if isinstance(value, Mapping) else value
         found += len(cast("Sequence[Any]", inner))

@@ -76,10 +76,10 @@ def processes_of(event: Mapping[str, Any]) -> str:
 
 def cause_of(event: Mapping[str, Any], *, is_oom: bool) -> str:
     """Why a kernel has exited, in words, and what ended with it."""
-    ended = processes_of(event)
-    return _cause(event, is_oom=is_oom) + (
-        f" {ended} that it had left were ended." if ended else ""
-    )
+    count = count_of(event)
+    verb = "was" if count == 1 else "were"
+    left = f" {processes_of(event)} that it had left {verb} ended." if count else ""
+    return _cause(event, is_oom=is_oom) + left
 
 
 def _cause(event: Mapping[str, Any], *, is_oom: bool) -> str:

@@ -11,7 +11,7 @@ from sandbox.kernels.answers import size_of
 from sandbox.kernels.events import LoggedMessage
 from sandbox.kernels.jupytermessages import JupyterMessage, answer, made_header
 from sandbox.kernels.kernel import Kernel
-from sandbox.kernels.messages import SET_ASIDE
+from sandbox.kernels.messages import MAX_HEADER, SET_ASIDE
 
 MAX_OWED = 1024
 _UNSUPPORTED = frozenset(("kernel subshells",))
@@ -81,7 +81,7 @@ class Relay:
         if is_own:
             self._settle(message)
         content_json = message.content_json
-        if message.msg_type == "kernel_info_reply":
+        if is_own and message.msg_type == "kernel_info_reply" and _is_short(message):
             content_json = answer("", "", described(message.content), {}, "").content_json
         yield JupyterMessage(
             message.channel,
@@ -129,7 +129,7 @@ class Relay:
                 self.asking = message.parent_id, message.msg_id
         elif message.channel != "iopub":
             owed.is_replied, owed.cells_then = True, self.cells_sent
-        elif message.msg_type == "status":
+        elif message.msg_type == "status" and _is_short(message):
             owed.is_idle |= message.content.get("execution_state") == "idle"
         if owed.is_replied and owed.is_idle and owed.request.msg_type != "execute_request":
             del self.owed[message.parent_id]
@@ -186,6 +186,12 @@ class Relay:
             return {}
         kind = "execute_request"
         return made_header(kind, f"{self._kernel.kernel_id}-sandbox", msg_id, "sandbox")
+
+
+def _is_short(message: LoggedMessage) -> bool:
+    """Whether it is as long as what kernels say of themselves. Longer ones are passed on only,
+    since the conversation of each client would read them anew."""
+    return len(message.content_json) <= MAX_HEADER
 
 
 def described(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import anyio.to_thread
 from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.mcpserver import Context, MCPServer
 
-from sandbox.errors import NotFound
+from sandbox.errors import InvalidRequest, NotFound, SandboxError
 from sandbox.kernels.models import ExecutionResult
 from sandbox.outputs.redaction import Redactor
 from sandbox.server.desk import Desk, caller_of
@@ -57,9 +57,11 @@ class ExecutionResources:
             execution_id: str, index: str, ctx: Context[Any, Any]
         ) -> bytes | str:
             result = await self._read(ctx, execution_id, {"output": index})
-            if not index.isdecimal() or int(index[:9]) >= len(result.outputs):
-                raise refusal(NotFound(f"It has {len(result.outputs)} outputs."))
-            return output_data(result.outputs[int(index[:9])])
+            try:
+                at = output_index(index, len(result.outputs))
+                return await anyio.to_thread.run_sync(output_data, result.outputs[at])
+            except SandboxError as exc:
+                raise refusal(exc) from exc
 
     async def _read(
         self, ctx: Context[Any, Any], execution_id: str, more: Mapping[str, Any]
@@ -101,8 +103,27 @@ def without_secrets(result: ExecutionResult, redactor: Redactor) -> ExecutionRes
     return ExecutionResult.model_validate(redactor.data(result.model_dump(mode="json")))
 
 
+def output_index(text: str, count: int) -> int:
+    """Which of so many outputs a text names, counted from 0.
+
+    Raises:
+        NotFound: It names none.
+    """
+    is_number = text.isascii() and text.isdecimal() and len(text) < 10
+    if not is_number or int(text) >= count:
+        raise NotFound(f"It has {count} outputs.", remedy="They are counted from 0.")
+    return int(text)
+
+
 def output_data(output: dict[str, Any]) -> bytes | str:
-    """A picture as its bytes; any other output as its mime bundle, as JSON."""
+    """A picture as its bytes; any other output as its mime bundle, as JSON.
+
+    Raises:
+        InvalidRequest: The picture is none.
+    """
     if mime := picture_type(output):
-        return base64.b64decode(output["data"][mime])
+        try:
+            return base64.b64decode(output["data"][mime])
+        except ValueError as exc:
+            raise InvalidRequest("The bytes of the picture are not base64.") from exc
     return json.dumps(output, ensure_ascii=False)

@@ -6,7 +6,6 @@ tools are called: with the same scope and policy, and on record.
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -17,13 +16,15 @@ import anyio.to_thread
 from mcp.server.mcpserver import Context, MCPServer, UserMessage
 from pydantic import Field
 
-from sandbox.errors import InvalidRequest, NotFound
+from sandbox.errors import InvalidRequest
 from sandbox.notebooks.ipynb import write_ipynb
 from sandbox.notebooks.models import Cell, Json, Notebook
 from sandbox.outputs import mime
+from sandbox.outputs.redaction import Redactor
 from sandbox.server.desk import Desk
+from sandbox.server.executionresources import output_data, output_index
 from sandbox.server.notebooksinuse import InUse, in_use
-from sandbox.server.notebookviews import outputs_of
+from sandbox.server.notebookviews import MAX_OUTPUTS, outputs_of
 from sandbox.server.pictures import picture_type
 from sandbox.server.readings import reading
 from sandbox.server.results import shortened
@@ -59,8 +60,7 @@ class NotebookResources:
         async def notebook(name: str, ctx: Context[Any, Any]) -> str:  # pyright: ignore[reportUnusedFunction]  # the server calls it
             asked = {"notebook_name": name}
             async with self._used(ctx, NOTEBOOK_TOOL, name, asked) as it:
-                data = await anyio.to_thread.run_sync(write_ipynb, it.live.read())
-                return _bounded(it.session.redactor.text(data.decode()), "read_notebook pages it")
+                return await anyio.to_thread.run_sync(_whole, it.session.redactor, it.live.read())
 
         @server.resource(
             "notebook://{name}/cells/{cell_id}",
@@ -73,8 +73,9 @@ class NotebookResources:
             async with self._used(ctx, CELL_TOOL, name, asked) as it:
                 found = it.live.read()
                 index = found.index(cell_id)
-                told = _listed(name, index, found.cells[index])
-                return _bounded(_as_json(it, told), "read_cell reads parts of it")
+                return await anyio.to_thread.run_sync(
+                    _listed, it.session.redactor, name, index, found.cells[index]
+                )
 
         @server.resource(
             "notebook://{name}/cells/{cell_id}/outputs/{index}",
@@ -87,10 +88,9 @@ class NotebookResources:
         ) -> bytes | str:
             asked = {"notebook_name": name, "cell_id": cell_id, "output": index}
             async with self._used(ctx, CELL_TOOL, name, asked) as it:
-                outputs = outputs_of(it.live.read().cell(cell_id))
-                if not (index.isascii() and index.isdecimal()) or int(index[:9]) >= len(outputs):
-                    raise NotFound(f"The cell has {len(outputs)} outputs.")
-                return _data(it, outputs[int(index[:9])])
+                found = it.live.read().cell(cell_id)
+                at = output_index(index, min(len(found.outputs), MAX_OUTPUTS))
+                return await anyio.to_thread.run_sync(_data, it.session.redactor, found, at)
 
         @server.prompt(
             name=PROMPT,
@@ -168,11 +168,19 @@ def _cited(name: str, notebook: Notebook, indices: Iterable[int]) -> str:
     return "\n".join([*parts, "===== End of the cells ====="])
 
 
-def _listed(name: str, index: int, cell: Cell) -> dict[str, Any]:
+def _whole(redactor: Redactor, notebook: Notebook) -> str:
+    """A notebook as a file has it."""
+    data = write_ipynb(notebook)
+    if len(data) > MAX_BYTES:
+        raise _too_large("read_notebook pages it")
+    return redactor.text(data.decode())
+
+
+def _listed(redactor: Redactor, name: str, index: int, cell: Cell) -> str:
     """A cell with its outputs listed."""
     base = f"notebook://{quote(name, safe='')}/cells/{cell.id}/outputs"
     outputs = [_about(f"{base}/{at}", each) for at, each in enumerate(outputs_of(cell))]
-    return {
+    told = {
         "index": index,
         "id": cell.id,
         "cell_type": cell.cell_type,
@@ -181,6 +189,7 @@ def _listed(name: str, index: int, cell: Cell) -> dict[str, Any]:
         "execution_count": cell.execution_count,
         "outputs": outputs,
     }
+    return _as_json(redactor, told, "read_cell reads parts of it")
 
 
 def _about(uri: str, output: Json) -> dict[str, Any]:
@@ -191,21 +200,22 @@ def _about(uri: str, output: Json) -> dict[str, Any]:
     return {"output_type": output["output_type"], "bytes": sizes, "uri": uri}
 
 
-def _data(used: InUse, output: dict[str, Any]) -> bytes | str:
-    remedy = "save it to a file and download that"
+def _data(redactor: Redactor, cell: Cell, index: int) -> bytes | str:
+    """An output of a cell: a picture as its bytes, any other as JSON."""
+    output, remedy = outputs_of(cell)[index], "save it to a file and download that"
     if kind := picture_type(output):
-        try:
-            return base64.b64decode(_bounded(output["data"][kind], remedy))
-        except ValueError as exc:
-            raise InvalidRequest("The bytes of the picture are not base64.") from exc
-    return _bounded(_as_json(used, output), remedy)
+        if len(output["data"][kind]) > MAX_BYTES:
+            raise _too_large(remedy)
+        return output_data(output)
+    return _as_json(redactor, output, remedy)
 
 
-def _as_json(used: InUse, value: dict[str, Any]) -> str:
-    return json.dumps(used.session.redactor.data(value), ensure_ascii=False)
-
-
-def _bounded(text: str, remedy: str) -> str:
+def _as_json(redactor: Redactor, value: dict[str, Any], remedy: str) -> str:
+    text = json.dumps(value, ensure_ascii=False)
     if len(text) > MAX_BYTES or len(text.encode("utf-8", "replace")) > MAX_BYTES:
-        raise InvalidRequest(f"It has more than {MAX_BYTES:,} bytes: {remedy}.")
-    return text
+        raise _too_large(remedy)
+    return redactor.text(text)
+
+
+def _too_large(remedy: str) -> InvalidRequest:
+    return InvalidRequest(f"It has more than {MAX_BYTES:,} bytes: {remedy}.")

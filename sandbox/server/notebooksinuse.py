@@ -189,7 +189,9 @@ async def agreed(
 
 async def current_kernel(ctx: CallContext, session: Session) -> tuple[str, str] | None:
     """The kernel of the notebook that a caller uses now, and what to say of it; None where it is
-    the default one, or no notebook is open."""
+    the default one, or no notebook is open. Requests over HTTP use none."""
+    if is_over_http(ctx):
+        return None
     try:
         named = session.notebook_names.find(caller_of(ctx).default_key)
     except NotFound:

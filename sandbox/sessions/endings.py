@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Literal
 
 from sandbox.errors import LinkLost, SandboxError, SessionLost
@@ -9,6 +12,8 @@ from sandbox.sessions.journal import SessionState
 
 Ending = Literal["closed", "expired", "lost", "kept"]
 """``kept`` ends only this controller's part: the container waits for the next one."""
+
+logger = logging.getLogger(__name__)
 
 
 def ended_error(
@@ -29,3 +34,14 @@ def still_reconnecting() -> LinkLost:
         "The connection to the session was lost and is being made again.",
         remedy="Try again in a moment; what runs in the session goes on meanwhile.",
     )
+
+
+@contextmanager
+def ending_step(session_id: str, what: str) -> Generator[None]:
+    """A step of a session's end; whatever it fails with is logged, and the next one is taken."""
+    try:
+        yield
+    except SandboxError as exc:
+        logger.error("session %s: %s: %s", session_id, what, exc)
+    except Exception:  # the outermost edge of a session
+        logger.exception("session %s: %s", session_id, what)

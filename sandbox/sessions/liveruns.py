@@ -26,6 +26,9 @@ if TYPE_CHECKING:  # it takes a while to load, and most sessions open no noteboo
     from sandbox.collaboration.authors import Author
     from sandbox.collaboration.contracts import CellRun, LiveNotebook
 
+MAX_ENDED = 32
+"""The runs of one session whose end somebody is still to be told."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -63,8 +66,10 @@ class LiveRun:
         """How it ended; None as long as it goes on."""
         self.failure: SandboxError | None = None
         """Why a cell could not be run at all."""
+        self.awaited_by: set[str] = set()
+        """The keys of the callers who were told that it goes on, and not yet how it ended."""
+        self._sources: dict[str, str] = {}
         self._is_stopped = False
-        self._over = anyio.Event()
         self._moved = anyio.Event()
 
     async def interrupt(self) -> None:
@@ -77,6 +82,11 @@ class LiveRun:
         """Wait until another cell than this one runs, or it is over."""
         while self.outcome is None and self.latest is latest:
             await self._moved.wait()
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the notebook still has the code that it ran, and no other."""
+        return self._sources == _sources(self._live.read())
 
     def snapshot(self) -> ExecutionResult | None:
         """What the latest cell did, with how the run ended for its status; None when none ran."""
@@ -102,6 +112,7 @@ class LiveRun:
         except Exception:  # the outermost edge: the session's other work goes on
             logger.exception("a run of a notebook")
             self.failure = InfrastructureError("The run failed because of a defect of the server.")
+            outcome = RunOutcome("lost", self.done, self.total, reason=str(self.failure))
         finally:
             self.outcome = outcome
             self._move(self.latest)
@@ -109,6 +120,7 @@ class LiveRun:
     async def _run(self) -> RunOutcome:
         edited = await self._live.edit(_begun, self._author)
         before, cell_ids = edited.notebook, edited.cell_ids
+        self._sources = _sources(before)
         self.total, errors = len(cell_ids), 0
         allow = self._options.allow_errors or allows_errors(before)
         for cell_id in cell_ids:
@@ -167,6 +179,7 @@ class LiveRuns:
     def __init__(self) -> None:
         self._tasks: TaskGroup | None = None
         self._runs: dict[str, LiveRun] = {}
+        self._ended: dict[str, LiveRun] = {}
 
     async def serve(self) -> None:
         """Let runs go on, until cancelled."""
@@ -178,6 +191,14 @@ class LiveRuns:
         """The run of the notebook at a path that is not over; None when there is none."""
         found = self._runs.get(path)
         return found if found is not None and found.outcome is None else None
+
+    def awaited(self, path: str, key: str) -> LiveRun | None:
+        """The run of the notebook at a path that is over, where this caller was told that it goes
+        on; None when there is none, or the notebook has other code by now."""
+        found = self._ended.get(path)
+        if found is None or key not in found.awaited_by or not found.is_current:
+            return None
+        return found
 
     def begin(self, live: LiveNotebook, author: Author, options: RunOptions) -> LiveRun:
         """Run all cells of a notebook.
@@ -191,6 +212,7 @@ class LiveRuns:
         if self._tasks is None:
             raise SessionLost("The session is not open yet, or no longer.")
         run = LiveRun(live, author, options)
+        self._ended.pop(live.path, None)
         self._runs[live.path] = run
         self._tasks.start_soon(self._run, run)
         return run
@@ -200,6 +222,14 @@ class LiveRuns:
             await run.run()
         finally:
             self._runs.pop(run.path, None)
+            if run.awaited_by:
+                self._ended[run.path] = run
+            while len(self._ended) > MAX_ENDED:
+                del self._ended[next(iter(self._ended))]
+
+
+def _sources(notebook: Notebook) -> dict[str, str]:
+    return {cell.id: cell.source for cell in notebook.cells if is_run(cell)}
 
 
 def _begun(notebook: Notebook) -> Edited:

@@ -8,9 +8,10 @@ comes.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 
 import anyio
 from anyio import TASK_STATUS_IGNORED
@@ -25,7 +26,7 @@ from sandbox.errors import LinkLost, SandboxError, SessionLost
 from sandbox.secrets import SessionSecrets
 from sandbox.sessions.auditing import SessionRecord
 from sandbox.sessions.claims import Claim
-from sandbox.sessions.endings import Ending, ended_error, still_reconnecting
+from sandbox.sessions.endings import Ending, ended_error, ending_step, still_reconnecting
 from sandbox.sessions.journal import SessionState
 from sandbox.sessions.lease import Lease
 from sandbox.sessions.models import WORKSPACE, SessionInfo, SessionProof
@@ -351,51 +352,41 @@ class Session:
         is_kept = self._services.keep and self._is_handed_over  # when the manager is cancelled
         fallback: tuple[Ending, str] = ("kept", "") if is_kept else ("closed", given_up)
         ending, reason = self._ending = self._ending or fallback
-        journal = self._services.journal
+        journal, step = self._services.journal, partial(ending_step, self.session_id)
         self._settled.set()
         if ending == "kept":
-            with self._step("its last use"):
+            with step("its last use"):
                 self.note_activity()
-            with self._step("its kernels"):
+            with step("its kernels"):
                 await self.kernels.aclose()
         else:
             if self._autosave is not None and self.was_opened:
                 reason = f"{reason}; {self._autosave.left_behind}"
                 self._ending = (ending, reason)
             info: SessionInfo | None = None
-            with self._step("what it was"):
+            with step("what it was"):
                 info = self.info() if self.was_opened else None
             self.state = ending
-            with self._step("its kernels"):
+            with step("its kernels"):
                 await self.kernels.aclose(lost=f"The session is {ending}: {reason}.")
-            with self._step("its commands"):
+            with step("its commands"):
                 self.commands.lose(f"The session is {ending}: {reason}.")
-            with self._step("its processor time"), anyio.move_on_after(METER_TIMEOUT_S):
+            with step("its processor time"), anyio.move_on_after(METER_TIMEOUT_S):
                 await self.meter()
-            with self._step("its quotas"):
+            with step("its quotas"):
                 self._services.quotas.usage.forget(self.session_id)
-            with self._step("its sandbox"):
+            with step("its sandbox"):
                 if self.sandbox.claimant is self._parts:  # and not another session's
                     await self.sandbox.remove()
-            with self._step("its end in the journal"):
+            with step("its end in the journal"):
                 if self.was_opened:
                     now = self._services.clock()
                     journal.ended(self.session_id, ending, reason, info, now)
                 else:
                     journal.not_opened(self.session_id)
         if self._autosave is not None:
-            with self._step("its workspace"):
+            with step("its workspace"):
                 self._autosave.close(is_kept=ending == "kept")
-        with self._step("its end in the audit log"):
+        with step("its end in the audit log"):
             self._record.ended(ending, reason, was_opened=self.was_opened)
         self._over.set()
-
-    @contextmanager
-    def _step(self, what: str) -> Generator[None]:
-        """A step of the tear-down; whatever it fails with is logged, and the next one is taken."""
-        try:
-            yield
-        except SandboxError as exc:
-            logger.error("session %s: %s: %s", self.session_id, what, exc)
-        except Exception:  # the outermost edge of a session
-            logger.exception("session %s: %s", self.session_id, what)

@@ -147,6 +147,7 @@ class FollowEndpoints(EndpointGroup):
                 for piece in got.entries:
                     at += len(piece.data)
                     told = {"stream": piece.name, "text": texts[piece.name].decode(piece.data)}
-                    yield Event.of("output", at, told)
+                    # A character that has only begun is told with its rest.
+                    yield Event.of("output", at - len(texts[piece.name].getstate()[0]), told)
             await found.wait()
         yield Event.of("end", LAST, await self._told(request, "get_command"))

@@ -38,6 +38,12 @@ class KeyReused(InvalidRequest):
     code = "idempotency_key_reused"
 
 
+class PartlyDone(Conflict):
+    """Something of what was asked for was done, and the rest cannot be."""
+
+    code = "partly_done"
+
+
 @dataclass(slots=True)
 class _Entry:
     fingerprint: str

@@ -13,7 +13,7 @@ from sandbox.kernels.models import ExecutionResult, KernelInfo
 from sandbox.notebooks.ipynb import write_ipynb
 from sandbox.server.desk import EXPORT, caller_of_request, grant_of_request, permit_unasked
 from sandbox.server.download import HARMLESS
-from sandbox.server.executionresources import output_data, without_secrets
+from sandbox.server.executionresources import output_data, output_index, without_secrets
 from sandbox.server.http.operation import JSON, EndpointGroup, NoArguments, endpoint
 from sandbox.server.http.place import Http
 from sandbox.server.pictures import header
@@ -70,12 +70,10 @@ class LookupEndpoints(EndpointGroup):
         if result.session_id != asked["session_id"]:
             raise NotFound("There is nothing of that id in this session.")
         permit_unasked(self._desk.policy_of(caller, result.session_id), "get_execution")
-        index = asked["index"]
-        if not index.isdecimal() or int(index[:9]) >= len(result.outputs):
-            raise NotFound(f"It has {len(result.outputs)} outputs.")
+        at = output_index(asked["index"], len(result.outputs))
         redactor = self._manager.redactor(caller.principal, result.session_id)
         result = await anyio.to_thread.run_sync(without_secrets, result, redactor)
-        data = output_data(result.outputs[int(index[:9])])
+        data = await anyio.to_thread.run_sync(output_data, result.outputs[at])
         if isinstance(data, str):
             return Response(data, media_type=JSON, headers=HARMLESS)
         kind = header(data)

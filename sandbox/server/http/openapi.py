@@ -20,6 +20,7 @@ from sandbox.server.auth import GUARDED
 from sandbox.server.http.given import names_in
 from sandbox.server.http.idempotency import MAX_KEY
 from sandbox.server.http.operation import EVENTS, JSON, OCTETS, Operation, Schema
+from sandbox.server.http.place import MADE, STARTED
 from sandbox.server.problems import MEDIA_TYPE
 from sandbox.server.scopes import SCOPES
 
@@ -138,11 +139,14 @@ def _answers(operation: Operation) -> dict[int | str, dict[str, Any]]:
         good["content"] = {media: _schema_of(media) for media in operation.media}
     if http.items:
         good["headers"] = {"Link": _header("Where the next page is, as rel=next (RFC 8288).")}
-    if http.location:
-        good["headers"] = {"Location": _header("Where what was made is.")}
+    located = {"Location": _header("Where what was made, or goes on, is.")} if http.location else {}
+    if located and http.status == MADE:
+        good["headers"] = located
     found: dict[int | str, dict[str, Any]] = {http.status: good}
     for status, said in operation.statuses.items():
         found[status] = {**good, "description": said} if status < 300 else _refusal(said)
+        if located and status == STARTED:
+            found[status]["headers"] = located
         if status in (204, 304):
             found[status] = {"description": said}
     for status, said in REFUSALS.items():

@@ -8,6 +8,11 @@ from typing import Any, Literal
 
 Method = Literal["GET", "POST", "PUT", "DELETE"]
 
+MADE = 201
+"""The status where something was made that has a place of its own."""
+STARTED = 202
+"""The status where what a POST began goes on after its answer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Http:
@@ -32,7 +37,8 @@ class Http:
     items: str = ""
     """The field of the answer that is a list of any length, which is then given in pages."""
     location: str = ""
-    """Where what was made is, below ``/mcp/v1``, in terms of the path and of the answer."""
+    """Where what was made, or goes on, is below ``/mcp/v1``: in terms of the path and of the
+    answer."""
     is_large: bool = False
     """Whether its body may be as large as a message for MCP."""
 

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from sandbox.errors import SandboxError, TooMuchWork
 from sandbox.server.desk import SESSION_HEADER
 from sandbox.server.grants import Grant
-from sandbox.server.http.idempotency import HEADER, Replies, fingerprint_of
+from sandbox.server.http.idempotency import HEADER, PartlyDone, Replies, fingerprint_of
 from sandbox.server.http.operation import EVENTS, Operation
 from sandbox.server.intake import MAX_MCP_BODY
 from sandbox.server.problems import problem_of, status_of
@@ -67,7 +67,8 @@ class Serving:
             done = await self._operation.answer(request)
             self._replies.finish(grant.principal, key, done)
         except SandboxError as exc:
-            if status_of(exc) in (500, 410):  # something may have been done
+            is_partly_done = isinstance(exc, PartlyDone)
+            if is_partly_done or status_of(exc) in (500, 410):  # something may have been done
                 self._replies.finish(grant.principal, key, problem_of(exc))
             else:
                 self._replies.forget(grant.principal, key)

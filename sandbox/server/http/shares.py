@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 
 from sandbox.audit import TokenEntry
 from sandbox.errors import NotFound, NotPermitted, QuotaExceeded
+from sandbox.server import arguments as arg
 from sandbox.server.desk import grant_of_request, permit_unasked
 from sandbox.server.grants import LOCAL, SharedNotebook
 from sandbox.server.http.operation import EndpointGroup, NoArguments, endpoint
@@ -33,7 +34,7 @@ MAX_LIFETIME_S = 30 * 24 * 3600
 class ShareRequest(Frozen):
     """What is shared, with whom and for how long."""
 
-    path: str = Field(min_length=1, max_length=4096, description="The notebook in the workspace.")
+    path: arg.Path = Field(description="The notebook in the workspace.")
     lifetime_s: float = Field(
         3600, ge=1, le=MAX_LIFETIME_S, description="Seconds for which it is shared."
     )

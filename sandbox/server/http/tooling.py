@@ -18,15 +18,13 @@ from sandbox.server.http.calling import calling
 from sandbox.server.http.given import given_by, names_in
 from sandbox.server.http.operation import Operation, Schema
 from sandbox.server.http.paging import PAGING, Page, next_page, page_of
-from sandbox.server.http.place import Http
+from sandbox.server.http.place import MADE, STARTED, Http
 from sandbox.server.schemas import UNLISTED
 from sandbox.server.tool import StrictTool
 from sandbox.sessions.notices import noticing
 from sandbox.values import Frozen
 
 RUNNING = "running"
-STARTED = 202
-"""The status where what a POST began goes on after its answer."""
 
 
 class ToolEndpoint:
@@ -51,7 +49,7 @@ class ToolEndpoint:
         given = {**self._http.defaults, **given}
         told = await call_tool(self._tool, self._desk, request, given)
         if "start_index" in self._arguments:
-            page = page.model_copy(update={"start_index": int(given.get("start_index", 0))})
+            page = page_of({"start_index": given.get("start_index", 0)})
         return self._answer(request, told, page)
 
     def _answer(self, request: Request, told: dict[str, Any], page: Page) -> Response:
@@ -64,12 +62,13 @@ class ToolEndpoint:
             headers = next_page(request, end) if len(found) > end else {}
         elif http.items and told.get("next"):  # the tool gives a page by itself
             headers = next_page(request, page.start_index + len(told.get(http.items, ())))
-        if http.location:
+        goes_on = http.method == "POST" and told.get("status") == RUNNING
+        status = STARTED if goes_on else http.status
+        if http.location and status in (MADE, STARTED):
             known = {**told, **request.path_params}
             named = {name: quote(str(known[name]), safe="") for name in names_in(http.location)}
             headers["Location"] = GUARDED + http.location.format(**named)
-        goes_on = http.method == "POST" and told.get("status") == RUNNING
-        return JSONResponse(told, STARTED if goes_on else http.status, headers)
+        return JSONResponse(told, status, headers)
 
 
 async def call_tool(

@@ -123,7 +123,7 @@ class Contents:
                 below = posixpath.join(path, entry.name)
                 entries.append(models.model(below, entry, models.kind_of(entry)))
             shown |= {"format": "json", "content": entries}
-        return told(shown)
+        return await anyio.to_thread.run_sync(told, shown)  # of as many entries as may be
 
     async def _notebook(self, visit: Visit, path: str) -> Notebook:
         """A notebook as it is now."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import posixpath
+from contextlib import nullcontext
 from typing import Literal
 
 from starlette.requests import HTTPConnection
@@ -24,7 +25,7 @@ from sandbox.collaboration.lobby import Lobbies
 from sandbox.collaboration.peers import AWARENESS, SYNC, Peer
 from sandbox.collaboration.varints import Malformed, Reader, varint
 from sandbox.errorgroups import one_error
-from sandbox.errors import InvalidRequest, NotFound, NotPermitted, SandboxError
+from sandbox.errors import InvalidRequest, NotFound, NotPermitted, SandboxError, SessionLost
 from sandbox.server.desk import Desk, permit_unasked
 from sandbox.server.grants import Grant, SharedNotebook
 from sandbox.server.jupyter.visits import JupyterRoute, Visit, Wanted, body, failed, told, visited
@@ -156,17 +157,19 @@ async def _hear(
         message = await websocket.receive()
         if message["type"] == "websocket.disconnect":
             return
+        if session.is_ending:  # whom no notebook cuts off is in the lobby
+            raise SessionLost("The session has ended.")
         data: bytes | None = message.get("bytes")
         if not data:
             raise InvalidRequest("The messages of a room are binary, and have a byte or more.")
         try:
             if data[0] == _RAW:
-                async with session.use():
+                async with session.use() if peer.may_write else nullcontext():
                     await _save(data, peer, notebook)
                 continue
             await peer.send(data)
-            if data[0] == SYNC:
-                session.lease.touch()  # to be there is no use of it
+            if data[0] == SYNC and peer.may_write:
+                session.lease.touch()  # to be there and to read is no use of it
         except NotPermitted as exc:
             if not is_told:
                 peer.offer(_denied(exc.message))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import quote
 
 import anyio.to_thread
@@ -11,7 +11,7 @@ from mcp_types import CallToolResult
 from sandbox.errors import InvalidRequest
 from sandbox.notebooks import editing
 from sandbox.notebooks.editing import Edited
-from sandbox.notebooks.models import CellRef, Notebook
+from sandbox.notebooks.models import Cell, CellRef, Notebook
 from sandbox.server import arguments as arg
 from sandbox.server.desk import Desk
 from sandbox.server.http.place import BY_PATH, Http
@@ -27,7 +27,7 @@ from sandbox.server.notebookviews import (
     rich_of,
     view_of,
 )
-from sandbox.server.pictures import pictures_of
+from sandbox.server.pictures import Picture, pictures_of
 from sandbox.server.showing import Showing
 from sandbox.server.tool import CallContext, ToolGroup, tool
 from sandbox.sessions.session import Session
@@ -252,8 +252,8 @@ class CellTools(ToolGroup):
             async def its_session() -> Session | None:
                 return used.session
 
-            outputs = outputs_of(cell) if include_outputs else []
-            shown = await self._showing.shown(pictures_of(outputs), host, its_session)
+            outputs, found = await anyio.to_thread.run_sync(_shown_of, cell, include_outputs)
+            shown = await self._showing.shown(found, host, its_session)
             read = await anyio.to_thread.run_sync(
                 read_view, index, cell, outputs, shown, host.max_text
             )
@@ -263,6 +263,12 @@ class CellTools(ToolGroup):
             view = view_of(used, notebook, cells=[read], rich=rich_of(uri, shown))
         said = (cell_head(read), read.source, *read.outputs)
         return answer(view, *filter(None, said), *pictures(shown))
+
+
+def _shown_of(cell: Cell, include_outputs: bool) -> tuple[list[dict[str, Any]], list[Picture]]:
+    """What is shown of a cell's outputs, and the pictures among them."""
+    outputs = outputs_of(cell) if include_outputs else []
+    return outputs, pictures_of(outputs)
 
 
 def _all_of(

@@ -9,7 +9,7 @@ import anyio
 from mcp_types import CallToolResult
 
 from sandbox.collaboration.contracts import CellRun
-from sandbox.errors import Conflict, InvalidRequest, SandboxError
+from sandbox.errors import Conflict, InfrastructureError, InvalidRequest, SandboxError
 from sandbox.kernels.models import ExecutionResult
 from sandbox.notebooks import editing
 from sandbox.notebooks.models import CellRef
@@ -17,6 +17,7 @@ from sandbox.notebooks.runrules import is_run
 from sandbox.server import arguments as arg
 from sandbox.server.content import told
 from sandbox.server.desk import ASKING_INTERVAL_S, Desk, caller_of
+from sandbox.server.http.idempotency import PartlyDone
 from sandbox.server.http.place import BY_PATH, Http
 from sandbox.server.missing import advised
 from sandbox.server.notebooksinuse import LEFT_OUT, InUse, Which, advice, agreed, in_use
@@ -29,6 +30,7 @@ MAX_PROGRESS_TEXT = 2000
 MIN_PROGRESS_S = 0.5
 """Between two notifications of a run of short cells."""
 CODE = "code"
+ENDED_NOTE = "that run ended before this call; run_notebook runs all of it again"
 
 
 class CellRunTools(ToolGroup):
@@ -45,6 +47,7 @@ class CellRunTools(ToolGroup):
             "POST",
             "/sessions/{session_id}/notebooks/{path:path}/cells/{cell_id}/execute",
             query=("wait",),
+            location="/sessions/{session_id}/executions/{execution_id}",
             stands_for=BY_PATH,
         ),
     )
@@ -88,6 +91,7 @@ class CellRunTools(ToolGroup):
             "POST",
             "/sessions/{session_id}/notebooks/{path:path}/cells/execute",
             query=("wait",),
+            location="/sessions/{session_id}/executions/{execution_id}",
             is_large=True,
             stands_for=BY_PATH,
         ),
@@ -116,8 +120,11 @@ class CellRunTools(ToolGroup):
                 source = cell_source if was_asked else None
                 run = await _begun(used, cell_id, timeout, source)
             except SandboxError as exc:
-                exc.message = f"Cell {cell_id} was inserted and not run: {exc.message}"
-                raise
+                said = f"Cell {cell_id} was inserted and not run: {exc.message}"
+                if isinstance(exc, InfrastructureError):  # the session looks at those
+                    exc.message = said
+                    raise
+                raise PartlyDone(said, remedy=exc.remedy) from exc
             result = await self._following.until_given_up(
                 ctx, used.session, run.execution, wait, progress_interval, streams=stream
             )
@@ -149,12 +156,16 @@ class CellRunTools(ToolGroup):
         """
         tool = "run_notebook"
         async with in_use(self._desk, ctx, session_id, tool, notebook_name) as used:
-            run = used.session.notebook_runs.going_on(used.live.path)
+            runs, key = used.session.notebook_runs, used.author.key
+            run = runs.going_on(used.live.path)
+            if run is None and (ended := runs.awaited(used.live.path, key)) is not None:
+                ended.awaited_by.discard(key)
+                return await self._ran(ctx, used, ended, ENDED_NOTE)
             if is_own := run is None:
                 sources = {c.id: c.source for c in used.live.read().cells if is_run(c)}
                 was_asked = await agreed(ctx, used, tool, sources)
                 options = RunOptions(timeout or None, allow_errors, sources if was_asked else None)
-                run = used.session.notebook_runs.begin(used.live, used.author, options)
+                run = runs.begin(used.live, used.author, options)
             try:
                 await self._wait(ctx, used, run, wait, progress_interval)
             except anyio.get_cancelled_exc_class():
@@ -162,6 +173,9 @@ class CellRunTools(ToolGroup):
                     with anyio.move_on_after(CANCEL_GRACE_S, shield=True), suppress(SandboxError):
                         await run.interrupt()
                 raise
+            run.awaited_by.discard(key)
+            if run.outcome is None:
+                run.awaited_by.add(key)
             return await self._ran(ctx, used, run)
 
     async def _wait(
@@ -191,7 +205,9 @@ class CellRunTools(ToolGroup):
                 message = shortened(f"{_how_far(run)}{title}\n{news}", MAX_PROGRESS_TEXT)
                 await ctx.report_progress(told, max(float(run.total), told), message.rstrip())
 
-    async def _ran(self, ctx: CallContext, used: InUse, run: LiveRun) -> CallToolResult:
+    async def _ran(
+        self, ctx: CallContext, used: InUse, run: LiveRun, *notes: str
+    ) -> CallToolResult:
         """How far a run is, or how it ended."""
         result, outcome = run.snapshot(), run.outcome
         if result is None:
@@ -205,12 +221,12 @@ class CellRunTools(ToolGroup):
                 status=status,
                 state="kept",
                 text="",
-                notes=[_how_far(run), *used.notes],
+                notes=[_how_far(run), *notes, *used.notes],
                 next="" if outcome else "run_notebook goes on waiting",
             )
             said = "\n".join(f"[{each}]" for each in (*empty.notes, status))
             return told(empty, [said], failed=status in FAILED)
-        return await self._answer(ctx, used, run.latest, result, _how_far(run), run=run)
+        return await self._answer(ctx, used, run.latest, result, _how_far(run), *notes, run=run)
 
     async def _answer(
         self,

@@ -16,7 +16,7 @@ from sandbox.notebooks.models import Notebook, kernel_of
 from sandbox.notebooks.pages import MAX_LIMIT, read_page
 from sandbox.notebooks.script import to_script
 from sandbox.server import arguments as arg
-from sandbox.server.desk import EXPORT, caller_of, grant_of, permit_here
+from sandbox.server.desk import EXPORT, agree, caller_of, grant_of, permit_here
 from sandbox.server.http.place import BY_PATH, Http
 from sandbox.server.notebooksinuse import (
     InUse,
@@ -73,6 +73,7 @@ class NotebookTools(ToolGroup):
         async with self._desk.session(ctx, session_id, "use_notebook") as session:
             if kernel_id == NEW_KERNEL:
                 permit_here(ctx, session.policy, "start_kernel")
+                await agree(ctx, session, ("start_kernel",), {})
             names = session.notebook_names
             path = notebook_path or names.find(key, notebook_name).path
             path = posixpath.normpath(posixpath.join(session.workspace, path))

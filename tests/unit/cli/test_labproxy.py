@@ -174,5 +174,6 @@ async def test_the_key_in_the_address_becomes_a_cookie_of_this_origin(front: Fro
     assert answer.startswith("HTTP/1.1 302 ")
     assert "Location: /lab/tree/a.ipynb?x=1\r\n" in answer
     assert "HttpOnly; SameSite=Strict" in answer
-    elsewhere = await front.ask(f"//evil.example/?token={front.proxy.key}", Cookie="")
-    assert "Location: /lab\r\n" in elsewhere
+    for path in ("//evil.example/", "/\\evil.example/"):
+        elsewhere = await front.ask(f"{path}?token={front.proxy.key}", Cookie="")
+        assert "Location: /lab\r\n" in elsewhere

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -12,8 +13,11 @@ import pytest
 from sandbox.errors import InvalidRequest, NotFound, NotPermitted
 from sandbox.kernels import clientanswers, clientcells, conversation
 from sandbox.kernels.conversation import Conversation, converse
+from sandbox.kernels.events import LoggedMessage
 from sandbox.kernels.jupytermessages import JupyterMessage, client_message
 from sandbox.kernels.kernels import Kernels
+from sandbox.kernels.origins import Origin, Origins
+from sandbox.kernels.relay import Relay
 
 from .conftest import Bench
 
@@ -374,3 +378,23 @@ async def test_there_is_no_conversation_with_a_kernel_that_is_not_there(bench: B
 def test_what_is_no_message_is_refused(parts: tuple[Any, ...]) -> None:
     with pytest.raises(InvalidRequest):
         client_message(*parts)
+
+
+def test_what_a_kernel_says_at_length_is_passed_on_and_not_read_by_every_client() -> None:
+    class Unread(LoggedMessage):
+        @property
+        def content(self) -> dict[str, Any]:
+            raise AssertionError("it was read")
+
+    kernel: Any = SimpleNamespace(kernel_id="k", epoch=1, origins=Origins())
+    kernel.origins.note("r", Origin("mine", {"msg_id": "m"}))
+    relay = Relay(kernel, "mine", lambda _: True)
+    relay.owe("r", client_message("shell", {"msg_id": "m", "msg_type": "x_request"}, {}, {}, {}))
+    long = b'{"execution_state":"idle","x":"' + b"x" * 70_000 + b'"}'
+    for channel, kind, parent, said in (
+        ("iopub", "kernel_info_reply", "", b"{}"),
+        ("shell", "kernel_info_reply", "r", long),
+        ("iopub", "status", "r", long),
+    ):
+        (told,) = relay.translated(Unread(1, 1, channel, kind, "i", parent, said))
+        assert told.content_json is said

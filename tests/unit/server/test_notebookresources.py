@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import threading
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,8 +15,12 @@ from mcp_types import INVALID_PARAMS
 
 from sandbox import resources
 from sandbox.errors import InvalidRequest
+from sandbox.notebooks.models import Cell
 from sandbox.policy import load
+from sandbox.server import notebookresources
 from sandbox.server.notebookresources import MAX_CITED, cited
+from sandbox.server.notebookviews import outputs_of
+from sandbox.server.tools import cells
 from sandbox.sessions.manager import SessionManager
 
 from ...support.results import png
@@ -72,7 +77,13 @@ async def test_a_cell_lists_its_outputs_and_each_is_a_resource(
 
 @pytest.mark.parametrize(
     "path",
-    ["/cells/stale", "/cells/{id}/outputs/2", "/cells/{id}/outputs/x", "/cells/{id}/outputs/²"],
+    [
+        "/cells/stale",
+        "/cells/{id}/outputs/2",
+        "/cells/{id}/outputs/x",
+        "/cells/{id}/outputs/²",
+        "/cells/{id}/outputs/0000000001",
+    ],
 )
 async def test_what_is_not_there_is_an_error_of_the_protocol(
     client: Client, cell_id: str, path: str
@@ -100,6 +111,24 @@ async def test_what_is_too_large_for_a_message_is_refused_with_another_way(
     with pytest.raises(MCPError, match="read_notebook pages it"):
         await client.read_resource(URI)
     await client.read_resource(f"{URI}/cells/{cell_id}")
+
+
+async def test_what_may_be_large_is_worked_on_beside_the_event_loop(
+    client: Client, cell_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[threading.Thread] = []
+
+    def noted(cell: Cell) -> Any:
+        threads.append(threading.current_thread())
+        return outputs_of(cell)
+
+    monkeypatch.setattr(notebookresources, "outputs_of", noted)
+    monkeypatch.setattr(cells, "outputs_of", noted)
+    await read(client, f"{URI}/cells/{cell_id}")
+    await read(client, f"{URI}/cells/{cell_id}/outputs/0")
+    await calls(client)("read_cell", cell_id=cell_id)
+    assert len(threads) == 3
+    assert threading.main_thread() not in threads
 
 
 async def test_readings_are_recorded_and_need_what_the_tools_need(

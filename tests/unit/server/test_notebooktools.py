@@ -406,6 +406,28 @@ async def test_a_long_run_goes_on_and_is_asked_for_again(call: Call) -> None:
     assert counts == [1, 2, None], "it ran once"
 
 
+async def test_who_was_told_that_a_run_goes_on_is_told_its_end_and_runs_nothing_again(
+    call: Call,
+) -> None:
+    async def count() -> int:
+        return told(await call("execute_code", code="1"))["execution_count"]
+
+    await call("delete_cell", cell_indices=[1, 2])
+    await call("overwrite_cell_source", cell_index=0, cell_source="sleep(0.2)\nprint(1)")
+    assert told(await call("run_notebook", wait=0.05))["status"] == "running"
+    assert await count() == 2, "the kernel has run the cell, and this behind it"
+    done = await call("run_notebook")
+    assert (told(done)["status"], told(done)["text"]) == ("ok", "1")
+    assert "ended before this call" in words(done)
+    assert await count() == 3, "it ran once"
+    assert "ended before" not in words(await call("run_notebook"))
+    assert await count() == 5
+    assert told(await call("run_notebook", wait=0.05))["status"] == "running"
+    assert await count() == 7
+    await call("overwrite_cell_source", cell_index=0, cell_source="print(2)")
+    assert told(await call("run_notebook"))["text"] == "2", "what the notebook says by now"
+
+
 async def test_giving_a_run_up_ends_it(client: Client, call: Call, manager: SessionManager) -> None:
     await call("overwrite_cell_source", cell_index=0, cell_source="sleep(60)")
     with anyio.move_on_after(0.5):
@@ -554,6 +576,36 @@ async def test_what_a_person_is_asked_is_what_the_cell_says(
         before = told(await call("read_notebook"))["total"]
         await call("insert_execute_code_cell", fails=True, cell_index=0, cell_source="no")
         assert told(await call("read_notebook"))["total"] == before, "nothing was inserted"
+
+
+async def test_a_new_kernel_is_asked_for_where_a_person_must_agree_to_each(
+    manager: SessionManager, desk: Desk, tmp_path: Path
+) -> None:
+    (tmp_path / "policies" / "asks.yaml").write_text(
+        "version: 1\ndescription: Asks.\nextends: offline\napprove: {tools: [start_kernel]}\n"
+    )
+    manager.ownership.policies = load(resources.policies(), tmp_path / "policies")
+    asked: list[str] = []
+
+    async def decline(ctx: Any, params: Any) -> Any:
+        from mcp_types import ElicitResult
+
+        asked.append(params.message)
+        return ElicitResult(action="decline", content=None)
+
+    async with Client(mcp_server(desk), mode="legacy", elicitation_callback=decline) as client:
+        call = calls(client)
+        session_id = told(await call("open_session", policy="asks"))["session_id"]
+        given = {"notebook_name": "n", "notebook_path": "n.ipynb", "session_id": session_id}
+        refused = await call("use_notebook", fails=True, **given, mode="create", kernel_id="NEW")
+        assert refused.meta[ERROR_META_KEY]["code"] == "not_permitted"
+        assert "Allow start_kernel" in asked[-1]
+        listed = await call("list_files", session_id=session_id)
+        assert "n.ipynb" not in words(listed), "nothing was changed"
+        kernels = told(await call("list_kernels", session_id=session_id))["kernels"]
+        assert [each["kernel_id"] for each in kernels] in ([], ["k-default"])
+        await call("use_notebook", **given, mode="create")
+        assert len(asked) == 1
 
 
 async def test_a_file_that_contradicts_is_told_and_never_overwritten(

@@ -10,6 +10,7 @@ from dataclasses import replace
 import anyio
 import pytest
 
+from sandbox.collaboration import ycells
 from sandbox.collaboration.authors import Author
 from sandbox.collaboration.document import SharedDocument
 from sandbox.errors import Conflict, FileError, InvalidRequest, NotFound, QuotaExceeded
@@ -503,6 +504,24 @@ async def test_a_cell_runs_and_says_so_where_the_journal_takes_nothing_at_all(
     notebook.read()
     assert "are not in the notebook: full" in notebook.problem
     assert not notebook._runs  # pyright: ignore[reportPrivateUsage]
+
+
+async def test_a_file_that_changes_more_than_can_be_at_once_is_told_and_not_taken_in(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await put(session, "a")
+    notebook = await session.notebooks.open(PATH)
+    monkeypatch.setattr(ycells, "MAX_CHANGED", 1000)
+    shown = {"output_type": "display_data", "metadata": {}, "data": {"application/json": [1] * 600}}
+    cells = tuple(Cell(f"c{at}", "code", "b", {}, (shown,)) for at in range(3))
+    await session.files.write(PATH, write_ipynb(Notebook(cells)))
+    with pytest.raises(Conflict):
+        await notebook.save()
+    assert "changes at once" in notebook.problem
+    assert sources(notebook) == ["a"]
+    await session.files.write(PATH, write_ipynb(Notebook(cells[:1])))
+    await notebook.save()
+    assert (sources(notebook), notebook.problem) == (["b"], "")
 
 
 def _full(_self: NotebookUpdates, _update: bytes) -> None:

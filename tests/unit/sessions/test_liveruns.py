@@ -13,7 +13,7 @@ from sandbox.collaboration.authors import Author
 from sandbox.errors import Conflict, NotFound, SessionLost
 from sandbox.notebooks.editing import delete, insert, overwrite
 from sandbox.notebooks.models import Notebook
-from sandbox.sessions.liveruns import LiveRun, LiveRuns, RunOptions
+from sandbox.sessions.liveruns import MAX_ENDED, LiveRun, LiveRuns, RunOptions
 from sandbox.testing.notebooks import FakeNotebook, FakeNotebooks
 
 from ...support.results import stream
@@ -150,3 +150,34 @@ async def test_an_interrupted_run_runs_no_other_cell() -> None:
         assert run.outcome is not None
         assert run.outcome.status == "interrupted"
         assert live.read().cells[1].execution_count is None
+
+
+async def test_a_defect_in_a_run_is_told_as_one_and_ends_no_other() -> None:
+    class Broken(FakeNotebook):
+        async def execute(self, *given: Any, **more: Any) -> Any:
+            if self.read().cells[0].execution_count is not None:
+                raise ZeroDivisionError
+            return await super().execute(*given, **more)
+
+    async with notebook("a", "b") as (live, runs):
+        live.__class__ = Broken
+        run = await ended(runs.begin(live, AGENT, RunOptions()))
+        assert run.outcome is not None
+        assert (run.outcome.status, run.outcome.ran, run.outcome.total) == ("lost", 1, 2)
+        assert "defect" in str(run.snapshot().reason)
+        live.__class__ = FakeNotebook
+        assert (await ended(runs.begin(live, AGENT, RunOptions()))).failure is None
+
+
+async def test_the_ends_that_nobody_has_heard_are_kept_for_who_waits_for_them_in_bounds() -> None:
+    async with notebook("a") as (live, runs):
+        for number in range(MAX_ENDED + 1):
+            live.path = f"/workspace/{number}.ipynb"
+            run = runs.begin(live, AGENT, RunOptions())
+            run.awaited_by.add(AGENT.key)
+            await ended(run)
+        assert runs.awaited(live.path, AGENT.key) is run
+        assert runs.awaited(live.path, "another") is None
+        assert runs.awaited("/workspace/0.ipynb", AGENT.key) is None, "the oldest gave way"
+        await live.edit(lambda n: overwrite(n, 0, "b"), AGENT)
+        assert runs.awaited(live.path, AGENT.key) is None, "it has other code by now"

@@ -11,10 +11,15 @@ import anyio
 import anyio.lowlevel
 import httpx
 import pytest
+from starlette.requests import Request
 from starlette.types import Message
 
+from sandbox.commands.command import Command, Piece
+from sandbox.outputs.eventlog import Read
+from sandbox.server.desk import Desk
 from sandbox.server.http import eventstream
 from sandbox.server.http.eventstream import Event, EventStream
+from sandbox.server.http.following import FollowEndpoints
 
 pytestmark = pytest.mark.anyio
 
@@ -98,6 +103,42 @@ async def test_a_command_is_told_with_what_it_writes(http: httpx.AsyncClient, se
     assert told[-1]["data"]["exit_code"] == 0
     rest = await http.get(where, headers={**STREAM, "Last-Event-ID": "1"})
     assert events(rest.text)[0]["data"]["text"] == "i\n"
+
+
+async def test_a_character_in_two_pieces_is_whole_for_who_goes_on_between_them(
+    monkeypatch: pytest.MonkeyPatch, desk: Desk
+) -> None:
+    pieces = (Piece("stdout", b"a\xc3"), Piece("stdout", b"\xbcb"))
+
+    class Writing(Command):
+        def __init__(self) -> None:
+            self.outputs = dict.fromkeys(("stdout", "stderr"))
+
+        async def follow(self, position: int = 0) -> AsyncGenerator[Read[Piece]]:
+            behind = 0
+            for name, data in pieces:
+                start, behind = behind, behind + len(data)
+                if behind > position:
+                    left = Piece(name, data[max(position - start, 0) :])
+                    yield Read((left,), behind, 0)
+
+        async def wait(self, timeout_s: float | None = None) -> bool:
+            return True
+
+    async def told(*given: Any) -> dict[str, Any]:
+        return {}
+
+    endpoints = FollowEndpoints(desk, {})
+    monkeypatch.setattr(endpoints, "_told", told)
+
+    async def texts(position: int) -> list[tuple[int, str]]:
+        found = endpoints._events_of_command(Request({"type": "http"}), Writing(), position)
+        return [(int(e.id), json.loads(e.data)["text"]) async for e in found if e.kind == "output"]
+
+    whole = await texts(0)
+    assert "".join(text for _, text in whole) == "aüb"
+    rest = await texts(whole[0][0])
+    assert whole[0][1] + "".join(text for _, text in rest) == "aüb"
 
 
 @pytest.mark.parametrize("wrong", ["x", "-1", "1.5", "9" * 30, "٣"])

@@ -64,6 +64,25 @@ async def test_a_list_comes_in_pages(http: httpx.AsyncClient, session: str) -> N
         assert answer.status_code == 400, wrong
 
 
+async def test_a_number_means_the_same_however_it_is_written(
+    http: httpx.AsyncClient, session: str
+) -> None:
+    await http.put(f"{session}/notebooks/n.ipynb")
+    for wanted in ("0", "0.0", "+0", " 0"):
+        asked = {"start_index": wanted}
+        for path in ("notebooks/n.ipynb/cells", "executions"):
+            answer = await http.get(f"{session}/{path}", params=asked)
+            assert answer.status_code == 200, (path, wanted, answer.text)
+
+
+async def test_an_output_is_found_by_its_number(http: httpx.AsyncClient, session: str) -> None:
+    ran = await http.post(f"{session}/executions", json={"code": "print(1)"})
+    where = f"{ran.headers['location']}/outputs"
+    assert (await http.get(f"{where}/0")).json()["text"] == "1\n"
+    for absent in ("1", "-1", "x", "\u0660", "0000000001"):
+        assert (await http.get(f"{where}/{absent}")).status_code == 404, absent
+
+
 async def test_a_slash_at_the_end_means_nothing_and_wrong_methods_are_told_the_right_ones(
     http: httpx.AsyncClient, session: str
 ) -> None:

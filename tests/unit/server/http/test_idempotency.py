@@ -93,6 +93,22 @@ async def test_a_refused_request_leaves_its_key_as_good_as_new(
     assert again.json() == made.json()
 
 
+async def test_what_was_done_in_part_is_not_done_again(
+    http: httpx.AsyncClient, session: str
+) -> None:
+    book = f"{session}/notebooks/n.ipynb"
+    await http.put(book)
+    cell = {"cell_index": 0, "cell_source": "die(3)"}
+    assert (await http.post(f"{book}/cells/execute", json=cell)).json()["status"] == "died"
+    first = await http.post(f"{book}/cells/execute", json=cell, headers=KEY)
+    assert (first.status_code, first.json()["code"]) == (409, "partly_done")
+    assert "inserted and not run" in first.json()["detail"]
+    again = await http.post(f"{book}/cells/execute", json=cell, headers=KEY)
+    assert again.json() == first.json()
+    assert again.headers["idempotent-replayed"] == "true"
+    assert (await http.get(f"{book}/cells")).json()["total"] == 2
+
+
 @pytest.mark.parametrize("key", ["", "x" * 201, "a\tb"])
 async def test_what_is_no_key_is_refused(http: httpx.AsyncClient, key: str) -> None:
     with pytest.raises(InvalidRequest):

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from pathlib import Path
+
 import httpx
 import pytest
+from mcp import Client
 
+from sandbox.server.desk import Desk
+from sandbox.server.tokens import TokenStore
 from sandbox.sessions.manager import SessionManager
 
 pytestmark = pytest.mark.anyio
@@ -68,3 +74,49 @@ async def test_the_names_that_tools_give_notebooks_mean_nothing_here(
         f"{session}/notebooks/a.ipynb/cells", params={"notebook_name": "another"}
     )
     assert (answer.status_code, "notebook_name" in answer.json()["detail"]) == (400, True)
+
+
+async def test_a_cell_that_goes_on_is_followed_where_the_answer_says(
+    http: httpx.AsyncClient, session: str
+) -> None:
+    book = f"{session}/notebooks/n.ipynb"
+    await http.put(book)
+    cell = {"cell_index": 0, "cell_source": "sleep(30)"}
+    begun = await http.post(f"{book}/cells/execute?wait=0", json=cell)
+    assert begun.status_code == 202, begun.text
+    assert (await http.delete(begun.headers["location"])).json()["status"] == "interrupted"
+    cell_id = begun.json()["cell_id"]
+    begun = await http.post(f"{book}/cells/{cell_id}/execute?wait=0")
+    assert (await http.delete(begun.headers["location"])).json()["status"] == "interrupted"
+    await http.put(f"{book}/cells/{cell_id}", json={"cell_source": "1"})
+    over = await http.post(f"{book}/cells/{cell_id}/execute")
+    assert (over.status_code, "location" in over.headers) == (200, False)
+
+
+async def test_code_runs_in_the_default_kernel_whatever_notebook_an_agent_uses(
+    http: httpx.AsyncClient, session: str, client: Client
+) -> None:
+    used = await client.call_tool(
+        "use_notebook",
+        {
+            "notebook_name": "n",
+            "notebook_path": "n.ipynb",
+            "mode": "create",
+            "kernel_id": "NEW",
+            "session_id": session.rpartition("/")[2],
+        },
+    )
+    assert not used.is_error
+    ran = (await http.post(f"{session}/executions", json={"code": "1"})).json()
+    assert ran["kernel_id"] == "k-default"
+
+
+async def test_a_path_means_the_same_where_a_notebook_is_shared(
+    http: httpx.AsyncClient, session: str, desk: Desk, tmp_path: Path
+) -> None:
+    await http.put(f"{session}/notebooks/n.ipynb")
+    with closing(TokenStore(tmp_path)) as desk.tokens:
+        answer = await http.post(f"{session}/notebooks/share", json={"path": "~/n.ipynb"})
+        assert (answer.status_code, answer.json()["path"]) == (201, "/workspace/n.ipynb")
+        wrong = await http.post(f"{session}/notebooks/share", json={"path": "a\0b.ipynb"})
+        assert (wrong.status_code, "NUL" in wrong.json()["detail"]) == (400, True)

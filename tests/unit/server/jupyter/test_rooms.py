@@ -13,6 +13,7 @@ from pycrdt import Decoder, Encoder, Map, create_update_message
 
 from sandbox import resources
 from sandbox.collaboration.authors import Author
+from sandbox.collaboration.peers import STEP1, sync_message
 from sandbox.notebooks.editing import insert
 from sandbox.policy import load
 from sandbox.server.grants import Grant, SharedNotebook
@@ -203,6 +204,33 @@ async def test_a_guest_without_edit_gets_everything_and_changes_nothing(
         assert alice.sources == ["one", "two!"]
         notebook = await server.session.notebooks.open(PATH)
         assert notebook.read().cells[0].source == "one"
+
+
+async def test_a_guest_who_only_reads_keeps_no_session_alive(server: RoomServer) -> None:
+    shared = await server.share()
+    token = bearing(shared["token"])
+    async with in_room(server.port, server.session_id, PATH, token) as guest:
+        server.session.lease.is_touched = False
+        guest.send(sync_message(STEP1, b"\0"))
+        guest.send(save_message(7))
+        await guest.until(lambda: bool(guest.raw))
+        assert answered(guest.raw[0])["status"] == "failed"
+        assert not server.session.lease.is_touched
+
+
+async def test_who_has_a_session_open_that_ends_is_told(server: RoomServer) -> None:
+    path = f"/jupyter/{server.session_id}/api/collaboration/room/JupyterLab:globalAwareness"
+    alice = RoomClient()
+    await alice.connect(server.port, path, HEADERS)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(alice.run)
+        await alice.until(lambda: alice.is_synced)
+        await server.session.end("closed", "It was closed.")
+        alice.name(documents=["a.ipynb"])
+        await alice.until(lambda: alice.closed is not None)
+        tasks.cancel_scope.cancel()
+    assert alice.closed is not None
+    assert alice.closed[0] == 4410
 
 
 async def test_a_guest_with_edit_edits(server: RoomServer) -> None:

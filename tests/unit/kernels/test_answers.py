@@ -1,0 +1,25 @@
+"""What the supervisor says of a kernel, in words for its caller."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sandbox.kernels.answers import cause_of
+
+
+@pytest.mark.parametrize(
+    ("processes", "told"),
+    [
+        (None, "It exited with code 3."),
+        (0, "It exited with code 3."),
+        (1, "It exited with code 3. 1 process that it had left was ended."),
+        (2, "It exited with code 3. 2 processes that it had left were ended."),
+        (-1, "It exited with code 3."),
+        ("many", "It exited with code 3."),
+    ],
+)
+def test_only_processes_that_were_left_are_told_of(processes: Any, told: str) -> None:
+    event = {"event": "exited", "exit_code": 3, "signal": None, "processes": processes}
+    assert cause_of(event, is_oom=False) == told
