@@ -22,15 +22,17 @@ Needed = tuple[tuple[str, str], ...]
 READ_KERNELS: Needed = (("read", "kernels"),)
 WRITE_KERNELS: Needed = (("write", "kernels"),)
 EXECUTE: Needed = (("execute", "kernels"),)
+RUN: Needed = (*EXECUTE, *WRITE_KERNELS)
+"""Where there is no kernel yet, one is started."""
 READ: Needed = (("read", "contents"),)
 WRITE: Needed = (("read", "contents"), ("write", "contents"))
-RUN_CELLS: Needed = (*EXECUTE, *WRITE)
+RUN_CELLS: Needed = (*RUN, *WRITE)
 TERMINAL: Needed = (("execute", "terminals"),)
 
 NEEDS: dict[str, Needed] = {
-    "execute_code": EXECUTE,
-    "complete_code": EXECUTE,
-    "inspect_code": EXECUTE,
+    "execute_code": RUN,
+    "complete_code": RUN,
+    "inspect_code": RUN,
     "get_execution": EXECUTE,
     "list_executions": EXECUTE,
     "list_kernels": READ_KERNELS,

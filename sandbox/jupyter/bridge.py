@@ -31,6 +31,10 @@ from sandbox.jupyter.sockets import ClientSockets
 
 KILLED = -9
 FAILED = 1
+UNPROVISIONED = (
+    "sandbox: This kernel runs in a sandbox only where its client knows kernel provisioners: "
+    "jupyter_client 7 or later, in an environment that has this package. Nothing was run."
+)
 
 logger = logging.getLogger(__name__)
 
@@ -218,7 +222,13 @@ def main() -> None:
     code = FAILED
     gc.disable()  # until the kernel answers: all that is imported stays, and is not to be searched
     try:
-        code = anyio.run(serve, socket.socket(fileno=int(sys.argv[1])))
+        match sys.argv[1:]:
+            case [fd]:
+                code = anyio.run(serve, socket.socket(fileno=int(fd)))
+            case _:
+                print(UNPROVISIONED, file=sys.stderr)
+    except BaseException:  # the outermost edge: after this nothing is said any more
+        logger.exception("the bridge failed")
     finally:
         sys.stderr.flush()
         os._exit(code)  # nothing is left to be done, and taking all modules apart takes a while

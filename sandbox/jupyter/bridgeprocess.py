@@ -15,6 +15,8 @@ from typing import Any
 
 POLL_S = 0.01
 MAX_LINE = 256 * 1024
+_ENV = {"PYDANTIC_DISABLE_PLUGINS": "__all__"}
+"""Else all distributions of the client's environment are searched for some."""
 
 
 class BridgeProcess:
@@ -28,7 +30,7 @@ class BridgeProcess:
             try:
                 self._process = subprocess.Popen(
                     argv,
-                    env=dict(env),
+                    env={**env, **_ENV},
                     cwd="/",
                     stdin=subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],

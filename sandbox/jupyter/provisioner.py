@@ -123,6 +123,9 @@ class SandboxProvisioner(LocalProvisioner):
         bridge.order("kill")
         if not await bridge.until(lambda: bridge.ended is not None, KILL_WAIT_S):
             bridge.let_go()
+            if not await bridge.until(lambda: bridge.is_over, END_TIMEOUT_S):
+                self.log.warning("The bridge of a kernel does not answer; its process is killed.")
+                bridge.end()
 
     async def terminate(self, restart: bool = False) -> None:
         """The same."""

@@ -8,11 +8,11 @@ from contextlib import suppress
 
 import anyio
 import zmq
-import zmq.asyncio
 
 from sandbox.errorgroups import one_error
 from sandbox.errors import InfrastructureError, InvalidRequest
 from sandbox.jupyter.connection import Connection
+from sandbox.jupyter.zmqsocket import AsyncSocket
 from sandbox.kernels.jupytermessages import JupyterMessage, answer
 
 REQUESTS = ("shell", "control", "stdin")
@@ -39,9 +39,9 @@ class ClientSockets:
 
     def __init__(self, connection: Connection) -> None:
         self._signer = connection.signer
-        self._context = zmq.asyncio.Context()
+        self._context = zmq.Context()
         self._context.set(zmq.MAX_SOCKETS, 64)
-        self._sockets: dict[str, zmq.asyncio.Socket] = {}
+        self._sockets: dict[str, AsyncSocket] = {}
         self._subscribed = anyio.Event()
         for channel, address in connection.addresses.items():
             try:
@@ -54,7 +54,7 @@ class ClientSockets:
 
     def _bind(self, channel: str, address: str) -> None:
         kind = {"iopub": zmq.XPUB, "hb": zmq.REP}.get(channel, zmq.ROUTER)
-        socket = self._sockets[channel] = self._context.socket(kind)
+        socket = self._context.socket(kind)
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
         if channel == "iopub":
             socket.setsockopt(zmq.XPUB_VERBOSE, 1)
@@ -62,11 +62,13 @@ class ClientSockets:
             socket.setsockopt(zmq.SNDHWM, PUBLISHED)
         elif channel in REQUESTS:
             socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
+        self._sockets[channel] = AsyncSocket(socket)
         socket.bind(address)
 
     def close(self) -> None:
         """Close them; what no client has taken by now is lost. May be called twice."""
-        self._sockets = {}
+        for socket in self._sockets.values():
+            socket.close()
         self._context.destroy(linger=0)
 
     async def serve(self, take: Request, alive: Callable[[], Awaitable[object]]) -> None:
@@ -85,21 +87,23 @@ class ClientSockets:
         """Send to all subscribers; waits for those who read slowly, within a bound."""
         frames = [topic, *self._signer.frames(message)] if topic else self._signer.frames(message)
         socket = self._sockets["iopub"]
+        if socket.offer(frames):
+            return
         with anyio.move_on_after(PATIENCE_S) as waiting:
-            await _send(socket, frames)
+            await socket.send(frames)
         if waiting.cancelled_caught:
             logger.warning("a client of the kernel does not read; it misses what it is told")
-            socket.setsockopt(zmq.XPUB_NODROP, 0)
+            socket.set(zmq.XPUB_NODROP, 0)
 
     async def answer(self, identities: list[bytes], message: JupyterMessage) -> None:
         """Send to one client; one that has gone misses it."""
         socket = self._sockets[message.channel]
-        await _send(socket, [*identities, *self._signer.frames(message)])
+        await socket.send([*identities, *self._signer.frames(message)])
 
     async def _hear(self, channel: str, take: Request) -> None:
         socket = self._sockets[channel]
         while True:
-            frames = await socket.recv_multipart()
+            frames = await socket.receive()
             try:
                 opened = self._signer.opened(channel, frames)
             except InvalidRequest as exc:
@@ -114,7 +118,7 @@ class ClientSockets:
     async def _see_subscribers(self) -> None:
         socket = self._sockets["iopub"]
         while True:
-            (wish,) = (await socket.recv_multipart())[:1]
+            (wish,) = (await socket.receive())[:1]
             if wish[:1] == b"\x01":
                 with suppress(UnicodeDecodeError):
                     content = {"subscription": wish[1:].decode()}
@@ -125,10 +129,6 @@ class ClientSockets:
     async def _beat(self, alive: Callable[[], Awaitable[object]]) -> None:
         socket = self._sockets["hb"]
         while True:
-            beat = await socket.recv_multipart()
+            beat = await socket.receive()
             await alive()
-            await _send(socket, beat)
-
-
-async def _send(socket: zmq.asyncio.Socket, frames: list[bytes]) -> None:
-    await socket.send_multipart(frames)  # pyright: ignore[reportUnknownMemberType]  # of any kind
+            await socket.send(beat)

@@ -11,10 +11,9 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 from sandbox.errors import InvalidRequest
-from sandbox.kernels.messages import new_id
+from sandbox.kernels.messages import PROTOCOL, new_id
 from sandbox.link import wire
 
-PROTOCOL = "5.3"
 CHANNELS = frozenset(("shell", "control", "stdin"))
 """What a client may say something on."""
 MAX_TEXT = 200

@@ -1,8 +1,8 @@
-"""Jupyter messages as they travel over the link; the only user of ``jupyter_client``.
+"""Jupyter messages as they travel over the link.
 
-Requests are made by ``jupyter_client``'s ``Session``. What kernels say is read here instead: its
-``deserialize`` trusts the dates and the protocol version in a header, and user code can put
-anything there.
+Both ways are written out here, without ``jupyter_client``: its ``deserialize`` trusts the dates and
+the protocol version in a header, and user code can put anything there; and it takes longer to load
+than all the rest of this room.
 
 The messages: https://jupyter-client.readthedocs.io/en/stable/messaging.html
 """
@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
-
-from jupyter_client.session import Session
+from datetime import UTC, datetime
+from typing import Any
 
 from sandbox.errors import ProtocolError
 from sandbox.link import wire
 
+PROTOCOL = "5.3"
 MAX_JSON_ITEMS = 250_000
 """The most values in a message: each takes far more memory than the bytes that it came in."""
 MAX_ENVELOPE = 4 * 1024
@@ -75,10 +75,7 @@ class Messages:
     """Makes the requests of one session's kernels."""
 
     def __init__(self) -> None:
-        self._session = Session(username="sandbox", check_pid=False)
-        # Nothing is signed: the link is the only way in. Set here, for given to the constructor
-        # it is warned about.
-        self._session.key = b""
+        self._session = new_id()
 
     def execute(self, code: str, msg_id: str, options: CellOptions | None = None) -> bytes:
         """A request to run a cell."""
@@ -109,14 +106,23 @@ class Messages:
         Args:
             content: An object, or the JSON of one.
         """
-        session = self._session
-        header = session.msg_header(msg_type) | {"msg_id": msg_id}
-        make = cast("Callable[..., dict[str, Any]]", session.msg)  # pyright: ignore[reportUnknownMemberType]  # its types are incomplete
-        message = make(msg_type, content, header=header, metadata=dict(metadata or {}))
-        if parent_id:
-            message["parent_header"] = {"msg_id": parent_id}
-        parts = session.serialize(message)
-        return wire.pack_parts([wire.encode_json({"channel": channel}), *parts[1:], *buffers])
+        header = {
+            "msg_id": msg_id,
+            "msg_type": msg_type,
+            "session": self._session,
+            "username": "sandbox",
+            "date": datetime.now(UTC).isoformat(),
+            "version": PROTOCOL,
+        }
+        parent = {"msg_id": parent_id} if parent_id else {}
+        encode = wire.encode_json
+        parts = [
+            encode({"channel": channel}),
+            b"",  # nothing is signed: the link is the only way in
+            *map(encode, (header, parent, metadata or {})),
+            content if isinstance(content, bytes) else encode(content),
+        ]
+        return wire.pack_parts([*parts, *buffers])
 
 
 def new_id() -> str:

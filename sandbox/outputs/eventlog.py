@@ -153,15 +153,13 @@ class EventLog(Generic[Entry]):
         for."""
         position = max(0, min(position, self.end))
         start = max(position, self.first)
+        behind: list[tuple[int, int, Entry]] = []
+        for kept in reversed(self._entries):  # a reader is most often near the end
+            if kept[1] <= start:
+                break
+            behind.append(kept)
         found: list[Entry] = []
-        behind = 0
-        for _, end, _ in reversed(self._entries):
-            if end <= start:
-                break
-            behind += 1
-        for at, end, entry in islice(self._entries, len(self._entries) - behind, None):
-            if len(found) == max_entries:
-                break
+        for at, end, entry in islice(reversed(behind), max_entries):
             found.append(self._cut(entry, start - at) if at < start else entry)
             start = end
         missed = max(0, self.first - position)

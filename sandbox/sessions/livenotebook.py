@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Protocol
 
 import anyio
@@ -17,15 +16,13 @@ from sandbox.collaboration.contracts import CellRun, Change
 from sandbox.collaboration.document import SharedDocument
 from sandbox.collaboration.peers import Peer
 from sandbox.errors import Conflict, FileError, InvalidRequest, LinkLost, NotFound, SandboxError
-from sandbox.files.files import Files
-from sandbox.kernels.kernels import Kernels
 from sandbox.kernels.messages import new_id
 from sandbox.notebooks.editing import Edited
 from sandbox.notebooks.models import CellRef, Notebook
-from sandbox.outputs.redaction import Redactor
 from sandbox.sessions.cellruns import CellRuns, ended_elsewhere
 from sandbox.sessions.notebookfile import NotebookFile, told
-from sandbox.sessions.notebookjournal import NotebookRow, NotebookTable
+from sandbox.sessions.notebookjournal import NotebookRow
+from sandbox.sessions.notebookparts import NotebookParts
 
 DEBOUNCE_S = 0.7
 LONGEST_UNSAVED_S = 3.0
@@ -42,17 +39,6 @@ AGENT_S = 900.0
 """An agent that does nothing for so long is shown no more."""
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class NotebookParts:
-    """What the notebooks of one session share."""
-
-    session_id: str
-    kernels: Kernels
-    files: Files
-    table: NotebookTable
-    redactor: Redactor
 
 
 class KernelChoice(Protocol):

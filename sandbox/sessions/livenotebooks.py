@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import anyio
 from anyio.abc import TaskGroup
@@ -32,8 +33,11 @@ from sandbox.kernels.models import KernelSpec
 from sandbox.notebooks.editing import Edited
 from sandbox.notebooks.models import Notebook, kernel_of
 from sandbox.outputs.redaction import Redactor
-from sandbox.sessions.livenotebook import LiveNotebook, NotebookParts
 from sandbox.sessions.notebookjournal import NotebookRow, NotebookTable
+from sandbox.sessions.notebookparts import NotebookParts
+
+if TYPE_CHECKING:  # it takes a while to load, and most sessions open no notebook
+    from sandbox.sessions.livenotebook import LiveNotebook
 
 WORKSPACE = "/workspace"
 MAX_OPEN = 32
@@ -144,6 +148,8 @@ class SessionNotebooks:
     # --- inside
 
     async def _open(self, path: str, *, create: bool) -> LiveNotebook:
+        from sandbox.sessions.livenotebook import LiveNotebook
+
         if self._tasks is None:
             raise InfrastructureError("The session is closed.")
         table, session_id = self._parts.table, self._parts.session_id

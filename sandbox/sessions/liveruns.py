@@ -10,18 +10,21 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import anyio
 from anyio.abc import TaskGroup
 
-from sandbox.collaboration.authors import Author
-from sandbox.collaboration.contracts import CellRun, LiveNotebook
 from sandbox.errors import Conflict, InfrastructureError, NotFound, SandboxError, SessionLost
 from sandbox.kernels.models import ExecutionResult
 from sandbox.notebooks.editing import Edited, clear
 from sandbox.notebooks.models import Notebook
 from sandbox.notebooks.runrules import RunOutcome, RunStatus, allows_errors, is_run
 from sandbox.sessions.cellresults import reason_of
+
+if TYPE_CHECKING:  # it takes a while to load, and most sessions open no notebook
+    from sandbox.collaboration.authors import Author
+    from sandbox.collaboration.contracts import CellRun, LiveNotebook
 
 MAX_ENDED = 32
 """The runs of one session whose end somebody is still to be told."""

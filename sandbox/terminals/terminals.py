@@ -6,7 +6,7 @@ import logging
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import anyio
 from anyio.abc import TaskGroup
@@ -21,7 +21,9 @@ from sandbox.outputs.eventlog import Read
 from sandbox.outputs.redaction import Redactor
 from sandbox.policy.models import Limits
 from sandbox.terminals.models import TerminalInfo, TerminalView
-from sandbox.terminals.terminal import Terminal
+
+if TYPE_CHECKING:  # it takes a while to load, and most sessions open no terminal
+    from sandbox.terminals.terminal import Terminal
 
 MAX_ROWS = 500
 MAX_COLS = 1000
@@ -233,6 +235,8 @@ class Terminals:
     def _serve(
         self, terminal_id: str, rows: int, cols: int, pid: int, answer_from: int = 0
     ) -> Terminal:
+        from sandbox.terminals.terminal import Terminal
+
         terminal = self._terminals[terminal_id] = Terminal(
             terminal_id,
             rows,

@@ -66,7 +66,7 @@ FOREIGN = {
     "requests": ("sandbox.runtimes.docker",),
     "urllib3": ("sandbox.runtimes.docker",),
     "tenacity": ("sandbox.runtimes",),
-    "jupyter_client": ("sandbox.kernels", "sandbox.jupyter"),
+    "jupyter_client": ("sandbox.jupyter",),
     "jupyter_server": ("sandbox.jupyter",),
     "tornado": ("sandbox.jupyter",),
     "traitlets": ("sandbox.jupyter", "sandbox.supervisor"),

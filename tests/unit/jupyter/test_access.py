@@ -64,7 +64,9 @@ async def test_whoever_may_do_everything_may_use_every_tool() -> None:
     ("denied", "lost", "kept"),
     [
         (("execute", "kernels"), "execute_code", "read_file"),
-        (("write", "kernels"), "restart_kernel", "execute_code"),
+        (("write", "kernels"), "restart_kernel", "get_execution"),
+        (("write", "kernels"), "execute_code", "list_kernels"),
+        (("write", "kernels"), "run_notebook", "read_notebook"),
         (("read", "contents"), "write_file", "execute_code"),
         (("write", "contents"), "delete_file", "read_file"),
         (("execute", "terminals"), "write_terminal", "execute_code"),

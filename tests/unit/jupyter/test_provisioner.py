@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import tomllib
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 
+from sandbox.jupyter import provisioner as its_module
+from sandbox.jupyter.bridgeprocess import BridgeProcess
 from sandbox.jupyter.provisioner import SandboxProvisioner
 
 ROOT = Path(__file__).parents[3]
@@ -53,3 +60,30 @@ async def test_what_it_knows_is_handed_on() -> None:
     provisioner.connection_info, provisioner.session_id = {"shell_port": 1}, "s-1"
     await other.load_provisioner_info(await provisioner.get_provisioner_info())
     assert (other.session_id, other.connection_info) == ("s-1", {"shell_port": 1})
+
+
+@pytest.mark.anyio
+async def test_a_bridge_that_does_not_answer_any_more_is_killed_with_its_kernel(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("KILL_WAIT_S", "END_TIMEOUT_S"):
+        monkeypatch.setattr(its_module, name, 0.05)
+    provisioner, bridge = made(policy="offline"), BridgeProcess(os.environ)
+    provisioner._bridge, provisioner._has_kernel = bridge, True
+    os.kill(bridge.pid, signal.SIGSTOP)
+    await provisioner.kill()
+    with anyio.fail_after(10):
+        assert await provisioner.wait() == -signal.SIGKILL
+    assert not provisioner.has_process
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [((), "Nothing was run"), (("99",), "Bad file descriptor")],
+    ids=["a client without provisioners", "an error that nobody expected"],
+)
+def test_a_bridge_that_cannot_begin_says_why(words: tuple[str, ...], said: str) -> None:
+    argv = [sys.executable, "-P", "-m", "sandbox.jupyter.bridge", *words]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert said in done.stderr
