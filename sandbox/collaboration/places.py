@@ -166,10 +166,8 @@ class Places:
         if (
             struct.content != GC and struct.clock < known
         ):  # the library puts the rest of it behind what is there
-            before = self._find((client, known - 1))
-            if before is not None and place is not None and before != place:
+            if place != self._find((client, known - 1)):
                 raise Malformed("it says of an item anew where that is")
-            place = place if before is None else before
             if known - struct.clock in struct.halves:
                 raise Malformed(_HALVED)
         self._extend(client, (known,), (place,))
@@ -215,13 +213,10 @@ class Places:
         """Where an item belongs, as the library will take it."""
         if struct.origin is None and struct.right is None:
             return self._in_parent(struct)
-        place = self._find(struct.origin) if struct.origin else None
-        if struct.right is None:
-            return place
-        other = self._find(struct.right)
-        if place is not None and other is not None and place != other:
+        places = [self._find(each) for each in (struct.origin, struct.right) if each]
+        if places[0] != places[-1]:  # nor one that is garbage: it was of another list
             raise Malformed("it puts an item between those of two lists")
-        return other if place is None else place
+        return places[0]
 
     def _in_parent(self, struct: Struct) -> Place:
         parent, key = struct.parent, struct.key
