@@ -72,11 +72,7 @@ class Section:
 
     def __exit__(self, kind: object, exc: BaseException | None, traceback: object) -> None:
         if self._watch is not None:
-            try:
-                self._watch.leave()
-            except _OutOfTime as late:  # it came between the end of the work and that call
-                self._watch.leave()
-                exc = exc or late
+            self._watch.leave()
             if isinstance(exc, _OutOfTime):
                 raise self._error() from None
         elif (
@@ -124,16 +120,14 @@ class _Watch:
             signal.setitimer(signal.ITIMER_REAL, TICK_S, TICK_S)
 
     def leave(self) -> None:
-        try:
-            self.section = None  # from here on the timer raises nothing
-        finally:
-            self.section = None
-            if self._collects:
-                gc.enable()
+        self.section = None  # from here on the timer raises nothing
+        if self._collects:
+            gc.enable()
 
-    def _tick(self, _signal: int, _frame: FrameType | None) -> None:
+    def _tick(self, _signal: int, frame: FrameType | None) -> None:
         if self.section is not None:
-            self.section.check()
+            if frame is None or frame.f_code not in _LEAVING:
+                self.section.check()
         elif not self._entered:
             self._is_running = False
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -141,6 +135,9 @@ class _Watch:
         self._entered = False
 
 
+_LEAVING = frozenset({Section.__exit__.__code__, _Watch.leave.__code__})
+"""Where a section is left: cut short there, it would never be, and all that follows would be
+stopped for it."""
 _MAIN = threading.main_thread().ident
 _watch = _Watch()
 

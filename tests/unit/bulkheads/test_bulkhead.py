@@ -10,6 +10,8 @@ import subprocess
 import sys
 import threading
 import time
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -42,6 +44,23 @@ def test_a_broad_except_inside_does_not_hold_it_up() -> None:
     with pytest.raises(TooMuchWork), Section("a test", budget_s=0.05):
         stubborn()
     assert time.thread_time() - began < 1
+
+
+@pytest.mark.parametrize("leaving", [Section.__exit__, bulkhead._watch.leave])
+def test_time_that_is_over_while_a_section_is_left_does_not_keep_it_open(leaving: Any) -> None:
+    def trace(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code is leaving.__code__:
+            bulkhead._watch._tick(signal.SIGALRM, frame)
+
+    section = Section("a test", budget_s=0)
+    sys.settrace(trace)
+    try:
+        with section:
+            section.check()  # it has begun, and its time is over
+    finally:
+        sys.settrace(None)
+    assert bulkhead.current() is None
+    assert gc.isenabled()
 
 
 def test_a_regular_expression_that_backtracks_is_stopped() -> None:
