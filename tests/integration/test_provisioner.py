@@ -79,7 +79,8 @@ def test_a_notebook_has_the_outputs_that_it_has_on_a_bare_kernel(
 
 def _shown(cell: Cell) -> str:
     """The outputs, without how deep a recursion went, which depends on what a kernel has called."""
-    return re.sub(r"frame, \d+ times|\d+ frames", "frames", repr(_normalised(cell)))
+    shown = re.sub(r"frame, \d+ times|\d+ frames", "frames", repr(_normalised(cell)))
+    return re.sub(r"(Cell In(?:(?!Cell In).)*?\\n\\n)\1+", r"\1", shown)
 
 
 def written(folder: Path, *cells: str, kernel: str = "python3") -> Path:

@@ -125,7 +125,7 @@ def first_outputs(name: str) -> Any:
 def interrupt(name: str) -> Any:
     with kernel(name) as (manager, client):
         run(client, "x = 1")
-        msg_id = client.execute("print('begun', flush=True)\nimport time\ntime.sleep(100)")
+        msg_id = client.execute("import time\nprint('begun')\ntime.sleep(100)")
         wait_begun(client, msg_id)
         manager.interrupt_kernel()
         ended = reply_to(client, msg_id)["ename"]

@@ -53,8 +53,9 @@ def _is_head(scope: Scope) -> bool:
 
 
 def places_of(operations: Iterable[Operation], audit: AuditLog, replies: Replies) -> list[APIRoute]:
-    """The routes, those that take any path behind a prefix at the end."""
-    found = sorted(operations, key=lambda each: each.http.path.endswith(":path}"))
+    """The routes: words before names, so that what a word allows is told of it, and at the end
+    those that take any path behind a prefix."""
+    found = sorted(operations, key=lambda each: _openness(each.http.path))
     by_path: dict[str, dict[str, Operation]] = {}
     for each in found:
         methods = by_path.setdefault(each.http.path, {})
@@ -70,6 +71,11 @@ def places_of(operations: Iterable[Operation], audit: AuditLog, replies: Replies
         )
         for each in found
     ]
+
+
+def _openness(path: str) -> int:
+    """How much else the last part of a path may be: nothing, any word, anything."""
+    return 2 if path.endswith(":path}") else int(path.endswith("}"))
 
 
 def _events_of(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import select
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,15 @@ def terminal() -> Iterator[tuple[int, int]]:
     os.close(there)
 
 
+def read_until(here: int, wanted: bytes) -> bytes:
+    """What shows, up to what is wanted; a terminal gives it in pieces as it likes."""
+    got = b""
+    while wanted not in got:
+        assert select.select([here], [], [], 5)[0], f"only {got!r} was shown"
+        got += os.read(here, 4096)
+    return got
+
+
 async def test_a_sink_puts_its_terminal_back_also_while_all_is_cancelled(
     terminal: tuple[int, int],
 ) -> None:
@@ -43,7 +53,8 @@ async def test_a_sink_puts_its_terminal_back_also_while_all_is_cancelled(
             await anyio.sleep_forever()
         finally:
             await sink.close()
-    assert os.read(here, 4096).endswith(BACK + b"\x1b7\x1b[r\x1b8\x1b[4l\x1b[m\x1b(B\x0f\x1b>")
+    end = BACK + b"\x1b7\x1b[r\x1b8\x1b[4l\x1b[m\x1b(B\x0f\x1b>"
+    assert read_until(here, end).endswith(end)
 
 
 async def test_a_printer_puts_its_terminal_back_before_an_execution_has_ended(
@@ -55,4 +66,4 @@ async def test_a_printer_puts_its_terminal_back_before_an_execution_has_ended(
         printer = Printer(tmp_path, "x")
         printer.show(result(stream(SCREEN), status="running").outputs)
         printer.restore()
-    assert BACK in os.read(here, 4096)
+    read_until(here, BACK)

@@ -146,7 +146,9 @@ async def test_no_interrupt_of_ours_reaches_a_cell_of_somebody_elses(managed: Ma
         assert message["parent_header"]["msg_id"] == asked
         ours = await kernels.execute("'done' in dir()", timeout_s=0.3)
         ended = await ours.wait()
-        assert (ended.status, ended.state, ended.outputs) == ("timeout", "kept", [])
+        assert (ended.status, ended.state) == ("timeout", "kept")
+        # Taken back, or interrupted as it began where it was in the kernel's queue already.
+        assert [each.get("ename") for each in ended.outputs] in ([], ["KeyboardInterrupt"])
         reply = await theirs.get_shell_msg(timeout=20)
         assert reply["content"]["status"] == "ok"
     again = await (await kernels.execute("'done' in dir()")).wait()

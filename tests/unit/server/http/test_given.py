@@ -93,6 +93,13 @@ async def test_a_slash_at_the_end_means_nothing_and_wrong_methods_are_told_the_r
     assert (await http.head(session)).content == b""
 
 
+async def test_what_a_word_in_a_path_allows_is_told_of_it_and_not_of_a_name_in_its_place(
+    http: httpx.AsyncClient,
+) -> None:
+    told = await http.request("OPTIONS", "/mcp/v1/sessions/x/notebooks/n.ipynb/cells/execute")
+    assert (told.status_code, told.headers["allow"]) == (405, "POST")
+
+
 async def test_kernels_and_terminals_live_and_end(http: httpx.AsyncClient, session: str) -> None:
     made = await http.post(f"{session}/kernels", json={"kernel_name": "bash"})
     assert (made.status_code, made.json()["name"]) == (201, "bash")
