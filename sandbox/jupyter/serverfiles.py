@@ -14,8 +14,10 @@ import re
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from secrets import token_hex
 from typing import Any
 
+import anyio
 import anyio.to_thread
 from jupyter_core.utils import ensure_async
 from jupyter_server.services.contents.manager import ContentsManager
@@ -195,6 +197,14 @@ class ServerFiles:
     async def _delete(self, path: str, recursive: bool) -> int:
         if not path:
             raise FileError("permission_denied", "The root cannot be deleted.")
+        count = await self._check_deletable(path, recursive=recursive)
+        # The server's settings say whether a folder that is not empty may be deleted at all.
+        with translated(path, {400: "not_empty"}):
+            await ensure_async(self._contents.delete(path))
+        return count
+
+    async def _check_deletable(self, path: str, *, recursive: bool) -> int:
+        """How many files and folders there are at a path and below."""
         model = await self._get(path, content=False)
         count = 1
         if model["type"] == "directory":
@@ -202,9 +212,6 @@ class ServerFiles:
                 count += 1
             if count > 1 and not recursive:
                 raise FileError("not_empty", f"{path!r:.300} is not empty.")
-        # The server's settings say whether a folder that is not empty may be deleted at all.
-        with translated(path, {400: "not_empty"}):
-            await ensure_async(self._contents.delete(path))
         return count
 
     async def _move(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -217,10 +224,27 @@ class ServerFiles:
         if await self._exists(target) and source != target:
             if not request.get("overwrite"):
                 raise FileError("exists", f"There is a {target!r:.300} already.")
-            await self._delete(target, recursive=False)
+            await self._replace(source, target)
+        else:
+            await self._rename(source, target)
+        return await self._stat(target)
+
+    async def _replace(self, source: str, target: str) -> None:
+        """Move to where something is, which is deleted when that is done and no sooner."""
+        await self._check_deletable(target, recursive=False)
+        aside = f"{target}.{token_hex(4)}.replaced"  # the ContentsManager moves onto nothing
+        await self._rename(target, aside)
+        try:
+            await self._rename(source, target)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await self._rename(aside, target)
+            raise
+        await self._delete(aside, recursive=False)
+
+    async def _rename(self, source: str, target: str) -> None:
         with translated(source):
             await ensure_async(self._contents.rename(source, target))
-        return await self._stat(target)
 
 
 @contextmanager

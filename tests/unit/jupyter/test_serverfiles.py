@@ -104,6 +104,17 @@ async def test_moving_and_deleting_say_what_stands_in_the_way(managed: Managed) 
     await refused("is_directory", lambda: files.write("new", b""))
 
 
+async def test_a_move_that_fails_leaves_what_it_was_to_replace(managed: Managed) -> None:
+    files = managed.session.files
+    await files.write("folder/kept.txt", b"kept")
+    await refused("io_error", lambda: files.move("folder", "folder/kept.txt", overwrite=True))
+    assert [each.path for each in (await files.list("folder")).entries] == ["/folder/kept.txt"]
+    assert managed.root.joinpath("folder/kept.txt").read_bytes() == b"kept"
+    await files.write("other.txt", b"other")
+    await files.move("other.txt", "folder/kept.txt", overwrite=True)
+    assert [each.path for each in (await files.list("folder")).entries] == ["/folder/kept.txt"]
+
+
 async def test_permission_bits_are_refused_for_there_are_none(managed: Managed) -> None:
     with pytest.raises(InvalidRequest):
         await managed.session.files.write("a.sh", b"", mode=0o755)
