@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 POLL_S = 0.01
-MAX_LINE = 256 * 1024
 _ENV = {"PYDANTIC_DISABLE_PLUGINS": "__all__"}
 """Else all distributions of the client's environment are searched for some."""
 

@@ -1,7 +1,7 @@
 """What the provisioner and its bridge tell each other: a JSON object in each line.
 
 The provisioner says ``{"do": …}``: ``start`` (with ``config`` and ``connection``), ``interrupt``
-and ``kill``. The bridge says ``{"told": …}``: ``started``, ``failed`` (with ``message``) and
+and ``kill``. The bridge says ``{"told": …}``: ``started``, ``failed`` (with ``reason``) and
 ``ended`` (with ``code`` and ``reason``). When the provisioner's end is closed, however that comes,
 the bridge removes what it opened and ends.
 """

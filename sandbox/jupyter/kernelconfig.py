@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 MAX_TEXT = 4096
 MAX_WITH = 100
+MAX_BYTES = 64 * 1024
+"""As JSON: a bridge is told all of it at once, which has to fit into a socket's buffer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,8 @@ class KernelConfig:
             raise ValueError("kernel is empty; leave it out for python3.")
         if found.token_file and not found.url:
             raise ValueError("token_file goes with url.")
+        if len(json.dumps(found.data())) > MAX_BYTES:
+            raise ValueError(f"It is longer than {MAX_BYTES:,} bytes.")
         return found
 
     def data(self) -> dict[str, Any]:

@@ -88,6 +88,7 @@ def test_a_name_that_jupyter_would_not_take_is_refused(name: str) -> None:
         {"with": "data.csv"},
         {"with": ["data.csv"]},
         {"with": ["/x"] * 101},
+        {"with": ["/" + "x" * 1000] * 100},
         {"policy": "x" * 5000},
     ],
 )
