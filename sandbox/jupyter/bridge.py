@@ -29,6 +29,8 @@ from sandbox.jupyter.relay import Relay
 from sandbox.jupyter.sandboxedkernel import SandboxedKernel
 from sandbox.jupyter.sockets import ClientSockets
 
+END_S = 60
+"""So long the removal of what was opened may take; then the process ends without it."""
 KILLED = -9
 FAILED = 1
 UNPROVISIONED = (
@@ -81,6 +83,14 @@ class Bridge:
                 gc.enable()
                 await self._finished.wait()
                 tasks.cancel_scope.cancel()
+
+    async def end_in_time(self) -> None:
+        """Have the system end this process if it hangs in its own end, when nobody else may be
+        there to do so."""
+        try:
+            await self._finished.wait()
+        finally:
+            signal.alarm(END_S)
 
     async def take(self, order: Mapping[str, Any]) -> None:
         """Do something more that the provisioner wants."""
@@ -173,6 +183,7 @@ async def serve(end: socket.socket) -> int:
         try:
             async with one_error() as tasks:
                 bridge = Bridge(control, tasks)
+                tasks.start_soon(bridge.end_in_time)
                 tasks.start_soon(_end_with_parent, tasks)
                 tasks.start_soon(_heed_signals, bridge, tasks)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tomllib
@@ -18,6 +20,7 @@ from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 
 from sandbox.jupyter import provisioner as its_module
 from sandbox.jupyter.bridgeprocess import BridgeProcess
+from sandbox.jupyter.connection import CHANNELS
 from sandbox.jupyter.provisioner import SandboxProvisioner
 
 ROOT = Path(__file__).parents[3]
@@ -75,6 +78,40 @@ async def test_a_bridge_that_does_not_answer_any_more_is_killed_with_its_kernel(
     with anyio.fail_after(10):
         assert await provisioner.wait() == -signal.SIGKILL
     assert not provisioner.has_process
+
+
+HANGING = """
+import anyio
+from contextlib import asynccontextmanager
+from sandbox.jupyter import bridge, localkernel
+
+@asynccontextmanager
+async def hanging(config):
+    print("opened", flush=True)
+    with anyio.CancelScope(shield=True):
+        await anyio.sleep_forever()
+    yield
+
+localkernel.local_kernel, bridge.END_S = hanging, 1
+bridge.main()
+"""
+
+
+def test_a_bridge_that_hangs_in_its_end_is_ended_when_its_client_has_gone(tmp_path: Path) -> None:
+    ports = {f"{name}_port": n for n, name in enumerate(CHANNELS, start=1)}
+    connection = {"transport": "ipc", "ip": str(tmp_path / "k"), "key": "k", **ports}
+    order = {"do": "start", "config": {}, "connection": connection}
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        argv = [sys.executable, "-c", HANGING, str(theirs.fileno())]
+        bridge = subprocess.Popen(argv, pass_fds=[theirs.fileno()], stdout=subprocess.PIPE)
+        theirs.close()
+        ours.sendall(json.dumps(order).encode() + b"\n")
+        assert bridge.stdout is not None
+        with bridge.stdout as said:
+            assert said.readline() == b"opened\n"
+            ours.close()
+            assert bridge.wait(60) == -signal.SIGALRM
 
 
 @pytest.mark.parametrize(
