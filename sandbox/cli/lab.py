@@ -7,7 +7,7 @@ import sys
 import webbrowser
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
@@ -32,7 +32,7 @@ class LabWork:
     """What a person wants of the command."""
 
     session: str
-    """A session's id or name, or the address of a shared notebook."""
+    """A session's id or name, or the address of a shared notebook; ``-`` when stdin says it."""
     path: str = ""
     port: int = 0
     jupyter: Path | None = None
@@ -58,6 +58,8 @@ def run_lab(settings: Settings, target: ControllerTarget, work: LabWork) -> int:
         SandboxError: There is no such session, or no JupyterLab.
     """
     logs.configure(settings.log_level)
+    if work.session == "-":
+        work = replace(work, session=sys.stdin.readline().strip())
     return anyio.run(_run, settings, target, work)
 
 

@@ -102,7 +102,7 @@ def share_notebook(
 
     [bold]sandbox notebook share SESSION analysis.ipynb --for 2h[/bold]
 
-    [bold]sandbox lab 'URL'[/bold] · opens it in the other's JupyterLab, on their machine
+    [bold]sandbox lab -[/bold] · opens it in the other's JupyterLab, on their machine: paste the URL
     """
     from sandbox.cli.notebookshares import share
     from sandbox.cli.targets import ControllerTarget

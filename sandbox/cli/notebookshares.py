@@ -51,7 +51,8 @@ def share(
                 return
             until = time.strftime("%Y-%m-%d %H:%M", time.localtime(found["expires_at"]))
             print(f"{url}\n")
-            print(f"{'To edit' if edit else 'To read'}, until {until}: `sandbox lab URL`.")
+            done = "edit" if edit else "read"
+            print(f"To {done}, until {until}: `sandbox lab -`, then paste the URL.")
             print(f"`sandbox notebook unshare {there[1]} {found['token_id']}` takes it back.")
 
     anyio.run(ask)

@@ -312,7 +312,7 @@ def lab(
             metavar="SESSION",
             autocompletion=completion.sessions,
             help="The session's id, the beginning of it, or its name; or the URL of a shared "
-            "notebook.",
+            "notebook; `-` reads it from stdin.",
         ),
     ],
     notebook: Annotated[
@@ -338,7 +338,7 @@ def lab(
 
     [bold]pip install jupyterlab jupyter-collaboration[/bold]
 
-    [bold]sandbox lab SESSION analysis.ipynb[/bold] · [bold]sandbox lab 'URL'[/bold]
+    [bold]sandbox lab SESSION analysis.ipynb[/bold] · [bold]sandbox lab -[/bold], then the URL
     """
     from sandbox.cli.lab import LabWork, run_lab
     from sandbox.cli.targets import ControllerTarget
