@@ -80,9 +80,10 @@ class SocketClient:
         else:
             await self._send(TextMessage(data=json.dumps(message)))
 
-    async def send_whole(self, message: bytes) -> None:
-        """Send bytes as one message, however many they are."""
-        await self._send(BytesMessage(data=message))
+    async def send_whole(self, message: bytes | str) -> None:
+        """Send bytes or a text as one message, however long that is."""
+        is_text = isinstance(message, str)
+        await self._send(TextMessage(data=message) if is_text else BytesMessage(data=message))
 
     async def receive(self) -> Message | None:
         """The next message; None when the server has gone."""

@@ -14,7 +14,7 @@ from sandbox.cli.wiring import controller
 from sandbox.config import load
 from sandbox.errors import Conflict, NotFound
 from sandbox.jupyter.kernelconfig import KernelConfig
-from sandbox.jupyter.sandboxedkernel import Ended
+from sandbox.jupyter.sandboxedkernel import Ended, is_death
 from sandbox.kernels.conversation import Conversation, converse
 from sandbox.kernels.jupytermessages import JupyterMessage
 from sandbox.kernels.kernels import DEFAULT_KERNEL_ID, DEFAULT_KERNEL_NAME
@@ -93,7 +93,7 @@ class LocalKernel:
     async def heard(self) -> AsyncGenerator[JupyterMessage | Ended]:
         """What it says."""
         async for message in self._conversation.messages():
-            if _is_death(message) and (reason := await self._death()):
+            if is_death(message) and (reason := await self._death()):
                 yield Ended(reason)
             else:
                 yield message
@@ -119,8 +119,3 @@ class LocalKernel:
             while self._kernel.info().state != "dead":  # noqa: ASYNC110  # a moment, once
                 await anyio.sleep(POLL_S)
         return self._kernel.info().reason or ""
-
-
-def _is_death(message: JupyterMessage) -> bool:
-    is_nobodys = message.msg_type == "status" and not message.parent_header
-    return is_nobodys and message.content.get("execution_state") == "dead"

@@ -42,3 +42,9 @@ class SandboxedKernel(Protocol):
     def denials(self) -> tuple[str, ...]:
         """What its network was refused since the last time this was asked, a line each."""
         ...
+
+
+def is_death(message: JupyterMessage) -> bool:
+    """Whether a message says that the kernel is dead; its own code may say so, too."""
+    is_nobodys = message.msg_type == "status" and not message.parent_header
+    return is_nobodys and message.content.get("execution_state") == "dead"

@@ -20,11 +20,12 @@ from sandbox.cli.websocket import SocketClient
 from sandbox.config import Settings, load
 from sandbox.errors import Conflict, InvalidRequest, SandboxError
 from sandbox.jupyter.kernelconfig import KernelConfig
-from sandbox.jupyter.sandboxedkernel import Ended
-from sandbox.jupyter.socketframes import read, written
+from sandbox.jupyter.sandboxedkernel import Ended, is_death
+from sandbox.jupyter.socketframes import read
 from sandbox.kernels.jupytermessages import JupyterMessage, made_header
 from sandbox.kernels.kernels import DEFAULT_KERNEL_ID, DEFAULT_KERNEL_NAME
 from sandbox.link import wire
+from sandbox.server.jupyter.kernelframes import PlainFrames
 
 FIRST_KERNEL_S = 30.0
 RESTART_S = 90.0
@@ -106,15 +107,14 @@ class ServedKernel:
         self._client = client
         self._kernel_id = kernel_id
         self._channel = channel
-        self._awaited: dict[str, anyio.Event] = {}
+        self._restart_id = ""
+        """The request for a restart whose reply is awaited."""
+        self._reply: Mapping[str, Any] = {}
+        self._replied = anyio.Event()
 
     async def send(self, message: JupyterMessage) -> None:
         """Take a message of a client."""
-        frame = written(message)
-        if isinstance(frame, bytes):
-            await self._channel.send_whole(frame)
-        else:
-            await self._channel.send(frame)
+        await self._channel.send_whole(PlainFrames().written(message))
 
     async def heard(self) -> AsyncGenerator[JupyterMessage | Ended]:
         """What it says, until the connection or the session has ended."""
@@ -128,10 +128,11 @@ class ServedKernel:
             if frame is None:
                 break
             message = read(frame)
-            if (done := self._awaited.get(message.parent_header.get("msg_id", ""))) is not None:
+            if message.parent_header.get("msg_id") == self._restart_id:
                 if message.channel == "control":
-                    done.set()
-            elif _is_death(message) and (why := await self._death()):
+                    self._reply = message.content
+                    self._replied.set()
+            elif is_death(message) and (why := await self._death()):
                 yield Ended(why)
             else:
                 yield message
@@ -139,28 +140,23 @@ class ServedKernel:
 
     async def interrupt(self) -> None:
         """Interrupt what it runs."""
-        await self._say("interrupt_request", {})
+        await self.send(_request("interrupt_request", {}))
 
     async def restart(self) -> None:
         """Start it anew, and wait until that is said to be done."""
+        request = _request("shutdown_request", {"restart": True})
+        self._restart_id, self._replied = request.msg_id, anyio.Event()
+        self._reply = {}
         with anyio.move_on_after(RESTART_S):
-            msg_id = await self._say("shutdown_request", {"restart": True})
-            done = self._awaited[msg_id] = anyio.Event()
-            await done.wait()
-            info = await _info(self._client, self.session_id, self._kernel_id)
-            if info.get("state") in ("idle", "busy"):
-                return
-        raise Conflict("The kernel was not restarted.")
+            await self.send(request)
+            await self._replied.wait()
+        if self._reply.get("status") != "ok":
+            why = str(self._reply.get("evalue", ""))[:500]
+            raise Conflict(f"The kernel was not restarted. {why}".rstrip())
 
     def denials(self) -> tuple[str, ...]:
         """Nothing: the controller has them on record."""
         return ()
-
-    async def _say(self, kind: str, content: Mapping[str, Any]) -> str:
-        header = made_header(kind, SESSION)
-        message = JupyterMessage("control", header, {}, wire.encode_json(content))
-        await self.send(message)
-        return message.msg_id
 
     async def _death(self) -> str:
         """Why it died; empty when it has not, and only its own code says so."""
@@ -173,6 +169,5 @@ class ServedKernel:
         return str(info.get("reason") or "Its controller does not say why.")
 
 
-def _is_death(message: JupyterMessage) -> bool:
-    is_nobodys = message.msg_type == "status" and not message.parent_header
-    return is_nobodys and message.content.get("execution_state") == "dead"
+def _request(kind: str, content: Mapping[str, Any]) -> JupyterMessage:
+    return JupyterMessage("control", made_header(kind, SESSION), {}, wire.encode_json(content))

@@ -1,11 +1,10 @@
-"""Kernel messages as a Jupyter Server's WebSocket has them, without a sub-protocol.
+"""Kernel messages as a Jupyter Server says them over a WebSocket without a sub-protocol.
 
 https://jupyter-server.readthedocs.io/en/latest/developers/websocket-protocols.html
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -14,24 +13,6 @@ from sandbox.kernels.jupytermessages import JupyterMessage
 from sandbox.link import wire
 
 CHANNELS = ("shell", "control", "stdin", "iopub")
-
-
-def written(message: JupyterMessage) -> dict[str, Any] | bytes:
-    """A message as JSON; as bytes when it has buffers."""
-    frame: dict[str, Any] = {
-        "channel": message.channel,
-        "header": message.header,
-        "parent_header": message.parent_header,
-        "metadata": message.metadata,
-        "content": message.content,
-    }
-    if not message.buffers:
-        return frame
-    parts = [wire.encode_json(frame), *message.buffers]
-    offsets = [4 * (len(parts) + 1)]
-    for part in parts[:-1]:
-        offsets.append(offsets[-1] + len(part))
-    return b"".join((struct.pack(f"!{len(parts) + 1}I", len(parts), *offsets), *parts))
 
 
 def read(frame: Mapping[str, Any] | bytes) -> JupyterMessage:
