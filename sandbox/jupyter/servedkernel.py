@@ -22,8 +22,9 @@ from sandbox.errors import Conflict, InvalidRequest, SandboxError
 from sandbox.jupyter.kernelconfig import KernelConfig
 from sandbox.jupyter.sandboxedkernel import Ended, is_death
 from sandbox.jupyter.socketframes import read
-from sandbox.kernels.jupytermessages import JupyterMessage, made_header
+from sandbox.kernels.jupytermessages import JupyterMessage
 from sandbox.kernels.kernels import DEFAULT_KERNEL_ID, DEFAULT_KERNEL_NAME
+from sandbox.kernels.messages import made_header
 from sandbox.link import wire
 from sandbox.server.jupyter.kernelframes import PlainFrames
 

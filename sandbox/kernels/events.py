@@ -59,11 +59,6 @@ class LoggedMessage:
         return wire.decode_json(self.content_json)
 
     @property
-    def metadata(self) -> dict[str, Any]:
-        """The metadata, decoded anew with each use."""
-        return wire.decode_json(self.metadata_json)
-
-    @property
     def size_bytes(self) -> int:
         """About what it takes in memory."""
         held = len(self.content_json) + len(self.metadata_json) + sum(map(len, self.buffers))

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, cast
 
 from sandbox.errors import InvalidRequest
-from sandbox.kernels.messages import PROTOCOL, new_id
+from sandbox.kernels.messages import made_header
 from sandbox.link import wire
 
 CHANNELS = frozenset(("shell", "control", "stdin"))
@@ -104,18 +104,6 @@ def answer(
     """A message of ours to a client."""
     header = made_header(msg_type, session)
     return JupyterMessage(channel, header, parent, wire.encode_json(content))
-
-
-def made_header(msg_type: str, session: str, msg_id: str = "", username: str = "kernel") -> Any:
-    """The header of a message that is no client's."""
-    return {
-        "msg_id": msg_id or new_id(),
-        "msg_type": msg_type,
-        "session": session,
-        "username": username,
-        "date": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
-        "version": PROTOCOL,
-    }
 
 
 def _header(value: object) -> dict[str, Any]:

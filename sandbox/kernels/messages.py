@@ -106,14 +106,7 @@ class Messages:
         Args:
             content: An object, or the JSON of one.
         """
-        header = {
-            "msg_id": msg_id,
-            "msg_type": msg_type,
-            "session": self._session,
-            "username": "sandbox",
-            "date": datetime.now(UTC).isoformat(),
-            "version": PROTOCOL,
-        }
+        header = made_header(msg_type, self._session, msg_id, "sandbox")
         parent = {"msg_id": parent_id} if parent_id else {}
         encode = wire.encode_json
         parts = [
@@ -123,6 +116,20 @@ class Messages:
             content if isinstance(content, bytes) else encode(content),
         ]
         return wire.pack_parts([*parts, *buffers])
+
+
+def made_header(
+    msg_type: str, session: str, msg_id: str = "", username: str = "kernel"
+) -> dict[str, Any]:
+    """The header of a message that is no client's."""
+    return {
+        "msg_id": msg_id or new_id(),
+        "msg_type": msg_type,
+        "session": session,
+        "username": username,
+        "date": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
+        "version": PROTOCOL,
+    }
 
 
 def new_id() -> str:

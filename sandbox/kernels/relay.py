@@ -9,9 +9,10 @@ from typing import Any, cast
 
 from sandbox.kernels.answers import size_of
 from sandbox.kernels.events import LoggedMessage
-from sandbox.kernels.jupytermessages import JupyterMessage, answer, made_header
+from sandbox.kernels.jupytermessages import JupyterMessage, answer
 from sandbox.kernels.kernel import Kernel
-from sandbox.kernels.messages import MAX_HEADER, SET_ASIDE
+from sandbox.kernels.messages import MAX_HEADER, SET_ASIDE, made_header
+from sandbox.link import wire
 
 MAX_OWED = 1024
 _UNSUPPORTED = frozenset(("kernel subshells",))
@@ -82,7 +83,7 @@ class Relay:
             self._settle(message)
         content_json = message.content_json
         if is_own and message.msg_type == "kernel_info_reply" and _is_short(message):
-            content_json = answer("", "", described(message.content), {}, "").content_json
+            content_json = wire.encode_json(described(message.content))
         yield JupyterMessage(
             message.channel,
             made_header(message.msg_type, self.session_of(message.epoch), message.msg_id),
@@ -97,6 +98,15 @@ class Relay:
         self.owed[msg_id] = Owed(request)
         if len(self.owed) > MAX_OWED:
             self.owed.popitem(last=False)
+
+    def forget_questions(self) -> list[Owed]:
+        """Wait for no answer any more but to cells, whose end is known in any case."""
+        open_ones = [
+            msg_id
+            for msg_id, owed in self.owed.items()
+            if owed.request.msg_type != "execute_request"
+        ]
+        return [self.owed.pop(msg_id) for msg_id in open_ones]
 
     def parent_of(self, msg_id: str) -> Mapping[str, Any]:
         """The header of the request that the kernel knows by an id."""
@@ -157,17 +167,6 @@ class Relay:
                 yield self.note("A message took the controller too long to read.", parent)
             case _:
                 pass
-
-    def forget_questions(self) -> list[Owed]:
-        """Wait for no answer any more but to cells, whose end is known in any case."""
-        open_ones = [
-            (msg_id, owed)
-            for msg_id, owed in self.owed.items()
-            if owed.request.msg_type != "execute_request"
-        ]
-        for msg_id, _ in open_ones:
-            del self.owed[msg_id]
-        return [owed for _, owed in open_ones]
 
     def _given_up(self) -> Iterator[JupyterMessage]:
         """What a kernel's process that has ended leaves unanswered."""

@@ -18,7 +18,8 @@ from sandbox.jupyter.relay import Relay
 from sandbox.jupyter.sandboxedkernel import Ended
 from sandbox.jupyter.signing import Signer
 from sandbox.jupyter.sockets import ClientSockets
-from sandbox.kernels.jupytermessages import JupyterMessage, answer, made_header
+from sandbox.kernels.jupytermessages import JupyterMessage, answer
+from sandbox.kernels.messages import made_header
 
 WAIT_S = 10
 KEY = "key-of-the-connection-file"

@@ -10,7 +10,7 @@ import pytest
 
 from sandbox.errors import Conflict
 from sandbox.jupyter.servedkernel import ServedKernel
-from sandbox.kernels.jupytermessages import made_header
+from sandbox.kernels.messages import made_header
 
 pytestmark = pytest.mark.anyio
 

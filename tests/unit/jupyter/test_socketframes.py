@@ -9,7 +9,8 @@ import pytest
 
 from sandbox.errors import ProtocolError
 from sandbox.jupyter.socketframes import read
-from sandbox.kernels.jupytermessages import JupyterMessage, made_header
+from sandbox.kernels.jupytermessages import JupyterMessage
+from sandbox.kernels.messages import made_header
 from sandbox.server.jupyter.kernelframes import PlainFrames
 
 

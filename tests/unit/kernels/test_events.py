@@ -174,7 +174,7 @@ async def test_comms_and_their_buffers_arrive_whole() -> None:
         "comm_msg",
         "comm_close",
     ]
-    assert opened.metadata == {"version": "2.1.0"}
+    assert opened.metadata_json == b'{"version":"2.1.0"}'
     assert opened.content["data"]["state"] == {"x": [1.5]}
     assert changed.buffers == buffers
     assert opened.msg_id
@@ -256,7 +256,7 @@ async def test_whatever_a_kernel_says_can_be_read_and_passed_on(
         for logged in kernels.events().read().entries:
             json.dumps(json.loads(logged.content_json), ensure_ascii=False).encode()
             assert isinstance(logged.content, dict)
-            assert isinstance(logged.metadata, dict)
+            assert isinstance(json.loads(logged.metadata_json), dict)
 
 
 # --- secrets
