@@ -16,11 +16,9 @@ from typing import Any, cast
 from jupyter_client.session import Session
 
 from sandbox.errors import ProtocolError
+from sandbox.jupyter.signing import DELIMITER, SIGNED_PARTS
 from sandbox.link import wire
 
-DELIMITER = b"<IDS|MSG>"
-HEAD_PARTS = 4
-"""Header, parent header, metadata and content: what is signed."""
 PIECE_BYTES = 128 * 1024
 MAX_MESSAGE = 8 * 1024 * 1024
 MAX_PARTS = 200
@@ -34,7 +32,7 @@ def opened(session: Session, frames: Sequence[bytes]) -> list[bytes] | None:
     if DELIMITER not in frames[:-1]:
         return None
     signature, *parts = frames[frames.index(DELIMITER) + 1 :]
-    if not HEAD_PARTS <= len(parts) <= MAX_PARTS:
+    if not SIGNED_PARTS <= len(parts) <= MAX_PARTS:
         return None
     if not hmac.compare_digest(signature, _signature(session, parts)):
         return None
@@ -48,7 +46,7 @@ def sealed(session: Session, parts: Sequence[bytes]) -> list[bytes]:
 
 def _signature(session: Session, parts: Sequence[bytes]) -> bytes:
     sign = cast("Callable[[list[bytes]], bytes]", session.sign)  # pyright: ignore[reportUnknownMemberType]  # its types are incomplete
-    return sign(list(parts[:HEAD_PARTS]))
+    return sign(list(parts[:SIGNED_PARTS]))
 
 
 def packed(seq: int, epoch: int, channel: str, parts: Sequence[bytes]) -> bytes:
@@ -81,7 +79,7 @@ def bounded(parts: list[bytes]) -> Iterator[list[bytes]] | dict[str, Any]:
     if size <= PIECE_BYTES:
         return iter((parts,))
     header = header_of(parts)
-    if header.get("msg_type") == "stream" and len(parts) == 1 + HEAD_PARTS:
+    if header.get("msg_type") == "stream" and len(parts) == 1 + SIGNED_PARTS:
         return _pieces(parts)
     if size <= MAX_MESSAGE:
         return iter((parts,))
@@ -95,7 +93,7 @@ def bounded(parts: list[bytes]) -> Iterator[list[bytes]] | dict[str, Any]:
 
 def _pieces(parts: list[bytes]) -> Iterator[list[bytes]]:
     try:
-        content = wire.decode_json(parts[HEAD_PARTS])
+        content = wire.decode_json(parts[SIGNED_PARTS])
     except ProtocolError:
         return
     text = content.get("text")
@@ -104,7 +102,7 @@ def _pieces(parts: list[bytes]) -> Iterator[list[bytes]]:
     step = PIECE_BYTES // 4  # a character takes at most four bytes
     for start in range(0, len(text), step):
         piece = {"name": content.get("name"), "text": text[start : start + step]}
-        yield [*parts[:HEAD_PARTS], json.dumps(piece).encode()]
+        yield [*parts[:SIGNED_PARTS], json.dumps(piece).encode()]
 
 
 def aborted(request: Sequence[bytes]) -> tuple[list[bytes], list[bytes]]:

@@ -8,9 +8,6 @@ what runs, runs on that server as its user does.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
-from typing import Any
-
 from anyio.abc import TaskGroup
 
 from sandbox.errors import InvalidRequest
@@ -50,15 +47,3 @@ class ServerEnd:
             await found.serve(stream, op)
         else:
             raise InvalidRequest(f"There is no operation {stream.request.get('op')!r:.40}.")
-
-
-def starter(tasks: TaskGroup) -> Any:
-    """A function that runs a coroutine in a task group."""
-
-    def start(work: Coroutine[Any, Any, None]) -> None:
-        async def run() -> None:
-            await work
-
-        tasks.start_soon(run)
-
-    return start

@@ -30,7 +30,7 @@ class ServerKernels:
     """All kernels that the server runs, whoever started them.
 
     Args:
-        start: Runs something beside, until it ends or the extension does.
+        start: Runs a function beside, until it ends or the extension does.
         changed: Called when something became of a kernel that we did not do.
     """
 
@@ -38,7 +38,7 @@ class ServerKernels:
         self,
         kernels: MappingKernelManager,
         specs: KernelSpecManager,
-        start: Callable[[Any], None],
+        start: Callable[..., Any],
         changed: Callable[[], None],
     ) -> None:
         self._manager = kernels
@@ -163,7 +163,7 @@ class ServerKernels:
         kernel = ServerKernel(kernel_id, jupyter_id, manager, self._is_there, self._changed)
         if _NAME.match(kernel.name):
             self._known[kernel_id] = kernel
-            self._start(self._live(kernel))
+            self._start(self._live, kernel)
         return kernel
 
     async def _live(self, kernel: ServerKernel) -> None:
@@ -202,7 +202,7 @@ class ServerKernels:
             if not self._is_there(kernel.jupyter_id):
                 jupyter_id = await self._started(kernel.name)
                 kernel.replaced(jupyter_id, self._manager.get_kernel(jupyter_id))
-                self._start(self._live(kernel))
+                self._start(self._live, kernel)
                 return kernel.epoch
             await ensure_async(self._manager.restart_kernel(kernel.jupyter_id, now=True))
             kernel.entered()

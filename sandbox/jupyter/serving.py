@@ -17,7 +17,7 @@ from sandbox.jupyter.access import NEEDS, TERMINALS
 from sandbox.jupyter.handlers import Application
 from sandbox.jupyter.launching import LaunchTools
 from sandbox.jupyter.rooms import rooms_of
-from sandbox.jupyter.serverend import ServerEnd, starter
+from sandbox.jupyter.serverend import ServerEnd
 from sandbox.jupyter.serverfiles import ServerFiles
 from sandbox.jupyter.serverkernels import ServerKernels
 from sandbox.jupyter.serverterminals import ServerTerminals
@@ -75,7 +75,7 @@ def _end(server: Any, session: JupyterSession, tasks: TaskGroup) -> ServerEnd:
     kernels, specs = server.kernel_manager, server.kernel_spec_manager
     terminals = server.web_app.settings.get("terminal_manager")
     return ServerEnd(
-        ServerKernels(kernels, specs, starter(tasks), session.wake),
+        ServerKernels(kernels, specs, tasks.start_soon, session.wake),
         ServerTerminals(terminals, server.root_dir),
         ServerFiles(server.contents_manager),
     )

@@ -15,7 +15,7 @@ from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelMana
 from jupyter_server_terminals.terminalmanager import TerminalManager
 
 from sandbox.audit import AuditLog
-from sandbox.jupyter.serverend import ServerEnd, starter
+from sandbox.jupyter.serverend import ServerEnd
 from sandbox.jupyter.serverfiles import ServerFiles
 from sandbox.jupyter.serverkernels import ServerKernels
 from sandbox.jupyter.serverterminals import ServerTerminals
@@ -46,7 +46,7 @@ async def managed(tmp_path: Path) -> AsyncGenerator[Managed]:
     session = JupyterSession(audit)
     async with anyio.create_task_group() as tasks:
         end = ServerEnd(
-            ServerKernels(kernels, kernels.kernel_spec_manager, starter(tasks), session.wake),
+            ServerKernels(kernels, kernels.kernel_spec_manager, tasks.start_soon, session.wake),
             ServerTerminals(terminals, str(root)),
             ServerFiles(contents),
         )
