@@ -7,14 +7,15 @@ what JupyterLab asks for before it shows a notebook, with that notebook in it an
 
 from __future__ import annotations
 
+import posixpath
 import re
 
 from starlette.types import Scope
 
 from sandbox.server.credentials import JUPYTER
 from sandbox.server.grants import SharedNotebook
+from sandbox.sessions.models import WORKSPACE
 
-_WORKSPACE = "/workspace/"
 _ABOUT = ("/api", "/api/me")
 """What a Jupyter Server says of itself and of who asks."""
 _LISTS = ("/api/kernels", "/api/kernelspecs", "/api/sessions")
@@ -41,7 +42,12 @@ def reaches(notebook: SharedNotebook, scope: Scope) -> bool:
 
 def relative(path: str) -> str:
     """A path in the workspace as the contents API has it."""
-    return path.removeprefix(_WORKSPACE)
+    return path.removeprefix(f"{WORKSPACE}/")
+
+
+def absolute(path: str) -> str:
+    """Where a path of the contents API, or of a room, is in the sandbox."""
+    return posixpath.normpath(posixpath.join(WORKSPACE, path.lstrip("/")))
 
 
 def leads_to(notebook: SharedNotebook, path: str) -> bool:

@@ -33,13 +33,13 @@ from sandbox.kernels.models import KernelSpec
 from sandbox.notebooks.editing import Edited
 from sandbox.notebooks.models import Notebook, kernel_of
 from sandbox.outputs.redaction import Redactor
+from sandbox.sessions.models import WORKSPACE
 from sandbox.sessions.notebookjournal import NotebookRow, NotebookTable
 from sandbox.sessions.notebookparts import NotebookParts
 
 if TYPE_CHECKING:  # it takes a while to load, and most sessions open no notebook
     from sandbox.sessions.livenotebook import LiveNotebook
 
-WORKSPACE = "/workspace"
 MAX_OPEN = 32
 MAX_KNOWN = 128
 """Those that were open once; the one whose opening is longest ago is forgotten first."""

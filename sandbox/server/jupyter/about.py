@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from starlette.responses import PlainTextResponse, Response
 
 from sandbox import __version__
-from sandbox.server.grants import Grant
 from sandbox.server.jupyter.visits import NOSNIFF, JupyterRoute, Visit, told
 
 API_VERSION = "2.14.0"
@@ -60,7 +59,7 @@ async def _status(visit: Visit) -> Response:
 
 async def _me(visit: Visit) -> Response:
     """Who asks; nobody can be a name or a picture that a client sends."""
-    grant: Grant = visit.request.scope["sandbox.grant"]
+    grant = visit.grant
     name = grant.shown_name
     identity = {
         "username": name,

@@ -29,6 +29,7 @@ from sandbox.server.jupyter.visits import (
     none_of_them,
     told,
 )
+from sandbox.server.sharing import absolute, relative
 from sandbox.sessions.session import Session
 
 MAX_NOTED = 128
@@ -150,7 +151,7 @@ class JupyterSessions:
         paths = {absolute(each.path) for each in found}
         for live in session.notebooks.opened:
             if live.kernel_id in kernels and live.path not in paths:
-                path = live.path.removeprefix("/workspace/")
+                path = relative(live.path)
                 name = posixpath.basename(path)
                 found.append(_Noted(live.file_id, path, name, "notebook", live.kernel_id))
         return found
@@ -167,11 +168,6 @@ class JupyterSessions:
         kept[noted.session_id] = noted
         if len(kept) > MAX_NOTED:
             kept.popitem(last=False)
-
-
-def absolute(path: str) -> str:
-    """Where a path of the API is in the sandbox."""
-    return posixpath.normpath(posixpath.join("/workspace", path.lstrip("/")))
 
 
 def _model(session: Session, noted: _Noted) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from sandbox.collaboration.peers import STEP1, sync_message
 from sandbox.notebooks.editing import insert
 from sandbox.policy import load
 from sandbox.server.grants import Grant, SharedNotebook
-from sandbox.server.jupyter.rooms import absolute, author_of
+from sandbox.server.jupyter.rooms import author_of
+from sandbox.server.sharing import absolute
 
 from ....support.roomclient import RoomClient, asked_for, in_room, room_of
 from ....support.roomserver import HEADERS, PATH, RoomServer, bearing, room_server
