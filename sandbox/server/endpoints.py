@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from sandbox.audit import DEFECT, AuditLog, Call, recorded
-from sandbox.errors import SandboxError
+from sandbox.errors import InvalidRequest, SandboxError, TooMuchWork
 from sandbox.server.auth import DOCS_PATH, GUARDED
 from sandbox.server.grants import Grant
 from sandbox.server.problems import problem, problem_of
@@ -73,6 +74,25 @@ class Endpoints:
         elif told := getattr(request.state, "ended", None):
             call.ended(*told)
         return response
+
+
+async def whole_body(request: Request, most: int) -> bytes:
+    """The bytes of a body, which will be on record by their digest.
+
+    Raises:
+        TooMuchWork: It is longer than ``most`` bytes.
+        InvalidRequest: Its client has gone before its end; nobody hears of that.
+    """
+    data = bytearray()
+    try:
+        async for piece in request.stream():
+            data += piece
+            if len(data) > most:
+                raise TooMuchWork(f"The body is longer than {most:,} bytes.")
+    except ClientDisconnect as exc:
+        raise InvalidRequest("The body has no end.") from exc
+    request.state.body_digest = hashlib.sha256(data).hexdigest()
+    return bytes(data)
 
 
 class Astray:

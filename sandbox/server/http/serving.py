@@ -3,13 +3,12 @@ comes with an ``Idempotency-Key``."""
 
 from __future__ import annotations
 
-import hashlib
-
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 
-from sandbox.errors import SandboxError, TooMuchWork
+from sandbox.errors import SandboxError
 from sandbox.server.desk import SESSION_HEADER
+from sandbox.server.endpoints import whole_body
 from sandbox.server.grants import Grant
 from sandbox.server.http.idempotency import HEADER, PartlyDone, Replies, fingerprint_of
 from sandbox.server.http.operation import EVENTS, Operation
@@ -44,11 +43,9 @@ class Serving:
         grant: Grant = request.scope["sandbox.grant"]
         http = self._operation.http
         self._operation.require(grant)
-        try:
-            if http.has_body:
-                request.state.body = await self._body(request)
-        except ClientDisconnect:
-            return Response(status_code=400)  # nobody reads it; nothing was begun
+        if http.has_body:
+            most = MAX_MCP_BODY if http.is_large else MAX_JSON_BODY
+            request.state.body = await whole_body(request, most)
         if http.method == "POST" and (key := request.headers.get(HEADER)) is not None:
             return await self._once(request, grant, key)
         accepted = request.headers.get("accept", "")
@@ -77,18 +74,3 @@ class Serving:
             self._replies.finish(grant.principal, key, None)
             raise
         return done
-
-    async def _body(self, request: Request) -> bytes:
-        """The whole body, which what stands before this has bounded in time and number.
-
-        Raises:
-            TooMuchWork: It is too long.
-        """
-        most = MAX_MCP_BODY if self._operation.http.is_large else MAX_JSON_BODY
-        data = bytearray()
-        async for piece in request.stream():
-            data += piece
-            if len(data) > most:
-                raise TooMuchWork(f"The body is longer than {most:,} bytes.")
-        request.state.body_digest = hashlib.sha256(data).hexdigest()
-        return bytes(data)

@@ -8,7 +8,7 @@ import mimetypes
 import posixpath
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from sandbox.errors import FileError, InvalidRequest
 from sandbox.files.models import FileStat
@@ -16,9 +16,9 @@ from sandbox.notebooks.boundedjson import parse_object
 from sandbox.notebooks.ipynb import read_ipynb, write_ipynb
 from sandbox.notebooks.models import Notebook
 from sandbox.server.jupyter.about import timestamp
-from sandbox.server.jupyter.visits import Wanted
+from sandbox.server.jupyter.visits import Wanted, wanted
+from sandbox.sessions.models import WORKSPACE
 
-WORKSPACE = "/workspace"
 NOTEBOOK = ".ipynb"
 Kind = Literal["file", "directory", "notebook"]
 SHOWN = ("file", "directory", "symlink")
@@ -136,12 +136,8 @@ def saved(data: bytes) -> Saved:
         InvalidRequest: It is none.
     """
     found = parse_object(data or b"{}")
-    try:
+    with wanted():
         return Saved.model_validate(found)
-    except ValidationError as exc:
-        first = exc.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InvalidRequest(f"{where}: {first['msg']}.") from exc
 
 
 def notebook_given(content: object) -> Notebook:

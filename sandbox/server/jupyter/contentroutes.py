@@ -29,6 +29,7 @@ from sandbox.notebooks.models import Notebook
 from sandbox.outputs.redaction import Pieces
 from sandbox.server.desk import permit_unasked
 from sandbox.server.download import Download
+from sandbox.server.endpoints import whole_body
 from sandbox.server.jupyter import contentmodels as models
 from sandbox.server.jupyter.rooms import READS, may_write
 from sandbox.server.jupyter.visits import (
@@ -37,7 +38,6 @@ from sandbox.server.jupyter.visits import (
     Visit,
     body,
     done,
-    raw_body,
     told,
 )
 from sandbox.server.sharing import leads_to, relative
@@ -168,7 +168,7 @@ class Contents:
             raise InvalidRequest("The workspace itself cannot be written.")
         length = visit.request.headers.get("content-length", "")
         async with self._room(visit, int(length) if length.isdecimal() else MAX_MODEL):
-            raw = await raw_body(visit.request, MAX_MODEL)
+            raw = await whole_body(visit.request, MAX_MODEL)
             saved = await anyio.to_thread.run_sync(models.saved, raw)
             was_there = await _is_there(session, path)
             if saved.type == "directory":

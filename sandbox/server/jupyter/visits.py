@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 
 from sandbox.errors import FileError, InvalidRequest, SandboxError
 from sandbox.server.desk import Desk, permit_unasked
+from sandbox.server.endpoints import whole_body
 from sandbox.server.grants import Grant, InsufficientScope
 from sandbox.server.problems import status_of
 from sandbox.sessions.models import Caller
@@ -191,39 +192,27 @@ async def none_of_them(_visit: Visit) -> Response:
     return told([])
 
 
-async def body(request: Request, model: type[_Body], most: int = MAX_BODY) -> _Body:
-    """The body of a request, checked; an empty one is an empty object.
+async def body(request: Request, model: type[_Body]) -> _Body:
+    """The body of a request that brings no file, checked; an empty one is an empty object.
 
     Raises:
-        InvalidRequest: It is too long, or something else than it must be.
+        InvalidRequest: It is something else than it must be.
+        TooMuchWork: It is too long.
     """
-    data = await raw_body(request, most)
-    return validated(model, data or b"{}")
+    data = await whole_body(request, MAX_BODY)
+    with wanted():
+        return model.model_validate_json(data or b"{}")
 
 
-async def raw_body(request: Request, most: int) -> bytes:
-    """The bytes of a body, which will be on record by their digest.
-
-    Raises:
-        InvalidRequest: They are too many.
-    """
-    data = bytearray()
-    async for piece in request.stream():
-        data += piece
-        if len(data) > most:
-            raise InvalidRequest(f"The body is longer than {most:,} bytes.")
-    request.state.body_digest = hashlib.sha256(data).hexdigest()
-    return bytes(data)
-
-
-def validated(model: type[_Body], data: bytes) -> _Body:
-    """JSON as what it must be.
+@contextmanager
+def wanted() -> Generator[None]:
+    """Refuse what a client says where it is not as its model has it.
 
     Raises:
-        InvalidRequest: It is something else.
+        InvalidRequest: So it was.
     """
     try:
-        return model.model_validate_json(data)
+        yield
     except ValidationError as exc:
         first = exc.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "body"

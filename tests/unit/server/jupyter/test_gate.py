@@ -6,10 +6,13 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.requests import Request
 
+from sandbox.errors import InvalidRequest
 from sandbox.server.credentials import KERNEL_SUBPROTOCOL, SUBPROTOCOL, take_token
 from sandbox.server.desk import Desk
 from sandbox.server.grants import LOCAL_GRANT
+from sandbox.server.jupyter.visits import MAX_BODY, Wanted, body
 
 from .conftest import TOKEN
 
@@ -138,6 +141,21 @@ async def test_an_ended_session_is_told_to_have_ended(http: httpx.AsyncClient, d
     await desk.manager.close(LOCAL_GRANT.caller(), session.session_id)
     answer = await http.get(f"/jupyter/{session.session_id}/api?token={TOKEN}")
     assert (answer.status_code, answer.json()["reason"]) == (410, "session_lost")
+
+
+async def test_a_body_that_is_too_long_or_has_no_end_is_refused(
+    http: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    headers, path = {"Authorization": f"token {TOKEN}"}, "/jupyter/default/api/kernels"
+    answer = await http.post(path, content=b" " * (MAX_BODY + 1), headers=headers)
+    assert (answer.status_code, answer.json()["reason"]) == (413, "too_much_work")
+
+    async def gone() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    scope = {"type": "http", "method": "POST", "headers": []}
+    with pytest.raises(InvalidRequest):
+        await body(Request(scope, gone), Wanted)
 
 
 async def test_default_is_the_session_that_is_open_already(
