@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from sandbox.errors import NotFound, SandboxError
+from sandbox.errors import InfrastructureError
 from sandbox.jupyter.serverterminals import ServerTerminals
 
 from .conftest import Managed
@@ -50,7 +50,7 @@ async def test_a_program_that_ends_is_told_with_its_exit_code(managed: Managed) 
     with anyio.fail_after(20):
         while (view := await terminals.read(info.terminal_id, 1)).alive:
             pass
-    assert not view.alive
+    assert view.exit_code == 3
 
 
 async def test_looking_again_reads_nothing_twice(managed: Managed) -> None:
@@ -71,5 +71,5 @@ async def test_looking_again_reads_nothing_twice(managed: Managed) -> None:
 async def test_a_server_without_terminals_has_none(managed: Managed) -> None:
     end = ServerTerminals(None, "/")
     assert end.is_current
-    with pytest.raises((NotFound, SandboxError)):
+    with pytest.raises(InfrastructureError):
         end._open("t-1", {"rows": 1, "cols": 1})
