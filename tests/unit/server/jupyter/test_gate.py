@@ -11,7 +11,7 @@ from sandbox.server.credentials import KERNEL_SUBPROTOCOL, SUBPROTOCOL, take_tok
 from sandbox.server.desk import Desk
 from sandbox.server.grants import LOCAL_GRANT
 
-from .conftest import TOKEN
+from ..conftest import TOKEN
 
 pytestmark = pytest.mark.anyio
 
