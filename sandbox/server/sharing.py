@@ -13,8 +13,8 @@ from starlette.types import Scope
 
 from sandbox.server.credentials import JUPYTER
 from sandbox.server.grants import SharedNotebook
+from sandbox.sessions.models import WORKSPACE
 
-_WORKSPACE = "/workspace/"
 _ABOUT = ("/api", "/api/me")
 """What a Jupyter Server says of itself and of who asks."""
 _LISTS = ("/api/kernels", "/api/kernelspecs", "/api/sessions")
@@ -41,7 +41,7 @@ def reaches(notebook: SharedNotebook, scope: Scope) -> bool:
 
 def relative(path: str) -> str:
     """A path in the workspace as the contents API has it."""
-    return path.removeprefix(_WORKSPACE)
+    return path.removeprefix(f"{WORKSPACE}/")
 
 
 def leads_to(notebook: SharedNotebook, path: str) -> bool:

@@ -19,7 +19,8 @@ from sandbox.server.desk import grant_of_request
 from sandbox.server.grants import LOCAL, SharedNotebook
 from sandbox.server.http.operation import EndpointGroup, NoArguments, endpoint
 from sandbox.server.http.place import Http
-from sandbox.server.jupyter.rooms import READS, WORKSPACE, WRITES
+from sandbox.server.jupyter.rooms import READS, WRITES
+from sandbox.server.sharing import relative
 from sandbox.server.tokens import TokenInfo, TokenStore
 from sandbox.values import Frozen
 
@@ -103,9 +104,8 @@ class ShareEndpoints(EndpointGroup):
             lifetime_s=wanted.lifetime_s,
         )
         self._record("created", info, grant.principal)
-        path = notebook.path.removeprefix(f"{WORKSPACE}/")
         base = f"{request.url.scheme}://{request.headers['host']}/jupyter/{session.session_id}"
-        url = f"{base}/lab/tree/{quote(path)}?{urlencode({'token': token})}"
+        url = f"{base}/lab/tree/{quote(relative(notebook.path))}?{urlencode({'token': token})}"
         return JSONResponse({**_shown(info), "token": token, "url": url}, 201)
 
     @endpoint("List shared notebooks", Http("GET", PATH), scope=SCOPE, result=SharedNotebooks)

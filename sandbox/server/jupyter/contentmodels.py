@@ -17,8 +17,8 @@ from sandbox.notebooks.ipynb import read_ipynb, write_ipynb
 from sandbox.notebooks.models import Notebook
 from sandbox.server.jupyter.about import timestamp
 from sandbox.server.jupyter.visits import Wanted
+from sandbox.sessions.models import WORKSPACE
 
-WORKSPACE = "/workspace"
 NOTEBOOK = ".ipynb"
 Kind = Literal["file", "directory", "notebook"]
 SHOWN = ("file", "directory", "symlink")
@@ -56,7 +56,7 @@ def checked(path: str) -> str:
     """
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if ".." in parts or "\0" in path:
-        raise InvalidRequest("A path of the contents stays below the workspace.")
+        raise InvalidRequest("A path stays below the workspace.")
     return "/".join(parts)
 
 

@@ -12,7 +12,6 @@ https://github.com/yjs/y-websocket
 from __future__ import annotations
 
 import json
-import posixpath
 from contextlib import nullcontext
 from typing import Literal
 
@@ -28,6 +27,7 @@ from sandbox.errorgroups import one_error
 from sandbox.errors import InvalidRequest, NotFound, NotPermitted, SandboxError, SessionLost
 from sandbox.server.desk import Desk, permit_unasked
 from sandbox.server.grants import Grant, SharedNotebook
+from sandbox.server.jupyter.contentmodels import absolute, checked
 from sandbox.server.jupyter.visits import JupyterRoute, Visit, Wanted, body, failed, told, visited
 from sandbox.server.websockets import WebSocketRoute
 from sandbox.sessions.session import Session
@@ -43,7 +43,6 @@ EXPIRED = 1003
 """The code with which a client is told to load the document anew."""
 _RAW = 2
 _DENIED = 0
-WORKSPACE = "/workspace"
 
 
 class SessionWanted(Wanted):
@@ -82,7 +81,7 @@ class Rooms:
     async def _session(self, visit: Visit) -> Response:
         """Say which room a notebook is in."""
         wanted = await body(visit.request, SessionWanted)
-        path = absolute(visit.param("path"))
+        path = absolute(checked(visit.param("path")))
         shared = SharedNotebook(visit.session.session_id, path)
         _grant(visit.request).require_notebook("notebooks:read", shared)
         for tool in READS:
@@ -217,11 +216,6 @@ async def _absent(_visit: Visit) -> Response:
         "There are no forks and no timeline of a session's notebooks.",
         "Copy the notebook to keep a state of it.",
     )
-
-
-def absolute(path: str) -> str:
-    """The path in the workspace that a client's path means."""
-    return posixpath.normpath(posixpath.join(WORKSPACE, path.lstrip("/")))
 
 
 def author_of(grant: Grant) -> Author:
