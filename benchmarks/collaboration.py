@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from contextlib import AsyncExitStack
-from typing import Any
+from functools import partial
 
 import anyio
 import psutil
@@ -34,7 +34,7 @@ async def edit_to_peer(client: Client, server: Controller, runs: int = 60) -> Fi
             edit = {"cell_index": 0, "cell_source": source, **here}
             start = time.perf_counter()
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(_call, client, "overwrite_cell_source", edit)
+                tasks.start_soon(partial(call, client, "overwrite_cell_source", **edit))
                 await peer.until(lambda source=source: peer.sources[0] == source)
                 seen.append(time.perf_counter() - start)
     await call(client, "close_session", **here)
@@ -135,7 +135,3 @@ async def _shared(client: Client, cells: int) -> dict[str, str]:
 def _room(server: Controller, here: dict[str, str]) -> tuple[int, str, str, dict[str, str]]:
     port = int(server.base.rpartition(":")[2])
     return port, here["session_id"], PATH, server.headers
-
-
-async def _call(client: Client, tool: str, arguments: dict[str, Any]) -> None:
-    await call(client, tool, **arguments)

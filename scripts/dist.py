@@ -18,9 +18,6 @@ import zipfile
 from pathlib import Path
 from typing import Any, cast
 
-import anyio
-from mcp.server.mcpserver import MCPServer
-
 from sandbox.server.desk import Desk
 from sandbox.server.tools.catalogue import all_tools
 
@@ -111,7 +108,7 @@ def manifest() -> dict[str, Any]:
                 "required": False,
             },
         },
-        "tools": anyio.run(_tools),
+        "tools": _tools(),
         "tools_generated": False,
         "prompts_generated": True,
         "compatibility": {
@@ -121,10 +118,12 @@ def manifest() -> dict[str, Any]:
     }
 
 
-async def _tools() -> list[dict[str, str]]:
+def _tools() -> list[dict[str, str]]:
     nobodys = Desk(cast(Any, None))  # its tools are listed and never called
-    found = await MCPServer(name=NAME, tools=all_tools(nobodys)).list_tools()
-    return [{"name": tool.name, "description": _sentence(tool.description or "")} for tool in found]
+    return [
+        {"name": tool.name, "description": _sentence(tool.description)}
+        for tool in all_tools(nobodys)
+    ]
 
 
 def _sentence(text: str) -> str:

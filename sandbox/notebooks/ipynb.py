@@ -3,7 +3,8 @@
 What is too large is refused before it is parsed, and what would take too much memory too. Notebooks
 of nbformat 3 and of every 4.x are brought to 4.5. What can be mended without a loss, such as a
 missing or doubled id, is mended, and the reader is told; anything else that nbformat does not allow
-is refused with its place. Metadata is kept whatever is in it.
+is refused with its place. Metadata is kept whatever is in it, as Jupyter keeps it: a file in which
+it is of a kind that nbformat does not allow is written as it was read.
 
 Reading and writing 50 MB takes seconds: on an event loop it belongs into a thread.
 """

@@ -6,12 +6,13 @@ what is empty is not sent.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from mcp_types import CallToolResult, ContentBlock, ImageContent
 from pydantic import BaseModel, Field
 
+from sandbox.notebooks.editing import Edited
 from sandbox.notebooks.models import Cell, Notebook
 from sandbox.notebooks.pages import CellView, NotebookPage, cell_view
 from sandbox.outputs.plain import plain
@@ -93,28 +94,20 @@ def answer(view: NotebookView, *said: str | ContentBlock) -> CallToolResult:
     return told(view, [*said, *([tail] if tail else [])])
 
 
-def edited_answer(
-    used: InUse,
-    notebook: Notebook,
-    cell_ids: Iterable[str],
-    what: str,
-    diff: str,
-    notes: Sequence[str] = (),
-) -> CallToolResult:
+def edited_answer(used: InUse, edited: Edited, what: str, *notes: str) -> CallToolResult:
     """What an edit did.
 
     Args:
-        notebook: In which its cells are: as it is now, or as it was for those that are gone.
+        edited: With the notebook in which its cells are: as it was for those that are gone.
         what: What was done, such as ``Inserted``.
-        diff: What changed; empty for nothing to show.
     """
-    wanted = set(cell_ids)
+    wanted = set(edited.cell_ids)
     views = [
         cell_view(index, cell, detailed=False)
-        for index, cell in enumerate(notebook.cells)
+        for index, cell in enumerate(edited.notebook.cells)
         if cell.id in wanted
     ]
-    shown = shortened(diff, MAX_DIFF)
+    shown = shortened(edited.diff, MAX_DIFF)
     total = used.live.read()
     view = view_of(used, total, cells=views, diff=shown, notes=notes)
     which = ", ".join(f"{each.index} (id {each.cell_id}, {each.cell_type})" for each in views)

@@ -58,15 +58,14 @@ class StrictTool(Tool):
             ToolError: An argument is unknown, missing or wrong; nothing has run.
             UnexpectedToolError: A defect of ours; the details stay in the log.
         """
-        known = list(self.arguments)
         ignored: list[str] = []
         try:
             grant_of(context).require(self.name)
             with Section(f"the arguments of {self.name}"):
-                foreign = dict.fromkeys(foreign_in(arguments, known))
+                foreign = dict.fromkeys(foreign_in(arguments, self.arguments))
                 ours = {name: arguments[name] for name in arguments if name not in foreign}
                 ignored = [*foreign, *self._needless(ours)]
-                validated = self.validated(ours, known)
+                validated = self.validated(ours)
             result = await self.fn(**validated, **{self.context_kwarg or "ctx": context})
         except SandboxError as exc:
             result = failure(exc)
@@ -98,7 +97,7 @@ class StrictTool(Tool):
             return []
         return [SESSION] if arguments.pop(SESSION) else []
 
-    def validated(self, arguments: dict[str, Any], known: list[str]) -> dict[str, Any]:
+    def validated(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """The arguments as the tool takes them; what is too much is refused before it is parsed.
 
         Raises:
@@ -111,9 +110,9 @@ class StrictTool(Tool):
         ]
         if long:
             raise self._refused([f"{printable(long[0])} has more than {MAX_ITEMS} items"], 0)
-        if len(arguments) > len(known):
-            strange = [name for name in arguments if name not in known]
-            lines = [unknown(name, known) for name in strange[:MAX_PROBLEMS]]
+        if len(arguments) > len(self.arguments):
+            strange = [name for name in arguments if name not in self.arguments]
+            lines = [unknown(name, list(self.arguments)) for name in strange[:MAX_PROBLEMS]]
             raise self._refused(lines, len(strange) - len(lines))
         read = self.fn_metadata.pre_parse_json(arguments)
         given = {name: value for name, value in read.items() if value is not None}
@@ -121,8 +120,7 @@ class StrictTool(Tool):
             return self.fn_metadata.arg_model.model_validate(given).model_dump_one_level()
         except ValidationError as exc:
             errors = exc.errors(include_url=False, include_context=False)
-            schemas = {name: self.arguments[name] for name in known}
-            lines = [problem(error, schemas) for error in errors[:MAX_PROBLEMS]]
+            lines = [problem(error, self.arguments) for error in errors[:MAX_PROBLEMS]]
             raise self._refused(lines, len(errors) - len(lines)) from exc
 
     def _refused(self, lines: list[str], more: int) -> ToolError:

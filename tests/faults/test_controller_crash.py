@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -34,22 +33,6 @@ def kill(served: Served) -> None:
     """What an out-of-memory killer does to a controller."""
     served.process.kill()
     served.process.wait(30)
-
-
-@pytest.fixture
-async def engine() -> AsyncIterator[DockerRuntime]:
-    engine = DockerRuntime.connect_engine()
-    yield engine
-    await engine.aclose()
-
-
-@pytest.fixture
-async def folder(tmp_path: Path, engine: DockerRuntime) -> AsyncIterator[Path]:
-    """Where the controllers keep their state; also a test that fails leaves no container."""
-    yield tmp_path
-    for owner in tmp_path.glob("state/controllers/*/owner"):
-        for left in await engine.list({LABEL_OWNER: owner.read_text().strip()}):
-            await engine.remove(left.id)
 
 
 async def containers_of(served: Served, engine: DockerRuntime) -> list[str]:

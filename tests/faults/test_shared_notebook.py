@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import anyio.to_thread
 import pytest
 from pycrdt import create_sync_message
 
-from sandbox.container.labels import LABEL_OWNER
 from sandbox.notebooks.ipynb import read_ipynb, write_ipynb
 from sandbox.notebooks.models import Cell, Notebook
 from sandbox.runtimes.docker.runtime import DockerRuntime
@@ -25,22 +23,6 @@ PEERS = 3
 ROUNDS = 12
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def engine() -> AsyncIterator[DockerRuntime]:
-    engine = DockerRuntime.connect_engine()
-    yield engine
-    await engine.aclose()
-
-
-@pytest.fixture
-async def folder(tmp_path: Path, engine: DockerRuntime) -> AsyncIterator[Path]:
-    """Where the controllers keep their state; also a test that fails leaves no container."""
-    yield tmp_path
-    for owner in tmp_path.glob("state/controllers/*/owner"):
-        for left in await engine.list({LABEL_OWNER: owner.read_text().strip()}):
-            await engine.remove(left.id)
 
 
 def port_of(served: Served) -> int:

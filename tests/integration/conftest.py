@@ -19,6 +19,7 @@ from sandbox.sessions.manager import SessionManager
 
 from ..support import stopwatch
 from ..support.controllers import Controllers
+from ..support.jupyterserver import Installed, install
 from ..support.served import RUNTIME, Served, close_all, serve
 
 
@@ -64,6 +65,14 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     verdict = verify(running.state / "controllers/serve/audit", "serve")
     assert verdict.is_intact, verdict.fault
     assert not slow.exists(), slow.read_text()
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """A Jupyter Server with the extension."""
+    made = install(tmp_path_factory.mktemp("jupyter"))
+    made.jupyter("extension", "enable", "sandbox")
+    return made
 
 
 @pytest.fixture

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable, Generator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
 import anyio
 import httpx
-import httpx2
 import pytest
 from mcp import ClientSession
-from mcp.client.streamable_http import streamable_http_client
 
 from ..support.calls import written
-from ..support.jupyterserver import TOKEN, Installed, Running, install, running
+from ..support.jupyterserver import TOKEN, Installed, Running, client_of, install, running
 
 pytestmark = pytest.mark.anyio
 
@@ -31,29 +29,9 @@ class NoExecution(Authorizer):
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    made = install(tmp_path_factory.mktemp("jupyter"))
-    made.jupyter("extension", "enable", "sandbox")
-    return made
-
-
-@pytest.fixture(scope="module")
 def server(installed: Installed, tmp_path_factory: pytest.TempPathFactory) -> Generator[Running]:
     with running(installed, tmp_path_factory.mktemp("server")) as found:
         yield found
-
-
-@asynccontextmanager
-async def client_of(server: Running, **headers: str) -> AsyncGenerator[ClientSession]:
-    given = headers or {"Authorization": f"token {TOKEN}"}
-    async with (
-        httpx2.AsyncClient(headers=given, timeout=60) as http,
-        streamable_http_client(server.mcp_url, http_client=http) as streams,
-        ClientSession(*streams[:2]) as client,
-    ):
-        with anyio.fail_after(120):
-            await client.initialize()
-            yield client
 
 
 def answered(result: Any) -> dict[str, Any]:

@@ -9,26 +9,17 @@ from typing import Any
 
 import anyio
 import httpx
-import httpx2
 import pytest
 from mcp import ClientSession
-from mcp.client.streamable_http import streamable_http_client
 
 from ..support.calls import written
-from ..support.jupyterserver import TOKEN, Installed, Running, install, running
+from ..support.jupyterserver import TOKEN, Installed, Running, client_of, running
 from ..support.roompeer import in_room
 
 pytestmark = pytest.mark.anyio
 
 NO_ROOMS = "--YDocExtension.disable_rtc=True"
 AT_ONCE = ("--YDocExtension.document_cleanup_delay=0.1", "--YDocExtension.document_save_delay=0.1")
-
-
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    made = install(tmp_path_factory.mktemp("jupyter"))
-    made.jupyter("extension", "enable", "sandbox")
-    return made
 
 
 @pytest.fixture(scope="module", params=["rooms", "files"])
@@ -65,15 +56,8 @@ class Agent:
 
 @asynccontextmanager
 async def agent_of(server: Running) -> AsyncGenerator[Agent]:
-    headers = {"Authorization": f"token {TOKEN}"}
-    async with (
-        httpx2.AsyncClient(headers=headers, timeout=60) as http,
-        streamable_http_client(server.mcp_url, http_client=http) as streams,
-        ClientSession(*streams[:2]) as client,
-    ):
-        with anyio.fail_after(120):
-            await client.initialize()
-            yield Agent(client)
+    async with client_of(server) as client:
+        yield Agent(client)
 
 
 async def test_the_notebook_workflow_of_jupyter_mcp_server(server: Running) -> None:

@@ -19,6 +19,7 @@ import anyio
 import anyio.to_thread
 import httpx
 import pytest
+from mcp import Client
 
 from ..support.chromium import Page, browsing
 from ..support.environments import python_with
@@ -70,6 +71,25 @@ async def lab(served: Served, *words: str) -> AsyncIterator[str]:
         await process.aclose()
 
 
+@asynccontextmanager
+async def using(served: Served) -> AsyncIterator[tuple[Client, str]]:
+    """An agent that uses the notebook, and the id of its session."""
+    async with served.client() as agent:
+        opened = await agent.call_tool("open_session", {"policy": "datascience"})
+        used = {"notebook_name": "n", "notebook_path": NOTEBOOK, "mode": "create"}
+        assert not (await agent.call_tool("use_notebook", used)).is_error
+        yield agent, (opened.structured_content or {})["session_id"]
+
+
+@asynccontextmanager
+async def shown_in_lab(served: Served, *words: str) -> AsyncIterator[tuple[str, Page]]:
+    """The address that `sandbox lab` prints, and a page that shows a notebook there."""
+    async with lab(served, *words) as address, browsing() as page:
+        await page.open(address)
+        await page.until("document.querySelector('.jp-Notebook') && 1", within_s=90)
+        yield address, page
+
+
 async def shown(page: Page, text: str, where: str = SOURCES) -> None:
     """Wait until a page shows text."""
     await page.until(f"{where}.includes({text!r})", within_s=60)
@@ -88,43 +108,37 @@ async def read_until(agent: Any, index: int, text: str) -> None:
 async def test_a_page_shows_what_an_agent_does_and_the_agent_reads_what_is_typed(
     clean: Served,
 ) -> None:
-    async with clean.client() as agent:
-        opened = await agent.call_tool("open_session", {"policy": "datascience"})
-        session_id = (opened.structured_content or {})["session_id"]
-        used = {"notebook_name": "n", "notebook_path": NOTEBOOK, "mode": "create"}
-        assert not (await agent.call_tool("use_notebook", used)).is_error
-        async with lab(clean, session_id, NOTEBOOK) as address, browsing() as page:
-            await page.open(address)
-            await page.until("document.querySelector('.jp-Notebook') && 1", within_s=90)
-            await page.value("window.isStillThere = true")
-            cell = {"cell_index": 0, "cell_type": "markdown", "cell_source": TITLE}
-            assert not (await agent.call_tool("insert_cell", cell)).is_error
-            ran = await agent.call_tool(
-                "insert_execute_code_cell", {"cell_index": 1, "cell_source": PLOT}
-            )
-            assert not ran.is_error, ran
-            await shown(page, "the busiest day")
-            await shown(page, "the busiest day: Fri", OUTPUTS)
-            await page.until("document.querySelector('.jp-OutputArea-output img')?.complete")
-            cell = {"cell_index": 2, "cell_type": "code", "cell_source": "# what about "}
-            assert not (await agent.call_tool("insert_cell", cell)).is_error
-            await shown(page, "# what about")
-            await page.click("[...document.querySelectorAll('.jp-CodeCell .cm-line')].at(-1)")
-            await page.press("End")
-            await page.type("Saturday?")
-            await shown(page, "# what about Saturday?")
-            await read_until(agent, 2, "# what about Saturday?")
-            await page.until(
-                "!document.querySelector('.lm-TabBar-tab.jp-mod-dirty')"
-            )  # it is saved
-            assert await page.value("window.isStillThere")  # it was never loaded anew
-            await page.value("document.querySelector('.jp-MarkdownCell').scrollIntoView()")
-            picture = await page.picture()
-            assert len(picture) < 200_000
-            if os.environ.get("SANDBOX_TEST_PICTURES"):
-                PICTURE.parent.mkdir(exist_ok=True)
-                PICTURE.write_bytes(picture)
-            await only_the_session_is_reached(address)
+    async with (
+        using(clean) as (agent, session_id),
+        shown_in_lab(clean, session_id, NOTEBOOK) as (address, page),
+    ):
+        await page.value("window.isStillThere = true")
+        cell = {"cell_index": 0, "cell_type": "markdown", "cell_source": TITLE}
+        assert not (await agent.call_tool("insert_cell", cell)).is_error
+        ran = await agent.call_tool(
+            "insert_execute_code_cell", {"cell_index": 1, "cell_source": PLOT}
+        )
+        assert not ran.is_error, ran
+        await shown(page, "the busiest day")
+        await shown(page, "the busiest day: Fri", OUTPUTS)
+        await page.until("document.querySelector('.jp-OutputArea-output img')?.complete")
+        cell = {"cell_index": 2, "cell_type": "code", "cell_source": "# what about "}
+        assert not (await agent.call_tool("insert_cell", cell)).is_error
+        await shown(page, "# what about")
+        await page.click("[...document.querySelectorAll('.jp-CodeCell .cm-line')].at(-1)")
+        await page.press("End")
+        await page.type("Saturday?")
+        await shown(page, "# what about Saturday?")
+        await read_until(agent, 2, "# what about Saturday?")
+        await page.until("!document.querySelector('.lm-TabBar-tab.jp-mod-dirty')")  # it is saved
+        assert await page.value("window.isStillThere")  # it was never loaded anew
+        await page.value("document.querySelector('.jp-MarkdownCell').scrollIntoView()")
+        picture = await page.picture()
+        assert len(picture) < 200_000
+        if os.environ.get("SANDBOX_TEST_PICTURES"):
+            PICTURE.parent.mkdir(exist_ok=True)
+            PICTURE.write_bytes(picture)
+        await only_the_session_is_reached(address)
 
 
 async def only_the_session_is_reached(address: str) -> None:
@@ -163,11 +177,7 @@ async def shared(served: Served, session_id: str, *words: str) -> str:
 async def test_a_guest_sees_the_shared_notebook_live_and_writes_in_it_only_where_they_may(
     clean: Served, edit: bool
 ) -> None:
-    async with clean.client() as agent:
-        opened = await agent.call_tool("open_session", {"policy": "datascience"})
-        session_id = (opened.structured_content or {})["session_id"]
-        used = {"notebook_name": "n", "notebook_path": NOTEBOOK, "mode": "create"}
-        assert not (await agent.call_tool("use_notebook", used)).is_error
+    async with using(clean) as (agent, session_id):
 
         async def insert(index: int, source: str) -> None:
             cell = {"cell_index": index, "cell_type": "code", "cell_source": source}
@@ -175,9 +185,7 @@ async def test_a_guest_sees_the_shared_notebook_live_and_writes_in_it_only_where
 
         await insert(0, "# before ")
         url = await shared(clean, session_id, *(["--edit"] if edit else []))
-        async with lab(clean, url) as address, browsing() as page:
-            await page.open(address)
-            await page.until("document.querySelector('.jp-Notebook') && 1", within_s=90)
+        async with shown_in_lab(clean, url) as (_, page):
             await shown(page, "# before")
             ran = {"cell_index": 1, "cell_source": "print('ran: ' + str(6 * 7))"}
             assert not (await agent.call_tool("insert_execute_code_cell", ran)).is_error

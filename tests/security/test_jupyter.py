@@ -161,7 +161,7 @@ async def test_a_foreign_session_looks_as_an_absent_one(server: JupyterServer) -
 async def test_a_token_in_an_address_is_kept_nowhere(
     server: JupyterServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Invariant 6: neither the record nor a log nor an answer has it, in clear or encoded."""
+    """Invariant 6: neither the record nor a log nor an answer has it."""
     caplog.set_level(logging.DEBUG)
     session_id = await server.opened()
     base = f"/jupyter/{session_id}"
@@ -355,5 +355,4 @@ async def test_a_kernel_forges_no_answer_of_another(sandbox: Attacked) -> None:
 
 
 def _caller() -> Any:
-
     return GRANTS[ALICE].caller()

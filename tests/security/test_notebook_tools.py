@@ -11,12 +11,28 @@ import anyio
 import pytest
 from mcp import Client, MCPError
 
+from sandbox.toolsets import TOOLSETS
+
 from ..support.served import Served, close_all, sandbox, serve
 
 pytestmark = pytest.mark.anyio
 
 EVERYTHING = "session,execute,terminal,files:read,files:write,notebooks"
 SECRET = "typed by the victim"
+CELL = {"cell_index": 0, "notebook_name": "mine"}
+GIVEN: dict[str, dict[str, Any]] = {
+    "use_notebook": {"notebook_name": "mine", "notebook_path": "n.ipynb"},
+    "list_notebooks": {},
+    "export_session": {},
+    "insert_cell": {**CELL, "cell_type": "raw", "cell_source": ""},
+    "insert_execute_code_cell": {**CELL, "cell_source": "1"},
+    "overwrite_cell_source": {**CELL, "cell_source": ""},
+    "edit_cell_source": {**CELL, "old_string": SECRET, "new_string": ""},
+    "move_cell": {"source_index": 0, "target_index": 0, "notebook_name": "mine"},
+    "delete_cell": {"cell_indices": [0], "notebook_name": "mine"},
+    **dict.fromkeys(("read_cell", "clear_cell_output", "execute_cell"), CELL),
+}
+"""What each tool needs that takes more than a notebook's name."""
 MAX_ANSWER = 400_000
 """The characters of an answer; the hostile notebook holds twenty times as many."""
 HOSTILE = """
@@ -89,20 +105,17 @@ async def test_nobody_reaches_or_learns_of_anothers_notebook(controller: Served)
     victim, mallory = token(controller, "victim"), token(controller, "mallory")
     async with victim.client() as mine, mallory.client() as theirs:
         session_id = await victims(mine)
-        named = {"notebook_name": "mine", "notebook_path": "n.ipynb"}
-        for where, told in ((session_id, "no session"), ("s-absent", "no session"), ("", "")):
-            for tool, given in (
-                ("use_notebook", named),
-                ("read_notebook", {"notebook_name": "mine"}),
-                ("read_cell", {"cell_index": 0, "notebook_name": "mine"}),
-                ("insert_execute_code_cell", {"cell_index": 0, "cell_source": "1"}),
-                ("run_notebook", {"notebook_name": "mine"}),
-                ("unuse_notebook", {"notebook_name": "mine"}),
-            ):
-                refused = await call(theirs, tool, **given, session_id=where)
-                assert refused.is_error, (tool, where)
-                assert told in words(refused).lower()
-                assert SECRET not in words(refused)
+        for tool in TOOLSETS["notebooks"]:
+            given = GIVEN.get(tool, {"notebook_name": "mine"})
+            foreign, absent = [
+                await call(theirs, tool, **given, session_id=where)
+                for where in (session_id, "s-absent")
+            ]
+            assert foreign.is_error, tool
+            assert "no session" in words(foreign).lower()
+            assert words(foreign).replace(session_id, "s-absent") == words(absent)
+            if tool not in ("list_notebooks", "export_session"):  # those of its own default session
+                assert (await call(theirs, tool, **given)).is_error, tool
         for uri in ("notebook://mine", "notebook://mine/cells/x"):
             with pytest.raises(MCPError) as gone:
                 await theirs.read_resource(uri)
@@ -212,3 +225,7 @@ async def test_what_is_no_notebook_in_the_place_of_one_is_refused_in_time(
             await call(client, "insert_cell", cell_index=0, cell_type="raw", cell_source="kept")
             unused = await call(client, "unuse_notebook", notebook_name="n")
         assert "not saved" in words(unused)
+        looked = await call(
+            client, "execute_code", code="import stat; stat.S_ISFIFO(os.stat('n.ipynb').st_mode)"
+        )
+        assert looked.structured_content["text"] == "True", words(looked)

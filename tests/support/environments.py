@@ -13,6 +13,8 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -31,15 +33,12 @@ def python_with(name: str) -> Path:
     requirements = REQUIREMENTS / f"{name}.txt"
     made_from = requirements.read_bytes() + sys.version.encode()
     folder = ENVIRONMENTS / f"{name}-{hashlib.sha256(made_from).hexdigest()[:12]}"
-    python, stamp = folder / "bin/python", folder / ".complete"
-    ENVIRONMENTS.mkdir(parents=True, exist_ok=True)
-    with folder.with_suffix(".lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not stamp.exists():
+    python = folder / "bin/python"
+    with _unmade(folder) as is_unmade:
+        if is_unmade:
             _run(sys.executable, "-m", "venv", "--clear", str(folder))
             pip = (str(python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet")
             _run(*pip, "--require-hashes", "--requirement", str(requirements))
-            stamp.touch()
     return python
 
 
@@ -60,19 +59,27 @@ def package() -> Path:
     for file in found:
         digest.update(str(file.relative_to(ROOT)).encode() + b"\0" + file.read_bytes())
     folder = ENVIRONMENTS / f"package-{digest.hexdigest()[:12]}"
-    site, stamp = folder / "site", folder / ".complete"
-    ENVIRONMENTS.mkdir(parents=True, exist_ok=True)
-    with folder.with_suffix(".lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not stamp.exists():
+    site = folder / "site"
+    with _unmade(folder) as is_unmade:
+        if is_unmade:
             shutil.rmtree(folder, ignore_errors=True)
             pip = (sys.executable, "-m", "pip", "--disable-pip-version-check")
             alone = ("--no-deps", "--no-build-isolation", "--quiet")
             _run(*pip, "wheel", *alone, "--wheel-dir", str(folder), str(ROOT))
             (wheel,) = folder.glob("*.whl")
             _run(*pip, "install", "--no-deps", "--quiet", "--target", str(site), str(wheel))
-            stamp.touch()
     return site
+
+
+@contextmanager
+def _unmade(folder: Path) -> Generator[bool]:
+    """Whether a folder is still to be made, by this process alone; it is when the block ends."""
+    stamp = folder / ".complete"
+    ENVIRONMENTS.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield not stamp.exists()
+        stamp.touch()
 
 
 def _run(*words: str) -> None:

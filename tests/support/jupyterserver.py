@@ -8,10 +8,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import anyio
+import httpx2
+from mcp import ClientSession
+from mcp.client.streamable_http import streamable_http_client
 
 from .environments import python_with
 
@@ -134,6 +139,20 @@ def running(
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+@asynccontextmanager
+async def client_of(server: Running, **headers: str) -> AsyncGenerator[ClientSession]:
+    """An MCP client of a server, with its token or with other headers."""
+    given = headers or {"Authorization": f"token {TOKEN}"}
+    async with (
+        httpx2.AsyncClient(headers=given, timeout=60) as http,
+        streamable_http_client(server.mcp_url, http_client=http) as streams,
+        ClientSession(*streams[:2]) as client,
+    ):
+        with anyio.fail_after(120):
+            await client.initialize()
+            yield client
 
 
 def _address(process: subprocess.Popen[bytes], log: Path) -> str:

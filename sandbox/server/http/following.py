@@ -16,11 +16,10 @@ from starlette.responses import JSONResponse, Response
 
 from sandbox.commands.command import Command
 from sandbox.commands.models import CommandResult
-from sandbox.errors import NotFound
 from sandbox.kernels.execution import Execution
 from sandbox.kernels.models import ExecutionResult
 from sandbox.outputs.collector import OUTPUTS
-from sandbox.server.desk import caller_of_request, permit_unasked
+from sandbox.server.desk import caller_of_request
 from sandbox.server.http.eventstream import LAST, Event, EventStream, last_id
 from sandbox.server.http.operation import EVENTS, EndpointGroup, NoArguments, endpoint
 from sandbox.server.http.place import Http
@@ -104,18 +103,6 @@ class FollowEndpoints(EndpointGroup):
         known = found if isinstance(found, ExecutionResult) else found.record
         self._check(request, known.session_id, *tools)
         return found
-
-    def _check(self, request: Request, session_id: str, *tools: str) -> None:
-        """Refuse what is of another session than the path says, or what its policy refuses.
-
-        Raises:
-            NotFound, NotPermitted: It is so.
-        """
-        if session_id != request.path_params["session_id"]:
-            raise NotFound("There is nothing of that id in this session.")
-        policy = self._desk.policy_of(caller_of_request(request), session_id)
-        for tool in tools:
-            permit_unasked(policy, tool)
 
     async def _told(self, request: Request, tool: str, **more: Any) -> dict[str, Any]:
         given = {**request.path_params, "detail": "full", **more}

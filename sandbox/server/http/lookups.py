@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from sandbox.errors import NotFound
 from sandbox.kernels.models import ExecutionResult, KernelInfo
 from sandbox.notebooks.ipynb import write_ipynb
-from sandbox.server.desk import EXPORT, caller_of_request, grant_of_request, permit_unasked
+from sandbox.server.desk import EXPORT, caller_of_request, grant_of_request
 from sandbox.server.download import HARMLESS
 from sandbox.server.executionresources import output_data, output_index, without_secrets
 from sandbox.server.http.operation import JSON, EndpointGroup, NoArguments, endpoint
@@ -46,8 +46,7 @@ class LookupEndpoints(EndpointGroup):
     )
     async def get_kernel(self, request: Request, _: NoArguments) -> Response:
         """Look at a kernel: its state, and how many cells wait."""
-        session = await self._session(request)
-        permit_unasked(session.policy, "list_kernels")
+        session = await self._session(request, "list_kernels")
         wanted = request.path_params["kernel_id"]
         async with session.use():
             found = [each for each in session.kernels.infos if each.kernel_id == wanted]
@@ -67,9 +66,7 @@ class LookupEndpoints(EndpointGroup):
         caller, asked = caller_of_request(request), request.path_params
         found = await self._manager.execution(caller, asked["execution_id"])
         result = found if isinstance(found, ExecutionResult) else found.snapshot()
-        if result.session_id != asked["session_id"]:
-            raise NotFound("There is nothing of that id in this session.")
-        permit_unasked(self._desk.policy_of(caller, result.session_id), "get_execution")
+        self._check(request, result.session_id, "get_execution")
         at = output_index(asked["index"], len(result.outputs))
         redactor = self._manager.redactor(caller.principal, result.session_id)
         result = await anyio.to_thread.run_sync(without_secrets, result, redactor)
@@ -89,9 +86,7 @@ class LookupEndpoints(EndpointGroup):
         """Answer what a session ran as a notebook; also some time after its end."""
         caller, session_id = caller_of_request(request), request.path_params["session_id"]
         await self._manager.ready()
-        policy = self._desk.policy_of(caller, session_id)
-        for tool in EXPORT:
-            permit_unasked(policy, tool)
+        self._check(request, session_id, *EXPORT)
         redactor = self._manager.redactor(caller.principal, session_id)
         notebook = await self._manager.history.notebook(caller, session_id, redactor)
         data = await anyio.to_thread.run_sync(write_ipynb, notebook)

@@ -6,7 +6,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from sandbox.errors import FileError
-from sandbox.server.desk import permit_unasked
 from sandbox.server.http.calling import calling
 from sandbox.server.http.operation import EndpointGroup, NoArguments, endpoint
 from sandbox.server.http.place import Http
@@ -29,8 +28,7 @@ class NotebookEndpoints(EndpointGroup):
     )
     async def open_notebook(self, request: Request, _: NoArguments) -> Response:
         """Open a notebook, or make an empty one where there is no file, and answer what it is."""
-        session = await self._session(request)
-        permit_unasked(session.policy, "use_notebook")
+        session = await self._session(request, "use_notebook")
         context, status = calling(request, {}), 200
         named = named_by_path(context)
         async with session.use():

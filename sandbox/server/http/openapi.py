@@ -116,8 +116,10 @@ def _needed(operation: Operation) -> str:
 def tag_of(path: str) -> str:
     """The kind of thing that a path is about."""
     nouns = [part for part in path.split("/") if not part.startswith("{")][1:]
-    if nouns[0] == "admin" or nouns[-1] in _OF_FILES:
-        return "admin" if nouns[0] == "admin" else "files"
+    if nouns[0] == "admin":
+        return "admin"
+    if nouns[-1] in _OF_FILES:
+        return "files"
     return next(noun for noun in reversed(nouns) if noun in _KINDS)
 
 
@@ -197,11 +199,8 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
 
 
 def _parameter(place: str, name: str, schema: Schema, required: bool) -> dict[str, Any]:
-    told = dict(schema)
+    told = _told(schema)
     said = told.pop("description", "")
-    told.pop("title", None)
-    if told.get("default", 0) is None:
-        del told["default"]
     if place == "path":
         told.pop("default", None)
         told = {"minLength": 1, **told}
@@ -214,6 +213,15 @@ def _parameter(place: str, name: str, schema: Schema, required: bool) -> dict[st
     }
 
 
+def _told(schema: Schema) -> dict[str, Any]:
+    """A schema without a name that says nothing, and a default that is none."""
+    return {
+        key: value
+        for key, value in schema.items()
+        if key != "title" and (key, value) != ("default", None)
+    }
+
+
 def _body(operation: Operation) -> dict[str, Any]:
     http = operation.http
     if http.is_bytes:
@@ -222,17 +230,12 @@ def _body(operation: Operation) -> dict[str, Any]:
         return {}
     in_path = names_in(http.path)
     fields = {
-        name: _parameter("body", name, schema, False)
-        for name, schema in operation.arguments.items()
-        if name not in in_path
+        name: _told(schema) for name, schema in operation.arguments.items() if name not in in_path
     }
     required = [name for name in fields if name in operation.required]
     schema: dict[str, Any] = {
         "type": "object",
-        "properties": {
-            name: {**each["schema"], **{k: each[k] for k in ("description",) if k in each}}
-            for name, each in fields.items()
-        },
+        "properties": fields,
         "additionalProperties": False,
     }
     if required:

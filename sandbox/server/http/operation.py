@@ -16,8 +16,8 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sandbox.errors import InvalidRequest
-from sandbox.server.desk import Desk, caller_of_request
+from sandbox.errors import InvalidRequest, NotFound
+from sandbox.server.desk import Desk, caller_of_request, permit_unasked
 from sandbox.server.grants import Grant
 from sandbox.server.http.given import given_by
 from sandbox.server.http.place import Http
@@ -141,11 +141,30 @@ class EndpointGroup:
             if inspect.isfunction(value) and value in _declared
         ]
 
-    async def _session(self, request: Request) -> Session:
-        """The session in the path: a default one is never opened here."""
-        return await self._manager.get(
-            caller_of_request(request), request.path_params["session_id"]
-        )
+    async def _session(self, request: Request, *tools: str) -> Session:
+        """The session in the path, whose policy allows these tools; a default one is never opened.
+
+        Raises:
+            NotFound, NotPermitted: There is none, or it does not.
+        """
+        caller = caller_of_request(request)
+        session = await self._manager.get(caller, request.path_params["session_id"])
+        for tool in tools:
+            permit_unasked(session.policy, tool)
+        return session
+
+    def _check(self, request: Request, session_id: str, *tools: str) -> None:
+        """Refuse what is of another session than the path says, or what its policy refuses; also
+        some time after its end.
+
+        Raises:
+            NotFound, NotPermitted: It is so.
+        """
+        if session_id != request.path_params["session_id"]:
+            raise NotFound("There is nothing of that id in this session.")
+        policy = self._desk.policy_of(caller_of_request(request), session_id)
+        for tool in tools:
+            permit_unasked(policy, tool)
 
 
 def _operation(method: Any, declared: _Declared) -> Operation:

@@ -55,9 +55,9 @@ def _by_tag(document: Schema) -> dict[str, list[str]]:
 def _operation(path: str, method: str, operation: Schema) -> str:
     said = "".join(f"<p>{escape(each)}</p>" for each in operation["description"].split("\n\n"))
     rows = [
-        (each["name"], each["in"], each["schema"], each.get("description", ""), each["required"])
+        (each["name"], each["in"], each["schema"], each.get("description", ""), needed)
         for each in operation.get("parameters", ())
-        if each["in"] != "header" or each.setdefault("required", False) is False
+        for needed in [each.get("required", False)]
     ]
     content: Schema = operation.get("requestBody", {}).get("content", {})
     for media, each in content.items():

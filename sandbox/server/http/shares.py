@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from sandbox.audit import TokenEntry
 from sandbox.errors import NotFound, NotPermitted, QuotaExceeded
 from sandbox.server import arguments as arg
-from sandbox.server.desk import grant_of_request, permit_unasked
+from sandbox.server.desk import grant_of_request
 from sandbox.server.grants import LOCAL, SharedNotebook
 from sandbox.server.http.operation import EndpointGroup, NoArguments, endpoint
 from sandbox.server.http.place import Http
@@ -86,9 +86,7 @@ class ShareEndpoints(EndpointGroup):
         """Make a token and an address with which somebody else follows one notebook live, or edits
         it with them; they are good for that notebook and for nothing else."""
         grant, tokens = grant_of_request(request), self._tokens_here()
-        session = await self._session(request)
-        for tool in READS + (WRITES if wanted.edit else ()):
-            permit_unasked(session.policy, tool)
+        session = await self._session(request, *READS, *(WRITES if wanted.edit else ()))
         if len(tokens.shares(grant.principal)) >= MAX_SHARES:
             raise QuotaExceeded(
                 f"You share {MAX_SHARES} notebooks, the most there can be.",
@@ -106,9 +104,8 @@ class ShareEndpoints(EndpointGroup):
             lifetime_s=wanted.lifetime_s,
         )
         self._record("created", info, grant.principal)
-        path = relative(notebook.path)
         base = f"{request.url.scheme}://{request.headers['host']}/jupyter/{session.session_id}"
-        url = f"{base}/lab/tree/{quote(path)}?{urlencode({'token': token})}"
+        url = f"{base}/lab/tree/{quote(relative(notebook.path))}?{urlencode({'token': token})}"
         return JSONResponse({**_shown(info), "token": token, "url": url}, 201)
 
     @endpoint("List shared notebooks", Http("GET", PATH), scope=SCOPE, result=SharedNotebooks)

@@ -81,7 +81,7 @@ async def call_tool(
         SandboxError: As the tool says.
     """
     try:
-        arguments = tool.validated(given, [*tool.arguments])
+        arguments = tool.validated(given)
     except ToolError as exc:
         raise InvalidRequest(str(exc)) from exc
     context = {tool.context_kwarg or "ctx": calling(request, given)}

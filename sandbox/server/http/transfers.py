@@ -80,8 +80,7 @@ class TransferEndpoints(EndpointGroup):
     )
     async def list_folder(self, request: Request, wanted: FilesAsked) -> Response:
         """List files and folders, sorted by path, with what the workspace may hold."""
-        session = await self._session(request)
-        permit_unasked(session.policy, "list_files")
+        session = await self._session(request, "list_files")
         start = wanted.start_index
         async with session.use():
             found = await session.files.list(
@@ -112,8 +111,7 @@ class TransferEndpoints(EndpointGroup):
     )
     async def download_file(self, request: Request, _: NoArguments) -> Response:
         """Answer a file's bytes, as an attachment that no browser renders."""
-        session = await self._session(request)
-        permit_unasked(session.policy, "read_file")
+        session = await self._session(request, "read_file")
         path = _path(request)
         headers = request.headers
         async with AsyncExitStack() as stack:
@@ -162,8 +160,7 @@ class TransferEndpoints(EndpointGroup):
     async def upload_file(self, request: Request, wanted: UploadAsked) -> Response:
         """Write a file with the body as its bytes; missing folders are made. With a slash at the
         end of the path, make a folder."""
-        session = await self._session(request)
-        permit_unasked(session.policy, "write_file")
+        session = await self._session(request, "write_file")
         path = _path(request)
         mode = int(wanted.mode, 8) if wanted.mode else None
         if path.endswith("/"):
@@ -201,8 +198,7 @@ class TransferEndpoints(EndpointGroup):
     )
     async def remove_file(self, request: Request, wanted: DeletionAsked) -> Response:
         """Delete a file, or a folder; of a link the link itself."""
-        session = await self._session(request)
-        permit_unasked(session.policy, "delete_file")
+        session = await self._session(request, "delete_file")
         path = _path(request)
         async with session.use():
             match = request.headers.get("if-match")

@@ -12,6 +12,7 @@ from sandbox.server.jupyter import contentmodels as models
 from sandbox.server.jupyter.about import timestamp
 from sandbox.server.jupyter.contentroutes import copy
 from sandbox.server.jupyter.visits import JupyterRoute, Visit, done, none_of_them, told
+from sandbox.server.sharing import absolute
 from sandbox.sessions.session import Session
 
 CHECKPOINT = "checkpoint"
@@ -38,7 +39,7 @@ def _kept_at(path: str) -> str:
 
 
 async def _model(session: Session, path: str) -> dict[str, Any]:
-    stat = await session.files.stat(models.absolute(_kept_at(path)))
+    stat = await session.files.stat(absolute(_kept_at(path)))
     return {"id": CHECKPOINT, "last_modified": timestamp(max(stat.mtime, 0.0))}
 
 
@@ -54,7 +55,7 @@ async def _list(visit: Visit) -> Response:
 async def _make(visit: Visit) -> Response:
     path, session = models.checked(visit.param("path")), visit.session
     for live in session.notebooks.opened:
-        if live.path == models.absolute(path):
+        if live.path == absolute(path):
             await live.save()
     await copy(session, path, _kept_at(path))
     return told(await _model(session, path), 201)
@@ -62,14 +63,14 @@ async def _make(visit: Visit) -> Response:
 
 async def _restore(visit: Visit) -> Response:
     path, session = _existing(visit), visit.session
-    if any(live.path == models.absolute(path) for live in session.notebooks.opened):
+    if any(live.path == absolute(path) for live in session.notebooks.opened):
         raise Conflict(f"{path!r:.200} is open as a live document.", remedy="Close it first.")
     await copy(session, _kept_at(path), path)
     return done()
 
 
 async def _delete(visit: Visit) -> Response:
-    await visit.session.files.delete(models.absolute(_kept_at(_existing(visit))))
+    await visit.session.files.delete(absolute(_kept_at(_existing(visit))))
     return done()
 
 

@@ -17,7 +17,6 @@ from sandbox.notebooks.ipynb import read_ipynb, write_ipynb
 from sandbox.notebooks.models import Notebook
 from sandbox.server.jupyter.about import timestamp
 from sandbox.server.jupyter.visits import Wanted, wanted
-from sandbox.sessions.models import WORKSPACE
 
 NOTEBOOK = ".ipynb"
 Kind = Literal["file", "directory", "notebook"]
@@ -56,13 +55,8 @@ def checked(path: str) -> str:
     """
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if ".." in parts or "\0" in path:
-        raise InvalidRequest("A path of the contents stays below the workspace.")
+        raise InvalidRequest("A path stays below the workspace.")
     return "/".join(parts)
-
-
-def absolute(path: str) -> str:
-    """Where a checked path is in the sandbox."""
-    return posixpath.join(WORKSPACE, path) if path else WORKSPACE
 
 
 def kind_of(stat: FileStat) -> Kind:

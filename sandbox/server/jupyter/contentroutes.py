@@ -40,7 +40,7 @@ from sandbox.server.jupyter.visits import (
     done,
     told,
 )
-from sandbox.server.sharing import leads_to, relative
+from sandbox.server.sharing import absolute, leads_to, relative
 from sandbox.sessions.session import Session
 
 MAX_LISTED = 10_000
@@ -108,7 +108,7 @@ class Contents:
                 content = await anyio.to_thread.run_sync(models.notebook_json, notebook)
                 self._remember(visit, path, content)
                 return _json(models.with_content(shown, "json", content))
-            data, _ = await session.files.read_bytes(models.absolute(path), MAX_FILE)
+            data, _ = await session.files.read_bytes(absolute(path), MAX_FILE)
             data = Pieces(session.redactor).last(data)
             found = await anyio.to_thread.run_sync(
                 models.file_content, path, data, visit.query("format")
@@ -156,7 +156,7 @@ class Contents:
         session = visit.session
         if (live := _live(session, path)) is not None:
             return live.read()
-        data, _ = await session.files.read_bytes(models.absolute(path), MAX_BYTES)
+        data, _ = await session.files.read_bytes(absolute(path), MAX_BYTES)
         data = Pieces(session.redactor).last(data)
         return (await anyio.to_thread.run_sync(read_ipynb, data)).notebook
 
@@ -173,7 +173,7 @@ class Contents:
             was_there = await _is_there(session, path)
             if saved.type == "directory":
                 visit.permit("make_directory")
-                await session.files.mkdir(models.absolute(path))
+                await session.files.mkdir(absolute(path))
             elif saved.type == "notebook":
                 notebook = _EMPTY
                 if saved.content is not None:
@@ -191,7 +191,7 @@ class Contents:
         data = await anyio.to_thread.run_sync(models.notebook_json, given)
         live = _live(visit.session, path)
         if live is None:
-            await visit.session.files.write(models.absolute(path), data)
+            await visit.session.files.write(absolute(path), data)
             return
         read = self._bases.get(visit.session, OrderedDict()).get(_key(visit, path))
         if read is None:
@@ -222,16 +222,16 @@ class Contents:
             await copy(session, source, target)
         elif wanted.type == "directory":
             target = posixpath.join(path, _free("Untitled Folder", "", taken))
-            await session.files.mkdir(models.absolute(target), parents=False)
+            await session.files.mkdir(absolute(target), parents=False)
         elif wanted.type == "notebook" or wanted.ext == models.NOTEBOOK:
             target = posixpath.join(path, _free("Untitled", models.NOTEBOOK, taken))
-            await session.files.write(models.absolute(target), models.notebook_json(_EMPTY))
+            await session.files.write(absolute(target), models.notebook_json(_EMPTY))
         else:
             ext = models.checked(wanted.ext or "") if wanted.ext else ""
             if "/" in ext:
                 raise InvalidRequest("An extension has no slash.")
             target = posixpath.join(path, _free("untitled", ext, taken))
-            await session.files.write(models.absolute(target), b"")
+            await session.files.write(absolute(target), b"")
         return await _answer(visit, target, 201)
 
     async def _rename(self, visit: Visit) -> Response:
@@ -242,7 +242,7 @@ class Contents:
         if path != target:
             await _let_go(session, path)
             await _let_go(session, target)
-            await session.files.move(models.absolute(path), models.absolute(target))
+            await session.files.move(absolute(path), absolute(target))
         return await _answer(visit, target)
 
     async def _delete(self, visit: Visit) -> Response:
@@ -250,7 +250,7 @@ class Contents:
         if not path:
             raise InvalidRequest("The workspace itself is not deleted.")
         await _let_go(session, path)
-        await session.files.delete(models.absolute(path), recursive=True)
+        await session.files.delete(absolute(path), recursive=True)
         return done()
 
     def _room(self, visit: Visit, size: int) -> AbstractAsyncContextManager[None]:
@@ -273,19 +273,19 @@ class Contents:
 
 async def copy(session: Session, source: str, target: str) -> None:
     """Copy a file of a session, byte by byte."""
-    async with await session.files.open_read(models.absolute(source)) as reading:
+    async with await session.files.open_read(absolute(source)) as reading:
 
         async def pieces() -> AsyncIterator[bytes]:
             async for piece in reading:
                 yield piece
 
-        await session.files.write(models.absolute(target), pieces())
+        await session.files.write(absolute(target), pieces())
 
 
 async def _save_file(session: Session, path: str, saved: models.Saved) -> None:
     data = await anyio.to_thread.run_sync(models.bytes_given, saved)
     is_later = saved.chunk is not None and saved.chunk != 1
-    await session.files.write(models.absolute(path), data, append=is_later)
+    await session.files.write(absolute(path), data, append=is_later)
 
 
 async def _let_go(session: Session, path: str) -> None:
@@ -294,7 +294,7 @@ async def _let_go(session: Session, path: str) -> None:
     Raises:
         Conflict: Somebody has one open: it would be written again where it was.
     """
-    where = models.absolute(path)
+    where = absolute(path)
     for live in session.notebooks.opened:
         if live.path == where or live.path.startswith(f"{where}/"):
             await session.notebooks.close(live.path)
@@ -311,9 +311,7 @@ async def _download(visit: Visit) -> Response:
     session, path = visit.session, _path(visit)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(session.use())
-        reading = await stack.enter_async_context(
-            await session.files.open_read(models.absolute(path))
-        )
+        reading = await stack.enter_async_context(await session.files.open_read(absolute(path)))
         pieces = Pieces(session.redactor, keep_length=True)
         head = visit.request.method == "HEAD"
         return Download(reading, stack.pop_all(), None, pieces, head=head)
@@ -330,7 +328,7 @@ async def _answer(visit: Visit, path: str, status: int = 200) -> Response:
 
 async def _stat(session: Session, path: str) -> FileStat:
     """What is at a path: of a link what it leads to, as far as a listing or reading tells."""
-    where = models.absolute(path)
+    where = absolute(path)
     stat = await session.files.stat(where)
     if stat.type == "symlink":
         try:
@@ -347,7 +345,7 @@ async def _entries(session: Session, path: str) -> AsyncIterator[FileStat]:
     """What is in a folder and can be shown, as far as it goes."""
     start = 0
     while start < MAX_LISTED:
-        page = await session.files.list(models.absolute(path), start_index=start, limit=MAX_ENTRIES)
+        page = await session.files.list(absolute(path), start_index=start, limit=MAX_ENTRIES)
         for entry in page.entries:
             if entry.type in models.SHOWN and not entry.odd:
                 yield entry
@@ -358,14 +356,14 @@ async def _entries(session: Session, path: str) -> AsyncIterator[FileStat]:
 
 async def _is_there(session: Session, path: str) -> bool:
     try:
-        await session.files.stat(models.absolute(path))
+        await session.files.stat(absolute(path))
     except FileError:
         return False  # or it cannot be looked at: writing says why
     return True
 
 
 def _live(session: Session, path: str) -> LiveNotebook | None:
-    where = models.absolute(path)
+    where = absolute(path)
     return next((each for each in session.notebooks.opened if each.path == where), None)
 
 

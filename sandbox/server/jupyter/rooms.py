@@ -27,6 +27,7 @@ from sandbox.errorgroups import one_error
 from sandbox.errors import InvalidRequest, NotFound, NotPermitted, SandboxError, SessionLost
 from sandbox.server.desk import Desk, permit_unasked
 from sandbox.server.grants import Grant, SharedNotebook
+from sandbox.server.jupyter.contentmodels import checked
 from sandbox.server.jupyter.visits import JupyterRoute, Visit, Wanted, body, failed, told, visited
 from sandbox.server.sharing import absolute
 from sandbox.server.websockets import WebSocketRoute
@@ -81,7 +82,7 @@ class Rooms:
     async def _session(self, visit: Visit) -> Response:
         """Say which room a notebook is in."""
         wanted = await body(visit.request, SessionWanted)
-        path = absolute(visit.param("path"))
+        path = absolute(checked(visit.param("path")))
         shared = SharedNotebook(visit.session.session_id, path)
         visit.grant.require_notebook("notebooks:read", shared)
         for tool in READS:

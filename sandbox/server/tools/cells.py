@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -66,7 +67,7 @@ class CellTools(ToolGroup):
             edited = await used.edit(
                 lambda notebook: editing.insert(notebook, cell_index, cell_type, cell_source)
             )
-            return edited_answer(used, edited.notebook, edited.cell_ids, "Inserted", edited.diff)
+            return edited_answer(used, edited, "Inserted")
 
     @tool(
         "Replace a cell's source",
@@ -96,9 +97,7 @@ class CellTools(ToolGroup):
                 lambda notebook: editing.overwrite(notebook, which.of(notebook), cell_source)
             )
             notes = [] if edited.diff else ["it said that already: nothing was changed"]
-            return edited_answer(
-                used, edited.notebook, edited.cell_ids, "Overwrote", edited.diff, notes
-            )
+            return edited_answer(used, edited, "Overwrote", *notes)
 
     @tool(
         "Edit a cell's source",
@@ -129,7 +128,7 @@ class CellTools(ToolGroup):
                     notebook, which.of(notebook), old_string, new_string, replace_all=replace_all
                 )
             )
-            return edited_answer(used, edited.notebook, edited.cell_ids, "Edited", edited.diff)
+            return edited_answer(used, edited, "Edited")
 
     @tool(
         "Move a cell",
@@ -157,7 +156,7 @@ class CellTools(ToolGroup):
             edited = await used.edit(
                 lambda notebook: editing.move(notebook, source.of(notebook), target.of(notebook))
             )
-            return edited_answer(used, edited.notebook, edited.cell_ids, "Moved", edited.diff)
+            return edited_answer(used, edited, "Moved")
 
     @tool(
         "Delete cells",
@@ -186,7 +185,7 @@ class CellTools(ToolGroup):
         async with in_use(self._desk, ctx, session_id, "delete_cell", notebook_name) as used:
             edited = await used.edit(delete)
             diff = edited.diff if include_source else ""
-            return edited_answer(used, before, edited.cell_ids, "Deleted", diff)
+            return edited_answer(used, replace(edited, notebook=before, diff=diff), "Deleted")
 
     @tool(
         "Clear a cell's outputs",
@@ -218,9 +217,7 @@ class CellTools(ToolGroup):
         async with in_use(self._desk, ctx, session_id, "clear_cell_output", notebook_name) as used:
             edited = await used.edit(clear)
             notes = [] if edited.diff else ["it had no outputs"]
-            return edited_answer(
-                used, edited.notebook, edited.cell_ids, "Cleared", edited.diff, notes
-            )
+            return edited_answer(used, edited, "Cleared", *notes)
 
     @tool(
         "Read a cell",

@@ -32,13 +32,33 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
     max_leaves=6,
 )
-metadata = st.dictionaries(
-    texts.filter(
-        lambda key: key not in ("trusted", "signature", "orig_nbformat", "orig_nbformat_minor")
-    ),
-    values,
-    max_size=3,
-)
+NEVER_WRITTEN = ("trusted", "signature", "orig_nbformat", "orig_nbformat_minor")
+TYPED: dict[str, st.SearchStrategy[Any]] = {
+    "name": st.just("a name"),
+    "tags": st.lists(st.sampled_from(["a", "b"]), unique=True),
+    "collapsed": st.booleans(),
+    "scrolled": st.sampled_from([True, False, "auto"]),
+    "format": st.just("text/plain"),
+    "jupyter": st.fixed_dictionaries({"source_hidden": st.booleans()}),
+    "execution": st.fixed_dictionaries({"iopub.status.busy": st.just("2026-01-01T00:00:00Z")}),
+    "title": st.just("a title"),
+    "authors": st.just([{"name": "somebody"}]),
+    "kernelspec": st.just({"name": "python3", "display_name": "Python 3"}),
+    "language_info": st.just({"name": "python", "codemirror_mode": {"name": "ipython"}}),
+}
+"""What nbformat gives a kind: anything else under these names is kept too, and is not valid."""
+
+
+@st.composite
+def _metadata(draw: st.DrawFn) -> dict[str, Any]:
+    names = texts.filter(lambda key: key not in NEVER_WRITTEN) | st.sampled_from([*TYPED])
+    return {
+        name: draw(TYPED.get(name, values))
+        for name in draw(st.lists(names, unique=True, max_size=3))
+    }
+
+
+metadata = _metadata()
 bundles = st.dictionaries(
     st.sampled_from(["text/plain", "text/html", "image/png", "image/svg+xml"]), texts
 ) | st.dictionaries(st.just("application/vnd.x+json"), values)

@@ -57,6 +57,14 @@ def test_metadata_that_nobody_knows_is_kept() -> None:
     assert json.loads(write_ipynb(notebook)) == document({**cell, "source": ["1"]}, metadata=about)
 
 
+def test_metadata_of_another_kind_than_the_format_wants_is_kept_too() -> None:
+    cell = code(source=["1"], metadata={"name": None, "tags": "t"})
+    value = document(cell, metadata={"title": 3})
+    notebook, notes = read(value)
+    assert not notes
+    assert json.loads(write_ipynb(notebook)) == value
+
+
 def test_lines_are_joined_but_lists_in_json_types_stay() -> None:
     shown = {"text/plain": ["a\n", "b"], "application/geo+json": ["a\n", "b"]}
     output = {"output_type": "display_data", "metadata": {}, "data": shown}

@@ -3,53 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import anyio
 import httpx
 import pytest
-from mcp.server.transport_security import TransportSecuritySettings
-from starlette.types import ASGIApp
 
-from sandbox.server.application import MAX_MCP_BODY, make_app
-from sandbox.server.desk import Desk
-from sandbox.server.localtoken import LocalToken
-from sandbox.sessions.manager import SessionManager
+from sandbox.server.application import MAX_MCP_BODY
 from sandbox.testing import FakeEngine
-
-from ...support.applications import started
 
 pytestmark = pytest.mark.anyio
 
-TOKEN = "0123456789abcdef0123"
 MODERN = {
     "Accept": "application/json, text/event-stream",
     "Content-Type": "application/json",
     "MCP-Protocol-Version": "2026-07-28",
 }
-
-
-@asynccontextmanager
-async def running(app: ASGIApp) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of an application that has started."""
-    async with started(app):
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            yield client
-
-
-@pytest.fixture
-async def http(desk: Desk, manager: SessionManager) -> AsyncIterator[httpx.AsyncClient]:
-    app = make_app(
-        desk,
-        verifier=LocalToken(TOKEN),
-        security=TransportSecuritySettings(allowed_hosts=["test"], allowed_origins=[]),
-        check=manager.runtime.engine,
-    )
-    async with running(app) as client:
-        client.headers["Authorization"] = f"Bearer {TOKEN}"
-        yield client
 
 
 async def open_session(http: httpx.AsyncClient, **wanted: object) -> str:

@@ -19,7 +19,7 @@ from sandbox.server.scopes import SCOPES
 from sandbox.sessions.manager import SessionManager
 
 from ...support.calls import greeting
-from .test_application import running
+from .conftest import running
 
 pytestmark = pytest.mark.anyio
 

@@ -20,7 +20,6 @@ from sandbox.sessions.manager import SessionManager
 from sandbox.testing import FakeEngine
 
 from .conftest import words
-from .test_application import http as http
 from .test_application import open_session
 
 pytestmark = pytest.mark.anyio

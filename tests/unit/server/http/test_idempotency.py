@@ -151,6 +151,19 @@ def test_what_is_kept_is_bounded_and_one_principal_takes_nothing_from_another(
     assert replies.begin("mallory", "1", "f") is None, "its oldest keys are gone"
 
 
+def test_what_is_kept_of_all_principals_is_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(idempotency, "MAX_KEYS", 5)
+    monkeypatch.setattr(idempotency, "MAX_BYTES", 12_000)
+    replies = Replies()
+    for number in range(9):
+        answered(replies, f"p{number}", "k", "x" * 5000)
+    assert replies.size_bytes <= 12_000
+    assert replies.begin("p8", "k", "f") is not None
+    with pytest.raises(Conflict, match="not kept"):
+        replies.begin("p4", "k", "f")
+    assert replies.begin("p3", "k", "f") is None, "the oldest keys are gone"
+
+
 def test_a_large_answer_is_not_kept_and_what_it_answers_is_not_done_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

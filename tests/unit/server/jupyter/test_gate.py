@@ -14,7 +14,7 @@ from sandbox.server.desk import Desk
 from sandbox.server.grants import LOCAL_GRANT
 from sandbox.server.jupyter.visits import MAX_BODY, Wanted, body
 
-from .conftest import TOKEN
+from ..conftest import TOKEN
 
 pytestmark = pytest.mark.anyio
 

@@ -18,7 +18,6 @@ from sandbox.notebooks.editing import insert
 from sandbox.policy import load
 from sandbox.server.grants import Grant, SharedNotebook
 from sandbox.server.jupyter.rooms import author_of
-from sandbox.server.sharing import absolute
 
 from ....support.roomclient import RoomClient, asked_for, in_room, room_of
 from ....support.roomserver import HEADERS, PATH, RoomServer, bearing, room_server
@@ -271,11 +270,6 @@ def test_a_guest_is_named_as_its_share_and_others_as_their_principal() -> None:
     own = Grant("alice", "a page", "t2", frozenset({"notebooks"}))
     assert (author_of(guest).name, author_of(own).name) == ("Grace (guest)", "alice")
     assert not author_of(guest).is_agent
-
-
-@pytest.mark.parametrize("path", ["a.ipynb", "/a.ipynb", "b/../a.ipynb", "./a.ipynb"])
-def test_a_path_of_a_client_is_below_the_workspace(path: str) -> None:
-    assert absolute(path) == "/workspace/a.ipynb"
 
 
 async def test_a_client_that_says_again_what_it_was_told_may(server: RoomServer) -> None:
