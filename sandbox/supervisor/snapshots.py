@@ -201,7 +201,10 @@ class Snapshots:
         try:
             return await keeper.ask({"op": operation, "name": name})
         except _Ended as exc:
+            had_some = bool(self._kept)
             self._notice_the_end()
+            if not had_some:
+                raise InfrastructureError(f"No snapshot can be kept: {exc}.") from exc
             raise InfrastructureError(
                 f"The snapshots of this session are lost: {exc}.",
                 remedy="Take new ones. If files were being put back, look at them first.",

@@ -7,11 +7,12 @@ import stat
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from typing import Any
 
 
 def picture(root: str | os.PathLike[str]) -> dict[str, Any]:
-    """Of each path below a folder, and of itself: kind, mode, time, bytes or target, other names."""
+    """Of each path below a folder, and itself: kind, mode, time, bytes or target, other names."""
     found: dict[str, Any] = {}
     names: dict[int, list[str]] = defaultdict(list)
     _look(os.fspath(root), "", found, names)
@@ -32,7 +33,9 @@ def _look(place: str, path: str, found: dict[str, Any], names: dict[int, list[st
     elif stat.S_ISREG(info.st_mode):
         names[info.st_ino].append(path)
         with _opened(place, mode, 0o400), open(place, "rb") as file:
-            found[path] = ("file", mode, info.st_mtime_ns, file.read())
+            data = file.read()
+            content = data if len(data) < 1000 else sha256(data).hexdigest()
+            found[path] = ("file", mode, info.st_mtime_ns, content)
     else:
         found[path] = (stat.S_IFMT(info.st_mode),)
 

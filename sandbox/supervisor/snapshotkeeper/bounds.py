@@ -34,24 +34,30 @@ class Memory:
         """What the snapshots take now."""
         return max(0, _resident() - self._began_with)
 
-    def check(self) -> None:
+    def check(self, before_bytes: int) -> None:
         """Look whether there is room for more.
+
+        Args:
+            before_bytes: What the snapshots took before another one was begun.
 
         Raises:
             QuotaExceeded: There is not; says how much there is of what.
         """
         held = self.held_bytes()
+        copied = mib(max(0, held - before_bytes))
         if held > self.limit_bytes:
             raise QuotaExceeded(
-                f"The snapshot does not fit: all snapshots of a session together may take "
-                f"{mib(self.limit_bytes)}, and with what was copied of this one it would be more.",
+                f"The snapshot does not fit. All of a session together may take "
+                f"{mib(self.limit_bytes)}; those that there are take {mib(before_bytes)}, and "
+                f"{copied} of this one were copied when it was too much. Nothing was changed.",
                 remedy="Drop a checkpoint that is not needed any more, or delete files.",
             )
         free = _free()
         if free is not None and free < self._reserve_bytes:
             raise QuotaExceeded(
-                f"The snapshot does not fit: {mib(free)} of the session's memory are free, of "
-                f"which {mib(self._reserve_bytes)} stay free; {mib(held)} are in snapshots.",
+                f"The snapshot does not fit. Of the session's memory {mib(free)} are free, and "
+                f"{mib(self._reserve_bytes)} are to stay free; the snapshots that there are take "
+                f"{mib(before_bytes)}, and {copied} of this one were copied. Nothing was changed.",
                 remedy="Drop a checkpoint that is not needed any more, or free memory.",
             )
 
@@ -68,6 +74,7 @@ class Bounds:
         self._memory = memory
         self._limit_s = limit_s
         self._until = time.monotonic() + limit_s
+        self._before_bytes = memory.held_bytes()
         self._entries = 0
         self._bytes = 0
 
@@ -86,14 +93,14 @@ class Bounds:
                 remedy="Delete some, or keep them in an archive.",
             )
         if self._entries % _LOOK_ENTRIES == 0:
-            self._look()
+            self.check()
 
     def room(self, size: int) -> None:
         """Count bytes that are kept; raises as :meth:`entry` does."""
         self._bytes += size
         if self._bytes >= _LOOK_BYTES:
             self._bytes = 0
-            self._look()
+            self.check()
 
     def time(self) -> None:
         """Look whether it takes too long.
@@ -107,9 +114,10 @@ class Bounds:
                 remedy="Nothing was changed. Keep large data elsewhere than in the workspace.",
             )
 
-    def _look(self) -> None:
+    def check(self) -> None:
+        """Look for both; raises as :meth:`entry` does."""
         self.time()
-        self._memory.check()
+        self._memory.check(self._before_bytes)
 
 
 def mib(size: int) -> str:

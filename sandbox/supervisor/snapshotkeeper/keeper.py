@@ -35,7 +35,10 @@ def main() -> None:
         gc.set_threshold(100_000)  # there are many values here, and no circles of them
         with requests.makefile("rb") as lines:
             for line in lines:
-                requests.sendall(json.dumps(answer(store, json.loads(line))).encode() + b"\n")
+                said = answer(store, json.loads(line))
+                if "error" in said:
+                    memory.give_back()  # what was copied in vain
+                requests.sendall(json.dumps(said).encode() + b"\n")
 
 
 def hide() -> None:

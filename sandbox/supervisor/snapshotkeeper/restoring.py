@@ -102,7 +102,8 @@ class _Restoring:
             self._done.removed = staging.remove() - staging.own
         except OSError:  # somebody puts more into it than can be deleted
             self._done.left = staging.name
-        _settle_root(self._root, self._wanted.mode, self._wanted.mtime_ns)
+        with suppress(OSError):  # its time alone, which that has changed
+            _settle_root(self._root, self._wanted.mode, self._wanted.mtime_ns)
 
     def _make(self, staging: Staging) -> dict[tuple[int, str], str]:
         """Make what is new, beside what is there; returns under which names."""
@@ -135,26 +136,31 @@ class _Restoring:
             # What is in a folder comes after it in the list, and is to have its mode before.
             for work in reversed(self._plan.works):
                 self._settle(at, work)
+        _settle_root(self._root, self._wanted.mode, self._wanted.mtime_ns)
 
     def _move(self, at: Descent, place: Place, name: str, staging: Staging) -> None:
         """Let something make way."""
         kept, staged = staging.new_name(), staging.fd
-        try:
-            os.rename(name, kept, src_dir_fd=at.here, dst_dir_fd=staged)
-            mode = None
-        except PermissionError:  # a folder's own mode can forbid to move it
-            with at.held(name, modes.S_IFDIR) as (path, info):
-                mode = modes.S_IMODE(info.st_mode)
-                os.chmod(path, mode | 0o700)
-                os.rename(name, kept, src_dir_fd=at.here, dst_dir_fd=staged)
+        info = at.stat(name)
+        if modes.S_ISDIR(info.st_mode) and modes.S_IMODE(info.st_mode) & 0o700 != 0o700:
+            self._open_up(at, place, name, modes.S_IMODE(info.st_mode))
+        os.rename(name, kept, src_dir_fd=at.here, dst_dir_fd=staged)
 
         def undo(at: Descent) -> None:
             os.rename(kept, name, src_dir_fd=staged, dst_dir_fd=at.here)
-            if mode is not None:
-                with at.held(name, modes.S_IFDIR) as (path, _):
-                    os.chmod(path, mode)
 
         self._steps.append(_Step(place, name, undo))
+
+    def _open_up(self, at: Descent, place: Place, name: str, mode: int) -> None:
+        """Let a folder be moved, which its own mode can forbid."""
+
+        def undo(at: Descent) -> None:
+            with at.held(name, modes.S_IFDIR) as (path, _):
+                os.chmod(path, mode)
+
+        self._steps.append(_Step(place, name, undo))
+        with at.held(name, modes.S_IFDIR) as (path, _):
+            os.chmod(path, mode | 0o700)
 
     def _put(self, at: Descent, place: Place, name: str, staging: Staging, made: str) -> None:
         staged = staging.fd
@@ -182,19 +188,19 @@ class _Restoring:
     def _mend(
         self, at: Descent, place: Place, name: str, node: File | Link | Folder, was: os.stat_result
     ) -> None:
+        kind = modes.S_IFMT(was.st_mode)
+
+        def undo(at: Descent) -> None:
+            if kind == modes.S_IFLNK:
+                _settle_link(at, name, was.st_mtime_ns)
+            else:
+                at.settle(name, kind, modes.S_IMODE(was.st_mode), was.st_mtime_ns)
+
+        self._steps.append(_Step(place, name, undo))  # first, since it can be done by half
         if isinstance(node, Link):
             _settle_link(at, name, node.mtime_ns)
         else:
-            at.settle(name, modes.S_IFMT(was.st_mode), node.mode, node.mtime_ns)
-
-        def undo(at: Descent) -> None:
-            if isinstance(node, Link):
-                _settle_link(at, name, was.st_mtime_ns)
-            else:
-                mode = modes.S_IMODE(was.st_mode)
-                at.settle(name, modes.S_IFMT(was.st_mode), mode, was.st_mtime_ns)
-
-        self._steps.append(_Step(place, name, undo))
+            at.settle(name, kind, node.mode, node.mtime_ns)
         self._done.mended += 1
 
     def _take_back(self, staging: Staging, cause: BaseException) -> None:

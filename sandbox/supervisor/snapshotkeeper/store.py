@@ -48,12 +48,9 @@ class Store:
                 remedy="Drop a checkpoint that is not needed any more.",
             )
         began = time.monotonic()
-        try:
-            taken, latest = Taking(self._root, self._latest, self._bounds()).run()
-            self._memory.check()
-        except BaseException:
-            self._memory.give_back()
-            raise
+        bounds = self._bounds()
+        taken, latest = Taking(self._root, self._latest, bounds).run()
+        bounds.check()
         self._snapshots[name], self._latest = taken, latest
         return {
             "files": taken.files,
