@@ -240,7 +240,7 @@ class _Keeper:
             try:
                 with every_descriptor():
                     self._child: Child = children.spawn(
-                        argv, env=env, cwd="/", stdin=theirs.fileno(), stdout=null, stderr=null
+                        argv, env=env, cwd="/", stdin=theirs.fileno(), stdout=null, stderr=2
                     )
             except BaseException:
                 ours.close()
