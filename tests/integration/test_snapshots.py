@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -12,9 +11,9 @@ import pytest
 
 from sandbox.runtimes.docker.runtime import DockerRuntime
 
-from ..support import pictures, snapshotrun, treechanges
 from ..support.containers import Container, container
 from ..support.served import RUNTIME
+from ..support.snapshotprogram import program
 from ..support.supervisorprocess import run_command
 
 pytestmark = pytest.mark.anyio
@@ -30,13 +29,10 @@ async def box(engine: DockerRuntime) -> AsyncIterator[Container]:
 
 async def inside(box: Container, task: str, argument: int = 0) -> dict[str, Any]:
     """Run a task of ``snapshotrun`` in a container."""
-    modules = [Path(str(module.__file__)).read_text() for module in (pictures, treechanges)]
-    source = "\n".join([*modules, f"TASK, ARGUMENT = {task!r}, {argument}"])
-    source = "from __future__ import annotations\n" + "\n".join(
-        [source, Path(str(snapshotrun.__file__)).read_text()]
-    ).replace("from __future__ import annotations\n", "")
     async with box.link() as link:
-        out, err, ending = await run_command(link, source.encode(), argv=["python3", "-"])
+        out, err, ending = await run_command(
+            link, program(task, argument).encode(), argv=["python3", "-"]
+        )
     assert ending["exit_code"] == 0, err.decode()
     return json.loads(out.decode().strip().splitlines()[-1])
 
