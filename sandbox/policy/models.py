@@ -39,6 +39,8 @@ TOOLS = frozenset(
     {
         *("execute_code", "get_execution", "complete_code", "inspect_code"),
         *("list_kernels", "start_kernel", "interrupt_kernel", "restart_kernel", "stop_kernel"),
+        *("branch_kernel", "checkpoint_kernel", "rollback_kernel"),
+        *("list_checkpoints", "drop_checkpoint"),
         *("run_command", "get_command", "stop_command"),
         *("open_terminal", "write_terminal", "read_terminal", "resize_terminal"),
         *("close_terminal", "list_terminals", "list_files", "read_file", "write_file"),
@@ -82,6 +84,11 @@ class Limits(Part):
     """How long a session lasts in any case."""
     sessions_per_principal: Annotated[int, count(1, 1000), key("sessions")] = 4
     kernels: Annotated[int, count(1, 64)] = 4
+    checkpoints: Annotated[int, count(0, 64)] = 8
+    """Frozen copies of one session's kernels; 0: none can be made."""
+    auto_checkpoints: Annotated[int, count(0, 64)] = 3
+    """How many of them are kept of those made before the cells of one kernel, where a session has
+    that; 0: none can."""
     terminals: Annotated[int, count(0, 64)] = 4
     processes: Annotated[int, count(1, 64), key("commands")] = 8
     """Commands that run at the same time."""
@@ -165,6 +172,8 @@ class Policy(Part):
         EVERY_TOOL,
     )
     approve: ApprovePolicy = ApprovePolicy()
+    checkpoint: Annotated[Literal["none", "auto"], one_of("none", "auto")] = "none"
+    """``auto``: each session makes a checkpoint before each cell, asked or not."""
 
     @model_validator(mode="after")
     def _memory_fits(self) -> Policy:
