@@ -6,6 +6,7 @@ import logging
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 
 import anyio
 
@@ -26,6 +27,16 @@ MAX_WHY = 300
 NO_SUCH = "list_checkpoints shows those that there are."
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RolledBack:
+    """A kernel that is back at a checkpoint."""
+
+    kernel: KernelInfo
+    checkpoint: Checkpoint
+    ended: list[str]
+    """The executions that were ended for it."""
 
 
 class Branches:
@@ -104,11 +115,8 @@ class Branches:
         with kernel.cells.at_rest():
             return await self._made(kernel, name, files=files)
 
-    async def roll_back(self, name: str, kernel_id: str = "") -> tuple[KernelInfo, list[str]]:
+    async def roll_back(self, name: str, kernel_id: str = "") -> RolledBack:
         """Put a kernel, dead or alive, back to one of its checkpoints, which stays.
-
-        Returns:
-            The kernel, and the executions that were ended for it.
 
         Raises:
             NotFound: The kernel has no such checkpoint.
@@ -127,7 +135,7 @@ class Branches:
         before = tuple(kernel.cells)
         await kernel.roll_back(name)
         ended = [each for each in before if each.snapshot().state == "rolled_back"]
-        return kernel.info(), [each.execution_id for each in ended]
+        return RolledBack(kernel.info(), kept, [each.execution_id for each in ended])
 
     async def checkpoints(self, kernel_id: str = "") -> tuple[Kernel, list[Checkpoint]]:
         """A kernel, and its checkpoints, oldest first; those that are lost, too."""

@@ -84,14 +84,13 @@ class Limits(Part):
     """How long a session lasts in any case."""
     sessions_per_principal: Annotated[int, count(1, 1000), key("sessions")] = 4
     kernels: Annotated[int, count(1, 64)] = 4
-    checkpoints: Annotated[int, count(0, 64)] = 8
-    """Frozen copies of one session's kernels; 0: none can be made."""
-    auto_checkpoints: Annotated[int, count(0, 64)] = 3
-    """How many of them are kept of those made before the cells of one kernel, where a session has
-    that; 0: none can."""
     terminals: Annotated[int, count(0, 64)] = 4
     processes: Annotated[int, count(1, 64), key("commands")] = 8
     """Commands that run at the same time."""
+    checkpoints: Annotated[int, count(0, 64)] = 8
+    """Frozen copies of one session's kernels; 0: none can be made."""
+    auto_checkpoints: Annotated[int, count(0, 64)] = 3
+    """How many of them are kept of those made before the cells of one kernel; 0: none can be."""
 
     @model_validator(mode="after")
     def _execution_fits(self) -> Limits:

@@ -143,12 +143,12 @@ async def test_a_kernel_is_rolled_back_again_and_again(bench: Bench) -> None:
         kept = await kernels.branches.checkpoint("clean")
         for _ in range(2):
             await run(kernels, "x = x + 1")
-            info, ended = await kernels.branches.roll_back("clean")
-            assert (info.kernel_id, info.state, info.execution_count) == (
+            back = await kernels.branches.roll_back("clean")
+            assert (back.kernel.kernel_id, back.kernel.state, back.kernel.execution_count) == (
                 *(DEFAULT_KERNEL_ID, "idle"),
                 1,
             )
-            assert ended == []
+            assert back.ended == []
             assert await shown(kernels, "print(x)") == "1\n"
 
     assert (kept.name, kept.files, kept.alive) == ("clean", False, True)
@@ -162,10 +162,10 @@ async def test_a_rollback_ends_what_runs_and_what_waits_as_interrupted(bench: Be
         running = await kernels.execute("x = 2\nsleep(30)")
         behind = await kernels.execute("x = 3")
         await until(lambda: running.was_seen)
-        _, ended = await kernels.branches.roll_back("a")
+        back = await kernels.branches.roll_back("a")
         results = [await each.wait(10) for each in (running, behind)]
 
-        assert ended == [running.execution_id, behind.execution_id]
+        assert back.ended == [running.execution_id, behind.execution_id]
         assert [(r.status, r.state) for r in results] == [("interrupted", "rolled_back")] * 2
         assert "'a'" in (results[0].reason or "")
         assert "nothing of it was executed" in (results[1].reason or "")
@@ -180,10 +180,10 @@ async def test_a_dead_kernel_is_brought_back(bench: Bench, code: str) -> None:
         await run(kernels, f"x = 2\n{code}")
         with pytest.raises(Conflict) as refused:
             await kernels.execute("x")
-        info, _ = await kernels.branches.roll_back("a")
+        back = await kernels.branches.roll_back("a")
 
         assert "'a'" in refused.value.remedy
-        assert info.state == "idle"
+        assert back.kernel.state == "idle"
         assert await shown(kernels, "print(x)") == "1\n"
 
 
@@ -314,10 +314,10 @@ async def test_a_checkpoint_before_each_cell_undoes_it(bench: Bench) -> None:
     async with bench.controller() as kernels:
         kernels.branches.is_auto = True
         results = [await run(kernels, code) for code in ("x = 1", "x = 2", "x = 3")]
-        info, _ = await kernels.branches.roll_back(results[1].checkpoint)
+        back = await kernels.branches.roll_back(results[1].checkpoint)
 
         assert [each.checkpoint for each in results] == ["auto-1", "auto-2", "auto-3"]
-        assert info.execution_count == 1
+        assert back.kernel.execution_count == 1
         assert await shown(kernels, "print(x)") == "1\n"
 
 

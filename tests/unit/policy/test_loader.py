@@ -211,6 +211,8 @@ def test_a_policy_over_another_has_all_it_does_not_change(tmp_path: Path) -> Non
         ("limits:\n  lifetime: 9h\n", "limits.lifetime"),
         ("limits:\n  sessions: 5\n", "limits.sessions"),
         ("limits:\n  kernels: 5\n", "limits.kernels"),
+        ("limits:\n  checkpoints: 9\n", "limits.checkpoints"),
+        ("limits:\n  auto_checkpoints: 4\n", "limits.auto_checkpoints"),
         ("limits:\n  terminals: 5\n", "limits.terminals"),
         ("limits:\n  commands: 9\n", "limits.commands"),
         ("workspace:\n  size: 513MiB\n", "workspace.size"),
@@ -267,6 +269,7 @@ def test_every_number_of_a_policy_is_among_those_that_may_not_be_loosened() -> N
         ),
         *("limits: {memory: 2GiB, pids: 100}\n", "workspace: {size: 8MiB, inodes: 300}\n"),
         *("shm: 1MiB\n", "workspace: {size: 8MiB}\n", "limits: {terminals: 0}\n", ""),
+        *("checkpoint: auto\n", "limits: {checkpoints: 0, auto_checkpoints: 0}\n"),
     ],
 )
 def test_a_policy_may_take_away(tmp_path: Path, text: str) -> None:
