@@ -107,7 +107,8 @@ class Branches:
             )
         kernel = self._of_python(kernel_id)
         await kernel.wait_ready()
-        if name in await kernel.checkpoints.known():
+        kept = (await kernel.checkpoints.known()).get(name)
+        if kept is not None and kept.alive:  # one that is lost gives its name
             raise Conflict(
                 f"The kernel {kernel.kernel_id} has a checkpoint {name!r} already.",
                 remedy="Choose another name, or drop_checkpoint first.",
@@ -179,7 +180,7 @@ class Branches:
         known = await checkpoints.known()
         name = f"{AUTO}{checkpoints.next_number(kernel.cells.count)}"
         if name in known:  # of a time before a rollback
-            await checkpoints.drop(name)
+            await self._let_go(checkpoints, name)
         await self._made(kernel, name, auto=True)
         return name
 
@@ -216,10 +217,17 @@ class Branches:
             left.sort(key=lambda one: one[1].created_at)
             spare += [one for one in left if one[1] is not made][:over]
         for checkpoints, each in spare:
-            try:
-                await checkpoints.drop(each.name)
-            except SandboxError as exc:
-                logger.warning("the checkpoint %s cannot be dropped: %s", each.name, exc)
+            await self._let_go(checkpoints, each.name)
+
+    async def _let_go(self, checkpoints: Checkpoints, name: str) -> None:
+        """Drop one that was made before a cell, if it is still there: for want of memory the
+        supervisor lets them go, too."""
+        try:
+            await checkpoints.drop(name)
+        except NotFound:
+            return
+        except SandboxError as exc:
+            logger.warning("the checkpoint %s cannot be dropped: %s", name, exc)
 
     def _of_python(self, kernel_id: str) -> Kernel:
         kernel = self._find(kernel_id)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 from sandbox.answers import parse
+from sandbox.errors import NotFound
 from sandbox.kernels.answers import Frozen, FrozenListing
 from sandbox.kernels.attachment import Attachment
 from sandbox.kernels.models import Checkpoint
@@ -52,6 +53,15 @@ class Checkpoints:
         found = (_NUMBERED.fullmatch(name) for name in self._known)
         return 1 + (count or max((int(each[1]) for each in found if each), default=0))
 
+    def doubt(self) -> None:
+        """One was lost: what there is must be read anew before it counts."""
+        self._is_read = False
+
+    @property
+    def is_doubted(self) -> bool:
+        """Whether they must be."""
+        return not self._is_read
+
     async def known(self) -> dict[str, Checkpoint]:
         """Those that there are as far as is known, by name."""
         return self._known if self._is_read else await self.read()
@@ -91,9 +101,11 @@ class Checkpoints:
         Raises:
             NotFound: There is none.
         """
-        self._is_read = False  # until it is known whether it is gone
-        await self._attachment.call("kernel.drop_checkpoint", name=name)
-        self._is_read = True
+        try:
+            await self._attachment.call("kernel.drop_checkpoint", name=name)
+        except NotFound:
+            self._known.pop(name, None)
+            raise
         self._known.pop(name, None)
         self._counts.pop(name, None)
 

@@ -350,6 +350,8 @@ class Kernel:
             self._active_at = time.time()
             if message.msg_type == "kernel_info_reply" and len(message.data) <= MAX_HEADER:
                 self.self_description = self._around.redactor.data(message.content)
+        if message.channel == "event" and message.msg_type == "checkpoint_lost":
+            self.checkpoints.doubt()
         self._hearing.take(message)
         self._note_death_if_read()
 

@@ -87,9 +87,9 @@ class Limits(Part):
     terminals: Annotated[int, count(0, 64)] = 4
     processes: Annotated[int, count(1, 64), key("commands")] = 8
     """Commands that run at the same time."""
-    checkpoints: Annotated[int, count(0, 64)] = 8
+    checkpoints: Annotated[int, count(0, 30)] = 8
     """Frozen copies of one session's kernels; 0: none can be made."""
-    auto_checkpoints: Annotated[int, count(0, 64)] = 3
+    auto_checkpoints: Annotated[int, count(0, 30)] = 3
     """How many of them are kept of those made before the cells of one kernel; 0: none can be."""
 
     @model_validator(mode="after")
@@ -191,6 +191,16 @@ class Policy(Part):
         return self
 
     @model_validator(mode="after")
+    def _has_room_for_checkpoints(self) -> Policy:
+        if self.checkpoint == "auto" and not self.keeps_checkpoints:
+            raise wrong(
+                "`auto` needs some `limits.checkpoints` and `limits.auto_checkpoints`",
+                "Raise those, or write `none`.",
+                at=("checkpoint",),
+            )
+        return self
+
+    @model_validator(mode="after")
     def _every_tool_alone(self) -> Policy:
         if EVERY_TOOL in self.tools and len(self.tools) > 1:
             raise wrong(
@@ -246,6 +256,11 @@ class Policy(Part):
                     at=("approve", "tools", str(index)),
                 )
         return self
+
+    @property
+    def keeps_checkpoints(self) -> bool:
+        """Whether any can be made before cells."""
+        return bool(self.limits.checkpoints and self.limits.auto_checkpoints)
 
     @property
     def runtimes(self) -> tuple[Runtime, ...]:

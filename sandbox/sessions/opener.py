@@ -268,7 +268,7 @@ def _check_name(name: str) -> None:
 
 
 def _check_checkpoints(policy: Policy) -> None:
-    if not min(policy.limits.checkpoints, policy.limits.auto_checkpoints):
+    if not policy.keeps_checkpoints:
         raise NotPermitted(
             f"The policy {policy.name!r} keeps no checkpoints before cells.",
             remedy="Leave `checkpoint` out, or name a policy with some limits.auto_checkpoints.",

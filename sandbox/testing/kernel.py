@@ -174,6 +174,10 @@ class FakeKernel:
         self._log.append((self._last_seq, message))
         self._logged.set()
 
+    def tell(self, event: Mapping[str, Any]) -> None:
+        """Log something that happened to it."""
+        self._event(event)
+
     def _event(self, event: Mapping[str, Any]) -> None:
         self._append("event", [wire.encode_json(event)])
 

@@ -83,7 +83,7 @@ class BranchTools(ToolGroup):
             execution_count=made.execution_count,
         )
 
-    @tool("Keep a checkpoint", http=Http("POST", CHECKPOINTS, 201, location=CHECKPOINT))
+    @tool("Keep a checkpoint", http=Http("POST", CHECKPOINTS, 201))
     async def checkpoint_kernel(
         self,
         ctx: CallContext,

@@ -73,8 +73,8 @@ class SessionTools(ToolGroup):
     async def get_session(
         self, ctx: CallContext, session_id: arg.SessionId = ""
     ) -> Annotated[CallToolResult, SessionInfo]:
-        """Look at a session: what it has (`room`), limits, network, kernels, expiry, and the proof of
-        its isolation."""
+        """Look at a session: what it has (`room`), limits, network, kernels, expiry, and the
+        proof of its isolation."""
         session = await self._manager.get(caller_of(ctx), session_id)
         info = with_room(session, with_proof=True)
         return reply(info, f"{_told(info)} {_proved(info)}")

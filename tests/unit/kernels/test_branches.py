@@ -7,7 +7,14 @@ from typing import Any
 import anyio
 import pytest
 
-from sandbox.errors import Conflict, InvalidRequest, LinkLost, NotFound, QuotaExceeded
+from sandbox.errors import (
+    Conflict,
+    InvalidRequest,
+    LinkLost,
+    NotFound,
+    ProtocolError,
+    QuotaExceeded,
+)
 from sandbox.kernels.kernels import DEFAULT_KERNEL_ID, Kernels
 from sandbox.kernels.models import ExecutionResult
 from sandbox.link.link import Stream
@@ -372,6 +379,62 @@ async def test_a_cell_without_a_checkpoint_runs_all_the_same_and_says_why(bench:
         assert "the thread 'loader'" in (result.reason or "")
         assert result.outputs[0]["text"] == "1\n"
         assert result.truncated_bytes == 0
+
+
+async def test_one_that_the_supervisor_lets_go_for_want_of_memory_is_told_and_counts_no_more(
+    bench: Bench,
+) -> None:
+    async with bench.controller(Limits(checkpoints=1)) as kernels:
+        await run(kernels, "x = 1")
+        await kernels.branches.checkpoint("a")
+        kernel = kernels.kernel()
+        del bench.supervisor.checkpoints.frozen[DEFAULT_KERNEL_ID]["a"]
+        bench.supervisor.kernels[DEFAULT_KERNEL_ID].tell({"event": "checkpoint_lost", "name": "a"})
+        await until(lambda: kernel.checkpoints.is_doubted)
+        assert await names(kernels) == []
+        await kernels.branches.checkpoint("a")
+
+
+async def test_those_before_cells_that_are_gone_already_are_let_go_in_silence(
+    bench: Bench,
+) -> None:
+    async with bench.controller(Limits(auto_checkpoints=1)) as kernels:
+        kernels.branches.is_auto = True
+        await run(kernels, "x = 1")
+        bench.supervisor.checkpoints.frozen[DEFAULT_KERNEL_ID].clear()
+        result = await run(kernels, "x = 2")
+        assert (result.checkpoint, result.reason) == ("auto-2", None)
+        assert await names(kernels) == ["auto-2"]
+
+
+async def test_a_list_of_checkpoints_that_makes_no_sense_is_not_believed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: list[dict[str, Any]] = [
+        {"checkpoints": [{"name": "../x", "created_at": 1.0, "memory_bytes": 1}]},
+        {"checkpoints": [{"name": "x", "created_at": float("1e300"), "memory_bytes": 1}]},
+        {"checkpoints": [{"name": "x", "created_at": 1.0, "memory_bytes": -1}]},
+        {
+            "checkpoints": [
+                {"name": f"n{n}", "created_at": 1, "memory_bytes": 1} for n in range(300)
+            ]
+        },
+        {"checkpoints": "none"},
+    ]
+
+    async def lie(stream: Stream, *_: object) -> None:
+        await stream.send_json(answers[0])
+
+    async with bench.controller() as kernels:
+        await run(kernels, "x = 1")
+        monkeypatch.setattr(bench.supervisor.checkpoints, "serve", lie)
+        while answers:
+            with pytest.raises(ProtocolError):
+                await kernels.branches.checkpoints()
+            with pytest.raises(ProtocolError):
+                await kernels.branches.checkpoint("a")
+            answers.pop(0)
+        assert await shown(kernels, "print(x)") == "1\n"
 
 
 async def test_a_supervisor_that_makes_no_checkpoint_holds_no_cell_up(

@@ -118,6 +118,7 @@ def test_an_absent_policy_is_not_found_and_the_closest_is_named() -> None:
         ("limits:\n  pids: '100'\n", 2, "limits.pids", "such as `4`"),
         ("limits:\n  pids: true\n", 2, "limits.pids", "such as `4`"),
         ("limits:\n  kernels: 0\n", 2, "limits.kernels", "from 1 to 64"),
+        ("limits: {checkpoints: 0}\ncheckpoint: auto\n", 2, "checkpoint", "Raise"),
         ("limits:\n  cpus: 0\n", 2, "limits.cpus", "from 0.1 to 512"),
         ("limits:\n  cpus: .inf\n", 2, "limits.cpus", "such as `1.5`"),
         ("limits:\n  cpus: .nan\n", 2, "limits.cpus", "such as `1.5`"),
