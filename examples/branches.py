@@ -21,6 +21,7 @@ from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
+ROOT = str(Path(__file__).resolve().parent.parent)
 MEGABYTES = int(os.environ.get("MEGABYTES", "1000"))
 
 LOAD = f"""\
@@ -31,7 +32,7 @@ for part in np.array_split(data, 100):
     rng.standard_normal(out=part)
 sample = data[:20_000]
 target = sample @ np.arange(8) + 0.3 * sample[:, 0] ** 2
-f"{{data.nbytes / 1e6:.0f} MB loaded"
+f"{{data.nbytes / 1e6:.0f}} MB loaded"
 """
 
 FITS = {
@@ -55,8 +56,7 @@ async def connected() -> AsyncIterator[Client]:
             async with Client(streamable_http_client(address, http_client=http)) as client:
                 yield client
         return
-    root = str(Path(__file__).resolve().parent.parent)
-    env = {**os.environ, "PYTHONPATH": root}
+    env = {**os.environ, "PYTHONPATH": ROOT}
     server = StdioServerParameters(command=sys.executable, args=["-m", "sandbox", "mcp"], env=env)
     async with Client(stdio_client(server)) as client:
         yield client
