@@ -73,6 +73,17 @@ def restrain(mark: int) -> None:
     give_way(os.getpid())
 
 
+def take_mark(mark: int) -> None:
+    """Take a mark of its own, in a fork of a process that has one.
+
+    Raises:
+        OSError: It has lowered its own, so that nothing would tell the two apart.
+    """
+    if mark != resource.RLIM_INFINITY and mark > mark_of(os.getpid()) >= 0:
+        raise PermissionError("this process has lowered its limit of resident memory")
+    resource.setrlimit(resource.RLIMIT_RSS, (mark, mark))
+
+
 def restrained(argv: list[str], mark: int) -> list[str]:
     """The arguments that start a program restrained; :func:`give_way` belongs to it."""
     limits = [f"--{_NAMES[limit]}={value}:{value}" for limit, value in _limits(mark).items()]
