@@ -57,10 +57,18 @@ class MemoryGuard:
     def _end_one(self, large_bytes: float, *, is_urgent: bool) -> None:
         """End who uses most, alone if it is one process, else with all that it belongs to.
 
+        What is frozen goes before all others: the oldest, or where it is urgent all of it.
+
         Args:
             is_urgent: Whether to end the last that was started where nobody is large: whose the
                 memory is that is in no process, as of files and shared pieces, nobody knows.
         """
+        if frozen := [child for child in self._children if child.is_frozen]:
+            logger.warning("memory runs out: a checkpoint is ended")
+            for child in frozen if is_urgent else frozen[:1]:
+                child.is_out_of_memory = True
+                child.kill_tree()
+            return
         sizes: dict[int, dict[int, int]] = defaultdict(dict)
         with every_descriptor():
             for name in os.listdir("/proc"):

@@ -89,7 +89,8 @@ def _where(frame: FrameType) -> str:
 
 
 def _native_threads() -> Iterator[Blocker]:
-    known = {thread.native_id for thread in threading.enumerate()}
+    # In a fork Python may still know the main thread by the number that it had before.
+    known = {threading.get_native_id(), *(each.native_id for each in threading.enumerate())}
     for native in nativethreads.unsafe(known):
         yield Blocker("native thread", native.description, native.remedy)
 

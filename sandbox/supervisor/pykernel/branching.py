@@ -8,10 +8,12 @@ that whatever fails leaves the kernel as it was and nothing beside it.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import gc
 import json
 import os
 import random
+import select
 import signal
 import socket
 import sys
@@ -65,7 +67,7 @@ class Fork:
         take_mark(mark)
         for each in (*self.files, *self.regions):
             each.make_own()
-        threading.main_thread()._set_native_id()  # type: ignore[attr-defined]  # its old one
+        threading.main_thread()._set_native_id()  # type: ignore[attr-defined]  # Python keeps the old
         random.setstate(self.chance)  # type: ignore[arg-type]  # it is what getstate() returned
 
     def live(self, mark: int, fds: list[int], *, reseed: bool) -> None:
@@ -87,10 +89,13 @@ class Fork:
         self.make_own(mark)
 
     def _replace(self, fds: list[int]) -> None:
+        # First beyond all targets, some of which Python closes in a fork: none is in the way.
+        beyond = max(self.place.descriptors) + 1
+        sources = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, beyond) for fd in fds]
+        _close(fds)
         for fd, which in self.place.descriptors.items():
-            os.dup2(fds[which], fd, inheritable=fd in (1, 2))
-        for fd in set(fds):
-            os.close(fd)
+            os.dup2(sources[which], fd, inheritable=fd in (1, 2))
+        _close(sources)
 
 
 def handle_branch(
@@ -108,6 +113,9 @@ def handle_branch(
         kernel, at once or when it is thawed.
     """
     live, mark = request.get("branch") == "live", int(request["mark"])
+    if _is_given_up(fds[0]):
+        _close(fds)
+        return {"failed": "Whoever asked for it has given up."}
     place.flush()
     _libc.fflush(None)
     found, fork = _survey(place, fds)
@@ -213,6 +221,13 @@ def _reseed() -> None:
     numbers: Any = sys.modules.get("numpy.random")
     if numbers is not None:
         numbers.seed()
+
+
+def _is_given_up(end: int) -> bool:
+    """Whether the other end of a pair is closed already."""
+    poll = select.poll()
+    poll.register(end, 0)
+    return any(event & select.POLLHUP for _, event in poll.poll(0))
 
 
 def _close(fds: list[int]) -> None:
