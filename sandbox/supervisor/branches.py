@@ -7,13 +7,14 @@ else, and that it is a kernel tells its answer. Whatever fails leaves the kernel
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
-from sandbox.errors import Conflict, InfrastructureError, NotFound, QuotaExceeded, SandboxError
+from sandbox.errors import Conflict, InfrastructureError, NotFound, QuotaExceeded
 from sandbox.link.stream import Stream
 from sandbox.supervisor import headroom, oom
 from sandbox.supervisor.children import Child, Children
@@ -77,7 +78,6 @@ class Checkpoint:
             "memory_bytes": headroom.own_bytes(self.child.pid) if self.child.alive else 0,
             "files": self.has_files,
         }
-
 
     def tell_lost(self, evidence: str = "") -> None:
         """Tell in the kernel's log that it is gone.
@@ -269,7 +269,7 @@ class Branches:
 
     async def _watch(self, checkpoint: Checkpoint) -> None:
         """Tell when a checkpoint is lost."""
-        ending = await asyncio.shield(checkpoint.child.exit)
+        await asyncio.shield(checkpoint.child.exit)
         checkpoint.child.kill_tree()
         await checkpoint.socket.aclose()
         if checkpoint.is_dropped:
@@ -281,10 +281,8 @@ class Branches:
         self._checkpoints.pop((checkpoint.kernel.kernel_id, checkpoint.name), None)
         await _end(checkpoint)
         if checkpoint.has_files and self._snapshots is not None:
-            try:
+            with contextlib.suppress(NotFound):  # it was lost
                 await self._snapshots.drop(checkpoint.files_name)
-            except NotFound:
-                pass  # it was lost
 
     async def _stopped(self, kernel_id: str) -> None:
         async with self._changing:
@@ -317,24 +315,19 @@ def _pid_of(said: Any) -> int:
         Conflict: It has made none; says what is in the way.
         InfrastructureError: It could not, or says what means nothing.
     """
-    if not isinstance(said, dict):
-        raise InfrastructureError("The kernel gave no sensible answer.")
-    pid, blockers, why = said.get("branched"), said.get("blockers"), said.get("failed")
-    if type(pid) is int:
+    found = cast("dict[str, Any]", said) if isinstance(said, dict) else {}
+    if type(pid := found.get("branched")) is int:
         return pid
-    if isinstance(blockers, list):
-        raise Conflict(_refusal(blockers))
-    raise InfrastructureError(f"The kernel could not be copied. {str(why)[:500]}")
+    if isinstance(blockers := found.get("blockers"), list):
+        raise Conflict(_refusal(cast("list[Any]", blockers)))
+    raise InfrastructureError(f"The kernel was not copied. {str(found.get('failed'))[:500]}")
 
 
 def _refusal(blockers: list[Any]) -> str:
-    lines = [
-        f"{str(each.get('what'))}: {str(each.get('remedy'))}"
-        for each in blockers[:MAX_BLOCKERS]
-        if isinstance(each, dict)
-    ]
+    known = [cast("dict[str, Any]", b) for b in blockers[:MAX_BLOCKERS] if isinstance(b, dict)]
+    lines = [f"{each.get('what')}: {each.get('remedy')}" for each in known]
     said = "; ".join(" ".join(line.split()) for line in lines)
-    return f"This cannot be carried over to a copy of the kernel: {said}."[:MAX_REFUSAL_CHARS]
+    return f"This does not carry over to a copy of the kernel: {said}."[:MAX_REFUSAL_CHARS]
 
 
 async def _end(checkpoint: Checkpoint) -> None:

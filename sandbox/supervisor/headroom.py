@@ -76,10 +76,11 @@ def meminfo() -> tuple[int, int]:
 
 def resident_bytes(pid: int) -> int:
     """What a process has in memory, shared or not; 0 when it has ended."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
+    try:
         with open(f"/proc/{pid}/statm", "rb") as file:
             return int(file.read().split()[1]) * resource.getpagesize()
-    return 0
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def own_bytes(pid: int) -> int:

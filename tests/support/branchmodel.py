@@ -1,3 +1,4 @@
+# ruff: noqa: S311  # the same sequences each time, and no secrets
 """Random sequences of what is done to kernels and their branches, and what must come of each."""
 
 from __future__ import annotations

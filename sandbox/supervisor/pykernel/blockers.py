@@ -69,7 +69,7 @@ def interpreters() -> list[Blocker]:
 
 def _python_threads() -> Iterator[Blocker]:
     names = {thread.ident: thread.name for thread in threading.enumerate()}
-    for ident, frame in sys._current_frames().items():
+    for ident, frame in sys._current_frames().items():  # pyright: ignore[reportPrivateUsage]  # it is public
         if ident != threading.get_ident():
             name = names.get(ident, "without a name")
             yield Blocker(

@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sandbox.supervisor.pykernel import blockers, openfiles, pools, sharedmemory
+from sandbox.supervisor.pykernel import blockers, forkedloops, openfiles, pools, sharedmemory
 from sandbox.supervisor.pykernel.blockers import Blocker
 from sandbox.supervisor.pykernel.forking import ForkFailed, fork_orphan
 from sandbox.supervisor.restraint import take_mark
@@ -43,9 +43,9 @@ class KernelPlace:
     it prints, 2 its errors."""
     loop: Any
     """Its event loop."""
-    flush: Callable[[], None]
+    flush: Callable[[], object]
     """Sends all that waits to be sent or printed."""
-    begin: Callable[[], None]
+    begin: Callable[[], object]
     """In the fork: forgets what was received and not yet done, and whose process it was."""
 
 
@@ -75,7 +75,7 @@ class Fork:
         self._replace(fds)
         self.make_own(mark)
         for loop in self.loops:
-            _renew(loop, set(self.place.descriptors))
+            forkedloops.make_own(loop, self.place.descriptors)
         for which, (left, interval) in zip(_TIMERS, self.timers, strict=True):
             signal.setitimer(which, left, interval)
         if reseed:
@@ -177,9 +177,9 @@ def _survey(place: KernelPlace, fds: list[int]) -> tuple[list[Blocker], Fork]:
 
 
 def _look(place: KernelPlace, fds: list[int], *, thorough: bool) -> tuple[list[Blocker], Fork]:
-    loops = openfiles.loops(place.loop, thorough=thorough)
-    own = {0, *place.descriptors, *fds, *openfiles.descriptors_of(loops)}
-    files, in_files = openfiles.survey(own, openfiles.watched_by(loops))
+    loops = forkedloops.find(place.loop, thorough=thorough)
+    own = {0, *place.descriptors, *fds, *forkedloops.descriptors(loops)}
+    files, in_files = openfiles.survey(own, forkedloops.watched(loops))
     regions, in_memory = sharedmemory.survey()
     found = [
         *blockers.threads(),
@@ -191,28 +191,6 @@ def _look(place: KernelPlace, fds: list[int], *, thorough: bool) -> tuple[list[B
     timers = tuple(signal.getitimer(which) for which in _TIMERS)
     state = random.getstate()
     return found, Fork(place, tuple(loops), tuple(files), tuple(regions), timers, state)
-
-
-def _renew(loop: Any, kept: set[int]) -> None:
-    """Give a loop a selector and a self-pipe of its own; timers and tasks stay as they are.
-
-    The old selector is closed, not emptied: it is the other side's as well.
-    """
-    old = loop._selector
-    watched = [(key.fileobj, key.events, key.data) for key in (old.get_map() or {}).values()]
-    waker, internal = loop._csock.fileno(), {loop._ssock.fileno()}
-    loop._selector = type(old)()
-    for fileobj, events, data in watched:
-        fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()
-        if fd not in internal and fd in kept:
-            loop._selector.register(fileobj, events, data)
-    old.close()
-    is_waker = signal.set_wakeup_fd(-1)
-    loop._close_self_pipe()
-    loop._make_self_pipe()
-    if is_waker == waker:
-        is_waker = loop._csock.fileno()
-    signal.set_wakeup_fd(is_waker)
 
 
 def _reseed() -> None:

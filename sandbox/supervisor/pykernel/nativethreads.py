@@ -82,7 +82,9 @@ class _Code:
 
     def __init__(self) -> None:
         with open("/proc/self/maps", "rb") as file:
-            found = sorted((int(m[1], 16), int(m[2], 16), m[3]) for m in _CODE.finditer(file.read()))
+            found = sorted(
+                (int(m[1], 16), int(m[2], 16), m[3]) for m in _CODE.finditer(file.read())
+            )
         self._starts = [start for start, _, _ in found]
         self._ranges = found
 

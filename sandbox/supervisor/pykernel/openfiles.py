@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import fcntl
-import gc
 import os
 import socket
 import stat
-from collections.abc import Container, Iterable
+from collections.abc import Container
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from sandbox.supervisor.pykernel.blockers import Blocker
 
@@ -38,9 +36,7 @@ class OpenFile:
         os.close(again)
 
 
-def survey(
-    own: Container[int], watched: Container[int]
-) -> tuple[list[OpenFile], list[Blocker]]:
+def survey(own: Container[int], watched: Container[int]) -> tuple[list[OpenFile], list[Blocker]]:
     """The files that a fork opens again, and what it cannot have.
 
     Args:
@@ -60,35 +56,6 @@ def survey(
             elif found is not None:
                 blockers.append(found)
     return files, blockers
-
-
-def loops(own: asyncio.AbstractEventLoop, *, thorough: bool) -> list[Any]:
-    """The event loops whose descriptors can be made anew.
-
-    Args:
-        thorough: Whether to look for those of the user's making, among all objects.
-    """
-    known: list[Any] = [own]
-    if thorough:
-        known += [each for each in gc.get_objects() if isinstance(each, _LOOP) and each is not own]
-    return [each for each in known if isinstance(each, _LOOP) and not each.is_closed()]
-
-
-def descriptors_of(found: Iterable[Any]) -> set[int]:
-    """The descriptors with which loops wait and are woken."""
-    return {
-        fd
-        for loop in found
-        for fd in (loop._selector.fileno(), loop._ssock.fileno(), loop._csock.fileno())
-    }
-
-
-def watched_by(found: Iterable[Any]) -> set[int]:
-    """The descriptors that tasks of these loops wait for."""
-    return {fd for loop in found for fd in (loop._selector.get_map() or {})}
-
-
-_LOOP = asyncio.selector_events.BaseSelectorEventLoop
 
 
 def _look(fd: int, *, is_watched: bool) -> OpenFile | Blocker | None:
@@ -157,13 +124,11 @@ def _socket(fd: int, *, is_watched: bool) -> Blocker:
 
 def _address(found: Any) -> str:
     if isinstance(found, tuple):
-        host, port = found[:2]
-        return f"{host}:{port}"
+        pair = cast("tuple[Any, ...]", found)
+        return f"{pair[0]}:{pair[1]}"
     text = found.decode("utf-8", "replace") if isinstance(found, bytes) else str(found)
     return text.replace("\0", "@", 1) or "an unnamed Unix socket"
 
 
 def _close(fd: int) -> str:
     return f"close what has it, or os.close({fd})"
-
-

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import concurrent.futures.thread as executors
 import contextlib
 import ctypes
 import os
 import re
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, thread
 from queue import Empty
-from typing import Any
+from typing import Any, cast
 
 JOIN_S = 1.0
-_LIBRARY = re.compile(rb"^[0-9a-f]+-[0-9a-f]+ r-xp .* (/\S*/\S*(?:openblas|gomp|iomp|libomp)\S*)$", re.M)
+_LIBRARY = re.compile(
+    rb"^[0-9a-f]+-[0-9a-f]+ r-xp .* (/\S*/\S*(?:openblas|gomp|iomp|libomp)\S*)$", re.M
+)
+_WORKER: Any = cast("Any", thread)._worker
 _OMP_PAUSE_HARD = 2
 _ENDS = (("blas_thread_shutdown_", ()), ("omp_pause_resource_all", (_OMP_PAUSE_HARD,)))
 """The functions with which OpenBLAS and OpenMP end their idle threads."""
@@ -33,11 +35,11 @@ def drain() -> None:
         _drain_native()
 
 
-def _executor_of(thread: threading.Thread) -> ThreadPoolExecutor | None:
-    if getattr(thread, "_target", None) is not executors._worker:
+def _executor_of(member: threading.Thread) -> ThreadPoolExecutor | None:
+    if getattr(member, "_target", None) is not _WORKER:
         return None
     with contextlib.suppress(Exception):  # it ends at this moment
-        found: Any = thread._args[0]()  # type: ignore[attr-defined]
+        found: Any = member._args[0]()  # type: ignore[attr-defined]
         return found if isinstance(found, ThreadPoolExecutor) else None
     return None
 

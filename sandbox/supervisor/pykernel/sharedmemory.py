@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from sandbox.supervisor.pykernel.blockers import Blocker
 
 MAX_COPY_BYTES = 16 * 1024**2
-_WRITABLE = re.compile(
-    rb"^([0-9a-f]+)-([0-9a-f]+) (r?-?w.)s \S+ \S+ \S+ *(.*)$", re.MULTILINE
-)
+_WRITABLE = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) (r?-?w.)s \S+ \S+ \S+ *(.*)$", re.MULTILINE)
 _NOBODYS = re.compile(r"/dev/zero \(deleted\)|/dev/shm/sem\.\S+ \(deleted\)")
 """What no other process can find, and none has: a process that was started is a blocker itself."""
 

@@ -108,7 +108,8 @@ NAMED = {
         "{path}",
     ),
     "a database that is only read": (
-        "import sqlite3; sqlite3.connect('{path}').execute('create table t (x)').connection.close()\n"
+        "import sqlite3; base = sqlite3.connect('{path}'); base.execute('create table t (x)')\n"
+        "base.close()\n"
         "base = sqlite3.connect('file:{path}?mode=ro', uri=True)\n"
         "base.execute('select * from t').fetchall()",
         "database",
