@@ -77,6 +77,8 @@ def become_kernel(start: KernelStart) -> NoReturn:
 def _make(start: KernelStart) -> PairKernel:
     config = Config()
     config.HistoryManager.enabled = False
+    # Its choice would take a number from the user's own source of chance at each kernel_info.
+    config.InteractiveShell.enable_tip = False
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     pair = Pair(_PAIR_FD, lambda: streams.settle())
     streams = Streams(lambda parent, name, text: kernel.late(parent, name, text))

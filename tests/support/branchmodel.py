@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 FIRST = "first"
-BEGIN = "import random; state = {}; random.seed(0); opened = open('/proc/self/status')"
+BEGIN = "import random; state = {}; random.seed(0); opened = open('/etc/passwd')"
 ALL = "_ = [state, random.random(), opened.tell()]"
 MAX_KERNELS = 5
 MAX_CHECKPOINTS = 4
