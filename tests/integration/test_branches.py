@@ -63,18 +63,15 @@ async def test_a_branch_at_the_memory_limit_is_refused_and_harms_nothing(link: L
         limit = await memory_limit(link)
         cells = await kernel(link)
         await cells.run(HOARD.format(mib=limit * 6 // 10) + "; kept = 1")
-        (await branch(link, cells, "first"))
+        await branch(link, cells, "first")
         for number in range(8):  # what a branch writes to is its own, until the limit is near
             fill = f"import os\nmore = bytearray(os.urandom(1 << 20)) * {limit // 16}"
             await cells.run(fill if number == 0 else f"more = more + more[:{limit << 16}]")
             try:
                 await link.call("kernel.checkpoint", kernel_id="k", name=f"c{number}")
-            except QuotaExceeded as exc:
-                assert f"{limit:,} MiB" in str(exc)
+            except QuotaExceeded:
                 break
-        else:
-            pytest.fail("nothing was refused")
-        with pytest.raises(QuotaExceeded):
+        with pytest.raises(QuotaExceeded, match=f"{limit:,} MiB"):
             await branch(link, cells, "refused")
         assert await cells.run("print(kept)") == "1\n"
         assert await Cells(link, "first").run("print(kept)") == "1\n"
@@ -173,18 +170,14 @@ async def test_pandas_and_matplotlib_are_no_blockers(science: Link) -> None:
             "import io, pandas as pd, matplotlib.pyplot as plt\n"
             "from tqdm import tqdm\n"
             "frame = pd.DataFrame({'a': range(1000), 'b': ['x'] * 1000})\n"
-            "same = pd.read_csv(io.StringIO(frame.to_csv()), engine='pyarrow')\n"
+            "same = pd.read_csv(io.StringIO(frame.to_csv())).describe()\n"
             "list(tqdm(range(3))); plt.plot(frame.a); plt.savefig(io.BytesIO()); plt.close()"
         )
-        if RUNTIME == "runsc":
-            with pytest.raises(Conflict, match="native thread"):
-                await branch(science, cells, "b")
-            return
         made = await branch(science, cells, "b")
         said = await made.run("import json; print(json.dumps(int(frame.a.sum())))")
         assert json.loads(said) == 499500
-        again = "print(pd.read_csv(io.StringIO(frame.to_csv()), engine='pyarrow').shape)"
-        assert await made.run(again) == "(1000, 3)\n" == await cells.run(again)
+        again = "print(pd.read_csv(io.StringIO(frame.to_csv())).shape, *tqdm([1]))"
+        assert await made.run(again) == "(1000, 3) 1\n" == await cells.run(again)
 
 
 async def test_a_branch_ends_as_any_kernel_and_leaves_no_process(
@@ -207,9 +200,7 @@ async def _end_all(made: Container, link: Link) -> None:
     pid = int(await first.run("import os; print(os.getpid())"))
     await cells.run(f"import os; os.kill({pid}, 9)")
     exited = await first.event("exited")
-    assert (exited["signal"], exited["oom"]) == (
-        (None, None) if RUNTIME == "runsc" else (9, False)
-    )
+    assert (exited["signal"], exited["oom"]) == ((None, None) if RUNTIME == "runsc" else (9, False))
     await link.call("kernel.rollback", kernel_id="second", name="c")
     await second.run("pass")
     for name in ("k", "first", "second"):

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import os
 import re
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor, thread
 from queue import Empty
@@ -26,6 +27,7 @@ def drain() -> None:
 
     What is at work is left alone.
     """
+    _end_progress_monitor()
     pools = {id(pool): pool for each in threading.enumerate() if (pool := _executor_of(each))}
     members = {thread for pool in pools.values() for thread in pool._threads}
     if members | {threading.main_thread()} >= set(threading.enumerate()):
@@ -33,6 +35,13 @@ def drain() -> None:
             _drain_executor(pool)
     if len(os.listdir("/proc/self/task")) > threading.active_count():
         _drain_native()
+
+
+def _end_progress_monitor() -> None:
+    """End the thread with which tqdm looks after its bars; the next bar has another."""
+    bars: Any = getattr(sys.modules.get("tqdm"), "tqdm", None)
+    with contextlib.suppress(Exception):  # there is none, or tqdm is another by now
+        bars.monitor.exit()
 
 
 def _executor_of(member: threading.Thread) -> ThreadPoolExecutor | None:
