@@ -245,8 +245,7 @@ async def test_a_cell_cannot_pass_itself_off_as_another(victim: Attacked) -> Non
     first = await victim.cell("1 + 1")
     forged = await victim.cell(
         f"""
-        from ipykernel.kernelapp import IPKernelApp
-        kernel = IPKernelApp.instance().kernel
+        kernel = get_ipython().kernel
         session, socket = kernel.session, kernel.iopub_socket
         parent = {{"header": {{"msg_id": "{first.execution_id}", "session": "x"}}}}
         for kind, content in (
