@@ -30,6 +30,7 @@ from sandbox.supervisor.programs import Programs
 from sandbox.supervisor.proxy import LocalProxy
 from sandbox.supervisor.ptys import Ptys
 from sandbox.supervisor.requests import answer
+from sandbox.supervisor.snapshots import Snapshots
 from sandbox.supervisor.tasks import Background
 
 INTRODUCTION_S = 2.0
@@ -111,7 +112,8 @@ class Supervisor:
         env = self._env
         launcher = Launcher(self._children, self._fork, env, self._state_dir)
         kernels = KernelHosts(launcher, self._workspace, tasks)
-        branches = Branches(kernels, self._children, tasks, None)
+        snapshots = Snapshots(self._workspace, self._children, env, tasks)
+        branches = Branches(kernels, self._children, tasks, snapshots)
         programs = Programs(self._children, env, self._workspace, tasks)
         commands = CommandHosts(programs)
         terminals = Ptys(self._children, env, self._workspace, tasks)
