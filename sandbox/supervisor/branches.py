@@ -106,7 +106,7 @@ class Branches:
         kernels: KernelHosts,
         children: Children,
         tasks: Background,
-        snapshots: WorkspaceSnapshots | None,
+        snapshots: WorkspaceSnapshots,
     ) -> None:
         self._kernels = kernels
         self._children = children
@@ -183,11 +183,9 @@ class Branches:
                 raise QuotaExceeded(
                     f"There are {MAX_CHECKPOINTS} checkpoints already.", remedy="Drop some."
                 )
-            if with_files and self._snapshots is None:
-                raise InfrastructureError("Files cannot be kept here.")
             await self._make_room(kernel)
             made = await self._freeze(kernel, name, is_auto)
-            if with_files and self._snapshots is not None:
+            if with_files:
                 try:
                     await self._snapshots.take(made.files_name)
                 except BaseException:
@@ -220,7 +218,7 @@ class Branches:
                 )
 
             async def put_files_back() -> None:
-                if checkpoint.has_files and self._snapshots is not None:
+                if checkpoint.has_files:
                     await self._snapshots.restore(checkpoint.files_name)
 
             await kernel.replace(
@@ -280,7 +278,7 @@ class Branches:
         checkpoint.is_dropped = True
         self._checkpoints.pop((checkpoint.kernel.kernel_id, checkpoint.name), None)
         await _end(checkpoint)
-        if checkpoint.has_files and self._snapshots is not None:
+        if checkpoint.has_files:
             with contextlib.suppress(NotFound):  # it was lost
                 await self._snapshots.drop(checkpoint.files_name)
 

@@ -288,3 +288,21 @@ def _lives(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except FileNotFoundError:
         return True  # somebody has waited for it
+
+
+async def test_files_go_back_with_the_state_where_they_were_kept(
+    cells: Cells, link: Link, machine: SupervisorProcess
+) -> None:
+    file = machine.workspace / "notes"
+    with anyio.fail_after(60):
+        await cells.run("x = 1; open('notes', 'w').write('before') and None")
+        made = await on(link, "checkpoint", cells, name="with", files=True)
+        assert made["files"]
+        await on(link, "checkpoint", cells, name="without")
+        await cells.run("x = 2; open('notes', 'w').write('after') and None")
+        await on(link, "rollback", cells, name="without")
+        assert file.read_text() == "after"
+        await on(link, "rollback", cells, name="with")
+        assert file.read_text() == "before"
+        assert await cells.run("print(x)") == "1\n"
+        await on(link, "drop_checkpoint", cells, name="with")
