@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Generator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from IPython.core.magic_arguments import MagicArgumentParser
 from IPython.utils.process import arg_split  # pyright: ignore[reportPrivateImportUsage]
@@ -76,7 +76,7 @@ class ShellCommands:
             print(f"Couldn't find program: {words[0]!r}")
             return
         if code and args.raise_error:
-            raise subprocess.CalledProcessError(code, text)
+            raise _plain(subprocess.CalledProcessError(code, text))
 
     def _captured(self, argv: Sequence[str], stdin: int, out: str | None, err: str | None) -> int:
         """Run a program; what it writes is put into the variables that have these names."""
@@ -103,13 +103,15 @@ class ShellCommands:
         """Run a program to its end, or end it with all of its group when interrupted."""
         process = self._start(argv, stdin, stdout, stderr)
         try:
-            return process.wait()
+            code = process.wait()
         except KeyboardInterrupt:
             self._shell.user_ns["_exit_code"] = -signal.SIGINT
             _end(process)
-            raise
+        else:
+            return code
         finally:
             self._settle()
+        raise _plain(KeyboardInterrupt())
 
     def _start(
         self, argv: Sequence[str], stdin: int, stdout: int | None, stderr: int | None
@@ -129,7 +131,7 @@ class ShellCommands:
     def _tell(self, code: int, command: str) -> None:
         self._shell.user_ns["_exit_code"] = code
         if code and self._shell.system_raise_on_error:
-            raise subprocess.CalledProcessError(code, command)
+            raise _plain(subprocess.CalledProcessError(code, command))
 
 
 def install(shell: Any) -> None:
@@ -194,6 +196,16 @@ def _parser() -> MagicArgumentParser:
     parser.add_argument("--bg", action="store_true")
     parser.add_argument("--no-raise-error", action="store_false", dest="raise_error")
     return parser
+
+
+_E = TypeVar("_E", bound=BaseException)
+
+
+def _plain(error: _E) -> _E:
+    """An error that IPython shows without frames: none of them is the cell's."""
+    words = f"{type(error).__name__}: {error}".removesuffix(": ")
+    vars(error)["_render_traceback_"] = lambda: [words]
+    return error
 
 
 def _argv(command: str) -> list[str]:
