@@ -45,7 +45,12 @@ class ShellCells:
         """How the last shell ended, until the first cell of the next one has told it."""
         self._shell: Shell | None = None
         with contextlib.suppress(OSError):  # then a cell says so
-            self._shell = Shell(cwd, self._reports.write_fd)
+            self._shell = self._start()
+
+    @property
+    def has_lost_shell(self) -> bool:
+        """Whether the shell has ended, which the next cell tells."""
+        return self._shell is None or self._shell.ending is not None
 
     async def execute(self, code: str, on_text: OnText) -> Ending:
         """Run a cell, unless bash cannot read all of it; then nothing of it is run.
@@ -101,16 +106,15 @@ class ShellCells:
             on_text("stderr", said)
         file = os.memfd_create("cell", os.MFD_CLOEXEC)
         try:
-            shell = self._shell = self._shell or Shell(self._cwd, self._reports.write_fd)
+            shell = self._shell = self._shell or self._start()
             output = CellOutput(on_text, self._paced)
             try:
                 os.write(file, code)
-                self._serial += 1
-                shell.begin(self._serial, file, output.write_fd, self._last_code)
-                self._is_begun = self._is_running
-                if self._was_interrupted:
-                    shell.interrupt()
-                ending = await self._end_of(shell)
+                ending = await self._started(shell)
+                if ending is None:
+                    self._serial += 1
+                    shell.begin(self._serial, file, output.write_fd, self._last_code)
+                    ending = await self._end_of(shell)
             finally:
                 output.end_cell()
         except OSError as exc:
@@ -119,8 +123,26 @@ class ShellCells:
             os.close(file)
         return replace(ending, shell_ended=ending.shell_ended or lost)
 
+    def _start(self) -> Shell:
+        self._serial += 1
+        return Shell(self._cwd, self._reports.write_fd, self._serial)
+
+    async def _started(self, shell: Shell) -> Ending | None:
+        """Wait until a shell has read what it starts with; how the cell ends if it shall not run,
+        since that was interrupted, or the shell has ended."""
+        if shell.is_ready:
+            return None
+        ending = await self._end_of(shell)
+        shell.is_ready = True
+        if self._was_interrupted and not ending.shell_ended:
+            return Ending(INTERRUPTED_CODE, is_interrupted=True)
+        return ending if ending.shell_ended else None
+
     async def _end_of(self, shell: Shell) -> Ending:
-        """Wait for the end of the cell, or of the shell, which then has a successor."""
+        """Wait for the end of what the shell does, or of the shell, which then has a successor."""
+        self._is_begun = self._is_running
+        if self._was_interrupted:
+            shell.interrupt()
         loop = asyncio.get_running_loop()
         changed = asyncio.Event()
         loop.add_reader(self._reports.fd, changed.set)
@@ -150,7 +172,7 @@ class ShellCells:
         self._lost = shell_ending(self._shell.ending, is_interrupted=False).shell_ended
         self._shell, self._last_code = None, 0
         with contextlib.suppress(OSError):  # then the next cell tries, and says so
-            self._shell = Shell(self._cwd, self._reports.write_fd)
+            self._shell = self._start()
         return self._lost
 
     def _checked_by(self, process: subprocess.Popen[bytes] | None) -> None:

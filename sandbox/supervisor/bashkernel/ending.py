@@ -10,7 +10,6 @@ INTERRUPTED_CODE = 128 + signal.SIGINT
 SYNTAX_CODE = 2
 """With which bash ends a text that it cannot read."""
 CANNOT_RUN_CODE = 126
-_GONE = "the shell ended, and its variables with it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +32,7 @@ class Ending:
             return _error("KeyboardInterrupt", "")
         if not self.exit_code:
             return None
-        gone = f" ({self.shell_ended}: {_GONE})" if self.shell_ended else ""
+        gone = f", and the shell has ended ({self.shell_ended})" if self.shell_ended else ""
         return _error("exit code", f"{self.exit_code}{gone}")
 
 

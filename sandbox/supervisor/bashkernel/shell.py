@@ -20,7 +20,8 @@ from collections.abc import Callable
 _ARGV = ("/bin/bash", "--norc", "--noediting", "-i")
 _STARTUP = r"""
 set +o history +o histexpand
-for _ in /etc/bash.bashrc ~/.bashrc; do [ -r $_ ] && \builtin . $_ </dev/null >/dev/null 2>&1; done
+[ -r /etc/bash.bashrc ] && \builtin . /etc/bash.bashrc </dev/null >/dev/null 2>&1
+[ -r ~/.bashrc ] && \builtin . ~/.bashrc </dev/null >/dev/null 2>&1
 """
 """As every interactive bash begins, though our lines are not to be read by what it sources."""
 UNKNOWN_CODE = 999
@@ -34,15 +35,18 @@ class Shell:
 
     Args:
         report_fd: The end of a pipe into which it reports the end of cells.
+        serial: What it reports with that it has started.
 
     Raises:
         OSError: There is no room for another process.
     """
 
-    def __init__(self, cwd: str, report_fd: int) -> None:
+    def __init__(self, cwd: str, report_fd: int, serial: int) -> None:
+        self.is_ready = False
+        """Whether the caller has seen what it reports once it has started."""
         self._here = f"/proc/{os.getpid()}/fd"
         self._report_fd = report_fd
-        self._serial = 0
+        self._serial = serial
         self._before: frozenset[int] = frozenset()
         self._ended: Callable[[], None] = lambda: None
         stdin, self._stdin = os.pipe2(os.O_CLOEXEC)
@@ -61,7 +65,7 @@ class Shell:
         finally:
             os.close(stdin)
         threading.Thread(target=self._wait, daemon=True).start()
-        self._say(_STARTUP)
+        self._say(f"{_STARTUP}{self._question()}")
 
     @property
     def ending(self) -> int | None:
