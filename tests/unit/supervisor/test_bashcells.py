@@ -261,7 +261,6 @@ async def test_an_interrupt_while_the_shell_starts_ends_the_cell_unrun(
             "",
             Ending(130, is_interrupted=True),
         )
-        assert await bash.says("echo y") == "y\n"
 
 
 async def test_words_are_completed_by_what_the_shell_knows(bash: Bash, tmp_path: Path) -> None:
