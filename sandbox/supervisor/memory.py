@@ -9,19 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import resource
 import signal
 from collections import defaultdict
 from contextlib import suppress
 
-from sandbox.supervisor import oom
 from sandbox.supervisor.children import Children
-from sandbox.supervisor.headroom import meminfo, resident_bytes
+from sandbox.supervisor.headroom import kept_bytes, meminfo, resident_bytes
 from sandbox.supervisor.restraint import every_descriptor, mark_of
 
-GVISOR_BYTES = 64 * 1024**2
-GVISOR_BYTES_PER_PROCESS = 4 * 1024**2
-"""What is kept free for gVisor itself, whose own memory ``/proc/meminfo`` does not count."""
 FASTEST_BYTES_PER_S = 4 * 1024**3
 """Memory is used up no faster, so that it need not be looked at sooner."""
 SHORTEST_S, LONGEST_S = 0.01, 1.0
@@ -88,13 +83,3 @@ class MemoryGuard:
         else:
             child.is_out_of_memory = True
             child.kill_tree()
-
-
-def kept_bytes() -> int:
-    """How much the guard keeps free; 0 where the kernel sees to that, or nothing can be known."""
-    if oom.read() is None:
-        with suppress(OSError, ValueError, KeyError):
-            total, _ = meminfo()
-            processes = resource.getrlimit(resource.RLIMIT_NPROC)[0]
-            return min(total // 3, GVISOR_BYTES + GVISOR_BYTES_PER_PROCESS * max(0, processes))
-    return 0

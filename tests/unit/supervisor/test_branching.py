@@ -203,6 +203,16 @@ def test_a_file_that_is_read_goes_on_at_its_own_place_on_each_side(
     branch.kill()
 
 
+def test_a_file_that_a_library_closes_in_a_fork_stays_closed(kernel: BareKernel) -> None:
+    kernel.run(
+        "import os; file = open('/etc/passwd'); os.register_at_fork(after_in_child=file.close)"
+    )
+    branch = kernel.branch()
+    assert branch.run("_ = file.closed") is True
+    assert kernel.run("_ = file.read(5)") == "root:"
+    branch.kill()
+
+
 def test_locks_and_anonymous_shared_memory_become_each_sides_own(kernel: BareKernel) -> None:
     kernel.run(
         "import mmap, multiprocessing, os\n"
