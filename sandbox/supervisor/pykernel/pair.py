@@ -106,6 +106,13 @@ class Pair:
         else:
             self.ended = True
 
+    def begin_anew(self) -> None:
+        """In a branch, which has an end of its own here: nothing has come, and nothing waits."""
+        self._owner = os.getpid()
+        self._held.clear()
+        self._inbox.clear()
+        self._reader = FrameReader(self._framed, MAX_REQUEST)
+
     def leave(self) -> None:
         """Let go of it, in a fork of the kernel."""
         with contextlib.suppress(OSError):
