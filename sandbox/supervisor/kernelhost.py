@@ -132,6 +132,8 @@ class KernelHost:
 
     def __init__(self, kernel_id: str, spec: InstalledKernel, cwd: str) -> None:
         self.kernel_id = kernel_id
+        self.branch_of = ""
+        """The kernel that it began as a branch of; empty for one that began anew."""
         self.log = messagelog.MessageLog(self._read_on)
         self._spec = spec
         self._cwd = cwd
@@ -172,6 +174,7 @@ class KernelHost:
             "alive": self._child is not None and self._child.alive,
             "last_seq": self.log.last_seq,
             "first_seq": self.log.first_seq,
+            "branch_of": self.branch_of,
         }
 
     # --- its life
@@ -203,8 +206,10 @@ class KernelHost:
                 self._begin(await self._ready(launch, tasks))
 
     def twin(self, kernel_id: str) -> KernelHost:
-        """A kernel of the same kind, without a process."""
-        return KernelHost(kernel_id, self._spec, self._cwd)
+        """A kernel of the same kind, without a process, which is to be a branch of this one."""
+        twin = KernelHost(kernel_id, self._spec, self._cwd)
+        twin.branch_of = self.kernel_id
+        return twin
 
     async def replace(
         self,
