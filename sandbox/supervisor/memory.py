@@ -13,8 +13,8 @@ import signal
 from collections import defaultdict
 from contextlib import suppress
 
+from sandbox.supervisor import headroom
 from sandbox.supervisor.children import Children
-from sandbox.supervisor.headroom import kept_bytes, meminfo, resident_bytes
 from sandbox.supervisor.restraint import every_descriptor, mark_of
 
 FASTEST_BYTES_PER_S = 4 * 1024**3
@@ -36,12 +36,12 @@ class MemoryGuard:
 
     async def run(self) -> None:
         """Keep some memory free; returns at once where the kernel sees to that."""
-        kept = kept_bytes()
+        kept = headroom.kept_bytes()
         if not kept:
             return
         with suppress(OSError, ValueError, KeyError):  # then nothing can be known of it
             while True:
-                total, free = meminfo()
+                total, free = headroom.meminfo()
                 if free < kept:
                     self._end_one(total * LARGE, is_urgent=free < kept / 4)
                     await asyncio.sleep(RELEASE_S)
@@ -68,7 +68,7 @@ class MemoryGuard:
             for name in os.listdir("/proc"):
                 if name.isdigit():
                     with suppress(OSError, ValueError, IndexError):
-                        sizes[mark_of(int(name))][int(name)] = resident_bytes(int(name))
+                        sizes[mark_of(int(name))][int(name)] = headroom.resident_bytes(int(name))
         used = {child.pid: sum(sizes[child.mark].values()) for child in self._children}
         child = max(self._children, key=lambda child: used[child.pid], default=None)
         if child is not None and used[child.pid] < large_bytes:
