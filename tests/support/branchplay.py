@@ -31,10 +31,17 @@ async def play(link: Link, seed: int) -> None:
             await link.call("kernel.branch", kernel_id=kernel_id, new_id=new_id, reseed=False)
             kernels[step.name] = Cells(link, new_id)
         elif step.kind == "stop":
-            await link.call("kernel.stop", kernel_id=kernel_id)
-            del kernels[step.kernel]
+            await _stop(link, kernels.pop(step.kernel))
         else:
             op = "drop_checkpoint" if step.kind == "drop" else step.kind
             await link.call(f"kernel.{op}", kernel_id=kernel_id, name=step.name)
     for cells in kernels.values():
-        await link.call("kernel.stop", kernel_id=cells.kernel_id)
+        await _stop(link, cells)
+
+
+async def _stop(link: Link, cells: Cells) -> None:
+    """Stop a kernel, and give back the stream to it."""
+    await link.call("kernel.stop", kernel_id=cells.kernel_id)
+    while await cells.stream.receive() is not None:
+        pass
+    cells.stream.end()
