@@ -240,6 +240,8 @@ async def _execute(
 
 def exit_code(result: ExecutionResult) -> int:
     """What the program exits with: as it says itself, else how it ended."""
+    if result.exit_code is not None and result.status in ("ok", "error", "died"):
+        return result.exit_code & 0xFF
     if result.status != "error" or result.error is None or result.error.name != "SystemExit":
         return EXIT_CODES[result.status]
     said = result.error.value.strip()

@@ -19,6 +19,7 @@ MAX_LISTED = 256
 MAX_MATCHES = 500
 MAX_MATCH = 1000
 MAX_INDENT = 64
+_CRASHES = frozenset((signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL))
 
 
 class Listed(Answer):
@@ -68,6 +69,12 @@ def count_of(event: Mapping[str, Any]) -> int:
     return number if type(number) is int and 0 <= number < 2**22 else 0
 
 
+def exit_code_in(event: Mapping[str, Any]) -> int | None:
+    """The code with which a process has exited; None when it did not, or nobody knows."""
+    code = event.get("exit_code")
+    return code & 0xFF if type(code) is int else None
+
+
 def processes_of(event: Mapping[str, Any]) -> str:
     """How many processes an event speaks of, in words."""
     number = count_of(event)
@@ -85,12 +92,13 @@ def cause_of(event: Mapping[str, Any], *, is_oom: bool) -> str:
 def _cause(event: Mapping[str, Any], *, is_oom: bool) -> str:
     if is_oom:
         return "It was killed because the sandbox ran out of memory."
-    number, exit_code = event.get("signal"), event.get("exit_code")
+    number, code = event.get("signal"), exit_code_in(event)
     if type(number) is int and 0 < number < 65:
         names = {known.value: known.name for known in signal.Signals}
-        return f"It was ended by {names.get(number, f'signal {number}')}."
-    if type(exit_code) is int:
-        return f"It exited with code {exit_code & 0xFF}."
+        how = ", a crash of native code" if number in _CRASHES else ""
+        return f"It was ended by {names.get(number, f'signal {number}')}{how}."
+    if code is not None:
+        return f"It exited with code {code}: something ended the whole process, as os._exit does."
     return "Its process is gone, for a reason that is not known."
 
 

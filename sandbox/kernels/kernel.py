@@ -17,7 +17,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from sandbox.errors import Conflict, LinkLost, NotFound, SandboxError
-from sandbox.kernels.answers import cause_of, epoch_of
+from sandbox.kernels.answers import cause_of, epoch_of, exit_code_in
 from sandbox.kernels.attachment import Attachment
 from sandbox.kernels.cells import Cells
 from sandbox.kernels.events import KernelEvents
@@ -89,7 +89,7 @@ class Kernel:
             lambda: self.cells.writer.keep_and_acknowledge(self._link, force=True),
         )
         self.cells = Cells(kernel_id, around, self.events, self._attend)
-        self._questions = Questions(kernel_id, around.messages, self._link.send)
+        self._questions = Questions(self.cells, around.messages, self._link.send)
         self.runner = Runner(self.cells, self._questions, self._link, around)
         self._hearing = Hearing(self, self.cells, self._questions, around)
         self._wake = anyio.Event()
@@ -202,7 +202,7 @@ class Kernel:
         self.close(reason)
 
     async def ask(self, msg_type: str, content: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Ask something that it answers between cells; ``Conflict`` when it does not in time."""
+        """Ask something that it answers between cells; ``Conflict`` while one runs."""
         await self.wait_ready()
         return await self._questions.ask(msg_type, content)
 
@@ -324,6 +324,8 @@ class Kernel:
         is_oom = await self._around.ran_out_of_memory(exit_event)
         if self._exit is exit_event:  # it was not restarted meanwhile
             self._exit = None
+            if (running := self.cells.running) is not None:
+                running.exit_code = exit_code_in(exit_event)
             self._die(cause_of(exit_event, is_oom=is_oom))
 
     def _die(self, reason: str) -> None:

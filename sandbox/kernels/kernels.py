@@ -82,7 +82,11 @@ class Kernels:
         redactor = redactor or Redactor()
         self._shown = redactor.data
         overruns = overruns or Overruns(session_id)
-        self._around = SharedByKernels(session_id, journal, redactor, overruns, grace_s, oom_probe)
+        self._around = SharedByKernels(
+            session_id, journal, redactor, overruns, grace_s, oom_probe, limits.output_bytes
+        )
+        self.late_listeners = self._around.late_listeners
+        """Called with each execution that shows something after its end."""
         self._kernels: dict[str, Kernel] = {}
         self._link: Link | None = None
         self._is_adopted = False

@@ -41,7 +41,8 @@ def told(
 def cell_content(
     summary: CellSummary, shown: Sequence[Shown] = (), *, links: bool = False
 ) -> list[str | ContentBlock]:
-    """The readable form of an execution: what it wrote and showed, how it stands, its pictures.
+    """The readable form of an execution: what it wrote and showed, what earlier ones did since, how
+    it stands, its pictures.
 
     Args:
         links: Whether what is not shown as it was is linked to.
@@ -63,7 +64,8 @@ def cell_content(
         for each in shown
         if links and (each.how or each.why_not)
     ]
-    return [*said, _tail(summary, cell_line(summary)), *pictures, *originals]
+    late = ["\n".join(summary.late)] if summary.late else []
+    return [*said, *late, _tail(summary, cell_line(summary)), *pictures, *originals]
 
 
 def command_content(summary: CommandSummary) -> list[str | ContentBlock]:
@@ -83,7 +85,9 @@ def cell_line(summary: CellSummary) -> str:
     """How an execution stands, in one line that says what to do next."""
     is_kept = summary.state == "kept" and summary.status in ("error", "interrupted", "timeout")
     state = "variables are kept" if is_kept else ""
-    return _line(summary, summary.status, state, _place(summary))
+    is_over = summary.status in ("ok", "error")  # of what died the reason tells it
+    code = f"exit code {summary.exit_code}" if summary.exit_code and is_over else ""
+    return _line(summary, summary.status, code, state, _place(summary))
 
 
 def _place(summary: CellSummary) -> str:
@@ -104,10 +108,9 @@ def _command_line(summary: CommandSummary) -> str:
     return _line(summary, how)
 
 
-def _line(summary: CellSummary | CommandSummary, how: str, state: str = "", place: str = "") -> str:
+def _line(summary: CellSummary | CommandSummary, how: str, *more: str) -> str:
     ended = f"{how} after {summary.duration_s:.2f} s"
-    parts = (ended, summary.reason.rstrip("."), state, place)
-    return "; ".join(filter(None, (*parts, summary.next)))
+    return "; ".join(filter(None, (ended, summary.reason.rstrip("."), *more, summary.next)))
 
 
 def _tail(summary: CellSummary | CommandSummary, line: str) -> str:
