@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sandbox.commands.models import CommandResult
-from sandbox.kernels.models import ExecutionError, ExecutionResult
+from sandbox.kernels.models import ExecutionError, ExecutionResult, LateOutput
 from sandbox.outputs.denials import Denial
 from sandbox.server.content import (
     MAX_STRUCTURED_BYTES,
@@ -130,6 +130,15 @@ def test_an_error_without_a_traceback_output_is_shown_too() -> None:
         ({"status": "timeout", "state": "kept"}, "variables are kept"),
         ({"status": "died", "state": "restarted", "reason": "out of memory"}, "out of memory"),
         ({"status": "lost", "state": "lost"}, "lost"),
+        (
+            {"status": "error", "exit_code": 2},
+            "error after 0.00 s; exit code 2; variables are kept",
+        ),
+        ({"status": "ok", "exit_code": 0}, "ok after 0.00 s"),
+        (
+            {"status": "died", "state": "lost", "exit_code": 3, "reason": "It exited."},
+            "s; It exited; the",
+        ),
     ],
 )
 def test_the_last_line_says_how_it_stands_and_what_to_do(
@@ -227,6 +236,30 @@ def test_what_is_empty_is_not_sent() -> None:
         "state": "kept",
         "text": "x",
     }
+
+
+def test_what_earlier_cells_wrote_stands_apart_from_what_this_one_did() -> None:
+    late = (
+        LateOutput(execution_id="e1", execution_count=3, text="one\ntwo", truncated_bytes=5),
+        LateOutput(execution_id="e2", text="three"),
+    )
+    found = answer(result(stream("own\n"), late=late))
+    own, others, line = [block.text for block in found.content]
+    assert own == found.structured_content["text"] == "own"
+    assert others == (
+        "[output that came after its cell had ended: In [3], execution e1]\none\ntwo\n"
+        "[5 bytes more of it are in execution://e1]\n"
+        "[output that came after its cell had ended: execution e2]\nthree"
+    )
+    assert found.structured_content["late"] == [
+        each.words(f"execution://{each.execution_id}") for each in late
+    ]
+    assert line.startswith("[ok ")
+
+
+def test_the_exit_code_is_told_where_there_is_one_0_too() -> None:
+    assert "exit_code" not in answer(result()).structured_content
+    assert answer(result(exit_code=0)).structured_content["exit_code"] == 0
 
 
 def test_every_word_of_the_content_is_in_the_structured_result() -> None:
