@@ -89,3 +89,49 @@ async def test_what_a_task_writes_between_cells_is_told_by_the_next_one(client: 
     (late,) = second["late"]
     assert late.endswith("\nof the task")
     assert second["text"] == "own"
+
+
+async def test_what_a_process_writes_after_its_cell_is_its_cells(client: Client) -> None:
+    begin = "import subprocess\nchild = subprocess.Popen('read x; echo of the child', shell=True, "
+    first = (
+        await run(client, f"{begin}stdin=subprocess.PIPE)\nprint('in time')")
+    ).structured_content
+    assert first["text"] == "in time"
+    second = (
+        await run(client, "child.communicate(b'\\n')\nprint('own')\nimport time; time.sleep(0.3)")
+    ).structured_content
+    assert second["text"].splitlines()[-1] == "own"
+    await until_written(client, first["execution_id"], "in time\nof the child")
+    assert "of the child" not in second["text"]
+    assert "of the child" in str(second.get("late"))
+
+
+async def test_a_flood_after_the_end_is_told_within_a_few_kilobytes(client: Client) -> None:
+    flood = THREAD.replace('print("of the thread")', "print('xyz ' * 50_000)\n    print('end')")
+    first = (await run(client, flood)).structured_content
+    second = await run(client, "go.set()\ntime.sleep(1)\nprint('own')")
+    (late,) = second.structured_content["late"]
+    assert len(late) < 5000
+    assert late.splitlines()[-2] == "end"
+    assert f"bytes more of it are in execution://{first['execution_id']}]" in late
+    assert second.structured_content["text"] == "own"
+
+
+async def test_what_comes_late_reaches_the_cell_of_its_notebook(client: Client) -> None:
+    await client.call_tool(
+        "use_notebook", {"notebook_name": "late", "notebook_path": "late.ipynb", "mode": "create"}
+    )
+    for index, source in enumerate((THREAD, "go.set()\ntime.sleep(0.5)\nprint('own')")):
+        given = {"cell_index": index, "cell_source": source}
+        with anyio.fail_after(WAIT_S):
+            ran = await client.call_tool("insert_execute_code_cell", given)
+        assert not ran.is_error, words(ran)
+    assert "of the thread" in str(ran.structured_content["late"])
+    with anyio.fail_after(WAIT_S):
+        while True:
+            read = await client.call_tool("read_cell", {"cell_index": 0})
+            if "of the thread" in str(read.structured_content):
+                break
+            await anyio.sleep(0.05)
+    own = await client.call_tool("read_cell", {"cell_index": 1})
+    assert "of the thread" not in str(own.structured_content)
