@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from sandbox.kernels.events import KernelEvents, LoggedMessage
+from sandbox.kernels.innerends import with_reason
 from sandbox.kernels.lateoutputs import LateOutputs
 from sandbox.kernels.messages import SET_ASIDE, CellOptions, KernelMessage
 from sandbox.kernels.models import (
@@ -306,7 +307,8 @@ class Execution:
             asked_input=self.input_asked,
             exited=self.has_exited,
         )
-        self.end(status, "kept", reason)
+        state = self._reply.state if self._reply else "kept"
+        self.end(status, state, with_reason(state, reason))
 
     def end_timeout(self, state: KernelState, what: str) -> None:
         """End it because its time is over and it did not heed the interrupt."""
@@ -370,6 +372,7 @@ class Execution:
             truncated_bytes=self._collector.truncated_bytes,
             dropped_types=dict(self._collector.dropped_types),
             reason=reason,
+            checkpoint=self.record.checkpoint,
             denials=self._all_denials(),
             late=self.late.told(),
             exit_code=self.exit_code,

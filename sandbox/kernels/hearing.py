@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from sandbox.errors import TooMuchWork
-from sandbox.kernels.answers import processes_of, size_of
+from sandbox.kernels.answers import exit_code_in, processes_of, size_of
 from sandbox.kernels.cells import Cells
 from sandbox.kernels.execution import Execution
 from sandbox.kernels.lateoutputs import LateOutputs
@@ -75,6 +75,8 @@ class Hearing:
     def _take_event(self, message: KernelMessage) -> None:
         event, running = message.content, self._cells.running
         if message.msg_type == "exited" and message.epoch == self._kernel.epoch:
+            if running is not None:
+                running.exit_code = exit_code_in(event)
             self._kernel.exited(event)
         if running is None:
             return

@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
+from sandbox.kernels.innerends import state_told
 from sandbox.kernels.messages import KernelMessage
+from sandbox.kernels.models import KernelState
 
 MAX_PAGES = 4
 
@@ -24,6 +26,8 @@ class Reply:
     """The kernel's number for the cell; None when it gives none."""
     exit_code: int | None
     """None when the kernel tells of none."""
+    state: KernelState
+    """What became of the kernel's variables."""
     pages: tuple[Mapping[str, Any], ...]
     """What ``name?`` shows, which IPython sends with the reply only: mime bundles."""
 
@@ -39,6 +43,7 @@ def reply_of(message: KernelMessage) -> Reply:
         status="ok" if status == "ok" else "error" if status == "error" else "aborted",
         count=number(content.get("execution_count")),
         exit_code=exit_code_of(message.metadata),
+        state=state_told(message.metadata),
         pages=tuple(page for page in pages if page.get("source") == "page"),
     )
 

@@ -85,9 +85,7 @@ def cell_line(summary: CellSummary) -> str:
     """How an execution stands, in one line that says what to do next."""
     is_kept = summary.state == "kept" and summary.status in ("error", "interrupted", "timeout")
     state = "variables are kept" if is_kept else ""
-    is_over = summary.status in ("ok", "error")  # of what died the reason tells it
-    code = f"exit code {summary.exit_code}" if summary.exit_code and is_over else ""
-    return _line(summary, summary.status, code, state, _place(summary))
+    return _line(summary, summary.status, state, _place(summary))
 
 
 def _place(summary: CellSummary) -> str:
@@ -108,9 +106,10 @@ def _command_line(summary: CommandSummary) -> str:
     return _line(summary, how)
 
 
-def _line(summary: CellSummary | CommandSummary, how: str, *more: str) -> str:
+def _line(summary: CellSummary | CommandSummary, how: str, state: str = "", place: str = "") -> str:
     ended = f"{how} after {summary.duration_s:.2f} s"
-    return "; ".join(filter(None, (ended, summary.reason.rstrip("."), *more, summary.next)))
+    parts = (ended, summary.reason.rstrip("."), state, place)
+    return "; ".join(filter(None, (*parts, summary.next)))
 
 
 def _tail(summary: CellSummary | CommandSummary, line: str) -> str:

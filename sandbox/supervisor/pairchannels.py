@@ -20,7 +20,7 @@ from sandbox.supervisor.pairframes import HOST, FrameReader, frame
 from sandbox.supervisor.zmtp import Incoming
 
 READ_BYTES = 256 * 1024
-MAX_READS = 32
+MAX_READS = 4
 MAX_WAITING_CELLS = 256
 MAX_REFUSAL = 4000
 _FROM_KERNEL = frozenset(("iopub", "shell", "control", "stdin"))
@@ -69,10 +69,7 @@ class PairChannels:
 
     def forked(self) -> None:
         """Let go of the kernel's ends, once it has them, or there is none."""
-        self._theirs.close()
-        for fd in self._their_fds:
-            os.close(fd)
-        self._their_fds = (-1, -1)
+        self._let_go()
         asyncio.get_running_loop().add_reader(self._socket, self._readable)
 
     async def open(self, alive: Callable[[], bool]) -> None:
@@ -162,8 +159,13 @@ class PairChannels:
         self._pipes.close()
         self._socket.close()
         if self._theirs.fileno() >= 0:
-            self.forked()
-            asyncio.get_running_loop().remove_reader(self._socket)
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self._theirs.close()
+        for fd in self._their_fds:
+            os.close(fd)
+        self._their_fds = (-1, -1)
 
     # --- what comes
 

@@ -70,14 +70,14 @@ class Streams:
     def mend(self) -> None:
         """Replace what no longer can be written to, such as None, or a stream that was closed."""
         for fd, name in STREAMS:
-            if self._streams[name].closed:
+            if _is_closed(self._streams[name]):
                 self._streams[name] = CellStream(self, fd, name)
                 setattr(sys, f"__{name}__", self._streams[name])
             stream: Any = getattr(sys, name, None)
             usable = callable(getattr(stream, "write", None)) and callable(
                 getattr(stream, "flush", None)
             )
-            if not usable or getattr(stream, "closed", False) is True:
+            if not usable or _is_closed(stream):
                 setattr(sys, name, self._streams[name])
 
     def flush(self) -> None:
@@ -120,6 +120,14 @@ class Streams:
         """The cell that has started this thread, as far as that is known."""
         found: Any = getattr(threading.current_thread(), "_sandbox_cell", None)
         return found if isinstance(found, Cell) else self.cell
+
+    def descriptors(self) -> dict[int, int]:
+        """The descriptors that lead to the supervisor: for each 1 for stdout, 2 for stderr."""
+        return {fd: fd for fd, _ in STREAMS} | {kept: fd for fd, kept in self._kept.items()}
+
+    def begin_anew(self) -> None:
+        """In a branch, whose descriptors lead to pipes of its own."""
+        self._owner = os.getpid()
 
     def _install(self) -> None:
         for _, name in STREAMS:
@@ -175,6 +183,13 @@ class CellStream(io.TextIOWrapper):
         if text:
             self._pending_at = 0.0 if text[-1] == "\n" else self._pending_at or now
         return super().write(text)
+
+
+def _is_closed(stream: Any) -> bool:
+    try:
+        return getattr(stream, "closed", False) is True
+    except ValueError:  # its buffer was taken from it
+        return True
 
 
 def _same(one: int, other: int) -> bool:
