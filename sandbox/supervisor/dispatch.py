@@ -126,6 +126,7 @@ class Supervisor:
             "kernel.interrupt": kernels.interrupt,
             "kernel.restart": kernels.restart,
             "kernel.stop": kernels.stop,
+            "kernel.evidence": kernels.evidence,
             "kernel.attach": kernels.attach,
             "kernel.branch": branches.branch,
             "kernel.checkpoint": branches.checkpoint,

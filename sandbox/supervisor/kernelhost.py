@@ -17,6 +17,7 @@ from sandbox.link import wire
 from sandbox.supervisor import messagelog, oom
 from sandbox.supervisor.channels import CHANNEL_PORTS, Channels
 from sandbox.supervisor.children import Child, Children
+from sandbox.supervisor.evidence import full_filesystems, killed_since
 from sandbox.supervisor.ipython import KernelStart
 from sandbox.supervisor.kernelspecs import InstalledKernel
 from sandbox.supervisor.pairchannels import PairChannels
@@ -132,6 +133,8 @@ class KernelHost:
 
     def __init__(self, kernel_id: str, spec: InstalledKernel, cwd: str) -> None:
         self.kernel_id = kernel_id
+        self.branch_of = ""
+        """The kernel that it began as a branch of; empty for one that began anew."""
         self.log = messagelog.MessageLog(self._read_on)
         self._spec = spec
         self._cwd = cwd
@@ -172,6 +175,7 @@ class KernelHost:
             "alive": self._child is not None and self._child.alive,
             "last_seq": self.log.last_seq,
             "first_seq": self.log.first_seq,
+            "branch_of": self.branch_of,
         }
 
     # --- its life
@@ -203,8 +207,10 @@ class KernelHost:
                 self._begin(await self._ready(launch, tasks))
 
     def twin(self, kernel_id: str) -> KernelHost:
-        """A kernel of the same kind, without a process."""
-        return KernelHost(kernel_id, self._spec, self._cwd)
+        """A kernel of the same kind, without a process, which is to be a branch of this one."""
+        twin = KernelHost(kernel_id, self._spec, self._cwd)
+        twin.branch_of = self.kernel_id
+        return twin
 
     async def replace(
         self,
@@ -287,6 +293,10 @@ class KernelHost:
         elif self._child is not None:
             self._child.signal(signal.SIGINT)
 
+    def evidence(self) -> dict[str, Any]:
+        """What can be seen now of why its last cell failed."""
+        return {"full": full_filesystems(), **killed_since(self._oom_before)}
+
     async def passed_on_interrupt(self) -> None:
         """Wait while a program may pass an interrupt on: one that runs others, as a shell does, and
         sees them killed instead would go on with what is next."""
@@ -354,6 +364,7 @@ class KernelHost:
         try:
             async with alongside(_kill_if_mute(process)):
                 ending = await asyncio.shield(child.exit)
+                full = full_filesystems()  # before what it has left there goes with its processes
                 epoch = await process.accepted
                 left = child.kill_tree()
                 await channels.drained(DRAIN_S)
@@ -371,7 +382,7 @@ class KernelHost:
                 )
             event = {"event": "exited", "exit_code": ending.code, "signal": ending.signal}
             event |= {"oom": is_oom, "oom_evidence": evidence, "killed_by_us": child.killed}
-            event |= {"processes": left}
+            event |= {"processes": left, "full": full}
             self.log.event(epoch, event)
         process.ended.set()
 

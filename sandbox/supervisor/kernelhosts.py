@@ -97,6 +97,10 @@ class KernelHosts:
         await self.on_stop(kernel.kernel_id)
         await answer(stream)
 
+    async def evidence(self, stream: Stream) -> None:
+        """``kernel.evidence``"""
+        await answer(stream, **self.find(stream).evidence())
+
     async def attach(self, stream: Stream) -> None:
         """``kernel.attach``"""
         kernel = self.find(stream)
