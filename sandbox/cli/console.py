@@ -101,7 +101,8 @@ class Console:
             except Conflict as exc:
                 print(f"sandbox: {exc}", file=sys.stderr)
                 continue
-            if result.error is not None and result.error.name == "SystemExit":
+            is_over = result.status in ("ok", "error") and result.exit_code is not None
+            if is_over or (result.error is not None and result.error.name == "SystemExit"):
                 return exit_code(result)
 
     def run_all(self, code: str) -> int:

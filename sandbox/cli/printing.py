@@ -71,6 +71,8 @@ class Printer:
         self.restore()
         for output in result.outputs:
             self._save(output.get("data") or {})
+        for late in result.late:
+            self._write(f"{late.words()}\n", is_error=True)
         if any(_is_exit(output) for output in result.outputs):
             return
         if result.error is not None and not any(_is_error(output) for output in result.outputs):

@@ -270,7 +270,9 @@ async def _pieces(data: bytes) -> AsyncIterator[bytes]:
 
 def exit_code(result: ExecutionResult, *, is_program: bool = False) -> int:
     """What the program exits with: as it says itself, else how it ended; for a file also where it
-    took its process along."""
+    was killed by a signal."""
+    if result.exit_code is not None and result.status in ("ok", "error", "died"):
+        return result.exit_code & 0xFF
     if is_program and result.status == "died" and (found := _ENDED.match(result.reason or "")):
         return int(found[1]) if found[1] else 128 + signal.Signals[found[2]]
     if result.status != "error" or result.error is None or result.error.name != "SystemExit":

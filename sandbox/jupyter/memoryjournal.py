@@ -46,3 +46,8 @@ class MemoryJournal:
         del session_id
         record = self._records.get(execution_id)
         return record.snapshot if record is not None else None
+
+    def ended(self, session_id: str, execution_id: str) -> ExecutionRecord | None:
+        """None: nothing can be added to outputs that are no longer kept."""
+        del session_id, execution_id
+        return None

@@ -89,6 +89,12 @@ def count_of(event: Mapping[str, Any]) -> int:
     return number if type(number) is int and 0 <= number < 2**22 else 0
 
 
+def exit_code_in(event: Mapping[str, Any]) -> int | None:
+    """The code with which a process has exited; None when it did not, or nobody knows."""
+    code = event.get("exit_code")
+    return code & 0xFF if type(code) is int else None
+
+
 def processes_of(event: Mapping[str, Any]) -> str:
     """How many processes an event speaks of, in words."""
     number = count_of(event)
@@ -106,14 +112,14 @@ def cause_of(event: Mapping[str, Any], *, is_oom: bool) -> str:
 def _cause(event: Mapping[str, Any], *, is_oom: bool) -> str:
     if is_oom:
         return OUT_OF_MEMORY
-    number, exit_code = event.get("signal"), event.get("exit_code")
+    number, code = event.get("signal"), exit_code_in(event)
     if type(number) is int and 0 < number < 65:
         names = {known.value: known.name for known in signal.Signals}
         full = full_at(event) if number == signal.SIGBUS else ()
         why = f": {' and '.join(full)} {'is' if len(full) == 1 else 'are'} full" if full else ""
         return f"It was ended by {names.get(number, f'signal {number}')}{why}."
-    if type(exit_code) is int:
-        return f"It exited with code {exit_code & 0xFF}."
+    if code is not None:
+        return f"It exited with code {code}: something ended the whole process, as os._exit does."
     return "Its process is gone, for a reason that is not known."
 
 

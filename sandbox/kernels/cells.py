@@ -10,6 +10,7 @@ from sandbox.errors import Conflict, QuotaExceeded, SandboxError
 from sandbox.kernels.events import KernelEvents
 from sandbox.kernels.execution import Execution
 from sandbox.kernels.journaling import ProgressWriter
+from sandbox.kernels.lateoutputs import LateOutputs
 from sandbox.kernels.models import ExecutionStatus, KernelState
 from sandbox.kernels.shared import SharedByKernels
 
@@ -38,6 +39,13 @@ class Cells:
         """How many want no cell to begin."""
         self._around = around
         self._events = events
+        self._untold = LateOutputs(around.redactor)
+
+    @property
+    def late(self) -> LateOutputs:
+        """Where what ended cells show is to be told: with the running cell, else with the next."""
+        running = self.running
+        return running.late if running and running.options.hears_late else self._untold
 
     @property
     def waiting(self) -> int:
@@ -105,16 +113,20 @@ class Cells:
             return None
         execution = self.running = self._waiting.popleft()
         execution.begin(epoch, self._events.log.end)
+        self._swap_late(execution)
         try:
             self._around.journal.started(execution.record)
         except SandboxError as exc:  # run unrecorded it could not be told from one never run
             self.end(execution, "lost", "kept", f"The cell was not run: {exc.message}")
             return None
+        if execution.late:
+            self.writer.note(execution)
         return execution
 
     def put_back(self, execution: Execution) -> None:
         """Let the running cell wait again: it has not reached the kernel."""
         execution.wait_again()
+        self._swap_late(execution)
         self.running = None
         self._waiting.appendleft(execution)
 
@@ -168,6 +180,11 @@ class Cells:
         if self.running is not None:
             self.running.lose(size_bytes, note)
             self.writer.note(self.running)
+
+    def _swap_late(self, execution: Execution) -> None:
+        """Give a cell what is to be told, or take it back."""
+        if execution.options.hears_late:
+            execution.late, self._untold = self._untold, execution.late
 
     def _close(self, execution: Execution) -> None:
         if execution is self.running:

@@ -11,7 +11,7 @@ from sandbox.errors import SandboxError
 from sandbox.kernels.jupytermessages import JupyterMessage, answer
 from sandbox.kernels.kernel import Kernel
 from sandbox.kernels.models import ExecutionResult
-from sandbox.kernels.relay import Relay, described
+from sandbox.kernels.relay import Relay
 
 MAX_UNHEARD = 2000
 """Messages that a client has not taken; one that has more does not listen."""
@@ -84,11 +84,11 @@ class ClientAnswers:
             self.tell(self._relay.note(text, message.header))
         self.tell(self._relay.status("idle", message.header))
 
-    def describe(self, request: JupyterMessage, description: Mapping[str, Any]) -> None:
-        """Answer what a kernel is while a cell runs, which it would do after that only."""
+    def answer_meanwhile(self, request: JupyterMessage, content: Mapping[str, Any]) -> None:
+        """Answer in the kernel's place while a cell runs, after which only it would do that."""
         running = self._kernel.cells.running
         self.tell(self._relay.status("busy", request.header))
-        self.reply(request, described(description))
+        self.reply(request, content)
         self.tell(self._relay.status("idle", request.header))
         if running is not None:
             parent = self._relay.parent_of(running.execution_id)

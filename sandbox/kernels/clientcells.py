@@ -132,6 +132,7 @@ class ClientCells:
             user_expressions=expressions,
             allow_stdin=content.get("allow_stdin") is True and self._answers_input,
             metadata=message.metadata,
+            hears_late=False,
         )
         self._kernel.origins.note(msg_id, Origin(self._client, message.header))
         self._relay.owe(msg_id, message)

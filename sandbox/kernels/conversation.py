@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -19,13 +20,14 @@ from anyio.abc import TaskGroup
 
 from sandbox.errorgroups import one_error
 from sandbox.errors import InvalidRequest, QuotaExceeded, SandboxError
+from sandbox.kernels.busy import meanwhile
 from sandbox.kernels.clientanswers import ClientAnswers
 from sandbox.kernels.clientcells import ClientCells
 from sandbox.kernels.jupytermessages import JupyterMessage
 from sandbox.kernels.kernels import Kernels
 from sandbox.kernels.messages import new_id
 from sandbox.kernels.origins import Origin
-from sandbox.kernels.relay import Relay
+from sandbox.kernels.relay import Relay, described
 from sandbox.link import wire
 
 MAX_OPEN = 256
@@ -178,14 +180,20 @@ class Conversation:
     # --- what is not a cell
 
     def _ask(self, message: JupyterMessage) -> None:
-        known = self._kernel.self_description
-        if message.msg_type == "kernel_info_request" and known and self._kernel.cells.running:
-            self._answers.describe(message, known)
+        if self._kernel.cells.running and (answer := self._meanwhile(message)) is not None:
+            self._answers.answer_meanwhile(message, answer)
             return
         if self._relay.open_questions + len(self._questions) >= MAX_OPEN:
             raise QuotaExceeded(f"The kernel has not come to {MAX_OPEN} requests yet.")
         self._questions.append(message)
         self._asked.set()
+
+    def _meanwhile(self, message: JupyterMessage) -> dict[str, Any] | None:
+        """What to answer while a cell runs; None when the kernel is to, after that."""
+        if message.msg_type == "kernel_info_request":
+            known = self._kernel.self_description
+            return described(known) if known else None
+        return meanwhile(message.msg_type, message.content)
 
     def _take_input(self, message: JupyterMessage) -> None:
         value, asking = message.content.get("value"), self._relay.asking

@@ -7,10 +7,11 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 from sandbox.kernels.events import KernelEvents, LoggedMessage
-from sandbox.kernels.innerends import state_told, with_reason
+from sandbox.kernels.innerends import with_reason
+from sandbox.kernels.lateoutputs import LateOutputs
 from sandbox.kernels.messages import SET_ASIDE, CellOptions, KernelMessage
 from sandbox.kernels.models import (
     ExecutionError,
@@ -19,7 +20,8 @@ from sandbox.kernels.models import (
     ExecutionStatus,
     KernelState,
 )
-from sandbox.kernels.verdict import verdict
+from sandbox.kernels.replies import Reply, number, reply_of
+from sandbox.kernels.verdict import QUEUED_REASON, SET_ASIDE_REASON, time_over, verdict
 from sandbox.outputs.bundles import Bundle
 from sandbox.outputs.collector import OUTPUTS, OutputCollector
 from sandbox.outputs.denials import Denial, DenialLog, joined
@@ -28,12 +30,6 @@ from sandbox.outputs.redaction import Redactor
 
 LOSSES = frozenset(("dropped", SET_ASIDE))
 """Events that say that messages were lost, whoever's they were."""
-MAX_PAGES = 4
-SET_ASIDE_REASON = (
-    "Its output was set aside, with all that it had shown before: a message of it took the "
-    "controller too long."
-)
-QUEUED_REASON = "It waits for the cells before it."
 
 Cancel = Callable[["Execution"], Awaitable[None]]
 
@@ -81,12 +77,16 @@ class Execution:
         self._output_bytes = output_bytes
         self._redactor = redactor
         self._collector = OutputCollector(output_bytes, redactor=redactor)
-        self._count: int | None = None
-        self._reply_status: str | None = None
-        """How the kernel says that it ended; None as long as it has not."""
+        self.count: int | None = None
+        """The kernel's number for it; None when it has not given one."""
+        self.late = LateOutputs(redactor)
+        """What is told with it of cells that had ended before."""
+        self.exit_code: int | None = None
+        """With which it ended its process or itself; None where it has not, or none is known."""
+        self._reply: Reply | None = None
+        """What the kernel says at its end; None as long as it has not."""
         self._is_idle = False
         self._notes: list[str] = []
-        self._state: KernelState = "kept"
         self._result: ExecutionResult | None = None
         self._end: int | None = None
         """The kernel's last message when it ended."""
@@ -96,27 +96,24 @@ class Execution:
         self._started: float | None = None
         if record.started_at is not None:
             self._started = time.monotonic() - max(0.0, time.time() - record.started_at)
-        if record.snapshot is not None:
-            kept = record.snapshot
+        if (kept := record.snapshot) is not None:
             self._collector.restore(kept.outputs, kept.truncated_bytes, kept.dropped_types)
-            self._count = kept.execution_count
+            self.late = LateOutputs(redactor, kept.late)
+            self.count = kept.execution_count
             self.was_seen = True
 
     @classmethod
-    def ended(cls, result: ExecutionResult) -> Execution:
-        """An execution of which only the end is known any more."""
-        record = ExecutionRecord(
-            execution_id=result.execution_id,
-            session_id=result.session_id,
-            kernel_id=result.kernel_id,
-            epoch=0,
-            submitted_at=0,
-            timeout_s=0,
-            code="",
-            state="running",
-        )
-        execution = cls(record, 0, _do_nothing, DenialLog())
-        execution._result, execution._is_remembered = result, True
+    def ended(
+        cls,
+        result: ExecutionResult,
+        record: ExecutionRecord | None = None,
+        output_bytes: int = 0,
+        redactor: Redactor | None = None,
+    ) -> Execution:
+        """An execution that has ended; with its record, which has its end, it can show more."""
+        known = record or ExecutionRecord.of_ended(result)
+        execution = cls(known, output_bytes, _do_nothing, DenialLog(), redactor)
+        execution._result, execution._is_remembered = result, record is None
         return execution
 
     # --- for callers
@@ -205,12 +202,19 @@ class Execution:
     def is_settled(self) -> bool:
         """Whether another controller could carry on from :meth:`snapshot` without a difference that
         matters: see :attr:`OutputCollector.is_settled`."""
-        return self._collector.is_settled
+        return self._collector.is_settled and self.late.is_settled
 
     @property
     def is_complete(self) -> bool:
         """Whether the kernel has said all that ends a cell, idle and the reply, in time."""
-        return self._is_idle and self._reply_status is not None and not self.is_overdue
+        return self._is_idle and self._reply is not None and not self.is_overdue
+
+    @property
+    def has_exited(self) -> bool:
+        """Whether it ended itself, by ``exit()``, and its kernel goes on. Of bash every cell has an
+        exit code."""
+        is_told = self._reply is not None and self._reply.exit_code is not None
+        return is_told and self.record.kernel_name != "bash"
 
     @property
     def left_s(self) -> float:
@@ -237,12 +241,10 @@ class Execution:
     def take(self, message: KernelMessage) -> bool:
         """Take a message that belongs to it and return whether the outputs changed."""
         self.was_seen = True
-        if message.channel == "shell":
-            self._state = state_told(message.metadata)
         content = message.content
         if message.channel == "shell":
-            if message.msg_type == "execute_reply" and self._reply_status is None:
-                self._take_reply(content)
+            if message.msg_type == "execute_reply" and self._reply is None:
+                self._take_reply(reply_of(message), content)
                 return True
         elif message.channel == "iopub":
             if message.msg_type in OUTPUTS:
@@ -255,7 +257,7 @@ class Execution:
             if message.msg_type == "execute_input":
                 self.began_at = time.monotonic()
                 self.executing.set()
-                self._count = _count(content.get("execution_count"))
+                self.count = number(content.get("execution_count"))
             elif message.msg_type == "status" and content.get("execution_state") == "idle":
                 self._is_idle = True
         return False
@@ -298,23 +300,27 @@ class Execution:
     def conclude(self) -> None:
         """End it as the kernel said."""
         status, reason = verdict(
-            self._reply_status,
+            self._reply.status if self._reply else None,
             self._collector.error,
-            over=self._time_over() if self.expired else "",
+            over=time_over(self.record.timeout_s) if self.expired else "",
             interrupted=self.interrupt_asked,
             asked_input=self.input_asked,
+            exited=self.has_exited,
         )
-        self.end(status, self._state, with_reason(self._state, reason))
+        state = self._reply.state if self._reply else "kept"
+        self.end(status, state, with_reason(state, reason))
 
     def end_timeout(self, state: KernelState, what: str) -> None:
         """End it because its time is over and it did not heed the interrupt."""
-        self.end("timeout", state, f"{self._time_over()} It did not stop when interrupted, {what}")
+        over = time_over(self.record.timeout_s)
+        self.end("timeout", state, f"{over} It did not stop when interrupted, {what}")
 
     def end(self, status: ExecutionStatus, state: KernelState, reason: str) -> None:
         """End it, once and for all."""
         if self._result is not None:
             return
         self._collector.finish()
+        self.late.finish()
         found = self._collector.error
         error = None
         if found is not None and status != "ok":
@@ -336,18 +342,14 @@ class Execution:
             return self._end is None or message.seq <= self._end
         return message.parent_id == self.execution_id and message.epoch == self.record.epoch
 
-    def _take_reply(self, reply: Mapping[str, Any]) -> None:
-        status = reply.get("status")
-        self._reply_status = status if status in ("ok", "error") else "aborted"
-        if (count := _count(reply.get("execution_count"))) is not None:
-            self._count = count
-        if status == "error" and self._collector.error is None:
-            self._collector.add("error", reply)
-        pages = reply.get("payload")
-        if isinstance(pages, list):  # what `name?` shows, which IPython sends with the reply only
-            for page in cast("list[Any]", pages)[:MAX_PAGES]:
-                if isinstance(page, dict) and cast("dict[str, Any]", page).get("source") == "page":
-                    self._collector.add("display_data", cast("dict[str, Any]", page))
+    def _take_reply(self, reply: Reply, content: Mapping[str, Any]) -> None:
+        self._reply = reply
+        self.exit_code = reply.exit_code
+        self.count = self.count if reply.count is None else reply.count
+        if reply.status == "error" and self._collector.error is None:
+            self._collector.add("error", content)
+        for page in reply.pages:
+            self._collector.add("display_data", page)
 
     def _shown(
         self,
@@ -363,7 +365,7 @@ class Execution:
             kernel_id=self.record.kernel_id,
             status=status,
             state=state,
-            execution_count=self._count,
+            execution_count=self.count,
             outputs=self._collector.outputs() if outputs is None else outputs,
             error=error,
             duration_s=0.0 if self._started is None else time.monotonic() - self._started,
@@ -372,6 +374,8 @@ class Execution:
             reason=reason,
             checkpoint=self.record.checkpoint,
             denials=self._all_denials(),
+            late=self.late.told(),
+            exit_code=self.exit_code,
         )
 
     def _all_denials(self) -> tuple[Denial, ...]:
@@ -383,17 +387,10 @@ class Execution:
             (*(snapshot.denials if snapshot else ()), *self._denials.since(self._denied_before))
         )
 
-    def _time_over(self) -> str:
-        return f"The cell ran longer than {self.record.timeout_s:g} s."
-
     def _bump(self) -> None:
         self.version += 1
         self._changed.set()
         self._changed = asyncio.Event()
-
-
-def _count(value: Any) -> int | None:
-    return value if type(value) is int and 0 <= value < 2**31 else None
 
 
 async def _do_nothing(_execution: Execution) -> None:

@@ -6,12 +6,18 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from sandbox.errors import TooMuchWork
-from sandbox.kernels.answers import processes_of, size_of
+from sandbox.kernels.answers import exit_code_in, processes_of, size_of
 from sandbox.kernels.cells import Cells
 from sandbox.kernels.execution import Execution
+from sandbox.kernels.lateoutputs import LateOutputs
 from sandbox.kernels.messages import SET_ASIDE, KernelMessage, unsent_error
 from sandbox.kernels.questions import EndProbe, Questions
 from sandbox.kernels.shared import SharedByKernels
+from sandbox.outputs.collector import OUTPUTS
+
+MAX_RECALLS = 256
+"""How often one kernel's messages make us look for a cell in the journal: forged ones could name
+any, each of which may be large there."""
 
 
 class Speaker(Protocol):
@@ -45,7 +51,11 @@ class Hearing:
         self._cells = cells
         self._questions = questions
         self._recent = around.recent
+        self._around = around
         self._overruns = around.overruns
+        self._recalls = 0
+        self._unknown_id = ""
+        """The last id that the journal does not know."""
 
     def take(self, message: KernelMessage) -> None:
         """Take the next message."""
@@ -65,6 +75,8 @@ class Hearing:
     def _take_event(self, message: KernelMessage) -> None:
         event, running = message.content, self._cells.running
         if message.msg_type == "exited" and message.epoch == self._kernel.epoch:
+            if running is not None:
+                running.exit_code = exit_code_in(event)
             self._kernel.exited(event)
         if running is None:
             return
@@ -121,12 +133,34 @@ class Hearing:
 
     def _take_late(self, message: KernelMessage) -> None:
         """A thread that a cell has started goes on writing after the cell's end."""
-        execution = self._recent.get(message.parent_id)
+        if message.channel != "iopub" or message.msg_type not in OUTPUTS:
+            return
+        execution = self._recent.get(message.parent_id) or self._recalled(message.parent_id)
         if execution is None or execution.record.kernel_id != self._cells.kernel_id:
             return
-        if message.channel == "iopub" and self._took(execution, message):
+        if message.seq <= execution.record.seq:
+            return  # an earlier controller has put it into the journal
+        if self._took(execution, message, self._cells.late):
             self._cells.writer.note(execution)
             self._recent.add(execution)
+            if (running := self._cells.running) is not None:
+                self._cells.writer.note(running)
+            self._around.tell_late(execution)
+
+    def _recalled(self, execution_id: str) -> Execution | None:
+        """An execution that is in the journal only."""
+        if execution_id == self._unknown_id or self._recalls >= MAX_RECALLS:
+            return None
+        self._recalls += 1
+        try:
+            with self._overruns.section("what the journal has of a cell"):
+                found = self._around.recalled(execution_id)
+        except TooMuchWork as exc:
+            self._overruns.note(exc)
+            found = None
+        if found is None:
+            self._unknown_id = execution_id
+        return found
 
     def _take_update(self, message: KernelMessage) -> None:
         """A cell draws anew what earlier ones have shown."""
@@ -149,12 +183,24 @@ class Hearing:
         for execution in shown:
             self._cells.writer.note(execution)
 
-    def _took(self, execution: Execution, message: KernelMessage) -> bool:
-        """Let an execution take a message and return whether its outputs changed."""
+    def _took(
+        self, execution: Execution, message: KernelMessage, late: LateOutputs | None = None
+    ) -> bool:
+        """Let an execution take a message and return whether its outputs changed.
+
+        Args:
+            late: Where its outputs are told of, too, as it has ended.
+        """
+        execution_id = execution.execution_id
         try:
             with self._overruns.section("a cell's output"):
-                return execution.take(message)
+                is_changed = execution.take(message)
+                if late is not None and is_changed:
+                    late.add(execution_id, execution.count, message.msg_type, message.content)
+                return is_changed
         except TooMuchWork as exc:
             self._overruns.note(exc, message.data)
             execution.set_aside(len(message.data))
+            if late is not None:
+                late.forget(execution_id)
             return True

@@ -95,7 +95,7 @@ class Kernel:
         self.cells = Cells(kernel_id, around, self.events, self._attend)
         self.evidence = partial(evidence_of, self._link)
         """Asks what can be seen of why its last cell failed."""
-        self._questions = Questions(kernel_id, around.messages, self._link.send)
+        self._questions = Questions(self.cells, around.messages, self._link.send)
         self.runner = Runner(self.cells, self._questions, self._link, around)
         self._hearing = Hearing(self, self.cells, self._questions, around)
         self._wake = anyio.Event()
@@ -206,7 +206,7 @@ class Kernel:
         self.close(reason)
 
     async def ask(self, msg_type: str, content: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Ask something that it answers between cells; ``Conflict`` when it does not in time."""
+        """Ask something that it answers between cells; ``Conflict`` while one runs."""
         await self.wait_ready()
         return await self._questions.ask(msg_type, content)
 

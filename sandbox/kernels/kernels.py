@@ -84,7 +84,10 @@ class Kernels:
         redactor = redactor or Redactor()
         self._shown = redactor.data
         overruns = overruns or Overruns(session_id)
-        self._around = SharedByKernels(session_id, journal, redactor, overruns, grace_s, oom_probe)
+        self._around = SharedByKernels(
+            session_id, journal, redactor, overruns, grace_s, oom_probe, limits.output_bytes
+        )
+        self.late_listeners = self._around.late_listeners
         self._kernels: dict[str, Kernel] = {}
         self.branches = Branches(limits, self._kernels, self.kernel, self._new, self._started)
         self._link: Link | None = None

@@ -69,6 +69,9 @@ class CellOptions:
     allow_stdin: bool = False
     """Whether somebody answers when it asks for input."""
     metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    hears_late: bool = True
+    """Whether its result tells what earlier cells showed after their end; not to whoever hears all
+    that the kernel says."""
 
 
 class Messages:

@@ -24,6 +24,25 @@ class ExecutionError(BaseModel, frozen=True):
     """As plain text, without escape codes; empty when the kernel gave none."""
 
 
+class LateOutput(BaseModel, frozen=True):
+    """What a cell showed after its end, told with a later cell of its kernel."""
+
+    execution_id: str
+    """Of the cell that it came of, whose outputs have all of it."""
+    execution_count: int | None = None
+    text: str
+    truncated_bytes: int = 0
+    """The bytes that are not in the text."""
+
+    def words(self, place: str = "") -> str:
+        """For a reader: whose it is, the text, and where the rest of it is."""
+        count = "" if self.execution_count is None else f"In [{self.execution_count}], "
+        whose = f"[output that came after its cell had ended: {count}execution {self.execution_id}]"
+        at = f"are in {place}" if place else "are left out"
+        more = f"[{self.truncated_bytes:,} bytes more of it {at}]" if self.truncated_bytes else ""
+        return "\n".join(filter(None, (whose, self.text, more)))
+
+
 class ExecutionResult(BaseModel, frozen=True):
     """An execution as it is now, or as it ended."""
 
@@ -52,6 +71,12 @@ class ExecutionResult(BaseModel, frozen=True):
     denials: tuple[Denial, ...] = ()
     """What the session's network policy refused from its start to its end; what runs at the same
     time in the session shares it."""
+    late: tuple[LateOutput, ...] = ()
+    """What earlier cells of the kernel showed after their end, up to the end of this one, and no
+    result before this one told of. None of it is in ``outputs``."""
+    exit_code: int | None = None
+    """With which the cell ended itself or its kernel, or that of the last command of a bash cell;
+    None where there is none. Codes of processes have 8 bits of it."""
 
 
 class ExecutionRecord(BaseModel, frozen=True):
@@ -82,6 +107,20 @@ class ExecutionRecord(BaseModel, frozen=True):
     snapshot: ExecutionResult | None = None
     """None as long as there was no progress worth keeping."""
 
+    @classmethod
+    def of_ended(cls, result: ExecutionResult) -> ExecutionRecord:
+        """What stands for the record of an execution of which only the end is known."""
+        return cls(
+            execution_id=result.execution_id,
+            session_id=result.session_id,
+            kernel_id=result.kernel_id,
+            epoch=0,
+            submitted_at=0,
+            timeout_s=0,
+            code="",
+            state="running",
+        )
+
 
 class ExecutionJournal(Protocol):
     """Where executions outlive the controller. Every method is synchronous and quick."""
@@ -104,6 +143,11 @@ class ExecutionJournal(Protocol):
 
     def result(self, session_id: str, execution_id: str) -> ExecutionResult | None:
         """An execution of this session as last kept; None when there is none."""
+        ...
+
+    def ended(self, session_id: str, execution_id: str) -> ExecutionRecord | None:
+        """The record of an execution of this session that has ended, whose snapshot is its end;
+        None when there is none."""
         ...
 
 

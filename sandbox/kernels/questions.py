@@ -9,10 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from sandbox.errors import Conflict, QuotaExceeded
+from sandbox.kernels.busy import busy
+from sandbox.kernels.cells import Cells
 from sandbox.kernels.execution import Execution
 from sandbox.kernels.messages import KernelMessage, Messages, new_id
 
 ANSWER_TIMEOUT_S = 10.0
+BUSY_GRACE_S = 0.2
+"""A question waits so long for a cell that runs: most cells end sooner."""
 MAX_QUESTIONS = 32
 
 Send = Callable[[bytes], Awaitable[None]]
@@ -39,10 +43,11 @@ class EndProbe:
 class Questions:
     """The questions to one kernel that have no answer yet."""
 
-    def __init__(self, kernel_id: str, messages: Messages, send: Send) -> None:
+    def __init__(self, cells: Cells, messages: Messages, send: Send) -> None:
         self.probe: EndProbe | None = None
         """The last probe; None when it was answered."""
-        self._kernel_id = kernel_id
+        self._kernel_id = cells.kernel_id
+        self._cells = cells
         self._messages = messages
         self._send = send
         self._open: dict[str, asyncio.Future[Mapping[str, Any]]] = {}
@@ -60,9 +65,14 @@ class Questions:
         """Ask something that the kernel answers between cells, and return the reply's content.
 
         Raises:
-            Conflict: The kernel died, or does not come to it in time.
+            Conflict: The kernel runs a cell that does not end in an instant, or died, or does not
+                come to it in time.
             QuotaExceeded: Too many questions are open.
         """
+        if (running := self._cells.running) is not None:
+            await running.wait(BUSY_GRACE_S)
+        if (running := self._cells.running) is not None:
+            raise busy(self._kernel_id, running, self._cells.waiting)
         if len(self._open) >= MAX_QUESTIONS:
             raise QuotaExceeded(f"The kernel {self._kernel_id} has not answered earlier questions.")
         msg_id = new_id()

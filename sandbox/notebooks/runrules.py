@@ -9,6 +9,7 @@ from sandbox.notebooks.models import RAISES, SKIP, Cell, Notebook
 
 ALLOW_ERRORS = "allow_errors"
 """In the metadata of a notebook or a cell: errors do not end the run."""
+EXITED = "It called exit(), which ends the run as a success; no cell after it was run."
 RunStatus = Literal["ok", "error", "interrupted", "timeout", "died", "lost"]
 
 

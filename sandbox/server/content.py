@@ -41,7 +41,8 @@ def told(
 def cell_content(
     summary: CellSummary, shown: Sequence[Shown] = (), *, links: bool = False
 ) -> list[str | ContentBlock]:
-    """The readable form of an execution: what it wrote and showed, how it stands, its pictures.
+    """The readable form of an execution: what it wrote and showed, what earlier ones did since, how
+    it stands, its pictures.
 
     Args:
         links: Whether what is not shown as it was is linked to.
@@ -63,7 +64,8 @@ def cell_content(
         for each in shown
         if links and (each.how or each.why_not)
     ]
-    return [*said, _tail(summary, cell_line(summary)), *pictures, *originals]
+    late = ["\n".join(summary.late)] if summary.late else []
+    return [*said, *late, _tail(summary, cell_line(summary)), *pictures, *originals]
 
 
 def command_content(summary: CommandSummary) -> list[str | ContentBlock]:

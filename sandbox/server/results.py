@@ -77,6 +77,9 @@ class CellSummary(BaseModel, frozen=True):
     duration_s: float = 0.0
     outputs: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
     """In nbformat 4, with detail="full"."""
+    exit_code: Annotated[int | None, WithJsonSchema({"type": "integer"})] = None
+    late: list[str] = Field(default_factory=list[str])
+    """What earlier cells wrote after their end, and which."""
     cell_id: str = ""
     """Of the cell of a notebook that it ran."""
     cell_index: int = -1
@@ -160,6 +163,8 @@ def cell_summary(
         execution_count=result.execution_count or 0,
         duration_s=round(result.duration_s, 3),
         outputs=sent.outputs if sent else [],
+        exit_code=result.exit_code,
+        late=[each.words(uri_of(each.execution_id)) for each in result.late],
     )
 
 

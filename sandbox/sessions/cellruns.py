@@ -7,10 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import anyio
+
 from sandbox.collaboration.ycells import IDLE, RUNNING
 from sandbox.errors import SandboxError
 from sandbox.kernels.execution import Execution
 from sandbox.kernels.models import ExecutionResult
+from sandbox.kernels.shared import LateListener
 from sandbox.notebooks.models import Cell
 from sandbox.sessions.cellresults import filled, stream
 
@@ -21,6 +24,9 @@ BYTES_PER_S = 500_000
 LONGEST_COALESCE_S = 1.0
 ROOM_BYTES = 40 * 1024 * 1024
 """A document larger than this is given no more outputs but errors."""
+
+MAX_ENDED = 1000
+"""The cells that are known to show an execution that is over."""
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +83,11 @@ class CellRuns:
         self._file_id = file_id
         self._table = table
         self._runs: dict[str, _Run] = {}
+        self._ended: dict[str, str] = {}
+        """By execution that is over, the cell that shows it."""
+        self._late: dict[str, Execution] = {}
+        """Of those, what has more to show, as threads of it go on."""
+        self._has_late = anyio.Event()
 
     def __bool__(self) -> bool:
         return bool(self._runs)
@@ -85,6 +96,7 @@ class CellRuns:
         """Show in a cell what comes of an execution; a new one takes away what it showed before."""
         for other in [run for run in self._runs.values() if run.cell_id == cell_id]:
             self._forget(other)
+        self._ended = {key: each for key, each in self._ended.items() if each != cell_id}
         run = self._runs[execution.execution_id] = _Run(cell_id, execution)
         try:
             self._document.change_cell(cell_id, _cleared if is_new else lambda cell: cell, RUNNING)
@@ -101,14 +113,58 @@ class CellRuns:
             if not execution.is_over:
                 before = self._document.size_bytes
                 self._show(execution.execution_id)
-                wait_s = (self._document.size_bytes - before) / BYTES_PER_S
-                wait_s = min(max(wait_s, COALESCE_S), LONGEST_COALESCE_S)
+                wait_s = self._rest_s(before)
         self._show(execution.execution_id)
+
+    async def follow_late(self, listeners: list[LateListener]) -> None:
+        """Show what comes after the end of cells, until cancelled.
+
+        Args:
+            listeners: Those who are told which executions show something then.
+        """
+        listeners.append(self._note_late)
+        try:
+            while True:
+                await self._has_late.wait()
+                before = self._document.size_bytes
+                self.settle()
+                await anyio.sleep(self._rest_s(before))
+        finally:
+            listeners.remove(self._note_late)
 
     def settle(self) -> None:
         """Show what is over and not yet shown."""
         for execution_id in [key for key, run in self._runs.items() if run.execution.is_over]:
             self._show(execution_id)
+        late, self._late, self._has_late = self._late, {}, anyio.Event()
+        for execution in late.values():
+            self._show_late(execution)
+
+    def _note_late(self, execution: Execution) -> None:
+        if execution.execution_id in self._ended:
+            self._late[execution.execution_id] = execution
+            self._has_late.set()
+
+    def _rest_s(self, size_before: int) -> float:
+        """How long to wait after what was shown since the document was so large."""
+        grown_s = (self._document.size_bytes - size_before) / BYTES_PER_S
+        return min(max(grown_s, COALESCE_S), LONGEST_COALESCE_S)
+
+    def _show_late(self, execution: Execution) -> None:
+        cell_id = self._ended.get(execution.execution_id)
+        if cell_id is None or self._document.size_bytes >= ROOM_BYTES:
+            return
+        result = execution.snapshot()
+
+        def shown(cell: Cell) -> Cell:
+            if cell.execution_count != result.execution_count:
+                return cell  # it was cleared, or shows what somebody else has run in it
+            return replace(cell, outputs=filled(cell, execution.record, result).outputs)
+
+        try:
+            self._document.change_cell(cell_id, shown)
+        except SandboxError as exc:
+            logger.warning("late outputs of %s cannot be shown: %s", execution.execution_id, exc)
 
     def _show(self, execution_id: str) -> None:
         run = self._runs.get(execution_id)
@@ -140,6 +196,7 @@ class CellRuns:
                 self._say("")
         if is_over:
             self._forget(run)
+            self._keep_ended(run)
 
     def _refuse(self, run: _Run, error: SandboxError) -> None:
         """Give the document no more of a cell that it cannot keep."""
@@ -169,6 +226,11 @@ class CellRuns:
         if problem != self.problem:
             self.problem = problem
             self._tell()
+
+    def _keep_ended(self, run: _Run) -> None:
+        self._ended[run.execution.execution_id] = run.cell_id
+        if len(self._ended) > MAX_ENDED:
+            del self._ended[next(iter(self._ended))]
 
     def _forget(self, run: _Run) -> None:
         self._runs.pop(run.execution.execution_id, None)

@@ -78,6 +78,19 @@ class ExecutionTable:
         except ValidationError as exc:
             return self._lose(session_id, execution_id, exc)
 
+    def ended(self, session_id: str, execution_id: str) -> ExecutionRecord | None:
+        """The record of an execution of that session that has ended, whose snapshot is its end;
+        None when there is none."""
+        rows = self._db.read(
+            "SELECT record, snapshot, seq FROM executions"
+            " WHERE execution_id = ? AND session_id = ? AND finished",
+            *(execution_id, session_id),
+        )
+        try:
+            return _record(*rows[0]) if rows else None
+        except ValidationError:  # it is set aside when somebody asks for it
+            return None
+
     def recent(self, session_ids: Sequence[str], most: int) -> list[str]:
         """The executions of some sessions that were asked for last, newest first."""
         marks = ", ".join("?" * len(session_ids))

@@ -126,6 +126,7 @@ class LiveNotebook:
     async def run(self) -> None:
         """Save it and look at its file, until cancelled."""
         async with anyio.create_task_group() as self._tasks:
+            self._tasks.start_soon(self._runs.follow_late, self._parts.kernels.late_listeners)
             self._resume()
             while True:
                 await self._wait_changed()

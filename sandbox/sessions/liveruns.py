@@ -19,7 +19,7 @@ from sandbox.errors import Conflict, InfrastructureError, NotFound, SandboxError
 from sandbox.kernels.models import ExecutionResult
 from sandbox.notebooks.editing import Edited, clear
 from sandbox.notebooks.models import Notebook
-from sandbox.notebooks.runrules import RunOutcome, RunStatus, allows_errors, is_run
+from sandbox.notebooks.runrules import EXITED, RunOutcome, RunStatus, allows_errors, is_run
 from sandbox.sessions.cellresults import reason_of
 
 if TYPE_CHECKING:  # it takes a while to load, and most sessions open no notebook
@@ -140,6 +140,8 @@ class LiveRun:
             elif result.status != "ok":
                 status = "lost" if result.status == "running" else result.status
                 return self._ended(status, errors, reason_of(result))
+            elif latest.execution.has_exited:
+                return self._ended("ok", errors, EXITED)
         return self._ended("ok", errors)
 
     async def _execute(self, cell_id: str) -> CellRun:

@@ -16,7 +16,7 @@ from sandbox.kernels.execution import Execution
 from sandbox.kernels.kernels import DEFAULT_KERNEL_NAME
 from sandbox.kernels.models import ExecutionResult, KernelSpec
 from sandbox.notebooks.models import Cell, Notebook, kernel_of
-from sandbox.notebooks.runrules import RunOutcome, allows_errors, is_run
+from sandbox.notebooks.runrules import EXITED, RunOutcome, allows_errors, is_run
 from sandbox.sessions.cellresults import filled, reason_of
 from sandbox.sessions.session import Session
 
@@ -137,6 +137,8 @@ class NotebookRun:
             elif result.status != "ok":
                 status = "lost" if result.status == "running" else result.status
                 return RunOutcome(status, done + 1, total, errors, index, reason_of(result))
+            elif self._executions[index].has_exited:
+                return RunOutcome("ok", done + 1, total, errors, index, EXITED)
         last = self._indices[-1] if self._indices else 0
         self._progress(Progress(total, total, last, ""))
         return RunOutcome("ok", total, total, errors)

@@ -9,6 +9,8 @@ One statement a line::
     flood(1000000)            that many bytes on stdout
     sleep(3)                  until interrupted
     hang()                    does not hear interrupts
+    later("text", 0.1)        a thread that writes so long after the cell's end
+    exit(3)                   ends the cell
     raise ValueError("no")    an error
     input("name? ")           prints what it is given, where input is allowed
     die(3)  die("oom")        the kernel's process exits, or is killed for its memory
@@ -45,6 +47,16 @@ class _Raised(Exception):
         super().__init__(value)
         self.name = name
         self.value = value
+
+
+class _Exited(Exception):
+    """A statement ended the cell."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.metadata = {"sandbox": {"exit_code": code}}
+        told = {"ename": "SystemExit", "evalue": str(code), "traceback": [f"SystemExit: {code}"]}
+        self.error = told if code else None
 
 
 class _Died(Exception):
@@ -86,6 +98,11 @@ class FakeKernel:
         self._inputs: asyncio.Queue[str] = asyncio.Queue()
         self._allows_input = False
         self._count = state.count if state else 0
+        self._metadata: dict[str, Any] = {}
+        """Of the reply to the running cell."""
+        self._unstarted: list[tuple[str, float]] = []
+        """What threads of the running cell are to write, so long after its end."""
+        self._threads: set[asyncio.Task[None]] = set()
         self._task = asyncio.create_task(self._serve())
         self._event({"event": "started", "pid": pid})
 
@@ -147,7 +164,8 @@ class FakeKernel:
 
     def stop(self) -> None:
         """Kill the process."""
-        self._task.cancel()
+        for task in (self._task, *self._threads):
+            task.cancel()
         if self.alive:
             self._exited(_Died(None, 9, oom=False))
 
@@ -199,11 +217,20 @@ class FakeKernel:
                 self._exited(death)
                 return
             kind = str(request["msg_type"]).replace("_request", "_reply")
-            self._say(channel, kind, reply, request)
+            metadata, self._metadata = self._metadata, {}
+            self._say(channel, kind, reply, request, metadata)
             self._say("iopub", "status", {"execution_state": "idle"}, request)
+            for text, seconds in self._unstarted:
+                self._threads.add(asyncio.create_task(self._write_later(text, seconds, request)))
+            self._unstarted = []
 
     def _say(
-        self, channel: str, kind: str, content: Mapping[str, Any], parent: Mapping[str, Any]
+        self,
+        channel: str,
+        kind: str,
+        content: Mapping[str, Any],
+        parent: Mapping[str, Any],
+        metadata: Mapping[str, Any] | None = None,
     ) -> None:
         header = {
             "msg_id": uuid.uuid4().hex,
@@ -213,7 +240,9 @@ class FakeKernel:
             "date": time.strftime("%Y-%m-%dT%H:%M:%S.000000Z", time.gmtime()),
             "version": "5.3",
         }
-        self._append(channel, [b"", *map(wire.encode_json, (header, parent, {}, content))])
+        self._append(
+            channel, [b"", *map(wire.encode_json, (header, parent, metadata or {}, content))]
+        )
 
     async def _answer(
         self, request: Mapping[str, Any], content: Mapping[str, Any]
@@ -259,6 +288,12 @@ class FakeKernel:
             error = _Raised("SyntaxError", str(exc))
         except _Raised as exc:
             error = exc
+        except _Exited as exc:
+            self._metadata = exc.metadata
+            if exc.error is None:
+                return {"status": "ok", "execution_count": self._count}
+            self._say("iopub", "error", exc.error, request)
+            return {"status": "error", "execution_count": self._count, **exc.error}
         else:
             return {"status": "ok", "execution_count": self._count, "user_expressions": {}}
         lines = ["Traceback (most recent call last):", f"\x1b[31m{error.name}\x1b[0m: {error}"]
@@ -305,6 +340,10 @@ class FakeKernel:
                 self.blockers.append(blocker)
             case "sleep", [int() | float() as seconds]:
                 await self._sleep(seconds)
+            case "later", [str(text), int() | float() as seconds]:
+                self._unstarted.append((text, seconds))
+            case "exit", [int(code)]:
+                raise _Exited(code)
             case "hang", []:
                 await asyncio.get_running_loop().create_future()
             case "die", ["oom"]:
@@ -321,6 +360,10 @@ class FakeKernel:
                 raise _Raised("StdinNotImplementedError", reason)
             case _:
                 raise _Raised("NameError", f"name {name!r} is not defined")
+
+    async def _write_later(self, text: str, seconds: float, request: Mapping[str, Any]) -> None:
+        await asyncio.sleep(seconds)
+        self._say("iopub", "stream", {"name": "stdout", "text": text}, request)
 
     async def _given(self) -> str:
         """The next input, unless an interrupt comes first."""

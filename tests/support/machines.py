@@ -139,6 +139,8 @@ class MemoryJournal:
     def __init__(self) -> None:
         self.records: dict[str, ExecutionRecord] = {}
         self.results: dict[str, ExecutionResult] = {}
+        self.ends: dict[str, int] = {}
+        """Of each execution that has ended, the last message in its result."""
         self.progressed: list[tuple[str, ExecutionResult, int]] = []
         self.is_full = False
         """Whether no progress can be written, and no end."""
@@ -147,6 +149,7 @@ class MemoryJournal:
         """Another journal that knows the same."""
         other = MemoryJournal()
         other.records, other.results = dict(self.records), dict(self.results)
+        other.ends = dict(self.ends)
         return other
 
     def started(self, record: ExecutionRecord) -> None:
@@ -161,6 +164,7 @@ class MemoryJournal:
     def finished(self, execution_id: str, result: ExecutionResult, seq: int) -> None:
         self._check_room()
         self.results[execution_id] = result
+        self.ends[execution_id] = seq
 
     def unfinished(self, session_id: str) -> list[ExecutionRecord]:
         return [
@@ -172,6 +176,12 @@ class MemoryJournal:
     def result(self, session_id: str, execution_id: str) -> ExecutionResult | None:
         found = self.results.get(execution_id)
         return found if found is not None and found.session_id == session_id else None
+
+    def ended(self, session_id: str, execution_id: str) -> ExecutionRecord | None:
+        result, record = self.result(session_id, execution_id), self.records.get(execution_id)
+        if result is None or record is None:
+            return None
+        return record.model_copy(update={"snapshot": result, "seq": self.ends[execution_id]})
 
     def _check_room(self) -> None:
         if self.is_full:

@@ -78,7 +78,7 @@ def exit_code(ending: SystemExit) -> int:
     """The code with which a program would end."""
     if ending.code is None:
         return 0
-    return ending.code if isinstance(ending.code, int) else 1
+    return int(ending.code) if isinstance(ending.code, int) else 1
 
 
 def _mend(shell: Any) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from sandbox.cli.printing import Printer
 from sandbox.errors import InvalidRequest
+from sandbox.kernels.models import LateOutput
 
 from ...support.results import result, stream
 
@@ -79,3 +80,11 @@ def test_json_output_is_not_mixed_with_text(
 ) -> None:
     Printer(tmp_path, "x", quiet=True).close(result(stream("a")))
     assert capsys.readouterr().out == ""
+
+
+def test_what_earlier_cells_wrote_is_printed_apart_with_whose_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    late = LateOutput(execution_id="e1", execution_count=3, text="late")
+    Printer(tmp_path, "x").close(result(stream("own\n"), late=(late,)))
+    assert capsys.readouterr() == ("own\n", f"{late.words()}\n")

@@ -51,6 +51,16 @@ def test_a_program_that_exits_by_itself_decides_the_exit_code(value: str, code: 
     assert exit_code(ended) == code
 
 
+@pytest.mark.parametrize(
+    ("status", "said", "code"),
+    [("ok", 0, 0), ("error", 3, 3), ("error", -1, 255), ("error", 256, 0), ("died", 7, 7)],
+)
+def test_the_exit_code_that_the_kernel_tells_is_the_programs(
+    status: str, said: int, code: int
+) -> None:
+    assert exit_code(result(status=status, exit_code=said)) == code
+
+
 def test_other_endings_have_exit_codes_of_their_own() -> None:
     assert exit_code(result(status="error")) == exits.FAILED
     assert exit_code(result(status="timeout")) == exits.TIMED_OUT

@@ -8,16 +8,18 @@ import pytest
 
 from sandbox.kernels.answers import cause_of
 
+EXITED = "It exited with code 3: something ended the whole process, as os._exit does."
+
 
 @pytest.mark.parametrize(
     ("processes", "told"),
     [
-        (None, "It exited with code 3."),
-        (0, "It exited with code 3."),
-        (1, "It exited with code 3. 1 process that it had left was ended."),
-        (2, "It exited with code 3. 2 processes that it had left were ended."),
-        (-1, "It exited with code 3."),
-        ("many", "It exited with code 3."),
+        (None, EXITED),
+        (0, EXITED),
+        (1, f"{EXITED} 1 process that it had left was ended."),
+        (2, f"{EXITED} 2 processes that it had left were ended."),
+        (-1, EXITED),
+        ("many", EXITED),
     ],
 )
 def test_only_processes_that_were_left_are_told_of(processes: Any, told: str) -> None:

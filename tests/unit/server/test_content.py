@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sandbox.commands.models import CommandResult
-from sandbox.kernels.models import ExecutionError, ExecutionResult
+from sandbox.kernels.models import ExecutionError, ExecutionResult, LateOutput
 from sandbox.outputs.denials import Denial
 from sandbox.server.content import (
     MAX_STRUCTURED_BYTES,
@@ -230,6 +230,30 @@ def test_what_is_empty_is_not_sent() -> None:
         "state": "kept",
         "text": "x",
     }
+
+
+def test_what_earlier_cells_wrote_stands_apart_from_what_this_one_did() -> None:
+    late = (
+        LateOutput(execution_id="e1", execution_count=3, text="one\ntwo", truncated_bytes=5),
+        LateOutput(execution_id="e2", text="three"),
+    )
+    found = answer(result(stream("own\n"), late=late))
+    own, others, line = [block.text for block in found.content]
+    assert own == found.structured_content["text"] == "own"
+    assert others == (
+        "[output that came after its cell had ended: In [3], execution e1]\none\ntwo\n"
+        "[5 bytes more of it are in execution://e1]\n"
+        "[output that came after its cell had ended: execution e2]\nthree"
+    )
+    assert found.structured_content["late"] == [
+        each.words(f"execution://{each.execution_id}") for each in late
+    ]
+    assert line.startswith("[ok ")
+
+
+def test_the_exit_code_is_told_where_there_is_one_0_too() -> None:
+    assert "exit_code" not in answer(result()).structured_content
+    assert answer(result(exit_code=0)).structured_content["exit_code"] == 0
 
 
 def test_every_word_of_the_content_is_in_the_structured_result() -> None:

@@ -577,3 +577,17 @@ EARLIER = (
     """,
 )
 """What earlier versions wrote, as they wrote it; never to be edited."""
+
+
+def test_an_end_is_found_with_the_last_message_in_it(journal: Journal) -> None:
+    open_session(journal)
+    table = journal.executions
+    table.started(record())
+    table.progress("e1", result(), 4)
+    assert table.ended("s1", "e1") is None
+    table.finished("e1", result(status="ok"), 7)
+    found = table.ended("s1", "e1")
+    assert found is not None
+    assert (found.seq, found.epoch, found.snapshot) == (7, 1, result(status="ok"))
+    assert table.ended("s2", "e1") is None
+    assert table.ended("s1", "absent") is None

@@ -18,9 +18,11 @@ from sandbox.kernels.kernels import DEFAULT_KERNEL_ID
 from sandbox.notebooks import editing
 from sandbox.notebooks.ipynb import read_ipynb, write_ipynb
 from sandbox.notebooks.models import Cell, Notebook
+from sandbox.notebooks.runrules import EXITED, RunOutcome
 from sandbox.outputs.redaction import Redactor
 from sandbox.sessions import notebookjournal
 from sandbox.sessions.livenotebook import LiveNotebook
+from sandbox.sessions.liveruns import RunOptions
 from sandbox.sessions.manager import SessionManager
 from sandbox.sessions.models import Caller
 from sandbox.sessions.notebookfile import NotebookFile
@@ -113,6 +115,48 @@ async def test_a_cell_runs_in_the_sessions_kernel_and_shows_its_outputs(session:
     assert notebook.read().cells[1].outputs[-1]["ename"] == "ValueError"
     execution = await session.kernels.execute("x")
     assert (await execution.wait(10)).outputs[0]["data"]["text/plain"] == "41"
+
+
+async def test_what_a_cell_writes_after_its_end_comes_into_it(session: Session) -> None:
+    await put(
+        session, "print('in time')\nlater('late', 0.2)", "print('in time')\nlater('late', 0.2)"
+    )
+    notebook = await session.notebooks.open(PATH)
+
+    def texts(cell_id: str) -> list[str]:
+        return [output["text"] for output in notebook.document.read().cell(cell_id).outputs]
+
+    runs = [await notebook.execute(cell_id, AGENT) for cell_id in ("c0", "c1")]
+    for run in runs:
+        await run.execution.wait(10)
+    notebook.read()
+    await notebook.edit(lambda n: editing.clear(n, [1]), AGENT)
+    await eventually(lambda: texts("c0") == ["in time\nlate"])
+    await eventually(lambda: "late" in str(runs[1].execution.snapshot().outputs))
+    assert notebook.read().cell("c1").outputs == (), "it was cleared since"
+    assert "late" in str(notebook.read().cell("c0").outputs)
+
+
+async def test_a_cell_that_runs_again_shows_nothing_of_its_run_before(session: Session) -> None:
+    await put(session, "later('late', 0.3)")
+    notebook = await session.notebooks.open(PATH)
+    first = await notebook.execute("c0", AGENT)
+    await first.execution.wait(10)
+    notebook.read()
+    await notebook.edit(lambda n: editing.overwrite(n, "c0", "print('again')"), AGENT)
+    again = await notebook.execute("c0", AGENT)
+    await again.execution.wait(10)
+    await eventually(lambda: "late" in str(first.execution.snapshot().outputs))
+    assert [output["text"] for output in notebook.read().cell("c0").outputs] == ["again\n"]
+
+
+async def test_exit_with_0_ends_a_run_of_all_cells_as_a_success(session: Session) -> None:
+    await put(session, "print('a')\nexit(0)", "print('b')")
+    notebook = await session.notebooks.open(PATH)
+    run = session.notebook_runs.begin(notebook, AGENT, RunOptions())
+    await eventually(lambda: run.outcome is not None)
+    assert run.outcome == RunOutcome("ok", 1, 2, reason=EXITED)
+    assert [len(cell.outputs) for cell in notebook.read().cells] == [1, 0]
 
 
 async def test_outputs_come_into_a_cell_while_it_runs_wherever_it_moves(session: Session) -> None:

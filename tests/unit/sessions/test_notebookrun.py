@@ -17,6 +17,7 @@ from sandbox.cli.signals import ended_by_signals
 from sandbox.errors import InvalidRequest, SandboxError
 from sandbox.notebooks.ipynb import read_ipynb, write_ipynb
 from sandbox.notebooks.models import Cell, Notebook
+from sandbox.notebooks.runrules import EXITED
 from sandbox.sessions import notebookrun
 from sandbox.sessions.manager import SessionManager
 from sandbox.sessions.models import Caller
@@ -321,3 +322,22 @@ async def test_a_run_that_is_made_twice_is_of_the_same_notebook(manager: Session
         return [replace(cell, metadata={}) for cell in value.cells]
 
     assert timeless(once) == timeless(again)
+
+
+async def test_exit_with_0_ends_the_run_early_as_a_success(manager: SessionManager) -> None:
+    outcome, result = await ran(manager, notebook("1", "print('a')\nexit(0)\nprint('b')", "2"))
+    assert outcome == RunOutcome("ok", 2, 3, index=1, reason=EXITED)
+    assert [shown(cell) for cell in result.cells] == [["1"], ["a\n"], []]
+
+
+async def test_exit_with_another_code_ends_it_as_a_failure(manager: SessionManager) -> None:
+    outcome, result = await ran(manager, notebook("exit(3)", "2"))
+    assert (outcome.status, outcome.ran) == ("error", 1)
+    assert [shown(cell) for cell in result.cells] == [["SystemExit"], []]
+
+
+async def test_what_a_cell_writes_after_its_end_is_in_the_cell(manager: SessionManager) -> None:
+    late = "print('in time')\nlater('late', 0.05)"
+    outcome, result = await ran(manager, notebook(late, "sleep(0.5)"))
+    assert outcome.status == "ok"
+    assert [shown(cell) for cell in result.cells] == [["in time\nlate"], []]
