@@ -208,7 +208,7 @@ async def test_what_is_no_notebook_in_the_place_of_one_is_refused_in_time(
     controller: Served,
 ) -> None:
     """Invariant 3: a FIFO, a link, a folder or a device where a notebook should be."""
-    owner = token(controller, "owner")
+    owner = token(controller, "swapper")
     async with owner.client() as client:
         await call(client, "execute_code", code=HOSTILE)
         for path in ("fifo.ipynb", "folder.ipynb", "link.ipynb", "proc.ipynb", "/dev/zero"):
