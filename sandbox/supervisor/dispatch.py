@@ -23,7 +23,7 @@ from sandbox.supervisor.fileops import FileOperations
 from sandbox.supervisor.ipython import KernelStart
 from sandbox.supervisor.kernelhost import Launcher
 from sandbox.supervisor.kernelhosts import KernelHosts
-from sandbox.supervisor.memory import MemoryGuard
+from sandbox.supervisor.memory import MemoryGuard, kept_bytes
 from sandbox.supervisor.pipes import PipePair, accept
 from sandbox.supervisor.probe import Probe
 from sandbox.supervisor.programs import Programs
@@ -112,7 +112,7 @@ class Supervisor:
         env = self._env
         launcher = Launcher(self._children, self._fork, env, self._state_dir)
         kernels = KernelHosts(launcher, self._workspace, tasks)
-        snapshots = Snapshots(self._workspace, self._children, env, tasks)
+        snapshots = Snapshots(self._workspace, self._children, env, tasks, kept_bytes())
         branches = Branches(kernels, self._children, tasks, snapshots)
         programs = Programs(self._children, env, self._workspace, tasks)
         commands = CommandHosts(programs)

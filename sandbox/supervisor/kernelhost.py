@@ -27,6 +27,7 @@ from sandbox.supervisor.zmtp import Incoming
 
 START_TIMEOUT_S = 60.0
 DRAIN_S = 0.25
+PASS_ON_S = 0.1
 ASK_TIMEOUT_S = 15.0
 MUTE_S = 1.0
 """How long a process may live without a connection: it may be about to end."""
@@ -290,6 +291,12 @@ class KernelHost:
             self._channels.send_message("control", "interrupt_request")
         elif self._child is not None:
             self._child.signal(signal.SIGINT)
+
+    async def passed_on_interrupt(self) -> None:
+        """Wait while a program may pass an interrupt on: one that runs others, as a shell does, and
+        sees them killed instead would go on with what is next."""
+        if self._spec.argv:
+            await asyncio.sleep(PASS_ON_S)
 
     def end_what_was_started(self) -> int:
         """End all that the running cell has started, and log how many processes that were."""

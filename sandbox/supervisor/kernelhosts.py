@@ -77,7 +77,10 @@ class KernelHosts:
         """``kernel.interrupt``"""
         kernel = self.find(stream)
         kernel.interrupt()
-        ended = kernel.end_what_was_started() if flag(stream.request, "expired") else 0
+        ended = 0
+        if flag(stream.request, "expired"):
+            await kernel.passed_on_interrupt()
+            ended = kernel.end_what_was_started()
         await answer(stream, processes=ended)
 
     async def restart(self, stream: Stream) -> None:

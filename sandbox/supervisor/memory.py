@@ -41,14 +41,12 @@ class MemoryGuard:
 
     async def run(self) -> None:
         """Keep some memory free; returns at once where the kernel sees to that."""
-        if oom.read() is not None:
+        kept = kept_bytes()
+        if not kept:
             return
         with suppress(OSError, ValueError, KeyError):  # then nothing can be known of it
-            total, _ = meminfo()
-            processes = resource.getrlimit(resource.RLIMIT_NPROC)[0]
-            kept = min(total // 3, GVISOR_BYTES + GVISOR_BYTES_PER_PROCESS * max(0, processes))
             while True:
-                _, free = meminfo()
+                total, free = meminfo()
                 if free < kept:
                     self._end_one(total * LARGE, is_urgent=free < kept / 4)
                     await asyncio.sleep(RELEASE_S)
@@ -90,3 +88,13 @@ class MemoryGuard:
         else:
             child.is_out_of_memory = True
             child.kill_tree()
+
+
+def kept_bytes() -> int:
+    """How much the guard keeps free; 0 where the kernel sees to that, or nothing can be known."""
+    if oom.read() is None:
+        with suppress(OSError, ValueError, KeyError):
+            total, _ = meminfo()
+            processes = resource.getrlimit(resource.RLIMIT_NPROC)[0]
+            return min(total // 3, GVISOR_BYTES + GVISOR_BYTES_PER_PROCESS * max(0, processes))
+    return 0
