@@ -43,10 +43,10 @@ class Container:
 
 
 @asynccontextmanager
-async def container(engine: DockerRuntime) -> AsyncIterator[Container]:
-    """A started container of the default policy, for the runtime under test."""
+async def container(engine: DockerRuntime, name: str = "offline") -> AsyncIterator[Container]:
+    """A started container of a policy, for the runtime under test."""
     found = await engine.engine()
-    policy = load().get("offline")
+    policy = load().get(name)
     identity = SandboxIdentity(
         sandbox_id=new_sandbox_id(),
         owner=OWNER,
