@@ -97,7 +97,8 @@ def _begin_again(start: KernelStart) -> NoReturn:
     os.set_inheritable(_PAIR_FD, True)
     there = KernelStart((_PAIR_FD, 1, 2), start.cwd, start.env, start.mark)
     arguments = [each for each in sys.orig_argv if not each.startswith(PRELOAD)]
-    os.execve(sys.executable, [*arguments, AS_KERNEL + there.to_json()], start.env)
+    arguments.append(AS_KERNEL + there.to_json())
+    os.execve(sys.executable, arguments, start.env)  # noqa: S606  # this program itself
 
 
 def _make(start: KernelStart) -> PairKernel:

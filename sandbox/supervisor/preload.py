@@ -12,10 +12,12 @@ import asyncio
 import gc
 import importlib
 import importlib.util
+import logging
 import os
 import sys
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from importlib.abc import Loader
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
@@ -33,6 +35,8 @@ _ANOTHER = (
     "{root} is another one now than when this kernel started: it was installed, or written, "
     "since. Restart the kernel, which then imports it."
 )
+
+logger = logging.getLogger(__name__)
 
 
 class Preloaded:
@@ -62,7 +66,11 @@ class Preloaded:
             while self.wanted:
                 self._load(self.wanted.pop(0), env)
                 await asyncio.sleep(0)
-            rejoining.remember({name: each for group in self._groups for name, each in group.items()})
+            for name, reason in self.refused.items():
+                logger.warning("not preloaded: %s: %s", name, reason)
+            rejoining.remember(
+                {name: each for group in self._groups for name, each in group.items()}
+            )
             for group in self._groups:
                 for name in group:
                     del sys.modules[name]
@@ -130,7 +138,7 @@ class Preloaded:
         return _place(PathFinder.find_spec(root)) == self._places.get(root)
 
 
-class _Ready:
+class _Ready(Loader):
     """A loader of what is loaded."""
 
     def __init__(self, modules: Mapping[str, ModuleType], name: str) -> None:

@@ -25,7 +25,7 @@ KERNELSPEC = {
     "language": "python",
 }
 KERNELSPEC_FILE = f".local/share/jupyter/kernels/{BARE}/kernel.json"
-ANSWER_S = 20
+ANSWER_S = 90
 SETTLE_S = 10
 """For what has to come after the end of a cell."""
 _NO_REPLY = {"comm_open", "comm_msg", "comm_close"}

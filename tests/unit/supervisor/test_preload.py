@@ -75,7 +75,7 @@ async def test_a_module_of_the_user_wins_over_what_was_imported(
     assert loaded.is_to_be_undone()
     a: Any = importlib.import_module("preload_a")
     assert a.mine
-    with pytest.raises(ImportError, match="preload_a is another one now.*Restart the kernel"):
+    with pytest.raises(ImportError, match=r"preload_a is another one now.*Restart the kernel"):
         importlib.import_module("preload_b")
 
 
