@@ -35,7 +35,7 @@ from sandbox.sessions.inheritance import Inheritance
 from sandbox.sessions.locks import KeyedLocks
 from sandbox.sessions.models import Caller, SessionInfo
 from sandbox.sessions.mountwatch import search_folders
-from sandbox.sessions.opener import Opener, check_keeps, check_name
+from sandbox.sessions.opener import Opener, check_wanted
 from sandbox.sessions.ownership import Ownership, ended_info
 from sandbox.sessions.services import SessionServices
 from sandbox.sessions.session import Session
@@ -157,6 +157,7 @@ class SessionManager:
         name: str = "",
         workspace: str = "",
         reuse: bool = True,
+        checkpoint: str = "",
     ) -> Session:
         """Open a session, or find the one that is open.
 
@@ -170,6 +171,8 @@ class SessionManager:
             workspace: The name of the workspace whose files it begins with, and which keeps them;
                 empty for none.
             reuse: Return an open one of that policy (and name, and workspace) if there is one.
+            checkpoint: ``auto`` for a checkpoint before each cell, of one that is open from then
+                on; empty for what its policy, or whoever opened it, has said.
 
         Raises:
             NotFound: There is no such policy.
@@ -180,14 +183,13 @@ class SessionManager:
         """
         self.conversations.called(caller.default_key)
         wanted = self.ownership.policy(caller, policy)
-        check_name(name)
-        if workspace:
-            check_keeps(wanted, workspace)
+        check_wanted(wanted, name, workspace, checkpoint)
         if self._closing:
             raise InfrastructureError("The controller is stopping; it opens no more sessions.")
         await self.ready()
+        asked = (caller, wanted, name, workspace, checkpoint)
         if not reuse:
-            return _noted(await self._open(caller, wanted, name, workspace, as_default=False))
+            return _noted(await self._open(*asked, as_default=False))
         key = ("name", caller.principal, name) if name else _default_lock(caller)
         if workspace:
             key = ("workspace", caller.principal, workspace)
@@ -197,11 +199,11 @@ class SessionManager:
             if found := self.ownership.reusable(caller, wanted, name, workspace):
                 await found.ready()
                 found.lease.touch()
+                self._opener.keep_checkpoints(found, checkpoint)
                 return _noted(found)
             default = self.ownership.default(caller)
             as_default = not (name or workspace) and (default is None or default.is_ending)
-            session = await self._open(caller, wanted, name, workspace, as_default=as_default)
-            return _noted(session)
+            return _noted(await self._open(*asked, as_default=as_default))
 
     async def get(self, caller: Caller, session_id: str = "") -> Session:
         """The session of that id, or the caller's default one, opened on first use.
@@ -366,10 +368,13 @@ class SessionManager:
         policy: Policy,
         name: str = "",
         workspace: str = "",
+        checkpoint: str = "",
         *,
         as_default: bool,
     ) -> Session:
-        session = await self._opener.session(caller, policy, name, workspace, as_default=as_default)
+        session = await self._opener.session(
+            caller, policy, name, workspace, as_default=as_default, checkpoint=checkpoint
+        )
         try:
             with anyio.fail_after(OPEN_TIMEOUT_S):
                 failure = await self._tasks.start(self._run, session)

@@ -117,6 +117,8 @@ class SessionInfo(BaseModel, frozen=True):
     workspace_problem: str = ""
     """Why the last save came to nothing, so that only what was kept before is; empty when it
     did not."""
+    checkpoint: str = ""
+    """``auto`` when a checkpoint is made before each cell."""
     kernels: tuple[KernelInfo, ...] = ()
     checks_passed: int = 0
     """How many facts about its isolation were measured inside and found as the policy says."""

@@ -153,6 +153,7 @@ class Session:
             expires_at=self.claim.expires_at,
             idle_expires_at=self.lease.idle_expires_at,
             limits=self.policy.limits,
+            checkpoint=self.claim.checkpoint,
             checks_passed=sum(check.ok for check in proof.checks) if proof else 0,
             proof=proof if with_proof else None,
             **self._parts.facts(),
