@@ -21,8 +21,9 @@ import tempfile
 import traceback
 import types
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn, cast
 
+from ipykernel.kernelapp import IPKernelApp
 from IPython.core.profiledir import ProfileDir
 from traitlets.config import Config
 
@@ -127,6 +128,10 @@ def _make(start: KernelStart) -> PairKernel:
         begin=lambda: (pair.begin_anew(), streams.begin_anew()),
     )
     kernel.orders["branch"] = lambda order, fds: handle_branch(order, fds, place)
+    # Some code asks whether ipykernel's application runs, and finds the kernel there.
+    application: Any = IPKernelApp.instance(config=config)
+    application.kernel, application.shell = kernel, kernel.shell
+    cast("Any", kernel.shell).extension_manager.load_extension("storemagic")
     for install in INSTALLED:
         install(kernel.shell)
     return kernel

@@ -183,12 +183,12 @@ def _go_together(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 _ACCIDENTS = (
     (re.compile(r"0x[0-9a-f]{6,16}"), "0xADDRESS"),
-    (re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{32}_\d+_\d+\b"), "MESSAGE"),
+    (re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{24,32}_\d+_\d+\b"), "MESSAGE"),
     (re.compile(r"\b[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}\b"), "UUID"),
     (re.compile(r"\b[0-9a-f]{16}\b"), "ID"),
     (re.compile(r"/tmp/ipykernel_\d+/\d+\.py"), "/tmp/ipykernel_PID/CELL.py"),
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)?"), "DATE"),
-    (re.compile(r"\b\d+(\.\d+)? ?(ns|[µμ]s|us|ms|s)\b( per loop)?"), "TIME"),
+    (re.compile(r"\b\d+(\.\d+)?(e[+-]?\d+)? ?(ns|[µμ]s|us|ms|s)\b( per loop)?"), "TIME"),
     (re.compile(r"\d+\.\d+ seconds"), "TIME"),
     (re.compile(r"datetime\.datetime\([^()]*\)"), "DATE"),
     (re.compile(r"Thread-\d+"), "Thread-N"),
