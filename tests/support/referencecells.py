@@ -409,11 +409,11 @@ ERRORS = (
     cell("sys.exit", "sys.exit(3)"),
     cell("sys.exit of nothing", "sys.exit()"),
     cell("sys.exit of words", "sys.exit('the words')"),
-    cell("interrupt", "display('begun')\ntime.sleep(50)", interrupt_at="begun"),
+    cell("interrupt", "[display('begun'), time.sleep(50)]", interrupt_at="begun"),
     cell("after the interrupt", "'goes on'"),
     cell(
         "interrupt that is caught",
-        "try:\n    display('begun')\n    time.sleep(50)\nexcept KeyboardInterrupt: print('caught')",
+        "try: [display('begun'), time.sleep(50)]\nexcept KeyboardInterrupt: print('caught')",
         interrupt_at="begun",
     ),
 )
