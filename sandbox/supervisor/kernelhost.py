@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
-import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from sandbox.errors import Conflict, InfrastructureError, ProtocolError
 from sandbox.link import wire
 from sandbox.supervisor import messagelog, oom
-from sandbox.supervisor.channels import CHANNEL_PORTS, Channels
-from sandbox.supervisor.children import Child, Children
-from sandbox.supervisor.ipython import KernelStart
+from sandbox.supervisor.channels import Channels
+from sandbox.supervisor.children import Child
+from sandbox.supervisor.evidence import full_filesystems, killed_since
+from sandbox.supervisor.kernelprocess import Launch, Launcher, Process
 from sandbox.supervisor.kernelspecs import InstalledKernel
 from sandbox.supervisor.pairchannels import PairChannels
-from sandbox.supervisor.pipes import Descriptor
 from sandbox.supervisor.restraint import every_descriptor
 from sandbox.supervisor.tasks import Background, alongside
 from sandbox.supervisor.zmtp import Incoming
@@ -33,105 +30,13 @@ MUTE_S = 1.0
 """How long a process may live without a connection: it may be about to end."""
 
 
-@dataclass(frozen=True, slots=True)
-class Launcher:
-    """How a kernel process is started."""
-
-    children: Children
-    fork: Callable[[KernelStart], Awaitable[int]]
-    env: Mapping[str, str]
-    state_dir: str
-
-    async def launch(self, spec: InstalledKernel, cwd: str, on_message: Received) -> Process:
-        """Start a process of a kernel, which answers later."""
-        if not spec.argv:
-            return await self._fork(cwd, on_message)
-        # In the abstract namespace, where nothing is on a disk; unguessable, so that no process
-        # of an earlier kernel waits there already.
-        endpoint = f"@sandbox-{os.urandom(8).hex()}"
-        output_fd, theirs = os.pipe()
-        output = Descriptor(output_fd)
-        try:
-            child = self._spawn(spec, endpoint, cwd, theirs)
-        except BaseException:
-            output.close()
-            raise
-        finally:
-            os.close(theirs)
-        names = {c: f"{endpoint}-{p}" for c, p in CHANNEL_PORTS.items() if c != "hb"}
-        return Process(child, Channels(names, output, on_message))
-
-    async def _fork(self, cwd: str, on_message: Received) -> Process:
-        channels = PairChannels(on_message)
-        mark = self.children.mark()
-        try:
-            pid = await self.fork(KernelStart(channels.theirs, cwd, dict(self.env), mark))
-        except OSError as exc:
-            channels.close()
-            raise InfrastructureError(
-                f"No further process can be started: {exc.strerror}."
-            ) from exc
-        except BaseException:
-            channels.close()
-            raise
-        channels.forked()
-        return Process(self.children.adopt(pid, mark), channels)
-
-    def _spawn(self, spec: InstalledKernel, endpoint: str, cwd: str, output_fd: int) -> Child:
-        file = os.path.join(self.state_dir, f"{endpoint.lstrip('@')}.json")
-        ports = {f"{channel}_port": port for channel, port in CHANNEL_PORTS.items()}
-        info = {"transport": "ipc", "ip": endpoint, "key": "", **ports}
-        info |= {"signature_scheme": "hmac-sha256", "kernel_name": spec.name}
-        try:
-            os.makedirs(self.state_dir, mode=0o700, exist_ok=True)
-            with open(file, "w") as output:
-                json.dump(info, output)
-            null = os.open(os.devnull, os.O_RDONLY)
-        except OSError as exc:
-            raise InfrastructureError(f"{file} cannot be written: {exc.strerror}.") from exc
-        values = {
-            "{connection_file}": file,
-            "{resource_dir}": spec.resource_dir,
-            "{prefix}": sys.prefix,
-        }
-        argv = list(spec.argv)
-        for key, value in values.items():
-            argv = [part.replace(key, value) for part in argv]
-        try:
-            return self.children.spawn(
-                argv,
-                env={**self.env, **dict(spec.env)},
-                cwd=cwd,
-                stdin=null,
-                stdout=output_fd,
-                stderr=output_fd,
-            )
-        finally:
-            os.close(null)
-
-
-@dataclass(frozen=True, slots=True)
-class Process:
-    """One process of a kernel, and what it says."""
-
-    child: Child
-    channels: Channels | PairChannels
-    accepted: asyncio.Future[int] = field(default_factory=asyncio.Future[int])
-    """Its epoch, once it is the kernel's; 0 when it never will be."""
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when nothing more comes from it."""
-
-
-Received = Callable[[str, Incoming], None]
-Launch = Callable[[Received], Awaitable[Process]]
-"""Starts a process, given what takes its messages."""
-
-
 class KernelHost:
     """One kernel. Its log and its id stay; its process may be replaced."""
 
     def __init__(self, kernel_id: str, spec: InstalledKernel, cwd: str) -> None:
         self.kernel_id = kernel_id
+        self.branch_of = ""
+        """The kernel that it began as a branch of; empty for one that began anew."""
         self.log = messagelog.MessageLog(self._read_on)
         self._spec = spec
         self._cwd = cwd
@@ -172,6 +77,7 @@ class KernelHost:
             "alive": self._child is not None and self._child.alive,
             "last_seq": self.log.last_seq,
             "first_seq": self.log.first_seq,
+            "branch_of": self.branch_of,
         }
 
     # --- its life
@@ -203,8 +109,10 @@ class KernelHost:
                 self._begin(await self._ready(launch, tasks))
 
     def twin(self, kernel_id: str) -> KernelHost:
-        """A kernel of the same kind, without a process."""
-        return KernelHost(kernel_id, self._spec, self._cwd)
+        """A kernel of the same kind, without a process, which is to be a branch of this one."""
+        twin = KernelHost(kernel_id, self._spec, self._cwd)
+        twin.branch_of = self.kernel_id
+        return twin
 
     async def replace(
         self,
@@ -287,6 +195,10 @@ class KernelHost:
         elif self._child is not None:
             self._child.signal(signal.SIGINT)
 
+    def evidence(self) -> dict[str, Any]:
+        """What can be seen now of why its last cell failed."""
+        return {"full": full_filesystems(), **killed_since(self._oom_before)}
+
     async def passed_on_interrupt(self) -> None:
         """Wait while a program may pass an interrupt on: one that runs others, as a shell does, and
         sees them killed instead would go on with what is next."""
@@ -354,6 +266,7 @@ class KernelHost:
         try:
             async with alongside(_kill_if_mute(process)):
                 ending = await asyncio.shield(child.exit)
+                full = full_filesystems()  # before what it has left there goes with its processes
                 epoch = await process.accepted
                 left = child.kill_tree()
                 await channels.drained(DRAIN_S)
@@ -367,11 +280,14 @@ class KernelHost:
                 is_oom, evidence = True, "the supervisor ended what used most"
             else:
                 is_oom, evidence = oom.verdict(
-                    self._oom_before, signal=ending.signal, killed=child.killed
+                    self._oom_before,
+                    signal=ending.signal,
+                    killed=child.killed,
+                    is_told=not child.is_foreign,
                 )
             event = {"event": "exited", "exit_code": ending.code, "signal": ending.signal}
             event |= {"oom": is_oom, "oom_evidence": evidence, "killed_by_us": child.killed}
-            event |= {"processes": left}
+            event |= {"processes": left, "full": full}
             self.log.event(epoch, event)
         process.ended.set()
 

@@ -10,7 +10,8 @@ from sandbox.errors import Conflict, InvalidRequest, NotFound, QuotaExceeded, Sa
 from sandbox.link import wire
 from sandbox.link.stream import Message, Stream
 from sandbox.supervisor import kernelspecs
-from sandbox.supervisor.kernelhost import KernelHost, Launcher
+from sandbox.supervisor.kernelhost import KernelHost
+from sandbox.supervisor.kernelprocess import Launcher
 from sandbox.supervisor.requests import answer, flag, identifier, text, whole
 from sandbox.supervisor.tasks import Background, alongside
 
@@ -96,6 +97,10 @@ class KernelHosts:
         self._kernels.pop(kernel.kernel_id, None)
         await self.on_stop(kernel.kernel_id)
         await answer(stream)
+
+    async def evidence(self, stream: Stream) -> None:
+        """``kernel.evidence``"""
+        await answer(stream, **self.find(stream).evidence())
 
     async def attach(self, stream: Stream) -> None:
         """``kernel.attach``"""

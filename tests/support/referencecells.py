@@ -409,11 +409,16 @@ ERRORS = (
     cell("sys.exit", "sys.exit(3)"),
     cell("sys.exit of nothing", "sys.exit()"),
     cell("sys.exit of words", "sys.exit('the words')"),
-    cell("interrupt", "[display('begun'), time.sleep(50)]", interrupt_at="begun"),
+    # Said by a thread, since whoever says it may still be saying it when the interrupt comes.
+    cell(
+        "interrupt",
+        "import threading\nthreading.Timer(0.3, print, ('begun',)).start(); time.sleep(50)",
+        interrupt_at="begun",
+    ),
     cell("after the interrupt", "'goes on'"),
     cell(
         "interrupt that is caught",
-        "try: [display('begun'), time.sleep(50)]\nexcept KeyboardInterrupt: print('caught')",
+        "try: threading.Timer(0.3, print, ('begun',)).start(); time.sleep(50)\nexcept KeyboardInterrupt: print('caught')",
         interrupt_at="begun",
     ),
 )

@@ -83,15 +83,6 @@ def _abouts(transcript: Transcript) -> None:
             message["content"]["banner"] = banner.partition("\nTip:")[0].rstrip()
 
 
-def _depth(transcript: Transcript) -> None:
-    """Forget how often a line of a traceback is repeated, and our own lines in it."""
-    for message in _messages(transcript):
-        lines = message["content"].get("traceback")
-        if lines:
-            own = [line for line in lines if "/pykernel/" not in line]
-            message["content"]["traceback"] = list(dict.fromkeys(own))
-
-
 def _returned(transcript: Transcript) -> None:
     transcript["iopub"] = [
         message for message in transcript["iopub"] if message["type"] != "execute_result"
@@ -181,11 +172,22 @@ DIFFERENCES = (
         },
     ),
     Difference(
-        "Stacks have other lines below the cell, and so another depth",
-        "one thread calls it, without a loop between",
-        cases=("str that raises",),
-        forget=_depth,
-        sometimes=("recursion",),
+        "A recursion without end has a traceback of a few lines",
+        "ipykernel's repeats the line two thousand times, and takes seconds",
+        cases=("recursion",),
+        forget=_key("traceback"),
+    ),
+    Difference(
+        "A group of exceptions is an error of the cell, with its whole tree",
+        "ipykernel writes it to stderr and sends no error",
+        ours={"group": ("ExceptionGroup: two (2 sub-exceptions)", "reply error")},
+    ),
+    Difference(
+        "An error whose own `__str__` fails is told as itself",
+        "ipykernel tells the second error, and not the first",
+        ours={
+            "str that raises": (*("E: <exception str() failed>", "OSError: inner", "reply error"),)
+        },
     ),
     Difference(
         "There is no history of earlier sessions, and `history_request` finds by range only",

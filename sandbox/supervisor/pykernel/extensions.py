@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sandbox.supervisor.pykernel import shellcommands
+from sandbox.supervisor.pykernel import figures, shellcommands, spawning, tracebacks
 
-INSTALLED: tuple[Callable[[Any], None], ...] = (shellcommands.install,)
+INSTALLED: tuple[Callable[[Any], None], ...] = (
+    shellcommands.install,
+    figures.install,
+    spawning.install,
+    tracebacks.install,
+)
 """Each is called with the shell, in the new process."""
