@@ -91,7 +91,7 @@ def compile_spec(
     spec = ContainerSpec(
         name=f"sandbox-{identity.sandbox_id.removeprefix('sb-')[:12]}",
         image=image,
-        command=SUPERVISOR,
+        command=(*SUPERVISOR, *_preload(policy)),
         labels=labels_of(identity),
         annotations=annotations_of(policy),
         environment={
@@ -222,6 +222,12 @@ def _process_limit(runtime: str, pids: int) -> Iterator[Ulimit]:
     """Where the engine's limit is wider: what gVisor's kernel counts of the session's uid."""
     if runtime == "runsc":
         yield Ulimit(name="nproc", soft=pids, hard=pids)
+
+
+def _preload(policy: Policy) -> Iterator[str]:
+    """The argument that tells the supervisor what to import before it forks kernels."""
+    if policy.preload:
+        yield f"--preload={','.join(policy.preload)}"
 
 
 def _disk_rates(disk: str, bytes_per_s: int) -> tuple[DiskRate, ...]:

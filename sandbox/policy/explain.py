@@ -72,6 +72,8 @@ def _sentences(policy: Policy) -> Iterator[Sentence]:
         built = "" if policy.image.locked else "; not built yet"
         added = [*policy.image.pip, *(f"{name} (Debian)" for name in policy.image.apt)]
         yield Sentence("adds", f"{', '.join(added)} to it{built}", "image.pip, image.apt")
+    if policy.preload:
+        yield Sentence("preloads", f"{', '.join(policy.preload)} into every kernel", "preload")
     yield from _network(policy)
     yield from _files(policy)
     for secret in policy.secrets:

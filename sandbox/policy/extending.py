@@ -64,6 +64,8 @@ def _compare(child: BaseModel, parent: BaseModel, key: tuple[str, ...]) -> Itera
                     yield _other(place, repr(ours.base), repr(theirs.base))
             case BaseModel():
                 yield from _compare(ours, theirs, place)
+            case tuple() if place == ("preload",):
+                pass  # code of the image, which may be imported anyway
             case tuple() if place == ("approve", "tools"):
                 yield from _lacking(ours, theirs, place)  # pyright: ignore[reportUnknownArgumentType]
             case tuple():

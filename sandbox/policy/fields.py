@@ -25,6 +25,7 @@ FROM_FILE = {"from_file": True}
 WRONG = "wrong_value"
 """The type of the errors made here; their context has ``reason``, ``remedy`` and ``at``."""
 
+_MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}(?:\.[A-Za-z_][A-Za-z0-9_]{0,63}){0,7}", re.ASCII)
 _WORD = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _Number = TypeVar("_Number", int, float)
 
@@ -137,6 +138,17 @@ def word(what: str) -> Form:
         raise wrong(f"{value!r} is not {what}", "A name has 1 to 64 of a-z, 0-9, `-`, `_`, `.`.")
 
     return Form(validate, schema={"type": "string", "pattern": f"^{_WORD.pattern}$"})
+
+
+def module() -> Form:
+    """The full name of a Python module."""
+
+    def validate(value: Any) -> str:
+        if isinstance(value, str) and _MODULE.fullmatch(value):
+            return value
+        raise wrong(f"{value!r} is no name of a module", "Write a name such as `pandas`.")
+
+    return Form(validate, schema={"type": "string", "pattern": f"^{_MODULE.pattern}$"})
 
 
 def items(most: int) -> Form:

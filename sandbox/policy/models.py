@@ -22,6 +22,7 @@ from sandbox.policy.fields import (
     flag,
     items,
     listing,
+    module,
     number,
     one_of,
     size,
@@ -53,6 +54,8 @@ TOOLS = frozenset(
 )
 """The tools that act inside a session. Those that open, list and close sessions are not subject
 to a policy: a session that may not be closed would only last longer."""
+
+MAX_PRELOADED = 16
 
 WORKING_MEMORY_BYTES = 128 * MIB
 """What must be left of the memory for processes when every filesystem in memory is full."""
@@ -159,6 +162,10 @@ class Policy(Part):
     """The policy that this one tightens; what that says is already part of this one."""
     image: Annotated[ImagePolicy, BeforeValidator(named_image)] = ImagePolicy()
     """A recipe of ``images/``, and what the policy adds to it."""
+    preload: Annotated[
+        tuple[Annotated[str, module()], ...], items(MAX_PRELOADED), listing(optional=True)
+    ] = ()
+    """Modules of the image that every Python kernel starts with, imported once for all of them."""
     runtime: RuntimePolicy = RuntimePolicy()
     limits: Limits = Limits()
     workspace: WorkspacePolicy = WorkspacePolicy(size_bytes=512 * MIB)

@@ -26,6 +26,7 @@ from sandbox.supervisor.kernelhosts import KernelHosts
 from sandbox.supervisor.kernelprocess import Launcher
 from sandbox.supervisor.memory import MemoryGuard
 from sandbox.supervisor.pipes import PipePair, accept
+from sandbox.supervisor.preload import PRELOADED
 from sandbox.supervisor.probe import Probe
 from sandbox.supervisor.programs import Programs
 from sandbox.supervisor.proxy import LocalProxy
@@ -190,6 +191,8 @@ class Supervisor:
             pid=os.getpid(),
             python=platform.python_version(),
             started_at=self._started_at,
+            preloaded=PRELOADED.loaded,
+            not_preloaded=PRELOADED.refused,
             kernelspecs={
                 name: {"display_name": spec.display_name, "language": spec.language}
                 for name, spec in kernels.specs().items()

@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import gc
 import importlib
+import json
 import logging
 import os
 import signal
@@ -20,11 +21,13 @@ import tempfile
 import traceback
 import types
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn, cast
 
+from ipykernel.kernelapp import IPKernelApp
 from IPython.core.profiledir import ProfileDir
 from traitlets.config import Config
 
+from sandbox.supervisor.preload import PRELOAD, PRELOADED
 from sandbox.supervisor.pykernel import eventloop
 from sandbox.supervisor.pykernel.branching import KernelPlace, handle_branch
 from sandbox.supervisor.pykernel.extensions import INSTALLED
@@ -33,6 +36,8 @@ from sandbox.supervisor.pykernel.pair import Pair
 from sandbox.supervisor.pykernel.streams import Streams
 from sandbox.supervisor.restraint import restrain
 
+AS_KERNEL = "--kernel="
+"""An argument: be the kernel that this describes, and no supervisor."""
 _PAIR_FD = 3
 _NEEDED = (
     "ipykernel.debugger",
@@ -54,12 +59,24 @@ class KernelStart:
     mark: int
     """What all that it starts is known by."""
 
+    def to_json(self) -> str:
+        """All but the environment, which a program has of itself."""
+        return json.dumps([self.fds, self.cwd, self.mark])
+
+    @classmethod
+    def from_json(cls, text: str, env: dict[str, str]) -> KernelStart:
+        """What :meth:`to_json` has written, with its environment."""
+        fds, cwd, mark = json.loads(text)
+        return cls(tuple(fds), cwd, env, mark)
+
 
 def become_kernel(start: KernelStart) -> NoReturn:
     """Turn this process, just forked from the supervisor, into a kernel; ends with the process."""
     code = 0
     try:
         _leave_supervisor(start)
+        if PRELOADED.is_to_be_undone():
+            _begin_again(start)
         kernel = _make(start)
         _hide_supervisor()
         kernel.run()
@@ -72,6 +89,18 @@ def become_kernel(start: KernelStart) -> NoReturn:
         atexit._run_exitfuncs()  # pyright: ignore[reportPrivateUsage]  # as the interpreter does
     finally:
         os._exit(code)
+
+
+def _begin_again(start: KernelStart) -> NoReturn:
+    """Begin as a new program: what was imported before this fork is not what this kernel finds.
+
+    Many modules can be loaded once by a process only, so that none of it can be taken back here.
+    """
+    os.set_inheritable(_PAIR_FD, True)
+    there = KernelStart((_PAIR_FD, 1, 2), start.cwd, start.env, start.mark)
+    arguments = [each for each in sys.orig_argv if not each.startswith(PRELOAD)]
+    arguments.append(AS_KERNEL + there.to_json())
+    os.execve(sys.executable, arguments, start.env)  # noqa: S606  # this program itself
 
 
 def _make(start: KernelStart) -> PairKernel:
@@ -99,13 +128,18 @@ def _make(start: KernelStart) -> PairKernel:
         begin=lambda: (pair.begin_anew(), streams.begin_anew()),
     )
     kernel.orders["branch"] = lambda order, fds: handle_branch(order, fds, place)
+    # Some code asks whether ipykernel's application runs, and finds the kernel there.
+    application: Any = IPKernelApp.instance(config=config)
+    application.kernel, application.shell = kernel, kernel.shell
+    cast("Any", kernel.shell).extension_manager.load_extension("storemagic")
     for install in INSTALLED:
         install(kernel.shell)
     return kernel
 
 
 def _leave_supervisor(start: KernelStart) -> None:
-    os.setsid()
+    with contextlib.suppress(PermissionError):  # it has one: it begins again
+        os.setsid()
     restrain(start.mark)
     gc.freeze()  # the supervisor's tasks and sockets are never to be collected here
     signal.set_wakeup_fd(-1)

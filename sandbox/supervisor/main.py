@@ -9,7 +9,9 @@ import os
 import signal
 import socket
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
+
+from sandbox.supervisor.preload import PRELOAD, PRELOADED
 
 if TYPE_CHECKING:
     from sandbox.supervisor.ipython import KernelStart
@@ -18,6 +20,8 @@ ADDRESS = "@sandbox-supervisor"
 """In the abstract namespace, which is the container's own: no full disk and no `rm` reaches it."""
 STATE_DIR = "/tmp/.sandbox"
 WORKSPACE = "/workspace"
+AS_KERNEL = "--kernel="
+"""An argument: be the kernel that this describes, and no supervisor."""
 
 
 class BecomeKernel(SystemExit):
@@ -33,6 +37,7 @@ async def fork_kernel(start: KernelStart) -> int:
 
     The fork happens in a callback of its own, so that no coroutine of ours is unwound in it.
     """
+    await PRELOADED.ready(start.env)
     loop = asyncio.get_running_loop()
     forked: asyncio.Future[int] = loop.create_future()
     loop.call_soon(_fork, start, forked)
@@ -56,6 +61,9 @@ def _fork(start: KernelStart, forked: asyncio.Future[int]) -> None:
 
 def main() -> None:
     """Run the supervisor until it is told to end; never returns."""
+    arguments = sys.argv[1:]
+    if said := [each for each in arguments if each.startswith(AS_KERNEL)]:
+        _begin_as_kernel(said[0].removeprefix(AS_KERNEL))
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     listener.bind(os.environ.get("SANDBOX_SUPERVISOR", ADDRESS).replace("@", "\0", 1))
     listener.listen(16)
@@ -72,6 +80,8 @@ def main() -> None:
     env = base_environment(workspace, state_dir)
     write_account(state_dir, env["HOME"])
     prepare(env["IPYTHONDIR"])
+    said = [each.removeprefix(PRELOAD) for each in arguments if each.startswith(PRELOAD)]
+    PRELOADED.wanted += [name for each in said for name in each.split(",") if name]
     reserve_descriptors()
     loop = asyncio.new_event_loop()
     supervisor = Supervisor(
@@ -92,3 +102,12 @@ def main() -> None:
     if start is not None:
         become_kernel(start)
     running.result()  # it only ends by an error
+
+
+def _begin_as_kernel(said: str) -> NoReturn:
+    """Be a kernel for which nothing was imported before."""
+    from sandbox.supervisor.ipython import KernelStart, become_kernel, prepare
+
+    start = KernelStart.from_json(said, dict(os.environ))
+    prepare(start.env["IPYTHONDIR"])
+    become_kernel(start)

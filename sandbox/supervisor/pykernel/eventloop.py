@@ -72,6 +72,20 @@ class KernelLoop(asyncio.SelectorEventLoop):
             signal.signal(signal.SIGINT, before)
 
 
+class Runner:
+    """What IPython runs cells with; it is shown to people by its name."""
+
+    def __init__(self, loop: KernelLoop) -> None:
+        self._loop = loop
+
+    def __call__(self, cell: Coroutine[Any, Any, Any]) -> Any:
+        """Run a cell with top-level ``await``."""
+        return self._loop.run_cell(cell)
+
+    def __str__(self) -> str:
+        return "asyncio"
+
+
 def make() -> KernelLoop:
     """Make the kernel's loop, and let IPython and ``asyncio.run`` know it."""
     loop = KernelLoop()

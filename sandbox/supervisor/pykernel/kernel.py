@@ -23,11 +23,11 @@ from traitlets import Any as AnyTrait
 from traitlets import Type
 
 from sandbox.supervisor.pairframes import HOST
-from sandbox.supervisor.pykernel.eventloop import KernelLoop
+from sandbox.supervisor.pykernel.eventloop import KernelLoop, Runner
 from sandbox.supervisor.pykernel.pair import Pair, PairSocket
 from sandbox.supervisor.pykernel.session import PairSession, packed
 from sandbox.supervisor.pykernel.shell import PairShell, exit_code
-from sandbox.supervisor.pykernel.streams import Cell, Streams
+from sandbox.supervisor.pykernel.streams import CELL, Cell, Streams
 
 _INTERRUPTED: dict[str, Any] = {"ename": "KeyboardInterrupt", "evalue": "", "traceback": []}
 _SPAWNING = frozenset(
@@ -49,6 +49,8 @@ class PairKernel(IPythonKernel):
         self._loop = loop
         self._spawned = False
         self._stopping = False
+        self._aborts = 0
+        """How many of the messages that wait are refused, if they are cells."""
         self.orders: dict[str, Callable[[dict[str, Any], list[int]], Any]] = {}
         """What the supervisor may want beside Jupyter's messages: by name, given the order and
         the descriptors that came with it; returns what JSON can hold, or raises why not."""
@@ -64,8 +66,9 @@ class PairKernel(IPythonKernel):
             **options,
         )
         self._own_shell.streams = streams
-        self._own_shell.loop_runner = loop.run_cell
-        cast("dict[str, Any]", self._own_shell.loop_runner_map)["asyncio"] = (loop.run_cell, True)
+        runner = Runner(loop)
+        self._own_shell.loop_runner = runner
+        cast("dict[str, Any]", self._own_shell.loop_runner_map)["asyncio"] = (runner, True)
         sys.addaudithook(self._audit)
 
     @property
@@ -126,21 +129,31 @@ class PairKernel(IPythonKernel):
         handler = (self.control_handlers if is_control else self.shell_handlers).get(kind)
         if channel == "stdin" or handler is None:
             return
+        aborts, self._aborts = self._aborts > 0, max(self._aborts - 1, 0)
         self._pair.is_held = True
         name = "control" if is_control else "shell"
         stream: Any = self.control_stream if is_control else self.shell_stream
         try:
             self.set_parent([], message, channel=name)
-            if kind == "execute_request":
-                self._begin(message)
+            cell = self._begin(message) if kind == "execute_request" else _cell_of(message)
+            CELL.set(cell)  # what a comm's handler prints is of the message that it handles
             self._publish_status("busy", name)
-            with self._loop.shown():
-                self._drive(handler, stream, message)
+            if aborts and kind == "execute_request":
+                self._send_abort_reply(stream, message, [])
+            else:
+                with self._loop.shown():
+                    self._drive(handler, stream, message)
             self._streams.flush()
             self._publish_status("idle", name)
         finally:
+            CELL.set(self._streams.cell)
             self._pair.flush()
             self._pair.is_held = False
+
+    def _abort_queues(self, subshell_id: str | None = None) -> None:
+        """A cell has failed whose sender wants the next ones not to run: those that have come."""
+        self._pair.receive()
+        self._aborts = self._pair.waiting
 
     def _obey(self, parts: list[bytes]) -> None:
         """Do what the supervisor itself wants, between two cells, and answer."""
@@ -153,12 +166,13 @@ class PairKernel(IPythonKernel):
             answer["error"] = str(exc) or type(exc).__name__
         self._pair.send(HOST, [packed(answer)])
 
-    def _begin(self, message: dict[str, Any]) -> None:
+    def _begin(self, message: dict[str, Any]) -> Cell:
         fresh, self._pair.fds = self._pair.fds, []
-        cell = Cell({"header": extract_header(message)})
+        cell = _cell_of(message)
         self._pair.send(HOST, [packed({"cell": message["msg_id"]})])
         self._streams.begin(cell, fresh)
         self._own_shell.left = None
+        return cell
 
     def _drive(self, handler: Any, stream: Any, message: dict[str, Any]) -> None:
         """Run a handler of ipykernel's; none of them waits for anything."""
@@ -266,6 +280,10 @@ class PairKernel(IPythonKernel):
 
     def _send_interrupt_children(self) -> None:
         """The supervisor interrupts, and nothing here."""
+
+
+def _cell_of(message: dict[str, Any]) -> Cell:
+    return Cell({"header": extract_header(message)})
 
 
 class _Interruptible:

@@ -84,6 +84,11 @@ class Pair:
             if before is not None:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
+    @property
+    def waiting(self) -> int:
+        """How many messages have come and were not taken."""
+        return len(self._inbox)
+
     def take(self, channel: str = "") -> list[bytes] | tuple[str, list[bytes]] | None:
         """The next message that has come, or of a channel; None when there is none."""
         if not channel:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import json
+from base64 import b64encode
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, cast
@@ -89,7 +90,7 @@ def _foreign(value: Any) -> Any:
     if isinstance(value, Mapping):
         return dict(cast("Mapping[str, Any]", value))
     if isinstance(value, (bytes, memoryview)):
-        return bytes(value).decode("utf-8", "replace")
+        return b64encode(value).decode("ascii")  # as Jupyter has pictures in a message
     try:
         return list(value)
     except TypeError:

@@ -74,6 +74,11 @@ class PairShell(ZMQInteractiveShell):
             self._showtraceback(SystemExit, value, [f"SystemExit: {value.code}"])
 
 
+# Programs know a notebook by the class of its shell.
+PairShell.__name__ = PairShell.__qualname__ = ZMQInteractiveShell.__name__
+PairShell.__module__ = ZMQInteractiveShell.__module__
+
+
 def exit_code(ending: SystemExit) -> int:
     """The code with which a program would end."""
     if ending.code is None:
