@@ -30,6 +30,7 @@ class Claim:
         workspace: The name of the workspace that it keeps; empty for none.
         created_at: Unix time, seconds.
         expires_at: Unix time at which it ends whatever it does, seconds.
+        forked_from: The session whose files and variables it began with; empty for none.
     """
 
     session_id: str
@@ -43,6 +44,7 @@ class Claim:
     workspace: str
     created_at: float
     expires_at: float
+    forked_from: str = ""
 
     @property
     def holder(self) -> str:

@@ -101,6 +101,7 @@ SCHEMA = (
     ),
     commandjournal.VERSION,
     notebookjournal.VERSION,
+    ("ALTER TABLE sessions ADD COLUMN forked_from TEXT NOT NULL DEFAULT ''",),
 )
 
 

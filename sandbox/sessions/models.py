@@ -98,6 +98,8 @@ class SessionInfo(BaseModel, frozen=True):
     runtime: str
     created_at: float
     """Unix time, seconds."""
+    forked_from: str = ""
+    """The session whose files and variables it began with; empty for none."""
     expires_at: float
     """Unix time at which it ends whatever it does."""
     idle_expires_at: float

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from sandbox.bulkheads.shares import FEW, open_to
 from sandbox.config import Settings
@@ -50,9 +50,21 @@ class Opener:
         self._sessions = sessions
 
     async def session(
-        self, caller: Caller, policy: Policy, name: str, workspace: str, *, as_default: bool
+        self,
+        caller: Caller,
+        policy: Policy,
+        name: str,
+        workspace: str,
+        *,
+        as_default: bool,
+        forked_from: str = "",
+        fill: Callable[[Session], Awaitable[None]] | None = None,
     ) -> Session:
         """A new session, of a name and with a workspace unless these are empty.
+
+        Args:
+            forked_from: The id of the session that it is a fork of; empty for none.
+            fill: Gives it what it begins with, before its caller has it.
 
         Raises:
             QuotaExceeded: The caller, or the controller, has as many sessions as may be, or the
@@ -90,6 +102,7 @@ class Opener:
             workspace=workspace,
             created_at=now,
             expires_at=now + policy.limits.lifetime_s,
+            forked_from=forked_from,
         )
         held: Held | None = None
         if workspace:
@@ -104,9 +117,14 @@ class Opener:
             last_used=now,
             certificates=given.certificates,
             workspace=held,
+            fill=fill,
         )
         self._sessions[caller.principal, claim.session_id] = session
         return session
+
+    def withdraw(self, session: Session) -> None:
+        """Forget a session that was never run, or is over."""
+        self._sessions.pop((session.principal, session.session_id), None)
 
     async def forget_dead_holder(self, principal: str, workspace: str) -> None:
         """Free a workspace whose session is gone; the engine knows which sandboxes there are.

@@ -8,7 +8,7 @@ comes.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -53,6 +53,7 @@ class Session:
         claim: In the journal already if the sandbox is an adopted one.
         last_used: Unix time, seconds.
         certificates: What it is given to trust, in PEM; empty for what its image does.
+        fill: Gives a new one what it begins with, before its caller has it.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Session:
         last_used: float,
         certificates: bytes = b"",
         workspace: Held | None = None,
+        fill: Callable[[Session], Awaitable[None]] | None = None,
         tightened: Tightening | None = None,
         earlier_proof: SessionProof | None = None,
     ) -> None:
@@ -104,7 +106,7 @@ class Session:
         self.notebooks = self._parts.notebooks
         self.notebook_names = NotebookNames()
         self.notebook_runs = self._parts.notebook_runs
-        self._services = services
+        self._services, self._fill = services, fill
         self._earlier_proof = earlier_proof
         self._record = SessionRecord(services.audit, claim, sandbox)
         self.was_opened = sandbox.is_adopted
@@ -114,8 +116,6 @@ class Session:
         self._settled = anyio.Event()
         self._stop = anyio.Event()
         self._over = anyio.Event()
-
-    # --- what it is
 
     @property
     def workspace(self) -> str:
@@ -150,6 +150,7 @@ class Session:
             image=self.sandbox.spec.image,
             runtime=self.sandbox.spec.runtime,
             created_at=self.claim.created_at,
+            forked_from=self.claim.forked_from,
             expires_at=self.claim.expires_at,
             idle_expires_at=self.lease.idle_expires_at,
             limits=self.policy.limits,
@@ -333,10 +334,11 @@ class Session:
 
     async def _bring_up(self, tasks: TaskGroup) -> None:
         is_new = not self.sandbox.is_adopted
+        is_empty = self._autosave is None and self._fill is None
         if is_new:  # before the container holds anything of its principal's
             self._services.journal.claimed(self.claim, self.lease.last_used)
         self._parts.run(tasks)
-        if is_new and self._autosave is None:
+        if is_new and is_empty:
             tasks.start_soon(self._parts.start_first_kernel)
         await self.sandbox.claim(self._parts)
         if not self.sandbox.is_open:
@@ -345,8 +347,11 @@ class Session:
         if self._autosave is not None:
             if is_new:
                 await self._autosave.restore()
-                tasks.start_soon(self._parts.start_first_kernel)
             tasks.start_soon(self._autosave.run)
+        if self._fill is not None:
+            await self._fill(self)
+        if is_new and not is_empty:
+            tasks.start_soon(self._parts.start_first_kernel)
         if is_new:
             self._services.journal.opened(self.session_id, self.info(with_proof=True))
 
