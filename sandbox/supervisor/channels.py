@@ -12,19 +12,31 @@ from collections.abc import Callable, Mapping
 from sandbox.errors import InfrastructureError, ProtocolError
 from sandbox.link import wire
 from sandbox.supervisor.messagelog import DELIMITER, jupyter_parts
+from sandbox.supervisor.pipes import Descriptor
 from sandbox.supervisor.zmtp import Incoming, ZmtpConnection
 
+CHANNEL_PORTS = {"shell": 1, "iopub": 2, "stdin": 3, "control": 4, "hb": 5}
 SOCKETS = {"iopub": "SUB", "shell": "DEALER", "control": "DEALER", "stdin": "DEALER"}
 POLL_S = 0.002
 ASK_AGAIN_S = 0.05
+OUTPUT_TAIL_BYTES = 4000
 
 
 class Channels:
-    """The connections to one kernel process."""
+    """The connections to one kernel process.
+
+    Args:
+        output: What the process writes to its own stdout and stderr.
+    """
 
     def __init__(
-        self, endpoints: Mapping[str, str], on_message: Callable[[str, Incoming], None]
+        self,
+        endpoints: Mapping[str, str],
+        output: Descriptor,
+        on_message: Callable[[str, Incoming], None],
     ) -> None:
+        self._output = output
+        self._said = b""
         self._endpoints = endpoints
         self._on_message = on_message
         self._connections: dict[str, ZmtpConnection] = {}
@@ -57,6 +69,17 @@ class Channels:
             if not alive():
                 raise InfrastructureError("The kernel ended before it was ready.")
         self._is_open = True
+
+    @property
+    def said(self) -> str:
+        """The last that the process has written to its own stdout and stderr."""
+        return self._said.decode("utf-8", "replace").strip()
+
+    async def lost(self) -> None:
+        """Keep what the process writes; its sockets are not missed before it has ended."""
+        while data := await self._output.read():
+            self._said = (self._said + data)[-OUTPUT_TAIL_BYTES:]
+        await asyncio.Event().wait()
 
     async def send(self, channel: str, parts: list[bytes]) -> None:
         """Send a Jupyter message, given as its parts after the delimiter."""
@@ -96,6 +119,7 @@ class Channels:
 
     def close(self) -> None:
         """Close all connections."""
+        self._output.close()
         for connection in self._connections.values():
             connection.close()
 

@@ -7,8 +7,8 @@ must not see of the supervisor (its path, its modules, its descriptors) is taken
 from __future__ import annotations
 
 import atexit
-import codecs
 import contextlib
+import fcntl
 import gc
 import importlib
 import logging
@@ -20,20 +20,19 @@ import tempfile
 import traceback
 import types
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import NoReturn
 
-import zmq
-from ipykernel.iostream import OutStream
-from ipykernel.ipkernel import IPythonKernel
-from ipykernel.kernelapp import IPKernelApp
 from IPython.core.profiledir import ProfileDir
+from traitlets.config import Config
 
+from sandbox.supervisor.pykernel import eventloop
+from sandbox.supervisor.pykernel.extensions import INSTALLED
+from sandbox.supervisor.pykernel.kernel import PairKernel
+from sandbox.supervisor.pykernel.pair import Pair
+from sandbox.supervisor.pykernel.streams import Streams
 from sandbox.supervisor.restraint import restrain
 
-IOPUB_QUEUE = 64
-"""Messages that wait in the kernel for the supervisor, before the kernel waits."""
-PIECE_CHARS = 120 * 1024
-"""What a cell prints between two waits; mostly a byte each, so one message of the log."""
+_PAIR_FD = 3
 _NEEDED = (
     "ipykernel.debugger",
     *(f"IPython.core.{name}" for name in ("completerlib", "debugger", "logger", "oinspect")),
@@ -41,123 +40,18 @@ _NEEDED = (
     *(f"tornado.{name}" for name in ("gen", "locks", "queues", "platform.asyncio")),
 )
 """What ipykernel imports only once a kernel starts."""
-_INTERRUPTED: dict[str, Any] = {"ename": "KeyboardInterrupt", "evalue": "", "traceback": []}
-CHANNEL_PORTS = {"shell": 1, "iopub": 2, "stdin": 3, "control": 4, "hb": 5}
 
 
 @dataclass(frozen=True, slots=True)
 class KernelStart:
     """What a new kernel process needs to know."""
 
-    endpoint: str
-    """The start of its sockets' names, without ``ipc://``."""
+    fds: tuple[int, int, int]
+    """Its end of the pair, and what becomes its stdout and stderr."""
     cwd: str
     env: dict[str, str]
     mark: int
     """What all that it starts is known by."""
-    output_fd: int
-    """Where its own stdout and stderr go; what cells print goes over its sockets."""
-
-
-class PacedOutStream(OutStream):
-    """A cell's stdout: it waits for the reader instead of growing, and cuts between characters."""
-
-    def write(self, string: str) -> int | None:
-        """Publish text, in pieces; waits while more than one piece has not been sent."""
-        if not isinstance(string, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # anyone's
-            return super().write(string)
-        for start in range(0, len(string), PIECE_CHARS):
-            piece = string[start : start + PIECE_CHARS]
-            super().write(piece)
-            self._pace(len(piece))
-        return len(string)
-
-    def _pace(self, size: int) -> None:
-        self._unflushed = getattr(self, "_unflushed", 0) + size
-        if self._unflushed >= PIECE_CHARS and self.pub_thread is not None:
-            self.flush()
-
-    def _flush(self) -> None:
-        self._unflushed = 0
-        super()._flush()
-
-    def _watch_pipe_fd(self) -> None:
-        """Publish what is written to the descriptor itself, by C code or by child processes."""
-        if self._fid is None:
-            return
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        with contextlib.suppress(OSError, ValueError):
-            while (data := os.read(self._fid, 65536)) and self._should_watch:
-                self.write(decoder.decode(data))
-
-
-class SteadyKernel(IPythonKernel):
-    """A kernel that an interrupt reaches in the user's code only.
-
-    Elsewhere it would take away a reply, leave half of a message in a socket, or end the kernel.
-    """
-
-    def pre_handler_hook(self) -> None:
-        """Requests as such are not interrupted."""
-
-    def post_handler_hook(self) -> None:
-        """Leave interrupts ignored, whatever the request did."""
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    async def do_execute(self, *args: Any, **options: Any) -> dict[str, Any]:
-        """Run a cell; one that was interrupted as it ended has a reply, too."""
-        try:
-            try:
-                signal.signal(signal.SIGINT, signal.default_int_handler)
-                return await super().do_execute(*args, **options)  # pyright: ignore[reportUnknownMemberType]
-            finally:
-                signal.signal(signal.SIGINT, signal.SIG_IGN)
-        except KeyboardInterrupt:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            return {"status": "error", **_INTERRUPTED}
-
-    def do_complete(self, *args: Any, **options: Any) -> dict[str, Any]:
-        """Complete a name, which asks the user's objects."""
-        try:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            return super().do_complete(*args, **options)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-        finally:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def do_inspect(self, *args: Any, **options: Any) -> dict[str, Any]:
-        """Describe a name, which asks the user's objects."""
-        try:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            return super().do_inspect(*args, **options)  # pyright: ignore[reportUnknownMemberType]
-        finally:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-class KernelApp(IPKernelApp):
-    """ipykernel without what the supervisor does itself: no files, no heartbeat, no key."""
-
-    def init_connection_file(self) -> None:
-        """The supervisor knows the sockets: they are given, not written down."""
-
-    def write_connection_file(self, **kwargs: Any) -> None:
-        """There is no such file."""
-
-    def init_heartbeat(self) -> None:
-        """The supervisor sees a kernel's end at once, as its parent."""
-
-    def init_iopub(self, context: zmq.Context[Any]) -> None:
-        """A publisher that waits for its reader where ZeroMQ's default is to drop silently."""
-        context.setsockopt(zmq.XPUB_NODROP, 1)
-        context.setsockopt(zmq.SNDHWM, IOPUB_QUEUE)
-        try:
-            super().init_iopub(context)  # pyright: ignore[reportUnknownMemberType]
-        finally:
-            context.sockopts.pop(zmq.XPUB_NODROP)
-            context.sockopts.pop(zmq.SNDHWM)
-
-    def init_profile_dir(self) -> None:
-        """The profile that was made before the first kernel, whatever has happened to the disk."""
-        self.profile_dir = ProfileDir(location=os.path.join(self.ipython_dir, "profile_default"))
 
 
 def become_kernel(start: KernelStart) -> NoReturn:
@@ -165,21 +59,9 @@ def become_kernel(start: KernelStart) -> NoReturn:
     code = 0
     try:
         _leave_supervisor(start)
-        app = KernelApp.instance(
-            transport="ipc",
-            ip=start.endpoint,
-            log_level=logging.CRITICAL,
-            connection_file="kernel.json",
-            parent_handle=0,
-            kernel_class=SteadyKernel,
-            outstream_class=f"{__name__}.{PacedOutStream.__name__}",
-            **{f"{channel}_port": port for channel, port in CHANNEL_PORTS.items()},
-        )
-        app.config.Session.key = b""
-        app.config.HistoryManager.enabled = False
-        app.initialize([])  # pyright: ignore[reportUnknownMemberType]  # ipykernel is not annotated
+        kernel = _make(start)
         _hide_supervisor()
-        app.start()
+        kernel.run()
     except SystemExit as exc:
         code = exc.code if isinstance(exc.code, int) else int(exc.code is not None)
     except BaseException:
@@ -189,6 +71,26 @@ def become_kernel(start: KernelStart) -> NoReturn:
         atexit._run_exitfuncs()  # pyright: ignore[reportPrivateUsage]  # as the interpreter does
     finally:
         os._exit(code)
+
+
+def _make(start: KernelStart) -> PairKernel:
+    config = Config()
+    config.HistoryManager.enabled = False
+    os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    pair = Pair(_PAIR_FD, lambda: streams.settle())
+    streams = Streams(lambda parent, name, text: kernel.late(parent, name, text))
+    folder = os.path.join(start.env["IPYTHONDIR"], "profile_default")
+    kernel = PairKernel.instance(
+        pair=pair,
+        streams=streams,
+        loop=eventloop.make(),
+        config=config,
+        # Made before the first kernel, whatever has happened to the disk since.
+        profile_dir=ProfileDir(location=folder),
+    )
+    for install in INSTALLED:
+        install(kernel.shell)
+    return kernel
 
 
 def _leave_supervisor(start: KernelStart) -> None:
@@ -203,9 +105,11 @@ def _leave_supervisor(start: KernelStart) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_SETMASK, set())
     null = os.open(os.devnull, os.O_RDWR)
-    for target, source in ((0, null), (1, start.output_fd), (2, start.output_fd)):
-        os.dup2(source, target)
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    # First beyond all targets, so that none is written over before it is used.
+    sources = [fcntl.fcntl(fd, fcntl.F_DUPFD, 10) for fd in (null, *start.fds[1:], start.fds[0])]
+    for target, source in enumerate(sources):
+        os.dup2(source, target, inheritable=target < _PAIR_FD)
+    os.closerange(_PAIR_FD + 1, os.sysconf("SC_OPEN_MAX"))
     os.environ.clear()
     os.environ.update(start.env)
     with contextlib.suppress(OSError):

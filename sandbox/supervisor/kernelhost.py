@@ -13,10 +13,11 @@ from typing import Any
 
 from sandbox.errors import InfrastructureError
 from sandbox.supervisor import messagelog, oom
-from sandbox.supervisor.channels import Channels
+from sandbox.supervisor.channels import CHANNEL_PORTS, Channels
 from sandbox.supervisor.children import Child, Children
-from sandbox.supervisor.ipython import CHANNEL_PORTS, KernelStart
+from sandbox.supervisor.ipython import KernelStart
 from sandbox.supervisor.kernelspecs import InstalledKernel
+from sandbox.supervisor.pairchannels import PairChannels
 from sandbox.supervisor.pipes import Descriptor
 from sandbox.supervisor.restraint import every_descriptor
 from sandbox.supervisor.tasks import Background, alongside
@@ -24,7 +25,8 @@ from sandbox.supervisor.zmtp import Incoming
 
 START_TIMEOUT_S = 60.0
 DRAIN_S = 0.25
-OUTPUT_TAIL_BYTES = 4000
+MUTE_S = 1.0
+"""How long a process may live without a connection: it may be about to end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +38,42 @@ class Launcher:
     env: Mapping[str, str]
     state_dir: str
 
-    async def launch(self, spec: InstalledKernel, endpoint: str, cwd: str, output_fd: int) -> Child:
-        """Start a process of a kernel; it listens on ``endpoint`` later."""
-        if spec.argv:
-            return self._spawn(spec, endpoint, cwd, output_fd)
+    async def launch(
+        self, spec: InstalledKernel, cwd: str, on_message: Callable[[str, Incoming], None]
+    ) -> Process:
+        """Start a process of a kernel, which answers later."""
+        if not spec.argv:
+            return await self._fork(cwd, on_message)
+        # In the abstract namespace, where nothing is on a disk; unguessable, so that no process
+        # of an earlier kernel waits there already.
+        endpoint = f"@sandbox-{os.urandom(8).hex()}"
+        output_fd, theirs = os.pipe()
+        output = Descriptor(output_fd)
+        try:
+            child = self._spawn(spec, endpoint, cwd, theirs)
+        except BaseException:
+            output.close()
+            raise
+        finally:
+            os.close(theirs)
+        names = {c: f"{endpoint}-{p}" for c, p in CHANNEL_PORTS.items() if c != "hb"}
+        return Process(child, Channels(names, output, on_message))
+
+    async def _fork(self, cwd: str, on_message: Callable[[str, Incoming], None]) -> Process:
+        channels = PairChannels(on_message)
         mark = self.children.mark()
         try:
-            pid = await self.fork(KernelStart(endpoint, cwd, dict(self.env), mark, output_fd))
+            pid = await self.fork(KernelStart(channels.theirs, cwd, dict(self.env), mark))
         except OSError as exc:
+            channels.close()
             raise InfrastructureError(
                 f"No further process can be started: {exc.strerror}."
             ) from exc
-        return self.children.adopt(pid, mark)
+        except BaseException:
+            channels.close()
+            raise
+        channels.forked()
+        return Process(self.children.adopt(pid, mark), channels)
 
     def _spawn(self, spec: InstalledKernel, endpoint: str, cwd: str, output_fd: int) -> Child:
         file = os.path.join(self.state_dir, f"{endpoint.lstrip('@')}.json")
@@ -82,6 +108,14 @@ class Launcher:
             os.close(null)
 
 
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One process of a kernel, and what it says."""
+
+    child: Child
+    channels: Channels | PairChannels
+
+
 class KernelHost:
     """One kernel. Its log and its id stay; its process may be replaced."""
 
@@ -92,13 +126,12 @@ class KernelHost:
         self._cwd = cwd
         self._epoch = 0
         self._child: Child | None = None
-        self._channels: Channels | None = None
+        self._channels: Channels | PairChannels | None = None
         self._ended = asyncio.Event()
         self._ended.set()
         self._changing = asyncio.Lock()
         self._oom_before: oom.OomCount | None = None
         self._tree_before: frozenset[int] = frozenset()
-        self._output = b""
 
     # --- what it is
 
@@ -172,49 +205,36 @@ class KernelHost:
     async def _start(self, launcher: Launcher, tasks: Background) -> None:
         self._epoch += 1
         epoch = self._epoch
-        # In the abstract namespace, where nothing is on a disk; unguessable, so that no process
-        # of an earlier kernel waits there already.
-        endpoint = f"@sandbox-{os.urandom(8).hex()}"
         self._oom_before = oom.read()
-        self._output = b""
-        output_fd, theirs = os.pipe()
-        output = Descriptor(output_fd)
-        try:
-            child = await launcher.launch(self._spec, endpoint, self._cwd, theirs)
-        except BaseException:
-            output.close()
-            raise
-        finally:
-            os.close(theirs)
-        names = {c: f"{endpoint}-{p}" for c, p in CHANNEL_PORTS.items() if c != "hb"}
-        channels = Channels(names, lambda c, message: self._received(epoch, c, message))
+        process = await launcher.launch(
+            self._spec, self._cwd, lambda c, message: self._received(epoch, c, message)
+        )
+        child, channels = process.child, process.channels
         self._child = child
         self._ended.clear()
-        tasks.start(self._live(child, channels, output))
+        tasks.start(self._live(process))
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
                 await channels.open(lambda: child.alive)
         except (TimeoutError, InfrastructureError) as exc:
             child.kill_tree()
             await self._ended.wait()
-            said = self._output.decode("utf-8", "replace").strip()
             raise InfrastructureError(
-                f"The kernel {self._spec.name} did not start. {said}".rstrip()
+                f"The kernel {self._spec.name} did not start. {channels.said}".rstrip()
             ) from exc
         self._channels = channels
         self.log.event(epoch, {"event": "started", "pid": child.pid})
 
-    async def _live(self, child: Child, channels: Channels, output: Descriptor) -> None:
+    async def _live(self, process: Process) -> None:
         """See to one process from its start until nothing more comes from it."""
-        epoch = self._epoch
+        epoch, child, channels = self._epoch, process.child, process.channels
         try:
-            async with alongside(self._keep(output)):
+            async with alongside(_kill_if_mute(process)):
                 ending = await asyncio.shield(child.exit)
                 left = child.kill_tree()
                 await channels.drained(DRAIN_S)
                 await child.tree_gone()
         finally:
-            output.close()
             channels.close()
         if self._channels is channels:
             self._channels = None
@@ -229,10 +249,6 @@ class KernelHost:
             event |= {"processes": left}
             self.log.event(epoch, event)
         self._ended.set()
-
-    async def _keep(self, output: Descriptor) -> None:
-        while data := await output.read():
-            self._output = (self._output + data)[-OUTPUT_TAIL_BYTES:]
 
     # --- what it says
 
@@ -259,6 +275,13 @@ class KernelHost:
     def _read_on(self) -> None:
         if self._channels is not None:
             self._channels.resume()
+
+
+async def _kill_if_mute(process: Process) -> None:
+    """End a process that has given up its connection, over which alone it could be used."""
+    await process.channels.lost()
+    await asyncio.sleep(MUTE_S)
+    process.child.kill_tree()
 
 
 def _begins_a_cell(parts: list[bytes]) -> bool:

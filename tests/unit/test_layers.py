@@ -66,9 +66,9 @@ FOREIGN = {
     "requests": ("sandbox.runtimes.docker",),
     "urllib3": ("sandbox.runtimes.docker",),
     "tenacity": ("sandbox.runtimes",),
-    "jupyter_client": ("sandbox.jupyter",),
+    "jupyter_client": ("sandbox.jupyter", "sandbox.supervisor.pykernel"),
     "jupyter_server": ("sandbox.jupyter",),
-    "tornado": ("sandbox.jupyter",),
+    "tornado": ("sandbox.jupyter", "sandbox.supervisor.pykernel"),
     "traitlets": ("sandbox.jupyter", "sandbox.supervisor"),
     "nbformat": ("sandbox.notebooks",),
     "pycrdt": ("sandbox.collaboration",),
@@ -84,13 +84,13 @@ FOREIGN = {
     "rich": ("sandbox.cli",),
     "pyte": ("sandbox.terminals",),
     "yaml": ("sandbox.policy", "sandbox.config", "sandbox.cli"),
-    "zmq": ("sandbox.supervisor", "sandbox.jupyter"),
+    "zmq": ("sandbox.jupyter",),
     "ipykernel": ("sandbox.supervisor",),
     "IPython": ("sandbox.supervisor",),
 }
 # Copied into the images: these modules and what the supervisor imports.
 INSIDE = ("sandbox.errors", "sandbox.link", "sandbox.nofollow")
-INSIDE_FOREIGN = {"zmq", "ipykernel", "IPython", "traitlets"}
+INSIDE_FOREIGN = {"ipykernel", "IPython", "jupyter_client", "tornado", "traitlets"}
 
 # Rooms whose classes were not yet looked at for the two ways of waiting.
 UNMENDED = ()

@@ -192,6 +192,10 @@ def test_the_supervisor_brings_its_modules_and_nothing_of_the_controllers() -> N
     assert folders == {"link", "supervisor"}
 
 
+THERE = ("sandbox", "ipykernel", "IPython", "jupyter_client", "tornado", "traitlets")
+"""What every image brings, beside the standard library."""
+
+
 def test_what_is_in_an_image_imports_only_what_is_there() -> None:
     roots: set[str] = set()
     for path, source in images.recipes()["python"].files.items():
@@ -201,7 +205,7 @@ def test_what_is_in_an_image_imports_only_what_is_there() -> None:
                     roots |= {alias.name.split(".")[0] for alias in node.names}
                 elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                     roots.add(node.module.split(".")[0])
-    assert roots - sys.stdlib_module_names <= {"sandbox", "zmq", "ipykernel", "IPython"}
+    assert roots - sys.stdlib_module_names <= set(THERE)
 
 
 def test_a_context_is_the_same_bytes_whenever_it_is_made() -> None:

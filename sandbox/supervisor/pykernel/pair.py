@@ -1,0 +1,130 @@
+"""The kernel's end of the pair: messages go out whole, whatever interrupts, and come in order."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sandbox.supervisor.pairframes import FrameReader, frame
+from sandbox.supervisor.zmtp import Incoming
+
+READ_BYTES = 256 * 1024
+MAX_REQUEST = 1 << 31
+"""What comes is from the supervisor, and bounded there."""
+HOLD_BYTES = 64 * 1024
+
+
+class Pair:
+    """The connection to the supervisor.
+
+    Args:
+        before_send: Called before anything is sent: what was printed earlier must be read earlier.
+    """
+
+    def __init__(self, fd: int, before_send: Callable[[], None]) -> None:
+        self._socket = socket.socket(fileno=fd)
+        self._before_send = before_send
+        self._owner = os.getpid()
+        self._lock = threading.RLock()
+        self._held = bytearray()
+        self._inbox: deque[tuple[str, list[bytes]]] = deque()
+        self._reader = FrameReader(self._framed, MAX_REQUEST)
+        self.fds: list[int] = []
+        """Descriptors that came with the last requests, for whoever wants them."""
+        self.is_held = False
+        """Whether messages wait for :meth:`flush`, since no code of the user runs meanwhile."""
+        self.ended = False
+        """Whether the supervisor has closed its end."""
+
+    def fileno(self) -> int:
+        """Its descriptor; -1 once it was let go of."""
+        return self._socket.fileno()
+
+    def send(self, channel: str, parts: Sequence[bytes]) -> None:
+        """Send a message; from a fork of the kernel it goes nowhere."""
+        if os.getpid() != self._owner:
+            return
+        data = frame(channel, parts)
+        with self._lock:
+            if self.is_held and len(self._held) + len(data) <= HOLD_BYTES:
+                self._held += data
+                return
+            self._before_send()
+            self._send(bytes(self._held) + data if self._held else data)
+
+    def flush(self) -> None:
+        """Send what was held."""
+        if self._held and os.getpid() == self._owner:
+            with self._lock:
+                self._before_send()
+                self._send(bytes(self._held))
+
+    def _send(self, data: bytes) -> None:
+        # An interrupt between two parts of a message would leave the supervisor with half of one.
+        self._held.clear()
+        is_main = threading.current_thread() is threading.main_thread()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if is_main else None
+        try:
+            self._socket.sendall(data)
+        except OSError:
+            self.ended = True
+        finally:
+            if before is not None:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def take(self, channel: str = "") -> list[bytes] | tuple[str, list[bytes]] | None:
+        """The next message that has come, or of a channel; None when there is none."""
+        if not channel:
+            return self._inbox.popleft() if self._inbox else None
+        for at, (name, parts) in enumerate(self._inbox):
+            if name == channel:
+                del self._inbox[at]
+                return parts
+        return None
+
+    def receive(self, *, wait: bool = False) -> None:
+        """Read what has come; with ``wait`` until something does or the supervisor is gone."""
+        if wait:
+            select.select([self._socket], [], [])
+        try:
+            data, fds, _, _ = socket.recv_fds(self._socket, READ_BYTES, 8, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            data, fds = b"", []
+        self.fds += fds
+        if data:
+            self._reader.feed(data)
+        else:
+            self.ended = True
+
+    def leave(self) -> None:
+        """Let go of it, in a fork of the kernel."""
+        with contextlib.suppress(OSError):
+            self._socket.close()
+
+    def _framed(self, channel: str, message: Incoming) -> None:
+        self._inbox.append((channel, message.frames[2:]))
+
+
+class PairSocket:
+    """What ipykernel takes for a socket: one channel of the pair."""
+
+    def __init__(self, pair: Pair, channel: str) -> None:
+        self.pair = pair
+        self.channel = channel
+
+    def send_parts(self, parts: Sequence[bytes]) -> None:
+        """Send a message of this channel."""
+        self.pair.send(self.channel, parts)
+
+    def flush(self, *_: Any) -> None:
+        """Send what was held."""
+        self.pair.flush()
