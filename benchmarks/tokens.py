@@ -26,7 +26,7 @@ MAX_NOTEBOOK_INPUTS = 1350
 """For those of notebooks."""
 BUT_NOTEBOOKS = "all but notebooks"
 MAX_TOKENS = {
-    ALL: 7750,
+    ALL: 7900,
     BUT_NOTEBOOKS: 6500,
     "code": 900,
     "kernels": 1200,

@@ -21,11 +21,11 @@ from sandbox.link import wire
 from sandbox.link.link import Link, Stream
 from sandbox.outputs.redaction import Redactor
 
-MAX_TOLD = 500
+MAX_TOLD = 200
 """Names that a kernel may tell of each kind."""
-NAME_S = 10.0
+NAME_S = 10
 """How long the kernel may work on one name."""
-TOTAL_S = 60.0
+TOTAL_S = 60
 """How long it may write, all names together."""
 SILENCE_S = TOTAL_S + 15.0
 """How long it may say nothing at all: it may be at a name that takes no bytes, or in a cell."""
@@ -45,7 +45,7 @@ class CarriedState(BaseModel, frozen=True):
 
     kernel_id: str
     carried: tuple[str, ...] = ()
-    """Names, of which the first few hundred are told."""
+    """Names, of which the first hundreds are told."""
     carried_count: int = 0
     left: tuple[LeftName, ...] = ()
     left_count: int = 0

@@ -123,6 +123,8 @@ class Supervisor:
             "kernel.restart": kernels.restart,
             "kernel.stop": kernels.stop,
             "kernel.attach": kernels.attach,
+            "kernel.carry_out": kernels.carry_out,
+            "kernel.carry_in": kernels.carry_in,
             "process.run": programs.run,
             "command.start": commands.start,
             "command.list": commands.list,

@@ -7,11 +7,11 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sandbox.errors import InfrastructureError
+from sandbox.errors import Conflict, InfrastructureError
 from sandbox.supervisor import messagelog, oom
 from sandbox.supervisor.channels import CHANNEL_PORTS, Channels
 from sandbox.supervisor.children import Child, Children
@@ -196,6 +196,24 @@ class KernelHost:
                 self._oom_before = oom.read()
                 self._tree_before = self._child.tree() if self._child else frozenset()
             await self._channels.send(channel, parts)
+
+    async def ask(self, order: str, fds: Sequence[int], **more: Any) -> Any:
+        """Have the kernel do something between two cells; what it answers is hostile.
+
+        Args:
+            fds: Handed over with the order, and closed here.
+
+        Raises:
+            Conflict: It refuses, does not run, or is none of ours.
+            InfrastructureError: It ended.
+        """
+        if isinstance(self._channels, PairChannels):
+            return await self._channels.ask(order, fds, **more)
+        for fd in fds:
+            os.close(fd)
+        if self._spec.argv:
+            raise Conflict(f"A kernel of {self._spec.name} cannot do that.")
+        raise Conflict("The kernel does not run.")
 
     async def _kill(self) -> None:
         if self._child is not None:

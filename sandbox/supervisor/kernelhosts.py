@@ -10,7 +10,7 @@ from typing import Any
 from sandbox.errors import Conflict, InvalidRequest, NotFound, QuotaExceeded
 from sandbox.link import wire
 from sandbox.link.stream import Message, Stream
-from sandbox.supervisor import kernelspecs
+from sandbox.supervisor import kernelspecs, kernelstate
 from sandbox.supervisor.kernelhost import KernelHost, Launcher
 from sandbox.supervisor.requests import answer, flag, identifier, text, whole
 from sandbox.supervisor.tasks import Background, alongside
@@ -91,6 +91,14 @@ class KernelHosts:
         finally:
             kernel.log.close()
         stream.end()
+
+    async def carry_out(self, stream: Stream) -> None:
+        """``kernel.carry_out``"""
+        await kernelstate.carry_out(self._find(stream), stream)
+
+    async def carry_in(self, stream: Stream) -> None:
+        """``kernel.carry_in``"""
+        await kernelstate.carry_in(self._find(stream), stream)
 
     def _find(self, stream: Stream) -> KernelHost:
         kernel = self._kernels.get(identifier(stream.request, "kernel_id"))

@@ -5,5 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-INSTALLED: tuple[Callable[[Any], None], ...] = ()
+from sandbox.supervisor.pykernel import carrying
+
+INSTALLED: tuple[Callable[[Any], None], ...] = (carrying.install,)
 """Each is called with the shell, in the new process."""

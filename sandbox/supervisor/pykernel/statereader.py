@@ -24,7 +24,7 @@ from sandbox.supervisor.pykernel.stateframes import (
 )
 from sandbox.supervisor.pykernel.statewriter import MAX_REASON_CHARS, told_of
 
-MAX_TOLD = 500
+MAX_TOLD = 200
 """Names that a report has of each kind; the rest is counted."""
 MAX_NAME_CHARS = 200
 _WHOLE = (str, bytes, int, float, type, types.ModuleType, types.BuiltinFunctionType)
