@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator
 from contextlib import contextmanager
 
 import anyio
@@ -11,6 +11,7 @@ import pytest
 from sandbox.errors import FileError, InfrastructureError, LinkLost, SandboxError
 from sandbox.link.link import Link
 from sandbox.runtimes.docker.runtime import DockerRuntime
+from sandbox.supervisor.restraint import RESERVED_PROCESSES
 
 from ..support.containers import Container, container
 from ..support.served import RUNTIME
@@ -171,8 +172,13 @@ async def test_with_no_process_left_a_start_is_refused_and_works_again_later(
             message = await hog.receive()
             assert message is not None
             assert b"full" in message.data
+            # A kernel is one process, and some are kept for starting them.
+            starts = (
+                link.call("kernel.start", kernel_id=f"more-{n}")
+                for n in range(2 * RESERVED_PROCESSES)
+            )
             with pytest.raises(InfrastructureError):
-                await kernel(link)
+                await _each(starts)
             hog.reset()
             while True:
                 try:
@@ -181,6 +187,11 @@ async def test_with_no_process_left_a_start_is_refused_and_works_again_later(
                 except InfrastructureError:
                     await anyio.sleep(0.1)
             assert await cells.run("print(1)") == "1\n"
+
+
+async def _each(calls: Iterable[Awaitable[object]]) -> None:
+    for call in calls:
+        await call
 
 
 async def test_an_idle_session_shares_most_of_its_memory(

@@ -152,24 +152,29 @@ class CellStream(io.TextIOWrapper):
         self.channel = name
         self._streams = streams
         self._flushed_at = 0.0
-        self._pending = False
-        """Whether the last text may wait in the buffer: ``print`` writes its end by itself."""
+        self._pending_at = 0.0
+        """When the first of what waits for the end of its line was written; 0 for nothing."""
 
     def write(self, text: str) -> int:
         """Write text; what another cell's threads and tasks say goes to that cell."""
+        if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # anyone's
+            return super().write(text)
         streams = self._streams
         cell = CELL.get() or streams.of_this_thread()
-        if cell is not streams.cell and isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # anyone's
+        if cell is not streams.cell:
             streams.late(cell, self.channel, text)
             return len(text)
         if streams.last is not self:
             streams.turn(self)
-        written = super().write(text)
-        if (self._pending or not text) and (now := time.monotonic()) - self._flushed_at > FLUSH_S:
+        now = time.monotonic()
+        # ``print`` writes its parts one by one and its end at last, and the end may be empty.
+        if now - (self._pending_at or now if text else self._flushed_at) > FLUSH_S:
             self._flushed_at = now
             super().flush()
-        self._pending = not text.endswith("\n")
-        return written
+            self._pending_at = 0.0
+        if text:
+            self._pending_at = 0.0 if text[-1] == "\n" else self._pending_at or now
+        return super().write(text)
 
 
 def _same(one: int, other: int) -> bool:
