@@ -156,6 +156,9 @@ def _pickler(namespace: dict[str, Any], sink: _Sink) -> Any:
         def reducer_override(self, obj: Any) -> Any:
             if obj is names_of_cells:
                 return vars, (sys.modules[_MAIN],)
+            # cloudpickle knows plain modules only, and IPython's own is not one.
+            if isinstance(obj, types.ModuleType) and sys.modules.get(obj.__name__) is obj:
+                return importlib.import_module, (obj.__name__,)
             if isinstance(obj, io.IOBase) and not _is_carried(obj):
                 raise pickle.PicklingError("an open file cannot be carried")
             return base.reducer_override(self, obj)

@@ -17,6 +17,9 @@ from ...support.environments import ROOT, python_with
 WRITE = """
 import os, sys, time
 from sandbox.supervisor.pykernel.statewriter import Bounds, write_state
+import types
+class Main(types.ModuleType): pass  # as IPython's
+sys.modules["__main__"].__class__ = Main
 hidden = set(globals()) | {"hidden"}
 exec(compile(sys.argv[1], "<cell>", "exec"), globals())
 names = [name for name in globals() if name not in hidden]
