@@ -26,10 +26,11 @@ MAX_NOTEBOOK_INPUTS = 1350
 """For those of notebooks."""
 BUT_NOTEBOOKS = "all but notebooks"
 MAX_TOKENS = {
-    ALL: 7900,
+    ALL: 8400,
     BUT_NOTEBOOKS: 6500,
     "code": 900,
     "kernels": 1200,
+    "branches": 700,
     "commands": 700,
     "terminals": 1150,
     "files": 1350,

@@ -24,6 +24,13 @@ TOOLSETS: dict[str, tuple[str, ...]] = {
         "complete_code",
         "inspect_code",
     ),
+    "branches": (
+        "branch_kernel",
+        "checkpoint_kernel",
+        "rollback_kernel",
+        "list_checkpoints",
+        "drop_checkpoint",
+    ),
     "commands": ("run_command", "get_command", "stop_command"),
     "terminals": (
         "open_terminal",

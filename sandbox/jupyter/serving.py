@@ -33,10 +33,12 @@ INTRODUCTION = """\
 This is no sandbox: all runs on a person's Jupyter Server, as that person, with that person's \
 files and network. Others use the same kernels, files and terminals at the same time. \
 Call execute_code at once: variables and files stay for the next call. \
-A kernel_id of list_kernels runs code in a kernel of somebody else's. After use_notebook the \
+A kernel_id of list_kernels runs code in a kernel of somebody else's; empty or left out it is \
+one of your own. After use_notebook the \
 tools of notebooks act on that one, or on the one that notebook_name names; a cell is named by \
 its index from 0 or by its id, which stays when cells move. Leave session_id out. Paths are from \
-the root of the server's files. What answers `running` goes on. Ask for an execution again with \
+the root of the server's files, which an empty one is. What takes longer than `wait` answers \
+`running` and goes on. Ask for an execution again with \
 get_execution. All times are in seconds, all sizes in bytes, all points in time Unix time."""
 PICTURES = Shaping(picture_side=4096, pictures_bytes=2 * 1024 * 1024)
 """Nothing makes pictures smaller here, so larger ones are shown."""

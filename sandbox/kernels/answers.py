@@ -15,6 +15,7 @@ from sandbox.outputs.plain import clip, plain
 
 KERNEL_ID = r"^k-[a-z0-9]{1,32}$"
 KERNEL_NAME = r"^[A-Za-z0-9._-]{1,100}$"
+CHECKPOINT_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 MAX_LISTED = 256
 MAX_MATCHES = 500
 MAX_MATCH = 1000
@@ -31,6 +32,24 @@ class Listed(Answer):
     last_seq: Annotated[int, Field(ge=0, lt=2**63)]
     first_seq: Annotated[int, Field(ge=1, lt=2**63)] = 1
     """The oldest message that it still has."""
+    branch_of: Annotated[str, StringConstraints(pattern=f"{KERNEL_ID}|^$")] = ""
+    """The kernel that it is a branch of."""
+
+
+class Frozen(Answer):
+    """A checkpoint as the supervisor tells of it."""
+
+    name: Annotated[str, StringConstraints(pattern=CHECKPOINT_NAME)]
+    created_at: Annotated[float, Field(ge=0, lt=2**40)]
+    memory_bytes: Annotated[int, Field(ge=0, lt=2**50)]
+    files: bool = False
+    alive: bool = True
+
+
+class FrozenListing(Answer):
+    """The answer to ``kernel.checkpoints``."""
+
+    checkpoints: Annotated[list[Frozen], Field(max_length=MAX_LISTED)]
 
 
 class Listing(Answer):

@@ -9,6 +9,7 @@ from typing import Any
 from sandbox.answers import no_link
 from sandbox.bulkheads.overruns import Overruns
 from sandbox.errors import ProtocolError, SandboxError, TooMuchWork
+from sandbox.kernels.answers import epoch_of
 from sandbox.kernels.events import KernelEvents, LoggedMessage
 from sandbox.kernels.messages import KernelMessage, open_envelope, read, set_aside
 from sandbox.link import wire
@@ -130,6 +131,18 @@ class Attachment:
         if self._stream is None:
             raise no_link()
         await self._stream.send(request, wire.KERNEL)
+
+    async def start(self, name: str, branch_of: str = "", *, reseed: bool = True) -> int:
+        """Have the kernel started, of a kernelspec or as a branch of another one, and return the
+        epoch that it is in.
+
+        Raises:
+            SandboxError: It cannot be, or that is not known.
+        """
+        if not branch_of:
+            return epoch_of(await self.call("kernel.start", name=name))
+        asked = {"kernel_id": branch_of, "new_id": self._kernel_id, "reseed": reseed}
+        return epoch_of(await self.link.call("kernel.branch", **asked))
 
     async def call(self, op: str, **fields: Any) -> dict[str, Any]:
         """Have the supervisor do something with the kernel.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 
-from sandbox.errors import QuotaExceeded, SandboxError
+from sandbox.errors import Conflict, QuotaExceeded, SandboxError
 from sandbox.kernels.events import KernelEvents
 from sandbox.kernels.execution import Execution
 from sandbox.kernels.journaling import ProgressWriter
@@ -33,6 +34,8 @@ class Cells:
         """The kernel's number of the last cell that ended."""
         self.changed = changed
         self._waiting: deque[Execution] = deque()
+        self._holds = 0
+        """How many want no cell to begin."""
         self._around = around
         self._events = events
 
@@ -46,6 +49,30 @@ class Cells:
         if self.running is not None:
             yield self.running
         yield from self._waiting
+
+    @property
+    def next(self) -> Execution | None:
+        """The cell that may begin next; None when there is none."""
+        return self._waiting[0] if self._waiting and not self._holds else None
+
+    @contextmanager
+    def at_rest(self) -> Generator[None]:
+        """Let no cell begin meanwhile.
+
+        Raises:
+            Conflict: One runs or waits.
+        """
+        if (busy := next(iter(self), None)) is not None:
+            raise Conflict(
+                f"The kernel {self.kernel_id} is busy with the execution {busy.execution_id}.",
+                remedy="Call again when that has ended, or interrupt it first.",
+            )
+        self._holds += 1
+        try:
+            yield
+        finally:
+            self._holds -= 1
+            self.changed()
 
     # --- the queue
 
@@ -120,14 +147,21 @@ class Cells:
             self.running.end_timeout("restarted", "so the kernel was restarted.")
             self._close(self.running)
 
-    def end_all(self, status: ExecutionStatus, state: KernelState, reason: str, fate: str) -> None:
+    def end_all(
+        self,
+        status: ExecutionStatus,
+        state: KernelState,
+        reason: str,
+        fate: str,
+        unrun_status: ExecutionStatus = "lost",
+    ) -> None:
         """End the running cell as said, and those behind it as never run: the kernel's fate, such
         as ``was restarted``, says why."""
         if self.running is not None:
             self.end(self.running, status, state, reason)
         while self._waiting:
             unrun = f"The kernel {fate} before this cell ran; nothing of it was executed."
-            self.end(self._waiting.popleft(), "lost", state, unrun)
+            self.end(self._waiting.popleft(), unrun_status, state, unrun)
 
     def lose(self, size_bytes: int, note: str) -> None:
         """Something of the running cell was lost on its way."""

@@ -366,6 +366,7 @@ class Execution:
             truncated_bytes=self._collector.truncated_bytes,
             dropped_types=dict(self._collector.dropped_types),
             reason=reason,
+            checkpoint=self.record.checkpoint,
             denials=self._all_denials(),
         )
 

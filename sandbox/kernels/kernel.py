@@ -8,18 +8,18 @@ goes on after the last message read.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import anyio
 from anyio.abc import TaskGroup
 
-from sandbox.errors import Conflict, LinkLost, NotFound, SandboxError
-from sandbox.kernels.answers import cause_of, epoch_of
+from sandbox.errors import Conflict, NotFound, SandboxError
+from sandbox.kernels.answers import cause_of
 from sandbox.kernels.attachment import Attachment
 from sandbox.kernels.cells import Cells
+from sandbox.kernels.checkpoints import Checkpoints
 from sandbox.kernels.events import KernelEvents
 from sandbox.kernels.execution import Execution
 from sandbox.kernels.hearing import Hearing
@@ -27,23 +27,21 @@ from sandbox.kernels.messages import MAX_HEADER, KernelMessage
 from sandbox.kernels.models import KernelInfo
 from sandbox.kernels.origins import Origins
 from sandbox.kernels.questions import Questions
+from sandbox.kernels.replacement import Replacement, Replacing
 from sandbox.kernels.runner import START_TIMEOUT_S, Runner
 from sandbox.kernels.shared import SharedByKernels
 from sandbox.link.link import Link
 
-
-@dataclass(slots=True)
-class _Restart:
-    """A wish to restart, and what came of it."""
-
-    done: anyio.Event = field(default_factory=anyio.Event)
-    error: SandboxError | None = None
+BeforeCell = Callable[["Kernel", Execution], Awaitable[None]]
 
 
 class Kernel:
     """A kernel of a session; :meth:`run` must be running.
 
     Args:
+        before_cell: Called before each cell is sent to it.
+        branch_of: The kernel that it is, or is to be, a branch of; empty for none.
+        reseed: Whether its random numbers as a branch are to be others.
         epoch: Of a kernel that runs already; 0 for one that is to be started.
         last_seq: The number of the last message of a kernel that runs already which an earlier
             controller has put into the journal.
@@ -56,10 +54,14 @@ class Kernel:
         around: SharedByKernels,
         *,
         link: Link,
+        before_cell: BeforeCell,
+        branch_of: str = "",
+        reseed: bool = True,
         epoch: int = 0,
         last_seq: int = 0,
     ) -> None:
         self.kernel_id = kernel_id
+        self.branch_of, self._reseed = branch_of, reseed
         self.name = name
         self.epoch = epoch
         self.failure: SandboxError | None = None
@@ -77,9 +79,8 @@ class Kernel:
         self._death: str | None = None
         self._exit: Mapping[str, Any] | None = None
         self._dead_at_seq: int | None = None
-        self._restart: _Restart | None = None
-        self._is_replaced = False
-        """Whether its process is being stopped or restarted, so that its exit is no death."""
+        self._before_cell = before_cell
+        self._replacing = Replacing(kernel_id)
         self._link = Attachment(
             kernel_id,
             link,
@@ -88,6 +89,7 @@ class Kernel:
             self._take,
             lambda: self.cells.writer.keep_and_acknowledge(self._link, force=True),
         )
+        self.checkpoints = Checkpoints(self._link)
         self.cells = Cells(kernel_id, around, self.events, self._attend)
         self._questions = Questions(kernel_id, around.messages, self._link.send)
         self.runner = Runner(self.cells, self._questions, self._link, around)
@@ -117,6 +119,7 @@ class Kernel:
             started_at=self._started_at,
             last_activity_at=self._active_at,
             reason=self._death,
+            branch_of=self.branch_of,
         )
 
     async def run(self) -> None:
@@ -163,23 +166,21 @@ class Kernel:
 
     async def restart(self) -> None:
         """Restart it, dead or alive: nothing of its state stays, and no cell of its queue runs."""
-        if self._is_closed:
-            self._check_alive()
-        restart = self._restart = self._restart or _Restart()
-        self._attend()
-        await restart.done.wait()
-        if restart.error is not None:
-            raise restart.error
-        await self.wait_ready()
+        await self._have(Replacement())
+
+    async def roll_back(self, name: str) -> None:
+        """Put it back, dead or alive, to one of its checkpoints; no cell of its queue runs.
+
+        Raises:
+            Conflict: It cannot be put back, or is being restarted.
+            NotFound: There is no such checkpoint.
+        """
+        await self._have(Replacement(name, self.checkpoints.count_of(name)))
 
     async def stop(self) -> None:
         """Stop it for good; ``LinkLost`` when the link ended before that was confirmed."""
-        self._is_replaced = True
-        try:
-            with suppress(NotFound):  # the supervisor may have forgotten it before we did
-                await self._link.call("kernel.stop")
-        finally:
-            self._is_replaced = False
+        with self._replacing.under_way(Replacement()), suppress(NotFound):
+            await self._link.call("kernel.stop")  # the supervisor may have forgotten it before
         reason = "The kernel was stopped on request."
         self.cells.end_all("interrupted", "lost", reason, "was stopped")
         self.close(reason)
@@ -191,8 +192,7 @@ class Kernel:
         self._questions.fail()
         self._settle()
         self.events.log.finish()
-        if self._restart is not None:
-            self._restart.done.set()
+        self._replacing.give_up()
         if self._tasks is not None:
             self._tasks.cancel_scope.cancel()
 
@@ -225,7 +225,7 @@ class Kernel:
         if self.epoch and epoch != self.epoch:
             if self.cells.running is not None and self.cells.running.expired:
                 self.cells.end_overdue()
-            self._enter(epoch, "The kernel was restarted.")
+            self._enter(epoch, self._replacing.found)
         self.epoch = epoch
         self._dead_at_seq = None if is_alive else last_seq
         if not is_same:
@@ -251,9 +251,8 @@ class Kernel:
             return await self._start()
         if self._exit is not None:
             await self._bury(self._exit)
-        if self._restart is not None:
-            restart, self._restart = self._restart, None
-            await self._replace(restart)
+        if (wish := self._replacing.take()) is not None:
+            await self._replace(wish)
         if self._death is not None or not self._link.is_attached:
             return None
         if not self._is_ready:
@@ -261,19 +260,20 @@ class Kernel:
                 self._die(f"It did not answer within {START_TIMEOUT_S:g} s of its start.")
                 return None
             return await self.runner.greet()
-        if self.cells.running is None:
+        if self.cells.running is None and (cell := self.cells.next) is not None:
+            await self._before_cell(self, cell)
             await self.runner.begin(self.epoch)
         running = self.cells.running
         if running is None:
             return None
         delay_s = await self.runner.watch(running)
         if running.is_overdue:
-            await self._replace(None)
+            await self._replace(Replacement(is_overdue=True))
         return delay_s
 
     async def _start(self) -> None:
         try:
-            epoch = epoch_of(await self._link.call("kernel.start", name=self.name))
+            epoch = await self._link.start(self.name, self.branch_of, reseed=self._reseed)
         except SandboxError as exc:
             if self.epoch:
                 return  # the next link found that it had been started
@@ -286,34 +286,30 @@ class Kernel:
             self._pump()
         self.epoch = epoch
 
-    async def _replace(self, wish: _Restart | None) -> None:
-        """Restart the kernel: because somebody asked, or (None) because a cell did not stop."""
-        epoch = self.epoch
-        self._is_replaced = True
-        try:
-            entered = epoch_of(await self._link.call("kernel.restart"))
-            if self.epoch == epoch:  # no new link has found it restarted already
-                if wish is None:
-                    self.cells.end_overdue()
-                self._enter(entered, "The kernel was restarted on request.")
-        except SandboxError as exc:
-            if not isinstance(exc, LinkLost):  # the next link leads here again
-                self._die(f"It could not be restarted: {exc.message}")
-            if wish is not None:
-                wish.error = exc
-        finally:
-            self._is_replaced = False
-            if wish is not None:
-                wish.done.set()
+    async def _have(self, wish: Replacement) -> None:
+        if self._is_closed:
+            self._check_alive()
+        await self._replacing.have(wish, self._attend)
+        await self.wait_ready()
 
-    def _enter(self, epoch: int, reason: str) -> None:
+    async def _replace(self, wish: Replacement) -> None:
+        epoch = self.epoch
+        with self._replacing.under_way(wish):
+            entered = await wish.ask(self._link)
+            if entered and self.epoch == epoch:  # no new link has found it replaced already
+                self._enter(entered, wish)
+            elif wish.death:
+                self._die(wish.death)
+            elif wish.error is not None and wish.exit is not None:
+                self._note_exit(wish.exit)
+
+    def _enter(self, epoch: int, replacement: Replacement) -> None:
         """A new process of the same id: end what the old one left and wait for the new one."""
-        self.cells.end_all("interrupted", "restarted", reason, "was restarted")
+        replacement.end(self.cells)
         self._exit = None
         self.epoch = epoch
         self._death = None
         self._dead_at_seq = None
-        self.cells.count = 0
         self._started_at = self._active_at = time.time()
         self._is_ready = False
         self.runner.forget()
@@ -354,13 +350,17 @@ class Kernel:
             self._active_at = time.time()
             if message.msg_type == "kernel_info_reply" and len(message.data) <= MAX_HEADER:
                 self.self_description = self._around.redactor.data(message.content)
+        if message.channel == "event" and message.msg_type == "checkpoint_lost":
+            self.checkpoints.doubt()
         self._hearing.take(message)
         self._note_death_if_read()
 
     def exited(self, event: Mapping[str, Any]) -> None:
         """Its process has ended: was that wanted?"""
-        if not self._is_replaced:
+        if (replacement := self._replacing.current) is None:
             self._note_exit(event)
+        else:
+            replacement.exit = event
 
     def answers(self) -> None:
         """It has answered a probe, so it is ready."""
@@ -388,7 +388,9 @@ class Kernel:
 
     def _check_alive(self) -> None:
         if self._death is not None:
+            kept = self.checkpoints.latest
+            back = f"Roll it back to its checkpoint {kept!r}, restart" if kept else "Restart"
             raise Conflict(
                 f"The kernel {self.kernel_id} is dead. {self._death}",
-                remedy="Its variables are lost. Restart it, or start another one.",
+                remedy=f"Its variables are lost. {back} it, or start another one.",
             )

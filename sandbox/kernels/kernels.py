@@ -7,6 +7,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable
+from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
@@ -25,6 +26,7 @@ from sandbox.kernels.answers import (
     completion,
     inspection,
 )
+from sandbox.kernels.branches import Branches
 from sandbox.kernels.code import check_code, check_position, normalized
 from sandbox.kernels.events import KernelEvents
 from sandbox.kernels.execution import Execution
@@ -84,6 +86,7 @@ class Kernels:
         overruns = overruns or Overruns(session_id)
         self._around = SharedByKernels(session_id, journal, redactor, overruns, grace_s, oom_probe)
         self._kernels: dict[str, Kernel] = {}
+        self.branches = Branches(limits, self._kernels, self.kernel, self._new, self._started)
         self._link: Link | None = None
         self._is_adopted = False
         self._is_closed = False
@@ -173,16 +176,20 @@ class Kernels:
         return tuple(kernel.info() for kernel in self._kernels.values())
 
     async def kernelspecs(self) -> dict[str, KernelSpec]:
-        """The kinds of kernels that can be started, by name."""
+        """The kinds that can be started, by name."""
         return parse(Info, self._shown(await linked(self._link).call("info"))).kernelspecs
 
     def events(self, kernel_id: str = "") -> KernelEvents:
         """What a kernel says, for any number of readers."""
-        return self._get(kernel_id).events
+        return self.kernel(kernel_id).events
 
     def kernel(self, kernel_id: str = "") -> Kernel:
         """A kernel itself, dead or alive, for whoever converses with it; ``NotFound`` without."""
-        return self._get(kernel_id)
+        kernel = self._kernels.get(kernel_id or DEFAULT_KERNEL_ID)
+        if kernel is None:
+            named = f" {kernel_id!r:.80}" if kernel_id else " yet"
+            raise NotFound(f"There is no kernel{named}.", remedy="List or start kernels.")
+        return kernel
 
     def ran(self, execution_id: str) -> bool:
         """Whether an execution of this session has that id, as far as memory reaches."""
@@ -190,19 +197,19 @@ class Kernels:
 
     async def interrupt(self, kernel_id: str = "") -> KernelInfo:
         """Interrupt what a kernel runs; harmless when it runs nothing."""
-        kernel = self._get(kernel_id)
+        kernel = self.kernel(kernel_id)
         await kernel.interrupt()
         return kernel.info()
 
     async def restart(self, kernel_id: str = "") -> KernelInfo:
         """Restart a kernel, dead or alive, and wait until it answers."""
-        kernel = self._get(kernel_id)
+        kernel = self.kernel(kernel_id)
         await kernel.restart()
         return kernel.info()
 
     async def stop(self, kernel_id: str = "") -> KernelInfo:
         """Stop a kernel for good and return it as it was last."""
-        kernel = self._get(kernel_id)
+        kernel = self.kernel(kernel_id)
         await kernel.stop()
         self._forget(kernel)
         return kernel.info()
@@ -320,17 +327,10 @@ class Kernels:
                     return execution
         return self._around.recent.get(execution_id)
 
-    def _get(self, kernel_id: str) -> Kernel:
-        kernel = self._kernels.get(kernel_id or DEFAULT_KERNEL_ID)
-        if kernel is None:
-            named = f" {kernel_id!r:.80}" if kernel_id else " yet"
-            raise NotFound(f"There is no kernel{named}.", remedy="List or start kernels.")
-        return kernel
-
     async def _ready(self, kernel_id: str) -> Kernel:
         """A kernel that answers; the default one is started if need be."""
         if kernel_id or DEFAULT_KERNEL_ID in self._kernels:
-            kernel = self._get(kernel_id)
+            kernel = self.kernel(kernel_id)
         else:
             kernel = self._new(DEFAULT_KERNEL_NAME, DEFAULT_KERNEL_ID)
         return await self._started(kernel)
@@ -344,33 +344,34 @@ class Kernels:
                 self._forget(kernel)
         return kernel
 
-    def _new(self, name: str, kernel_id: str) -> Kernel:
+    def _new(self, name: str, kernel_id: str, **origin: Any) -> Kernel:
         link = linked(self._link)
         if len(self._kernels) >= self._limits.kernels:
             raise QuotaExceeded(
                 f"The session has {len(self._kernels)} kernels, as many as its policy allows.",
                 remedy="Stop one first.",
             )
-        kernel = Kernel(kernel_id, name, self._around, link=link)
-        self._serve(kernel)
-        return kernel
+        return self._serve(self._made(kernel_id, name, link=link, **origin))
 
     def _adopt(self, entry: Listed, link: Link, running: Execution | None) -> None:
         """Take over a kernel of an earlier controller, with what it runs."""
         last = min(entry.first_seq - 1, entry.last_seq) if running is None else running.record.seq
-        kernel = Kernel(
-            entry.kernel_id, entry.name, self._around, link=link, epoch=entry.epoch, last_seq=last
-        )
+        stand = {"branch_of": entry.branch_of, "epoch": entry.epoch, "last_seq": last}
+        kernel = self._made(entry.kernel_id, entry.name, link=link, **stand)
         if running is not None:
             kernel.cells.adopt(running)
         kernel.attach(link, entry.epoch, entry.last_seq, is_alive=entry.alive)
         self._serve(kernel)
 
-    def _serve(self, kernel: Kernel) -> None:
+    def _made(self, kernel_id: str, name: str, **more: Any) -> Kernel:
+        return Kernel(kernel_id, name, self._around, before_cell=self.branches.before_cell, **more)
+
+    def _serve(self, kernel: Kernel) -> Kernel:
         self._kernels[kernel.kernel_id] = kernel
         if self._tasks is None:
             raise InfrastructureError("The session is closed.")
         self._tasks.start_soon(self._run, kernel)
+        return kernel
 
     async def _run(self, kernel: Kernel) -> None:
         try:

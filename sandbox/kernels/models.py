@@ -9,7 +9,8 @@ from pydantic import BaseModel, Field, StringConstraints
 from sandbox.outputs.denials import Denial
 
 ExecutionStatus = Literal["ok", "error", "interrupted", "timeout", "died", "lost", "running"]
-KernelState = Literal["kept", "restarted", "lost"]
+KernelState = Literal["kept", "restarted", "rolled_back", "lost"]
+"""What became of a kernel's variables; ``rolled_back``: they are those of a checkpoint."""
 
 
 class ExecutionError(BaseModel, frozen=True):
@@ -46,6 +47,8 @@ class ExecutionResult(BaseModel, frozen=True):
     """How many values of each mime type were left out whole."""
     reason: str | None = None
     """Why it ended so, or what it waits for, in words; None when there is nothing to say."""
+    checkpoint: str = ""
+    """The one that was made before it; empty when none was."""
     denials: tuple[Denial, ...] = ()
     """What the session's network policy refused from its start to its end; what runs at the same
     time in the session shares it."""
@@ -70,6 +73,8 @@ class ExecutionRecord(BaseModel, frozen=True):
     """How long it may run."""
     code: str
     state: Literal["queued", "running"]
+    checkpoint: str = ""
+    """The one that was made before it; empty when none was."""
     begun_seq: int = 0
     """The kernel's last message before it was sent."""
     seq: int = 0
@@ -119,6 +124,22 @@ class KernelInfo(BaseModel, frozen=True):
     session_id: str
     reason: str | None = None
     """How it died; None while it lives."""
+    branch_of: str = ""
+    """The kernel that it was a copy of when it began; empty for one that began anew."""
+
+
+class Checkpoint(BaseModel, frozen=True):
+    """A frozen copy of a kernel, to which the kernel can be rolled back again and again."""
+
+    name: str
+    created_at: float
+    """Unix time, seconds."""
+    memory_bytes: int
+    """What it takes by itself; what it shares with the kernel is not counted twice."""
+    files: bool = False
+    """Whether it has the workspace's files, too."""
+    alive: bool = True
+    """False for one whose process has ended, so that it is lost."""
 
 
 class KernelSpec(BaseModel, frozen=True):

@@ -17,6 +17,8 @@ from sandbox.policy.units import format_duration, format_size
 
 _STRICTEST_FIRST = {"require": ("gvisor", "any"), "remember": ("never", "session")}
 _ABOUT_ITSELF = frozenset({"name", "version", "description", "extends"})
+_NEITHER_LOOSER = frozenset({"checkpoint"})
+"""Keys of which no value allows more than another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ def loosenings(child: Policy, parent: Policy) -> list[Loosening]:
 def _compare(child: BaseModel, parent: BaseModel, key: tuple[str, ...]) -> Iterator[Loosening]:
     model = type(child)
     for name in model.model_fields:
-        if not key and name in _ABOUT_ITSELF:
+        if not key and name in _ABOUT_ITSELF | _NEITHER_LOOSER:
             continue
         ours, theirs = getattr(child, name), getattr(parent, name)
         place = (*key, file_key(model, name))

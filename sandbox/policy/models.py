@@ -39,6 +39,8 @@ TOOLS = frozenset(
     {
         *("execute_code", "get_execution", "complete_code", "inspect_code"),
         *("list_kernels", "start_kernel", "interrupt_kernel", "restart_kernel", "stop_kernel"),
+        *("branch_kernel", "checkpoint_kernel", "rollback_kernel"),
+        *("list_checkpoints", "drop_checkpoint"),
         *("run_command", "get_command", "stop_command"),
         *("open_terminal", "write_terminal", "read_terminal", "resize_terminal"),
         *("close_terminal", "list_terminals", "list_files", "read_file", "write_file"),
@@ -85,6 +87,10 @@ class Limits(Part):
     terminals: Annotated[int, count(0, 64)] = 4
     processes: Annotated[int, count(1, 64), key("commands")] = 8
     """Commands that run at the same time."""
+    checkpoints: Annotated[int, count(0, 30)] = 8
+    """Frozen copies of one session's kernels; 0: none can be made."""
+    auto_checkpoints: Annotated[int, count(0, 30)] = 3
+    """How many of them are kept of those made before the cells of one kernel; 0: none can be."""
 
     @model_validator(mode="after")
     def _execution_fits(self) -> Limits:
@@ -165,6 +171,8 @@ class Policy(Part):
         EVERY_TOOL,
     )
     approve: ApprovePolicy = ApprovePolicy()
+    checkpoint: Annotated[Literal["none", "auto"], one_of("none", "auto")] = "none"
+    """``auto``: each session makes a checkpoint before each cell, asked or not."""
 
     @model_validator(mode="after")
     def _memory_fits(self) -> Policy:
@@ -179,6 +187,16 @@ class Policy(Part):
                 f"{format_size(WORKING_MEMORY_BYTES)} for processes",
                 f"Write at least {format_size(least_bytes)}, or make those smaller.",
                 at=("limits", "memory"),
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _has_room_for_checkpoints(self) -> Policy:
+        if self.checkpoint == "auto" and not self.keeps_checkpoints:
+            raise wrong(
+                "`auto` needs some `limits.checkpoints` and `limits.auto_checkpoints`",
+                "Raise those, or write `none`.",
+                at=("checkpoint",),
             )
         return self
 
@@ -238,6 +256,11 @@ class Policy(Part):
                     at=("approve", "tools", str(index)),
                 )
         return self
+
+    @property
+    def keeps_checkpoints(self) -> bool:
+        """Whether any can be made before cells."""
+        return bool(self.limits.checkpoints and self.limits.auto_checkpoints)
 
     @property
     def runtimes(self) -> tuple[Runtime, ...]:

@@ -67,12 +67,13 @@ _Id = Annotated[Text, Field(min_length=1, max_length=128)]
 _Name = Annotated[Text, Field(min_length=1, max_length=64)]
 _Seconds = Annotated[float, Field(allow_inf_nan=False)]
 
-SessionId = Annotated[Text, Field(max_length=128)]
+SessionId = Annotated[Text, Field(max_length=128, json_schema_extra={EXPLAINED: True})]
 """Explained once, in the server's instructions, for nearly every tool takes it."""
 ItsSessionId = Annotated[Text, Field(max_length=128, json_schema_extra={UNLISTED: True})]
 """Of what has an id of its own, by which it is found: only compared."""
 AnySessionId = Annotated[Text, Field(max_length=128, description="Empty: all of yours.")]
-KernelId = Annotated[Text, Field(max_length=128, description="Empty: the default one.")]
+KernelId = Annotated[Text, Field(max_length=128, json_schema_extra={EXPLAINED: True})]
+"""Explained there, too."""
 ExecutionId = CommandId = TerminalId = _Id
 PolicyName = Annotated[
     Text, Field(max_length=256, description="As list_policies names it; empty: the default one.")
@@ -98,6 +99,10 @@ Denied = Annotated[
         description="Names, `*.example.com`, addresses or networks.",
     ),
 ]
+CheckpointName = _Name
+Reseed = Annotated[bool, Field(description="False: the same random numbers.")]
+WithFiles = Annotated[bool, Field(description="The workspace's files, too.")]
+Checkpointing = Annotated[Literal["", "auto"], Field(description='"auto": one before each cell.')]
 KernelName = Annotated[_Name, Field(description="See list_kernels.")]
 Code = Annotated[Text, AfterValidator(_short_enough)]
 CursorPosition = Annotated[
@@ -110,7 +115,8 @@ Timeout = Annotated[
     _Seconds,
     Field(ge=0, le=MAX_SECONDS, description="Seconds until it is stopped; 0: the policy's limit."),
 ]
-Wait = Annotated[_Seconds, Field(ge=0, le=MAX_WAIT_S, description="Seconds to wait for its end.")]
+Wait = Annotated[_Seconds, Field(ge=0, le=MAX_WAIT_S, json_schema_extra={EXPLAINED: True})]
+"""For its end; explained there, too."""
 Detail = Annotated[
     Literal["brief", "full"], Field(description="full: its outputs in nbformat too.")
 ]
@@ -118,7 +124,7 @@ CommandDetail = Annotated[
     Literal["brief", "full"], Field(description="full: up to 96 KiB of output.")
 ]
 ShortWait = Annotated[
-    _Seconds, Field(ge=0, le=60, description="The most seconds to wait for something new.")
+    _Seconds, Field(ge=0, le=60, description="Seconds to wait for something new.")
 ]
 ProgressInterval = Annotated[
     _Seconds, Field(ge=0.1, le=MAX_WAIT_S, json_schema_extra={UNLISTED: True})
@@ -128,8 +134,9 @@ Command = Annotated[Text, Field(min_length=1, max_length=32 * 1024)]
 Folder = Annotated[
     Text,
     AfterValidator(at_home),
-    Field(max_length=4096, description="Empty: the workspace."),
+    Field(max_length=4096, json_schema_extra={EXPLAINED: True}),
 ]
+"""Explained there, too: empty stands for the workspace."""
 Stdin = Annotated[Text, Field(max_length=MAX_CODE)]
 Rows = Annotated[int, Field(ge=1, le=500)]
 Columns = Annotated[int, Field(ge=1, le=1000)]
@@ -150,7 +157,7 @@ Position = Annotated[
 ]
 Path = Annotated[Text, AfterValidator(at_home), Field(min_length=1, max_length=4096)]
 OptionalPath = Annotated[
-    Text, AfterValidator(at_home), Field(max_length=4096, description="Empty: the workspace.")
+    Text, AfterValidator(at_home), Field(max_length=4096, json_schema_extra={EXPLAINED: True})
 ]
 ExportPath = Annotated[
     Text, AfterValidator(at_home), Field(max_length=4096, description="Empty: session.ipynb.")

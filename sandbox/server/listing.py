@@ -12,9 +12,10 @@ from sandbox.toolsets import TOOLS
 INSTRUCTIONS = """\
 All runs in isolated containers, one for each session, with no network unless its policy grants \
 some. Call execute_code at once: variables and files stay for \
-the next call. A session_id names one of your sessions; empty or left out it is the default one, \
-which opens by itself. Paths are in the workspace, which is also `~`, or absolute. What answers \
-`running` goes on. Ask for an execution again with get_execution. Ask for a command again with \
+the next call. A session_id names one of your sessions, a kernel_id one of its kernels; empty or \
+left out it is the default one, which opens by itself. Paths are in the workspace, which is also \
+`~` or an empty one, or absolute. What takes longer than `wait` answers `running` and goes on. \
+Ask for an execution again with get_execution. Ask for a command again with \
 get_command. After use_notebook the tools of notebooks act on that one, or on the one that \
 notebook_name names; a cell is named by its index from 0 or by its id, which stays when cells \
 move. All times are in seconds, all sizes in bytes, all points in time Unix time. Sessions \

@@ -227,12 +227,20 @@ def _next(result: ExecutionResult) -> str:
             f"get_execution(execution_id={result.execution_id!r}, wait=30) answers what comes, "
             "interrupt_kernel stops it"
         )
+    back = ""
+    if result.checkpoint and result.status not in ("ok", "lost"):
+        named = f"name={result.checkpoint!r}, kernel_id={result.kernel_id!r}"
+        back = f"rollback_kernel({named}) goes back to before the cell"
     if result.state == "restarted":
-        return "the kernel was restarted, so its variables are gone: run again what made them"
+        gone = "the kernel was restarted, so its variables are gone: "
+        return f"{gone}{back or 'run again what made them'}"
+    if result.state == "rolled_back":
+        return "the kernel's variables are those of the checkpoint"
     if result.state == "lost":
-        again = ": restart_kernel starts it anew" if result.status == "died" else ""
-        return f"the kernel's variables are lost{again}"
-    return ""
+        anew = "restart_kernel starts it anew" * (result.status == "died")
+        ways = ", ".join(filter(None, (back, anew)))
+        return f"the kernel's variables are lost{f': {ways}' if ways else ''}"
+    return back
 
 
 def _denials(denials: Iterable[Denial]) -> list[str]:

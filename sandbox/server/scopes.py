@@ -43,6 +43,7 @@ _TOOLS = {
         "stop_kernel",
         "complete_code",
         "inspect_code",
+        *TOOLSETS["branches"],
     ),
     "terminal": (
         "run_command",

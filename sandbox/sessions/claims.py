@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from sandbox.container.identity import SandboxIdentity
 from sandbox.policy import Policy
 
+AUTO = "auto"
+"""Of a session that makes a checkpoint before each cell."""
 _ID_ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 _ID_LENGTH = 26  # of five bits each: 130
 
@@ -28,6 +30,7 @@ class Claim:
         opener_key: The default key of the caller that opened it.
         default_key: The key of the caller whose default session it is; None for nobody's.
         workspace: The name of the workspace that it keeps; empty for none.
+        checkpoint: :data:`AUTO` for one that makes a checkpoint before each cell; else empty.
         created_at: Unix time, seconds.
         expires_at: Unix time at which it ends whatever it does, seconds.
         forked_from: The session whose files and variables it began with; empty for none.
@@ -44,6 +47,7 @@ class Claim:
     workspace: str
     created_at: float
     expires_at: float
+    checkpoint: str = ""
     forked_from: str = ""
 
     @property

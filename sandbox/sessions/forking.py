@@ -138,6 +138,7 @@ class Forks:
                         await self._opener.session(
                             *(caller, policy, each, ""),
                             as_default=False,
+                            checkpoint=source.claim.checkpoint,
                             forked_from=source.session_id,
                             fill=copying.fill,
                         )

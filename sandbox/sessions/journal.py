@@ -101,6 +101,8 @@ SCHEMA = (
     ),
     commandjournal.VERSION,
     notebookjournal.VERSION,
+    # Whether it makes a checkpoint before each cell.
+    ("ALTER TABLE sessions ADD COLUMN checkpoint TEXT NOT NULL DEFAULT ''",),
     ("ALTER TABLE sessions ADD COLUMN forked_from TEXT NOT NULL DEFAULT ''",),
 )
 
@@ -217,6 +219,16 @@ class Journal:
         self._db.write(
             "UPDATE sessions SET opener_key = ?, default_key = ? WHERE session_id = ?",
             *(opener_key, default_key, session_id),
+        )
+
+    def checkpoints(self, session_id: str, checkpoint: str) -> None:
+        """Note whether a session makes a checkpoint before each cell from now on.
+
+        Raises:
+            InfrastructureError: It cannot be written, so it must not be promised.
+        """
+        self._db.write(
+            "UPDATE sessions SET checkpoint = ? WHERE session_id = ?", checkpoint, session_id
         )
 
     def tightened(self, session_id: str, tightening: Tightening) -> None:

@@ -36,7 +36,7 @@ from sandbox.sessions.inheritance import Inheritance
 from sandbox.sessions.locks import KeyedLocks
 from sandbox.sessions.models import Caller, SessionInfo
 from sandbox.sessions.mountwatch import search_folders
-from sandbox.sessions.opener import Opener, check_keeps, check_name
+from sandbox.sessions.opener import Opener, check_wanted
 from sandbox.sessions.ownership import Ownership, ended_info
 from sandbox.sessions.services import SessionServices
 from sandbox.sessions.session import Session
@@ -159,6 +159,7 @@ class SessionManager:
         name: str = "",
         workspace: str = "",
         reuse: bool = True,
+        checkpoint: str = "",
     ) -> Session:
         """Open a session, or find the one that is open.
 
@@ -172,6 +173,8 @@ class SessionManager:
             workspace: The name of the workspace whose files it begins with, and which keeps them;
                 empty for none.
             reuse: Return an open one of that policy (and name, and workspace) if there is one.
+            checkpoint: ``auto`` for a checkpoint before each cell, of one that is open from then
+                on; empty for what its policy, or whoever opened it, has said.
 
         Raises:
             NotFound: There is no such policy.
@@ -182,15 +185,14 @@ class SessionManager:
         """
         self.conversations.called(caller.default_key)
         wanted = self.ownership.policy(caller, policy)
-        check_name(name)
-        if workspace:
-            check_keeps(wanted, workspace)
+        check_wanted(wanted, name, workspace, checkpoint)
         if self._closing:
             raise InfrastructureError("The controller is stopping; it opens no more sessions.")
         await self.ready()
+        asked = (caller, wanted, name, workspace, checkpoint)
         if not reuse:
-            return _noted(await self._open(caller, wanted, name, workspace, as_default=False))
-        key = ("name", caller.principal, name) if name else _default_lock(caller)
+            return _noted(await self._open(*asked, as_default=False))
+        key = ("name", caller.principal, name) if name else caller.default_lock
         if workspace:
             key = ("workspace", caller.principal, workspace)
         async with self._locks.hold(key):
@@ -199,11 +201,11 @@ class SessionManager:
             if found := self.ownership.reusable(caller, wanted, name, workspace):
                 await found.ready()
                 found.lease.touch()
+                self._opener.keep_checkpoints(found, checkpoint)
                 return _noted(found)
             default = self.ownership.default(caller)
             as_default = not (name or workspace) and (default is None or default.is_ending)
-            session = await self._open(caller, wanted, name, workspace, as_default=as_default)
-            return _noted(session)
+            return _noted(await self._open(*asked, as_default=as_default))
 
     async def get(self, caller: Caller, session_id: str = "") -> Session:
         """The session of that id, or the caller's default one, opened on first use.
@@ -233,7 +235,7 @@ class SessionManager:
         if session is not None and session.is_usable:
             self._inheritance.tell_kept(session)
             return session
-        async with self._locks.hold(_default_lock(caller)):
+        async with self._locks.hold(caller.default_lock):
             session = self.ownership.default(caller)
             if session is not None and not session.is_ending:
                 await session.ready()
@@ -368,16 +370,18 @@ class SessionManager:
         policy: Policy,
         name: str = "",
         workspace: str = "",
+        checkpoint: str = "",
         *,
         as_default: bool,
     ) -> Session:
-        session = await self._opener.session(caller, policy, name, workspace, as_default=as_default)
+        session = await self._opener.session(
+            caller, policy, name, workspace, as_default=as_default, checkpoint=checkpoint
+        )
         await self._start(session, OPEN_TIMEOUT_S)
         session.hand_over()
         return session
 
     async def _start(self, session: Session, timeout_s: float) -> None:
-        """Have a new session live, and wait until it is ready; what is not is removed."""
         try:
             with anyio.fail_after(timeout_s):
                 failure = await self._tasks.start(self._run, session)
@@ -394,7 +398,3 @@ def _noted(session: Session) -> Session:
     """A session that a call is about; its record will say so."""
     about(session.session_id, session.policy.name, session.policy.digest)
     return session
-
-
-def _default_lock(caller: Caller) -> tuple[str, str, str]:
-    return ("default", caller.principal, caller.default_key)

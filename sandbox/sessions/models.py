@@ -43,6 +43,11 @@ class Caller:
         token, found, _ = self.default_key.partition(" ")
         return token + found if found and token.startswith(PASSING) else ""
 
+    @property
+    def default_lock(self) -> tuple[str, str, str]:
+        """What is held while its default session is looked for or opened."""
+        return ("default", self.principal, self.default_key)
+
     def may_use(self, policy: str) -> bool:
         """Whether it may have sessions under a policy."""
         return self.policies is None or policy in self.policies
@@ -119,6 +124,8 @@ class SessionInfo(BaseModel, frozen=True):
     workspace_problem: str = ""
     """Why the last save came to nothing, so that only what was kept before is; empty when it
     did not."""
+    checkpoint: str = ""
+    """``auto`` when a checkpoint is made before each cell."""
     kernels: tuple[KernelInfo, ...] = ()
     checks_passed: int = 0
     """How many facts about its isolation were measured inside and found as the policy says."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 
 from sandbox.bulkheads.shares import FEW, open_to
 from sandbox.config import Settings
@@ -16,7 +17,7 @@ from sandbox.errors import InvalidRequest, NotPermitted, QuotaExceeded
 from sandbox.policy import Policy
 from sandbox.policy.units import format_duration
 from sandbox.runtimes.base import EngineInfo
-from sandbox.sessions.claims import Claim, new_session_id
+from sandbox.sessions.claims import AUTO, Claim, new_session_id
 from sandbox.sessions.models import Caller
 from sandbox.sessions.overcommit import missing, of_host, of_sessions
 from sandbox.sessions.quotas import USE_OR_CLOSE
@@ -57,6 +58,7 @@ class Opener:
         workspace: str,
         *,
         as_default: bool,
+        checkpoint: str = "",
         forked_from: str = "",
         fill: Callable[[Session], Awaitable[None]] | None = None,
     ) -> Session:
@@ -100,6 +102,7 @@ class Opener:
             opener_key=caller.default_key,
             default_key=caller.default_key if as_default else None,
             workspace=workspace,
+            checkpoint=checkpoint or (AUTO if policy.checkpoint == AUTO else ""),
             created_at=now,
             expires_at=now + policy.limits.lifetime_s,
             forked_from=forked_from,
@@ -121,6 +124,18 @@ class Opener:
         )
         self._sessions[caller.principal, claim.session_id] = session
         return session
+
+    def keep_checkpoints(self, session: Session, checkpoint: str) -> None:
+        """Have an open session make a checkpoint before each cell from now on, if that is asked
+        for.
+
+        Raises:
+            InfrastructureError: It cannot be noted, so nothing was changed.
+        """
+        if checkpoint and session.claim.checkpoint != checkpoint:
+            self._services.journal.checkpoints(session.session_id, checkpoint)
+            session.claim = replace(session.claim, checkpoint=checkpoint)
+            session.kernels.branches.is_auto = checkpoint == AUTO
 
     def withdraw(self, session: Session) -> None:
         """Forget a session that was never run, or is over."""
@@ -242,12 +257,21 @@ def _facts(caller: Caller, session: Session, now: float) -> str:
     return ", ".join(facts)
 
 
-def check_name(name: str) -> None:
-    """Refuse what cannot be a session's name.
+def check_wanted(policy: Policy, name: str, workspace: str, checkpoint: str) -> None:
+    """Refuse what no session under a policy can be.
 
     Raises:
-        InvalidRequest: It cannot.
+        InvalidRequest: That cannot be the name of a session or a workspace.
+        NotPermitted: The policy keeps no files, or no checkpoints before cells.
     """
+    _check_name(name)
+    if workspace:
+        _check_keeps(policy, workspace)
+    if checkpoint:
+        _check_checkpoints(policy)
+
+
+def _check_name(name: str) -> None:
     if len(name) > MAX_NAME or not name.isprintable():
         raise InvalidRequest(
             f"A session's name has at most {MAX_NAME} printable characters.",
@@ -255,13 +279,15 @@ def check_name(name: str) -> None:
         )
 
 
-def check_keeps(policy: Policy, workspace: str) -> None:
-    """Refuse a named workspace that a session under a policy cannot have.
+def _check_checkpoints(policy: Policy) -> None:
+    if not policy.keeps_checkpoints:
+        raise NotPermitted(
+            f"The policy {policy.name!r} keeps no checkpoints before cells.",
+            remedy="Leave `checkpoint` out, or name a policy with some limits.auto_checkpoints.",
+        )
 
-    Raises:
-        InvalidRequest: It cannot be a workspace's name.
-        NotPermitted: The policy keeps no files.
-    """
+
+def _check_keeps(policy: Policy, workspace: str) -> None:
     check_workspace(workspace)
     if not policy.workspace.persistent:
         raise NotPermitted(

@@ -24,7 +24,7 @@ from sandbox.kernels.kernels import DEFAULT_KERNEL_ID, Kernels
 from sandbox.link.link import Link, Stream
 from sandbox.secrets import SessionSecrets
 from sandbox.sessions.approvals import Approvals
-from sandbox.sessions.claims import Claim
+from sandbox.sessions.claims import AUTO, Claim
 from sandbox.sessions.livenotebooks import SessionNotebooks
 from sandbox.sessions.liveruns import LiveRuns
 from sandbox.sessions.services import SessionServices
@@ -65,6 +65,7 @@ class SessionParts:
             overruns=overruns,
             oom_probe=sandbox.ran_out_of_memory,
         )
+        self.kernels.branches.is_auto = claim.checkpoint == AUTO
         self.commands = Commands(
             session_id,
             limits,

@@ -106,16 +106,16 @@ class Session:
         self.notebooks = self._parts.notebooks
         self.notebook_names = NotebookNames()
         self.notebook_runs = self._parts.notebook_runs
-        self._services, self._fill = services, fill
-        self._earlier_proof = earlier_proof
+        self._services, self._fill, self._earlier_proof = services, fill, earlier_proof
         self._record = SessionRecord(services.audit, claim, sandbox)
         self.was_opened = sandbox.is_adopted
         """Whether it ever became ready for a caller."""
         self._is_handed_over = sandbox.is_adopted
         self._ending: tuple[Ending, str] | None = None
         self._settled = anyio.Event()
-        self._stop = anyio.Event()
-        self._over = anyio.Event()
+        self._stop, self._over = anyio.Event(), anyio.Event()
+
+    # --- what it is
 
     @property
     def workspace(self) -> str:
@@ -154,6 +154,7 @@ class Session:
             expires_at=self.claim.expires_at,
             idle_expires_at=self.lease.idle_expires_at,
             limits=self.policy.limits,
+            checkpoint=self.claim.checkpoint,
             checks_passed=sum(check.ok for check in proof.checks) if proof else 0,
             proof=proof if with_proof else None,
             **self._parts.facts(),
@@ -334,11 +335,10 @@ class Session:
 
     async def _bring_up(self, tasks: TaskGroup) -> None:
         is_new = not self.sandbox.is_adopted
-        is_empty = self._autosave is None and self._fill is None
         if is_new:  # before the container holds anything of its principal's
             self._services.journal.claimed(self.claim, self.lease.last_used)
         self._parts.run(tasks)
-        if is_new and is_empty:
+        if is_new and self._autosave is None and self._fill is None:
             tasks.start_soon(self._parts.start_first_kernel)
         await self.sandbox.claim(self._parts)
         if not self.sandbox.is_open:
@@ -350,9 +350,8 @@ class Session:
             tasks.start_soon(self._autosave.run)
         if self._fill is not None:
             await self._fill(self)
-        if is_new and not is_empty:
-            tasks.start_soon(self._parts.start_first_kernel)
         if is_new:
+            tasks.start_soon(self._parts.start_first_kernel)  # unless it is there already
             self._services.journal.opened(self.session_id, self.info(with_proof=True))
 
     async def _tear_down(self, given_up: str) -> None:

@@ -20,7 +20,7 @@ from sandbox.supervisor.pairframes import HOST, FrameReader, frame
 from sandbox.supervisor.zmtp import Incoming
 
 READ_BYTES = 256 * 1024
-MAX_READS = 32
+MAX_READS = 4
 MAX_WAITING_CELLS = 256
 MAX_REFUSAL = 4000
 _FROM_KERNEL = frozenset(("iopub", "shell", "control", "stdin"))

@@ -6,9 +6,11 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from sandbox.link.link import first_error
+
+Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +24,23 @@ class Background:
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         """Run ``work`` on its own."""
         self._group.create_task(self._run(work))
+
+    async def finish(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Wait for work that goes on to its end although whoever waits may give up meanwhile."""
+        outcome: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+
+        async def run() -> None:
+            try:
+                result = await work
+            except Exception as exc:
+                if not outcome.cancelled():
+                    outcome.set_exception(exc)
+            else:
+                if not outcome.cancelled():
+                    outcome.set_result(result)
+
+        self.start(run())
+        return await outcome
 
     async def _run(self, work: Coroutine[Any, Any, None]) -> None:
         try:

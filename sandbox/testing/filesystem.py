@@ -7,7 +7,7 @@ import hashlib
 import posixpath
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sandbox.errors import FileError
@@ -52,6 +52,17 @@ class FakeFiles:
                 await stream.send_json(self._make_directory(request))
             case _:
                 raise FileError("io_error", f"This container knows no file.{op}.")
+
+    def copied(self) -> dict[str, _Entry]:
+        """The workspace's files, as they are."""
+        below = f"{WORKSPACE}/"
+        return {path: replace(e) for path, e in self._entries.items() if path.startswith(below)}
+
+    def put_back(self, files: dict[str, _Entry]) -> None:
+        """Have these files in the workspace, and no others."""
+        for path in self.copied():
+            del self._entries[path]
+        self._entries |= {path: replace(entry) for path, entry in files.items()}
 
     # --- paths
 

@@ -12,6 +12,7 @@ One statement a line::
     raise ValueError("no")    an error
     input("name? ")           prints what it is given, where input is allowed
     die(3)  die("oom")        the kernel's process exits, or is killed for its memory
+    block("a thread")         has something with which it cannot be copied
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from sandbox.errors import Conflict
 from sandbox.link import wire
 
 _OPERATORS: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
@@ -52,16 +55,29 @@ class _Died(Exception):
         self.event = {"event": "exited", "exit_code": exit_code, "signal": signal, "oom": oom}
 
 
-class FakeKernel:
-    """One kernel, of a kernelspec's name, and its log of numbered messages."""
+@dataclass(frozen=True, slots=True)
+class KernelCopy:
+    """All that a kernel has."""
 
-    def __init__(self, kernel_id: str, name: str, pid: int) -> None:
+    variables: dict[str, Any]
+    count: int
+
+
+class FakeKernel:
+    """One kernel, of a kernelspec's name, and its log of numbered messages; ``state`` is what it
+    begins with."""
+
+    def __init__(
+        self, kernel_id: str, name: str, pid: int, state: KernelCopy | None = None
+    ) -> None:
         self.kernel_id = kernel_id
         self.name = name
         self.pid = pid
         self.epoch = 1
         self.alive = True
-        self.variables: dict[str, Any] = {}
+        self.variables: dict[str, Any] = dict(state.variables) if state else {}
+        self.blockers: list[str] = []
+        self.branch_of = ""
         self._log: deque[tuple[int, bytes]] = deque()
         self._last_seq = 0
         self._logged = asyncio.Event()
@@ -69,7 +85,7 @@ class FakeKernel:
         self._requests: asyncio.Queue[list[bytes]] = asyncio.Queue()
         self._inputs: asyncio.Queue[str] = asyncio.Queue()
         self._allows_input = False
-        self._count = 0
+        self._count = state.count if state else 0
         self._task = asyncio.create_task(self._serve())
         self._event({"event": "started", "pid": pid})
 
@@ -83,6 +99,7 @@ class FakeKernel:
             "alive": self.alive,
             "last_seq": self._last_seq,
             "first_seq": self._log[0][0] if self._log else self._last_seq + 1,
+            "branch_of": self.branch_of,
         }
 
     def submit(self, parts: list[bytes]) -> None:
@@ -103,11 +120,30 @@ class FakeKernel:
         """Kill the process and start another one of the same id."""
         self.stop()
         self.pid, self.epoch, self.alive = pid, self.epoch + 1, True
-        self.variables, self._count = {}, 0
+        self.variables, self._count, self.blockers = {}, 0, []
         self._interrupted.clear()
         self._requests = asyncio.Queue()
         self._task = asyncio.create_task(self._serve())
         self._event({"event": "started", "pid": pid})
+
+    def copied(self) -> KernelCopy:
+        """All that it has.
+
+        Raises:
+            Conflict: Something of it cannot be copied.
+        """
+        if not self.alive:
+            raise Conflict("The kernel is dead.")
+        if self.blockers:
+            raise Conflict(f"The kernel cannot be copied: {'; '.join(self.blockers)}.")
+        return KernelCopy(dict(self.variables), self._count)
+
+    def roll_back(self, pid: int, copy: KernelCopy, name: str) -> None:
+        """Put a copy into the place of the process."""
+        self.stop()
+        self._event({"event": "rolled_back", "name": name})
+        self.restart(pid)
+        self.variables, self._count = dict(copy.variables), copy.count
 
     def stop(self) -> None:
         """Kill the process."""
@@ -137,6 +173,10 @@ class FakeKernel:
         message = wire.pack_parts([wire.encode_json(envelope), *parts])
         self._log.append((self._last_seq, message))
         self._logged.set()
+
+    def tell(self, event: Mapping[str, Any]) -> None:
+        """Log something that happened to it."""
+        self._event(event)
 
     def _event(self, event: Mapping[str, Any]) -> None:
         self._append("event", [wire.encode_json(event)])
@@ -261,6 +301,8 @@ class FakeKernel:
                 for start in range(0, size, 65536):
                     text = "x" * min(65536, size - start)
                     self._say("iopub", "stream", {"name": "stdout", "text": text}, request)
+            case "block", [str(blocker)]:
+                self.blockers.append(blocker)
             case "sleep", [int() | float() as seconds]:
                 await self._sleep(seconds)
             case "hang", []:

@@ -15,6 +15,7 @@ from sandbox.link import wire
 from sandbox.link.link import Link, Stream
 from sandbox.link.memory import MemoryStream
 from sandbox.nofollow import Step, walk
+from sandbox.testing.checkpoints import OPS, FakeCheckpoints
 from sandbox.testing.command import FakeCommand
 from sandbox.testing.filesystem import FakeFiles
 from sandbox.testing.kernel import FakeKernel
@@ -50,6 +51,7 @@ class FakeSupervisor:
         self._running: set[asyncio.Task[None]] = set()
         self.terminals: dict[str, FakeTerminal] = {}
         self.files = FakeFiles(tuple(tmpfs.target for tmpfs in spec.tmpfs))
+        self.checkpoints = FakeCheckpoints(self.kernels, self.files, lambda: next(self._pids))
 
     async def serve(self, io: MemoryStream) -> None:
         """Serve one link until it ends; an older one is closed first."""
@@ -105,6 +107,9 @@ class FakeSupervisor:
         kernel = self.kernels.get(str(request.get("kernel_id", "")))
         if kernel is None:
             raise NotFound(f"There is no kernel {request.get('kernel_id')!r:.80}.")
+        if op in OPS:
+            await self.checkpoints.serve(stream, op, kernel, request)
+            return
         match op:
             case "attach":
                 await self._attach_kernel(stream, kernel, int(request.get("after") or 0))
@@ -117,6 +122,7 @@ class FakeSupervisor:
             case "stop":
                 kernel.stop()
                 del self.kernels[kernel.kernel_id]
+                self.checkpoints.frozen.pop(kernel.kernel_id, None)
                 await stream.send_json({})
             case _:
                 raise InvalidRequest(f"There is no operation kernel.{op}.")

@@ -219,7 +219,7 @@ async def test_a_message_that_was_not_acknowledged_does_not_hold_up_the_next_con
         other = Served(served.base, other.token, served.process, served.state, served.log)
         async with beside(other) as neighbour, served.client() as client:
             result = await finished(client, {**cell, "status": "running"})
-            assert result["status"] == "ok"
+            assert result["status"] == "ok", result
             assert "after it" in written(result)
         close_all(served)
         close_all(other)

@@ -17,7 +17,7 @@ from sandbox.container import connection
 from sandbox.errors import SandboxError
 from sandbox.link.link import ByteStream, Link
 
-from .conftest import CANARY, Attacked, Opener, may_end_in
+from .conftest import CANARY, Attacked, Opener, may_end_in, program
 from .inside import attempt, supervisor_pid
 
 pytestmark = pytest.mark.anyio
@@ -245,8 +245,7 @@ async def test_a_cell_cannot_pass_itself_off_as_another(victim: Attacked) -> Non
     first = await victim.cell("1 + 1")
     forged = await victim.cell(
         f"""
-        from ipykernel.kernelapp import IPKernelApp
-        kernel = IPKernelApp.instance().kernel
+        kernel = get_ipython().kernel
         session, socket = kernel.session, kernel.iopub_socket
         parent = {{"header": {{"msg_id": "{first.execution_id}", "session": "x"}}}}
         for kind, content in (
@@ -271,3 +270,52 @@ async def test_sessions_end_within_seconds_whatever_runs_in_them(opener: Opener)
         with anyio.fail_after(10):
             await attacked.manager.close(attacked.caller, attacked.session.session_id)
         assert await attacked.fate() == "session_lost"
+
+
+async def test_whatever_a_kernel_says_over_its_pair_harms_its_own_kernel_only(
+    victim: Attacked, neighbour: Attacked
+) -> None:
+    """Invariant 3: a kernel's end of its pair of sockets gives it no power over the supervisor."""
+
+    def babble() -> object:
+        import json
+        import os
+        import random
+        import socket
+        import struct
+
+        pair = socket.socket(fileno=os.dup(3))
+
+        def frame(*parts: bytes) -> bytes:
+            body = bytes((len(parts),)) + b"".join(struct.pack("!I", len(p)) + p for p in parts)
+            return struct.pack("!I", len(body)) + body
+
+        deep = b"[" * 50_000
+        hostile: list[object] = [{}, {"answer": 1, "result": deep.decode()}, {"answer": 10**30}]
+        hostile += [{"answer": True}, {"cell": ["x"]}, {"cell": "nobody's"}, {"spawned": True}, 7]
+        for each in hostile:
+            pair.sendall(frame(b"host", json.dumps(each).encode()))
+        for parts in ((b"host",), (b"host", deep), (b"nowhere", b"{}"), (b"\xff\xfe",), ()):
+            pair.sendall(frame(*parts))
+        pair.sendall(frame(b"iopub", b"{}", b"{}", b"{}", deep))
+        pair.sendall(frame(b"iopub", deep, deep, deep, b"{}"))
+        random.seed(7)
+        for _ in range(2000):
+            parts = [random.randbytes(random.randrange(40)) for _ in range(random.randrange(7))]
+            pair.sendall(frame(random.choice([b"host", b"iopub", b"shell", b"stdin"]), *parts))
+        # Descriptors go one way only: what is handed the other way is not taken.
+        socket.send_fds(pair, [frame(b"host", b"{}")], [0] * 64)
+        return len(os.listdir(f"/proc/{supervisor_pid()}/task"))
+
+    result = await victim.cell(program(babble))
+    assert result.status == "ok", result
+    printed = "".join(str(output.get("text", "")) for output in result.outputs)
+    assert printed.strip().endswith("1")
+    assert await victim.is_alive()
+
+    # The head of a frame that is longer than can be: what comes after it is never told.
+    jam = r"import os, time; os.write(3, b'\xff\xff\xff\xf0'); time.sleep(60)"
+    result = await victim.cell(jam, timeout_s=5)
+    assert (result.status, result.state) == ("timeout", "restarted")
+    assert await victim.is_alive()
+    assert await neighbour.is_alive()

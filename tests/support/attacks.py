@@ -35,8 +35,7 @@ ENDED = frozenset({"session_lost", "link_lost", "not_found", "too_much_work"})
 # Runs in a kernel: puts a message on its channel of outputs with whatever content.
 PUBLISH = """
 import json
-from ipykernel.kernelapp import IPKernelApp
-kernel = IPKernelApp.instance().kernel
+kernel = get_ipython().kernel
 def publish(kind, content):
     kernel.session.send(kernel.iopub_socket, kind, content, parent=kernel.get_parent())
 """

@@ -65,7 +65,7 @@ class ToolEndpoint:
         goes_on = http.method == "POST" and told.get("status") == RUNNING
         status = STARTED if goes_on else http.status
         if http.location and status in (MADE, STARTED):
-            known = {**told, **request.path_params}
+            known = {**request.path_params, **told}
             named = {name: quote(str(known[name]), safe="") for name in names_in(http.location)}
             headers["Location"] = GUARDED + http.location.format(**named)
         return JSONResponse(told, status, headers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mcp.server.mcpserver.tools import Tool
 
 from sandbox.server.desk import Desk
+from sandbox.server.tools.branches import BranchTools
 from sandbox.server.tools.cells import CellTools
 from sandbox.server.tools.commands import CommandTools
 from sandbox.server.tools.executions import ExecutionTools
@@ -25,6 +26,7 @@ GROUPS = (
     ExecutionTools,
     HistoryTools,
     KernelTools,
+    BranchTools,
     CommandTools,
     TerminalTools,
     FileTools,

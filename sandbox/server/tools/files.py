@@ -201,7 +201,7 @@ class FileTools(ToolGroup):
     async def stat_file(
         self, ctx: CallContext, path: arg.Path, session_id: arg.SessionId = ""
     ) -> Annotated[CallToolResult, FileStat]:
-        """Look at a file or folder: type, size, permissions, time of change, and an etag."""
+        """Look at a file or folder: its type, size, permissions and age."""
         async with self._desk.session(ctx, session_id, "stat_file") as session:
             stat = await session.files.stat(path)
         return reply(stat, _line(stat))

@@ -30,8 +30,8 @@ class HistoryTools(ToolGroup):
     async def list_executions(
         self, ctx: CallContext, session_id: arg.AnySessionId = ""
     ) -> Annotated[CallToolResult, ExecutionList]:
-        """List the cells that ran last and run now, newest first, with execution_id, status, age
-        and first line. A cell goes on when the connection of its call is lost."""
+        """List the cells that ran last and run now, newest first. A cell goes on when the
+        connection of its call is lost."""
         found = ExecutionList(executions=await self._desk.executions(ctx, session_id))
         lines = [_line(each) for each in found.executions]
         return reply(found, "\n".join(lines) or "Nothing ran yet.")

@@ -41,8 +41,7 @@ class KernelTools(ToolGroup):
     async def list_kernels(
         self, ctx: CallContext, session_id: arg.SessionId = ""
     ) -> Annotated[CallToolResult, KernelList]:
-        """List the session's kernels, their states and waiting cells, and what start_kernel can
-        start."""
+        """List the session's kernels, and what start_kernel can start."""
         async with self._desk.session(ctx, session_id, "list_kernels") as session:
             kernels = list(session.kernels.infos)
             specs = [
@@ -164,4 +163,5 @@ def _described(kernel: KernelInfo) -> CallToolResult:
 def _line(kernel: KernelInfo) -> str:
     waiting = f", {kernel.queue_length} cells wait" if kernel.queue_length else ""
     reason = f" ({kernel.reason})" if kernel.reason else ""
-    return f"Kernel {kernel.kernel_id} ({kernel.name}): {kernel.state}{reason}{waiting}."
+    branch = f", branch of {kernel.branch_of}" if kernel.branch_of else ""
+    return f"Kernel {kernel.kernel_id} ({kernel.name}){branch}: {kernel.state}{reason}{waiting}."

@@ -54,8 +54,7 @@ class PolicyTools(ToolGroup):
         http=Http("GET", "/policies", items="policies"),
     )
     async def list_policies(self, ctx: CallContext) -> Annotated[CallToolResult, PolicyList]:
-        """List the policies that open_session takes, and what each lets a session run, reach and
-        use."""
+        """List the policies that open_session takes, and what each allows."""
         found = policies_of(self._manager, caller_of(ctx))
         lines = [_lines(info) for info in found.policies]
         problem = [f"The policy files are wrong now: {found.problem}"] if found.problem else []

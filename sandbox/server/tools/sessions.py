@@ -38,14 +38,20 @@ class SessionTools(ToolGroup):
         name: arg.SessionName = "",
         workspace: arg.Workspace = "",
         reuse: arg.Reuse = True,
+        checkpoint: arg.Checkpointing = "",
     ) -> Annotated[CallToolResult, SessionInfo]:
         """Open an isolated container, or reuse yours, and answer its session_id.
 
-        Needed only for a policy, a workspace or a further session: other tools open your default
-        session by themselves. One with a workspace is never the default.
+        Needed only for a policy, a workspace, checkpoints or a further session. One with a
+        workspace is never the default.
         """
         session = await self._manager.open(
-            caller_of(ctx), policy=policy, name=name, workspace=workspace, reuse=reuse
+            caller_of(ctx),
+            policy=policy,
+            name=name,
+            workspace=workspace,
+            reuse=reuse,
+            checkpoint=checkpoint,
         )
         info = with_room(session)
         return reply(info, _told(info))
@@ -56,7 +62,7 @@ class SessionTools(ToolGroup):
         http=Http("GET", "/sessions", items="sessions"),
     )
     async def list_sessions(self, ctx: CallContext) -> Annotated[CallToolResult, SessionList]:
-        """List your open sessions: policy, image, network, kernels and expiry."""
+        """List your open sessions, each with its policy and expiry."""
         found = SessionList(sessions=self._manager.list(caller_of(ctx)))
         lines = [_line(info) for info in found.sessions]
         return reply(found, "\n".join(lines) or "You have no open session.")
@@ -69,8 +75,8 @@ class SessionTools(ToolGroup):
     async def get_session(
         self, ctx: CallContext, session_id: arg.SessionId = ""
     ) -> Annotated[CallToolResult, SessionInfo]:
-        """Look at a session: what it has (`room`), policy, limits, network, kernels, expiry, and
-        what was proved about its isolation."""
+        """Look at a session: what it has (`room`), limits, network, kernels, expiry, and the
+        proof of its isolation."""
         session = await self._manager.get(caller_of(ctx), session_id)
         info = with_room(session, with_proof=True)
         return reply(info, f"{_told(info)} {_proved(info)}")
@@ -122,7 +128,7 @@ class SessionTools(ToolGroup):
         self, ctx: CallContext, session_id: arg.SessionId = ""
     ) -> Annotated[CallToolResult, SessionInfo]:
         """Close a session for good: its kernels, processes and files are gone, but for the files of
-        a named workspace. Save what you need first."""
+        a named workspace."""
         info = await self._manager.close(caller_of(ctx), session_id)
         said = f"Session {info.session_id} is closed and its container removed."
         return reply(info, f"{said}{_kept(info)}")

@@ -85,8 +85,7 @@ class TerminalTools(ToolGroup):
         wait: arg.ShortWait = 0,
         after: arg.Position = None,
     ) -> Annotated[CallToolResult, TerminalView]:
-        """Answer what is new in a terminal since your last read, and its screen as it looks now, as
-        plain text."""
+        """Answer what is new in a terminal since your last read, and its screen as it looks now."""
         async with self._desk.session(ctx, session_id, "read_terminal") as session:
             return await self._shown(ctx, session, terminal_id, wait, after)
 
@@ -127,7 +126,7 @@ class TerminalTools(ToolGroup):
     async def list_terminals(
         self, ctx: CallContext, session_id: arg.SessionId = ""
     ) -> Annotated[CallToolResult, TerminalList]:
-        """List the session's terminals: sizes, and whether their programs still run."""
+        """List the session's terminals, and which of them still run."""
         async with self._desk.session(ctx, session_id, "list_terminals") as session:
             found = TerminalList(terminals=list(session.terminals.infos))
         lines = [_line(terminal) for terminal in found.terminals]

@@ -35,10 +35,7 @@ class WorkspaceTools(ToolGroup):
         http=Http("GET", "/workspaces", items="workspaces"),
     )
     async def list_workspaces(self, ctx: CallContext) -> Annotated[CallToolResult, WorkspaceList]:
-        """List your named workspaces: size, when saved, and which session has it.
-
-        open_session brings one back.
-        """
+        """List your named workspaces, which open_session brings back."""
         found = WorkspaceList(workspaces=self._manager.workspaces(caller_of(ctx)))
         lines = [
             f"{each.name}: {each.size_bytes} bytes"
@@ -55,6 +52,6 @@ class WorkspaceTools(ToolGroup):
     async def delete_workspace(
         self, ctx: CallContext, name: arg.WorkspaceName
     ) -> Annotated[CallToolResult, DeletedWorkspace]:
-        """Delete a named workspace and its files for good; refused while a session has it."""
+        """Delete a named workspace and its files for good."""
         await self._manager.delete_workspace(caller_of(ctx), name)
         return reply(DeletedWorkspace(name=name), f"The workspace {name} is deleted.")

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from sandbox.supervisor.messagelog import DELIMITER
 from sandbox.supervisor.pairframes import FrameReader, frame
 from sandbox.supervisor.zmtp import Incoming
 
@@ -124,6 +125,11 @@ class PairSocket:
     def send_parts(self, parts: Sequence[bytes]) -> None:
         """Send a message of this channel."""
         self.pair.send(self.channel, parts)
+
+    def send_multipart(self, frames: Sequence[Any], *_: Any, **_options: Any) -> None:
+        """Send what ``Session.serialize`` has made, as to a socket of ZeroMQ."""
+        parts = [bytes(memoryview(each)) for each in frames]
+        self.send_parts(parts[parts.index(DELIMITER) + 2 :])
 
     def flush(self, *_: Any) -> None:
         """Send what was held."""

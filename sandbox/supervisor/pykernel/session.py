@@ -5,6 +5,7 @@
 # pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Mapping
 from datetime import datetime
@@ -68,7 +69,7 @@ def packed(value: Mapping[str, Any]) -> bytes:
         text = _encoder.encode(value)
     except ValueError:  # NaN and the like, which JSON does not have; also what refers to itself
         text = json.dumps(_without_nan(value), ensure_ascii=False, default=_foreign)
-    return text.encode("utf-8", "backslashreplace")
+    return text.encode("utf-8", _ESCAPED)
 
 
 def _without_nan(value: Any) -> Any:
@@ -95,4 +96,14 @@ def _foreign(value: Any) -> Any:
         return repr(value)
 
 
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    """What Python's own escape of a lone surrogate is in JSON's text."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end]
+    return "".join(f"\\\\u{ord(each):04x}" for each in text), error.end
+
+
+_ESCAPED = "sandbox-escaped"
+codecs.register_error(_ESCAPED, _escaped)
 _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=_foreign)

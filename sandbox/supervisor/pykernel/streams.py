@@ -70,14 +70,14 @@ class Streams:
     def mend(self) -> None:
         """Replace what no longer can be written to, such as None, or a stream that was closed."""
         for fd, name in STREAMS:
-            if self._streams[name].closed:
+            if _is_closed(self._streams[name]):
                 self._streams[name] = CellStream(self, fd, name)
                 setattr(sys, f"__{name}__", self._streams[name])
             stream: Any = getattr(sys, name, None)
             usable = callable(getattr(stream, "write", None)) and callable(
                 getattr(stream, "flush", None)
             )
-            if not usable or getattr(stream, "closed", False) is True:
+            if not usable or _is_closed(stream):
                 setattr(sys, name, self._streams[name])
 
     def flush(self) -> None:
@@ -175,6 +175,13 @@ class CellStream(io.TextIOWrapper):
         if text:
             self._pending_at = 0.0 if text[-1] == "\n" else self._pending_at or now
         return super().write(text)
+
+
+def _is_closed(stream: Any) -> bool:
+    try:
+        return getattr(stream, "closed", False) is True
+    except ValueError:  # its buffer was taken from it
+        return True
 
 
 def _same(one: int, other: int) -> bool:

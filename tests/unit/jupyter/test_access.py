@@ -22,6 +22,8 @@ NEVER_THERE = frozenset(
         *("open_session", "list_sessions", "get_session", "tighten_session", "close_session"),
         *("list_policies", "list_workspaces", "delete_workspace"),
         *("run_command", "get_command", "stop_command", "export_session"),
+        *("branch_kernel", "checkpoint_kernel", "rollback_kernel"),
+        *("list_checkpoints", "drop_checkpoint"),
     }
 )
 """The tools that mean nothing where there is one session, and no sandbox."""

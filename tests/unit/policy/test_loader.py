@@ -118,6 +118,7 @@ def test_an_absent_policy_is_not_found_and_the_closest_is_named() -> None:
         ("limits:\n  pids: '100'\n", 2, "limits.pids", "such as `4`"),
         ("limits:\n  pids: true\n", 2, "limits.pids", "such as `4`"),
         ("limits:\n  kernels: 0\n", 2, "limits.kernels", "from 1 to 64"),
+        ("limits: {checkpoints: 0}\ncheckpoint: auto\n", 2, "checkpoint", "Raise"),
         ("limits:\n  cpus: 0\n", 2, "limits.cpus", "from 0.1 to 512"),
         ("limits:\n  cpus: .inf\n", 2, "limits.cpus", "such as `1.5`"),
         ("limits:\n  cpus: .nan\n", 2, "limits.cpus", "such as `1.5`"),
@@ -211,6 +212,8 @@ def test_a_policy_over_another_has_all_it_does_not_change(tmp_path: Path) -> Non
         ("limits:\n  lifetime: 9h\n", "limits.lifetime"),
         ("limits:\n  sessions: 5\n", "limits.sessions"),
         ("limits:\n  kernels: 5\n", "limits.kernels"),
+        ("limits:\n  checkpoints: 9\n", "limits.checkpoints"),
+        ("limits:\n  auto_checkpoints: 4\n", "limits.auto_checkpoints"),
         ("limits:\n  terminals: 5\n", "limits.terminals"),
         ("limits:\n  commands: 9\n", "limits.commands"),
         ("workspace:\n  size: 513MiB\n", "workspace.size"),
@@ -267,6 +270,7 @@ def test_every_number_of_a_policy_is_among_those_that_may_not_be_loosened() -> N
         ),
         *("limits: {memory: 2GiB, pids: 100}\n", "workspace: {size: 8MiB, inodes: 300}\n"),
         *("shm: 1MiB\n", "workspace: {size: 8MiB}\n", "limits: {terminals: 0}\n", ""),
+        *("checkpoint: auto\n", "limits: {checkpoints: 0, auto_checkpoints: 0}\n"),
     ],
 )
 def test_a_policy_may_take_away(tmp_path: Path, text: str) -> None:

@@ -130,6 +130,9 @@ def test_an_error_without_a_traceback_output_is_shown_too() -> None:
         ({"status": "timeout", "state": "kept"}, "variables are kept"),
         ({"status": "died", "state": "restarted", "reason": "out of memory"}, "out of memory"),
         ({"status": "lost", "state": "lost"}, "lost"),
+        ({"status": "interrupted", "state": "rolled_back"}, "those of the checkpoint"),
+        ({"status": "died", "state": "lost", "checkpoint": "auto-2"}, "rollback_kernel(name='aut"),
+        ({"status": "error", "state": "kept", "checkpoint": "auto-2"}, "rollback_kernel(name='a"),
     ],
 )
 def test_the_last_line_says_how_it_stands_and_what_to_do(

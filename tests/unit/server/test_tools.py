@@ -91,7 +91,13 @@ RUN = {
     "session_id": "",
 }
 SIGNATURES = {
-    "open_session": {"policy": "", "name": "", "workspace": "", "reuse": True},
+    "open_session": {
+        "policy": "",
+        "name": "",
+        "workspace": "",
+        "reuse": True,
+        "checkpoint": "",
+    },
     "list_policies": {},
     "list_sessions": {},
     "get_session": {"session_id": ""},
@@ -117,6 +123,11 @@ SIGNATURES = {
     "stop_kernel": {"kernel_id": "", "session_id": ""},
     "complete_code": {"cursor_pos": -1, "kernel_id": "", "session_id": ""},
     "inspect_code": {"cursor_pos": -1, "detail_level": 0, "kernel_id": "", "session_id": ""},
+    "branch_kernel": {"kernel_id": "", "reseed": True, "session_id": ""},
+    "checkpoint_kernel": {"kernel_id": "", "files": False, "session_id": ""},
+    "rollback_kernel": {"kernel_id": "", "session_id": ""},
+    "list_checkpoints": {"kernel_id": "", "session_id": ""},
+    "drop_checkpoint": {"kernel_id": "", "session_id": ""},
     "run_command": {"session_id": "", "timeout": 0, "cwd": "", "stdin": "", "wait": 50},
     "get_command": {"wait": 0, "session_id": "", "detail": "brief"},
     "stop_command": {"session_id": ""},
@@ -177,7 +188,10 @@ SIGNATURES = {
     "insert_execute_code_cell": {**RUN, "stream": True},
     "run_notebook": {**RUN, "allow_errors": False},
 }
-EXPLAINED = {"notebook_name", "cell_id", "source_cell_id", "target_cell_id"}
+EXPLAINED = {
+    *("session_id", "kernel_id", "path", "cwd"),
+    *("notebook_name", "cell_id", "source_cell_id", "target_cell_id"),
+}
 """What the server's instructions say of all tools: empty is left out."""
 REQUIRED = {
     "use_notebook": ["notebook_name"],
@@ -187,6 +201,7 @@ REQUIRED = {
     "edit_cell_source": ["old_string", "new_string"],
     "insert_execute_code_cell": ["cell_index", "cell_source"],
     "delete_workspace": ["name"],
+    **{tool: ["name"] for tool in ("checkpoint_kernel", "rollback_kernel", "drop_checkpoint")},
     "execute_code": ["code"],
     "get_execution": ["execution_id"],
     "complete_code": ["code"],
@@ -313,8 +328,22 @@ async def test_what_is_not_there_is_an_error_of_the_protocol(client: Client) -> 
 
 
 EVIDENT = {
-    *("session_id", "execution_id", "command_id", "terminal_id"),
-    *("code", "command", "stdin", "rows", "cols", "text", "path", "source", "target", "content"),
+    *("session_id", "kernel_id", "execution_id", "command_id", "terminal_id"),
+    *(
+        "name",
+        "wait",
+        "cwd",
+        "code",
+        "command",
+        "stdin",
+        "rows",
+        "cols",
+        "text",
+        "path",
+        "source",
+        "target",
+        "content",
+    ),
     *("max_depth", "start_index", "limit", "start_line", "line_limit"),
     *("old_string", "new_string", "replace_all", "recursive", "overwrite"),
     *("notebook_name", "mode", "cell_index", "cell_id", "cell_type", "cell_source"),

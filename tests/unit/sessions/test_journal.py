@@ -556,5 +556,24 @@ EARLIER = (
     ) STRICT;
     CREATE INDEX commands_by_session ON commands (session_id, finished, size_bytes);
     """,
+    """
+    CREATE TABLE notebooks (
+        file_id TEXT PRIMARY KEY,
+        session_id TEXT NOT NULL REFERENCES sessions ON DELETE CASCADE, path TEXT NOT NULL,
+        is_open INTEGER NOT NULL, kernel_id TEXT NOT NULL, etag TEXT NOT NULL, base BLOB
+    ) STRICT;
+    CREATE UNIQUE INDEX notebooks_by_path ON notebooks (session_id, path);
+    CREATE TABLE notebook_updates (
+        seq INTEGER PRIMARY KEY,
+        file_id TEXT NOT NULL REFERENCES notebooks ON DELETE CASCADE,
+        size_bytes INTEGER NOT NULL, data BLOB NOT NULL
+    ) STRICT;
+    CREATE INDEX notebook_updates_by_file ON notebook_updates (file_id, size_bytes);
+    CREATE TABLE notebook_runs (
+        execution_id TEXT PRIMARY KEY,
+        file_id TEXT NOT NULL REFERENCES notebooks ON DELETE CASCADE, cell_id TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX notebook_runs_by_file ON notebook_runs (file_id);
+    """,
 )
 """What earlier versions wrote, as they wrote it; never to be edited."""
