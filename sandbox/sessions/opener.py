@@ -264,14 +264,14 @@ def check_wanted(policy: Policy, name: str, workspace: str, checkpoint: str) -> 
         InvalidRequest: That cannot be the name of a session or a workspace.
         NotPermitted: The policy keeps no files, or no checkpoints before cells.
     """
-    _check_name(name)
+    check_name(name)
     if workspace:
         _check_keeps(policy, workspace)
     if checkpoint:
         _check_checkpoints(policy)
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
     if len(name) > MAX_NAME or not name.isprintable():
         raise InvalidRequest(
             f"A session's name has at most {MAX_NAME} printable characters.",
