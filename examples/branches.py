@@ -32,7 +32,7 @@ for part in np.array_split(data, 100):
     rng.standard_normal(out=part)
 sample = data[:20_000]
 target = sample @ np.arange(8) + 0.3 * sample[:, 0] ** 2
-f"{{data.nbytes / 1e6:.0f}} MB loaded"
+print(f"{{data.nbytes / 1e6:.0f}} MB loaded")
 """
 
 FITS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import stat
 import sys
 from collections.abc import Sequence
@@ -142,6 +143,16 @@ def _exit_code(told: Any) -> int:
         return 128 + ((result.signal or 0) & 0x7F)
     kinds = {"timeout": exits.TIMED_OUT, "stopped": exits.INTERRUPTED}
     return kinds.get(result.status, exits.INFRASTRUCTURE)
+
+
+def piped_at_once() -> bytes | None:
+    """The same of what is there by now, or has ended: a pipe in which nothing comes, as many
+    programs leave one to those they start, is waited for by nobody."""
+    try:
+        is_there = bool(select.select([sys.stdin.fileno()], [], [], 0)[0])
+    except (OSError, ValueError):
+        return None
+    return _piped() if is_there else None
 
 
 def _piped() -> bytes | None:

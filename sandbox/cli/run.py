@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 import posixpath
+import re
 import shlex
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
 
-from sandbox.cli import exits, logs
+from sandbox.cli import exits, fileprogram, logs
 from sandbox.cli.cellchannel import run_cell
-from sandbox.cli.execute import run_in
+from sandbox.cli.execute import PIECE_BYTES, piped_at_once, run_in
 from sandbox.cli.hostfiles import HostFolder, Outgoing, name_inside
 from sandbox.cli.newsession import new_session
 from sandbox.cli.printing import Printer
@@ -22,6 +25,7 @@ from sandbox.cli.signals import SignalEnding, ended_by_signals
 from sandbox.cli.targets import ControllerTarget
 from sandbox.cli.transfers import copy_in, copy_out, matching, shown
 from sandbox.config import Settings
+from sandbox.container.spec import WORKSPACE
 from sandbox.errors import InvalidRequest, SandboxError
 from sandbox.kernels.models import ExecutionResult
 from sandbox.server.arguments import MAX_CODE
@@ -36,6 +40,9 @@ EXIT_CODES = {
     "running": exits.INFRASTRUCTURE,
 }
 PYTHON, BASH = "python3", "bash"
+STDIN = "/tmp/.sandbox/stdin"  # noqa: S108  # in the session
+"""What a program reads as its standard input, until it has begun."""
+_ENDED = re.compile(r"It (?:exited with code (\d{1,3})|was ended by (SIG[A-Z]+))\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +91,11 @@ class Work:
     args: tuple[str, ...] = ()
     """What the program is given."""
 
+    @property
+    def is_program(self) -> bool:
+        """Whether it is a file that runs as a file, and not the code of a cell."""
+        return self.script is not None and self.kernel == PYTHON
+
     @classmethod
     def read(
         cls,
@@ -106,7 +118,8 @@ class Work:
             if file not in (None, "-"):
                 script = Path(file)
                 folder, stem = script.parent, script.stem
-            code = _read(file or "-")
+            is_program = script is not None and kernel == PYTHON
+            code = _read(file or "-", errors="replace" if is_program else "strict")
         if len(code) > MAX_CODE or "\0" in code:
             raise InvalidRequest(f"Code has at most {MAX_CODE} characters and no NUL.")
         if timeout_s < 0:
@@ -122,20 +135,25 @@ class Work:
         return {**told, "timeout": self.timeout_s, "args": list(self.args)}
 
     def preparation(self) -> str:
-        """Code that is run before, so that a program finds its arguments and its name."""
-        name = name_inside(self.script) if self.script else ""
-        place = posixpath.join("/workspace", name)
-        if self.kernel == BASH:
-            return f"set -- {shlex.join(self.args)}" if self.args else ""
-        if self.kernel != PYTHON or not (self.script or self.args):
+        """Code that is run before a cell, so that it finds its arguments."""
+        if not self.args or self.kernel not in (PYTHON, BASH):
             return ""
-        argv = [name or "-c", *self.args]
-        lines = ["import sys as _sys", f"_sys.argv[:] = {argv!r}"]
-        if name:
-            lines += [f"__file__ = {place!r}"]
-        if "/" in name:
-            lines += [f"_sys.path.insert(0, {posixpath.dirname(place)!r})"]
-        return "\n".join([*lines, "del _sys"])
+        if self.kernel == BASH:
+            return f"set -- {shlex.join(self.args)}"
+        return f"import sys as _sys; _sys.argv[:] = {['-c', *self.args]!r}; del _sys"
+
+    def cell(self, stdin: str) -> str:
+        """The code of the cell that runs it.
+
+        Args:
+            stdin: A file of the session that a program reads as its standard input; empty: none.
+        """
+        if not self.is_program or self.script is None:
+            return self.code
+        name = name_inside(self.script)
+        place = posixpath.join(WORKSPACE, name)
+        call = f"run_file({place!r}, {[name, *self.args]!r}, {stdin!r})"
+        return f"{inspect.getsource(fileprogram)}\n\n{call}\n"
 
 
 def split_arguments(words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -167,7 +185,8 @@ def run_work(
     """
     logs.configure(settings.log_level)
     takes_files = bool(baggage.with_ or baggage.requirements or baggage.get or work.args)
-    outgoing = baggage.outgoing(work.script if takes_files else None)
+    script = work.script if takes_files or work.is_program else None
+    outgoing = baggage.outgoing(script if script and script.is_file() else None)
     return anyio.run(_run, settings, target, work, baggage, outgoing, as_json)
 
 
@@ -193,12 +212,14 @@ async def _run(
                     if call is not None:
                         call.ended("failed", "not_installed")
                     return code
+            if work.is_program and work.script and not work.script.is_file():  # such as a pipe
+                await access.write(name_inside(work.script), _pieces(work.code.encode()), None)
             printer = Printer(work.images, work.stem, quiet=as_json)
             try:
                 result = await _execute(access, work, printer, ending)
             finally:
                 printer.restore()
-            code = exit_code(result)
+            code = exit_code(result, is_program=work.is_program)
             if call is not None:
                 is_well = code == exits.OK
                 call.ended("ok" if is_well else "failed", "ok" if is_well else result.status)
@@ -228,18 +249,30 @@ async def _execute(
         await channel.send({"kernel": "" if work.kernel == PYTHON else work.kernel})
         if prepared := work.preparation():
             await run_cell(channel, prepared, None)
+        given = piped_at_once() if work.is_program else None
+        if given is not None:
+            await access.write(STDIN, _pieces(given), 0o600)
 
         async def interrupt() -> None:
             await channel.send({"interrupt": True})
 
         ending.interrupt = interrupt
-        result = await run_cell(channel, work.code, printer, work.timeout_s)
+        cell = work.cell(STDIN if given is not None else "")
+        result = await run_cell(channel, cell, printer, work.timeout_s)
         ending.interrupt = None
         return result
 
 
-def exit_code(result: ExecutionResult) -> int:
-    """What the program exits with: as it says itself, else how it ended."""
+async def _pieces(data: bytes) -> AsyncIterator[bytes]:
+    for at in range(0, len(data), PIECE_BYTES):
+        yield data[at : at + PIECE_BYTES]
+
+
+def exit_code(result: ExecutionResult, *, is_program: bool = False) -> int:
+    """What the program exits with: as it says itself, else how it ended; for a file also where it
+    took its process along."""
+    if is_program and result.status == "died" and (found := _ENDED.match(result.reason or "")):
+        return int(found[1]) if found[1] else 128 + signal.Signals[found[2]]
     if result.status != "error" or result.error is None or result.error.name != "SystemExit":
         return EXIT_CODES[result.status]
     said = result.error.value.strip()
@@ -270,10 +303,10 @@ async def _fetch(access: Access, baggage: Baggage) -> bool:
     return not problems
 
 
-def _read(file: str) -> str:
+def _read(file: str, errors: str = "strict") -> str:
     try:
         with sys.stdin.buffer if file == "-" else Path(file).open("rb") as stream:
-            return stream.read(MAX_CODE + 1).decode()
+            return stream.read(MAX_CODE + 1).decode(errors=errors)
     except OSError as exc:
         raise InvalidRequest(f"{file} cannot be read: {exc.strerror}.") from exc
     except UnicodeDecodeError as exc:

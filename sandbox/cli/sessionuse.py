@@ -130,13 +130,19 @@ def run(
 ) -> None:
     """Run code in a sandbox of its own, which is gone afterwards; files in, results out.
 
-    Outputs are printed as they come, pictures are saved beside FILE and named. The exit code is
-    the program's own (sys.exit), else 0 when it ended well, 1 when it raised or died, 124 when its
-    time was over. Ctrl-C interrupts it; a second one ends everything.
+    FILE runs as `python FILE` does: __file__, __name__, sys.argv, its folder to import from, the
+    workspace as the current folder; what is piped in is its standard input (8 MiB at most). Of
+    the files around it those are there that --with names. CODE and `-` run as a cell, whose last
+    value is shown. Outputs are printed as they come, pictures that are shown (plt.show()) are
+    saved beside FILE and named. The exit code is the program's own (sys.exit), else 0 when it
+    ended well, 1 when it raised or died, 124 when its time was over. Ctrl-C interrupts it; a
+    second one ends everything.
 
     [bold]sandbox run -c 'print(sum(range(10)))'[/bold]
 
     [bold]sandbox run --policy datascience plot.py[/bold]
+
+    [bold]sandbox run count.py -- --by word < text.txt[/bold]
 
     [bold]sandbox run --with data.csv --with src/ --get 'out/*.png' analysis.py -- --fast[/bold]
     · results are never written outside the folder, nor over a file without --force

@@ -10,6 +10,7 @@ from pydantic import Field, StringConstraints
 
 from sandbox.answers import Answer
 from sandbox.errors import InfrastructureError
+from sandbox.kernels.evidence import full_at
 from sandbox.kernels.models import Completeness, Completion, Inspection, KernelSpec
 from sandbox.outputs.plain import clip, plain
 
@@ -20,6 +21,7 @@ MAX_LISTED = 256
 MAX_MATCHES = 500
 MAX_MATCH = 1000
 MAX_INDENT = 64
+OUT_OF_MEMORY = "It was killed because the sandbox ran out of memory."
 
 
 class Listed(Answer):
@@ -103,11 +105,13 @@ def cause_of(event: Mapping[str, Any], *, is_oom: bool) -> str:
 
 def _cause(event: Mapping[str, Any], *, is_oom: bool) -> str:
     if is_oom:
-        return "It was killed because the sandbox ran out of memory."
+        return OUT_OF_MEMORY
     number, exit_code = event.get("signal"), event.get("exit_code")
     if type(number) is int and 0 < number < 65:
         names = {known.value: known.name for known in signal.Signals}
-        return f"It was ended by {names.get(number, f'signal {number}')}."
+        full = full_at(event) if number == signal.SIGBUS else ()
+        why = f": {' and '.join(full)} {'is' if len(full) == 1 else 'are'} full" if full else ""
+        return f"It was ended by {names.get(number, f'signal {number}')}{why}."
     if type(exit_code) is int:
         return f"It exited with code {exit_code & 0xFF}."
     return "Its process is gone, for a reason that is not known."

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 from sandbox.kernels.events import KernelEvents, LoggedMessage
+from sandbox.kernels.innerends import state_told, with_reason
 from sandbox.kernels.messages import SET_ASIDE, CellOptions, KernelMessage
 from sandbox.kernels.models import (
     ExecutionError,
@@ -85,6 +86,7 @@ class Execution:
         """How the kernel says that it ended; None as long as it has not."""
         self._is_idle = False
         self._notes: list[str] = []
+        self._state: KernelState = "kept"
         self._result: ExecutionResult | None = None
         self._end: int | None = None
         """The kernel's last message when it ended."""
@@ -235,6 +237,8 @@ class Execution:
     def take(self, message: KernelMessage) -> bool:
         """Take a message that belongs to it and return whether the outputs changed."""
         self.was_seen = True
+        if message.channel == "shell":
+            self._state = state_told(message.metadata)
         content = message.content
         if message.channel == "shell":
             if message.msg_type == "execute_reply" and self._reply_status is None:
@@ -300,7 +304,7 @@ class Execution:
             interrupted=self.interrupt_asked,
             asked_input=self.input_asked,
         )
-        self.end(status, "kept", reason)
+        self.end(status, self._state, with_reason(self._state, reason))
 
     def end_timeout(self, state: KernelState, what: str) -> None:
         """End it because its time is over and it did not heed the interrupt."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, Literal
 
 import anyio
@@ -21,6 +22,7 @@ from sandbox.kernels.attachment import Attachment
 from sandbox.kernels.cells import Cells
 from sandbox.kernels.checkpoints import Checkpoints
 from sandbox.kernels.events import KernelEvents
+from sandbox.kernels.evidence import evidence_of
 from sandbox.kernels.execution import Execution
 from sandbox.kernels.hearing import Hearing
 from sandbox.kernels.messages import MAX_HEADER, KernelMessage
@@ -91,6 +93,8 @@ class Kernel:
         )
         self.checkpoints = Checkpoints(self._link)
         self.cells = Cells(kernel_id, around, self.events, self._attend)
+        self.evidence = partial(evidence_of, self._link)
+        """Asks what can be seen of why its last cell failed."""
         self._questions = Questions(kernel_id, around.messages, self._link.send)
         self.runner = Runner(self.cells, self._questions, self._link, around)
         self._hearing = Hearing(self, self.cells, self._questions, around)

@@ -16,7 +16,7 @@ MAX_PASSES = 4
 _LEAST = 3
 
 _FRAME = re.compile(
-    r"^(?: *File \"[^\"\n]*\", line \d+.*|(?:Cell |Input |<ipython-)?In ?\[\d+\].*"
+    r"^(?: *File \"[^\"\n]*\", line \d+.*| *(?:Cell |Input |<ipython-)?In ?\[\d+\].*"
     r"|(?:File |~|/|<)[^\n]*(?::\d+|line \d+)(?:, in .*|\(.*|))$",
     re.MULTILINE,
 )

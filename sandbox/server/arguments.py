@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
+from sandbox.outputs.plain import encodable
 from sandbox.policy.units import MIB
 from sandbox.server.schemas import EXPLAINED, UNLISTED
 
@@ -34,6 +35,10 @@ def _sendable(text: str) -> str:
         except UnicodeEncodeError:
             raise ValueError("contains a lone surrogate, which is not valid Unicode") from None
     return text
+
+
+def _encodable(value: object) -> object:
+    return encodable(value) if isinstance(value, str) else value
 
 
 def at_home(path: str) -> str:
@@ -104,7 +109,8 @@ Reseed = Annotated[bool, Field(description="False: the same random numbers.")]
 WithFiles = Annotated[bool, Field(description="The workspace's files, too.")]
 Checkpointing = Annotated[Literal["", "auto"], Field(description='"auto": one before each cell.')]
 KernelName = Annotated[_Name, Field(description="See list_kernels.")]
-Code = Annotated[Text, AfterValidator(_short_enough)]
+Code = Annotated[Text, BeforeValidator(_encodable), AfterValidator(_short_enough)]
+"""A character of it that UTF-8 cannot hold is lost, as it would be in a file."""
 CursorPosition = Annotated[
     int, Field(ge=-1, le=MAX_CODE, description="In characters; -1: the end.")
 ]

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 
 from sandbox.commands.models import CommandResult
 from sandbox.container.manifests import Manifest, manifest_of
-from sandbox.kernels.models import ExecutionError, ExecutionResult
+from sandbox.kernels.models import ExecutionError
 from sandbox.policy import Policy, PolicySet
 from sandbox.policy.packages import normalized
 from sandbox.sessions.models import Caller
 
 INDEX = "package-index"
-MISSING = "ModuleNotFoundError"
+NEAR = 0.8
+"""How alike two names are, of which one may be meant by the other."""
 NOT_FOUND = 127
 """The exit code of a shell that does not find a program."""
 
@@ -61,7 +63,14 @@ PACKAGES = {
 }
 """The packages whose modules have another name."""
 
-_MODULE = re.compile(r"No module named '([A-Za-z_][A-Za-z0-9_]{0,63})(?:\.[A-Za-z0-9_.]{0,200})?'")
+_NAME = r"'([A-Za-z_][A-Za-z0-9_]{0,63})(?:\.[A-Za-z0-9_.]{0,200})?'"
+_MODULE = re.compile(rf"No module named {_NAME}")
+_OPTIONAL = re.compile(rf"Missing optional dependency {_NAME}")
+_SIGNS = {"ModuleNotFoundError": _MODULE, "ImportError": _OPTIONAL}
+_RAISED = re.compile(
+    rf"(?:\A|\n)(?:ModuleNotFoundError: No module named|ImportError: Missing optional dependency) "
+    rf"{_NAME}[^\n]*\n*\Z"
+)
 _PROGRAM = re.compile(r"(?:^|: )([A-Za-z0-9][A-Za-z0-9._+-]{0,63}): (?:command )?not found\s*\Z")
 
 
@@ -71,20 +80,9 @@ def images_of(policies: PolicySet, caller: Caller) -> dict[str, Manifest]:
     return {each.name: manifest_of(each.image, policies.lock_of(each.image)) for each in named}
 
 
-def advised(
-    result: ExecutionResult, policy: Policy, policies: PolicySet, caller: Caller
-) -> ExecutionResult:
-    """The result of a cell, with what can be done about a module that is missing as its reason."""
-    if result.reason or result.error is None or result.error.name != MISSING:
-        return result
-    advice = advice_for(result.error, policy, images_of(policies, caller))
-    return result.model_copy(update={"reason": advice}) if advice else result
-
-
-def advised_command(result: CommandResult, policy: Policy) -> CommandResult:
-    """The same of a command and a program."""
-    advice = "" if result.reason else advice_for_command(result, policy)
-    return result.model_copy(update={"reason": advice}) if advice else result
+def is_missing(error: ExecutionError | None) -> bool:
+    """Whether a cell ended because it could not import something."""
+    return _module_of(error) != ""
 
 
 def advice_for(error: ExecutionError | None, policy: Policy, images: Mapping[str, Manifest]) -> str:
@@ -98,20 +96,34 @@ def advice_for(error: ExecutionError | None, policy: Policy, images: Mapping[str
     Returns:
         Sentences; empty when nothing is missing that could be installed.
     """
-    found = _MODULE.match(error.value) if error and error.name == MISSING else None
-    if found is None or found[1] in sys.stdlib_module_names:
+    module = _module_of(error)
+    return _advice(module, policy, images, "%pip") if module else ""
+
+
+def _module_of(error: ExecutionError | None) -> str:
+    """The module that an error says is not there; empty when it is about something else."""
+    if error is None or error.name not in _SIGNS:
         return ""
-    module = found[1]
+    found = _SIGNS[error.name].match(error.value)
+    return found[1] if found else ""
+
+
+def _advice(module: str, policy: Policy, images: Mapping[str, Manifest], pip: str) -> str:
+    if module in sys.stdlib_module_names:
+        return ""
     package = PACKAGES.get(module, module.replace("_", "-"))
     here = images.get(policy.name)
     if here is not None and here.has(package):
         return ""
+    others = [name for name, image in images.items() if image.has(package)]
+    if not others and (near := _near(module, images)):
+        more = _advice(near, policy, images, pip)
+        return f"{module!r} is not installed; did you mean {near!r}? {more}".rstrip()
     if INDEX in policy.network.services:
         return (
             f"{module!r} is not installed. If you mean the package {package} of the index, run "
-            f"`%pip install {package}` and import it again."
+            f"`{pip} install {package}` and import it again."
         )
-    others = [name for name, image in images.items() if image.has(package)]
     if others:
         return (
             f"{module!r} is not installed under the policy {policy.name}. It is under "
@@ -125,8 +137,29 @@ def advice_for(error: ExecutionError | None, policy: Policy, images: Mapping[str
     )
 
 
-def advice_for_command(result: CommandResult, policy: Policy) -> str:
-    """What can be done about a program that a shell did not find; empty when it found all."""
+def _near(module: str, images: Mapping[str, Manifest]) -> str:
+    """A module that is known and has nearly the same name; empty when there is none."""
+    if module in PACKAGES:
+        return ""
+    modules = {normalized(package): name for name, package in PACKAGES.items()}
+    installed = {name for image in images.values() for name in image.packages}
+    packages = {name: modules.get(name, name.replace("-", "_")) for name in sorted(installed)}
+    library = {name: name for name in sys.stdlib_module_names if not name.startswith("_")}
+    for names in (packages | dict(zip(PACKAGES, PACKAGES, strict=True)), library):
+        if found := get_close_matches(module, names, 1, NEAR):
+            return names[found[0]]
+    return ""
+
+
+def advice_for_command(
+    result: CommandResult, policy: Policy, images: Callable[[], Mapping[str, Manifest]]
+) -> str:
+    """What can be done about a program that a shell did not find, or a module that one of Python's
+    did not; empty when all was found."""
+    if not result.exit_code:
+        return ""
+    if module := _RAISED.search(result.stderr[-600:]):
+        return _advice(module[1], policy, images(), "pip")
     found = _PROGRAM.search(result.stderr[-300:]) if result.exit_code == NOT_FOUND else None
     if found is None:
         return ""

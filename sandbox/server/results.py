@@ -14,7 +14,7 @@ from typing import Annotated, Any, cast
 from pydantic import BaseModel, Field, WithJsonSchema
 
 from sandbox.commands.models import CommandResult, CommandStatus
-from sandbox.kernels.models import ExecutionResult, ExecutionStatus, KernelState
+from sandbox.kernels.models import ExecutionError, ExecutionResult, ExecutionStatus, KernelState
 from sandbox.outputs import mime
 from sandbox.outputs.denials import Denial, denial_line
 from sandbox.outputs.plain import utf8_size
@@ -32,6 +32,9 @@ READ_WHOLE = frozenset(("text/plain", "text/markdown", "text/latex"))
 
 _BARE = re.compile(r"<[^<>\n]*>")
 """The text of an object that has none, such as ``<Figure size 640x480 with 1 Axes>``."""
+_GROUP = "Exception Group Traceback (most recent call last):"
+_MEMBER = re.compile(r"^ +\| ([^\W\d][\w.]*: .*)$", re.MULTILINE)
+"""The line of an exception in the tree of a group."""
 _RULER = re.compile(r"\A-+\n(?:\w+ +(?=Traceback \())?")
 """How IPython begins a traceback."""
 
@@ -60,7 +63,7 @@ class CellSummary(BaseModel, frozen=True):
     next: str = ""
     """What to do now."""
     error: dict[str, str] = Field(default_factory=dict[str, str])
-    """Its name and value; the traceback is in the text."""
+    """Its name and value, and those of a group's exceptions; the traceback is in the text."""
     text: str
     """All that there is to read, in the order in which it happened."""
     rich: list[Rich] = Field(default_factory=list[Rich])
@@ -147,7 +150,7 @@ def cell_summary(
         state=result.state,
         reason=result.reason or "",
         next=_next(result),
-        error={"name": error.name, "value": shortened(error.value, MAX_VALUE)} if error else {},
+        error=_told_error(error) if error else {},
         text=text,
         rich=rich[:MAX_RICH],
         denials=_denials(result.denials),
@@ -158,6 +161,15 @@ def cell_summary(
         duration_s=round(result.duration_s, 3),
         outputs=sent.outputs if sent else [],
     )
+
+
+def _told_error(error: ExecutionError) -> dict[str, str]:
+    told = {"name": error.name, "value": shortened(error.value, MAX_VALUE)}
+    if _GROUP in error.traceback:
+        whole = f"{error.name}: {error.value}"
+        found = [each for each in _MEMBER.findall(error.traceback) if each != whole]
+        told["exceptions"] = shortened("; ".join(found), MAX_VALUE)
+    return told
 
 
 def command_summary(

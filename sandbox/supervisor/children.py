@@ -15,10 +15,13 @@ from dataclasses import dataclass, field
 
 from sandbox.errors import FileError, InfrastructureError, InvalidRequest
 from sandbox.supervisor.descendants import descendants, end_descendants
-from sandbox.supervisor.restraint import Marks, give_way, restrained
+from sandbox.supervisor.orphans import is_child, reap_all, reap_orphans
+from sandbox.supervisor.restraint import FIRST_TO_GO, Marks, give_way, mark_of, restrained
 
 GONE_S = 10.0
 _POLL_S = 0.002
+FOREIGN_POLL_S = 0.05
+"""How often it is looked whether a process has ended whose end is told to somebody else."""
 
 _libc = ctypes.CDLL(None)
 
@@ -44,6 +47,10 @@ class Child:
     """Whether we have killed it."""
     is_out_of_memory: bool = False
     """Whether that was because memory ran out."""
+    is_frozen: bool = False
+    """Whether it only keeps a state, and goes before all others when memory runs out."""
+    is_foreign: bool = False
+    """Whether it is somebody else's child, so that nobody tells us how it ends."""
     handle: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
@@ -90,12 +97,14 @@ class Children:
     def __init__(self) -> None:
         self._children: dict[int, Child] = {}
         self._marks = Marks()
+        self._coming: set[int] = set()
 
     def __iter__(self) -> Iterator[Child]:
         return iter(tuple(self._children.values()))
 
     def start(self) -> None:
         """Begin to notice ends; call it in the running event loop of the main thread."""
+        reap_all()
         asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self._reap)
 
     def kill(self) -> None:
@@ -113,7 +122,9 @@ class Children:
 
     def mark(self) -> int:
         """A new mark, for a process that is about to be forked."""
-        return self._marks.new()
+        mark = self._marks.new()
+        self._coming.add(mark)
+        return mark
 
     def spawn(
         self,
@@ -160,27 +171,72 @@ class Children:
     def adopt(self, pid: int, mark: int) -> Child:
         """Take charge of a process that was just forked."""
         child = Child(pid, mark, self._marks, asyncio.get_running_loop().create_future())
+        self._coming.discard(mark)
         self._children[pid] = child
+        self._marks.leaders.add(pid)
         give_way(pid)
         return child
 
+    def adopt_orphan(self, pid: int, mark: int, *, is_frozen: bool = False) -> Child:
+        """Take charge of a process that one of ours has forked and let go.
+
+        Raises:
+            InfrastructureError: It has ended, or is another one.
+        """
+        try:
+            is_it = pid not in self._children and mark_of(pid) == mark
+        except (OSError, OverflowError):
+            is_it = False
+        if not is_it:
+            raise InfrastructureError("The new process ended before it could be used.")
+        child = self.adopt(pid, mark)
+        child.is_frozen, child.is_foreign = is_frozen, not is_child(pid)
+        if is_frozen:
+            give_way(pid, FIRST_TO_GO)
+        if child.is_foreign:
+            self._look_after(child)
+        return child
+
+    def end_marked(self, mark: int) -> None:
+        """Kill all that carries a mark that was given to nobody else."""
+        self._coming.discard(mark)
+        end_descendants(0, mark, self._marks)
+
+    def _look_after(self, child: Child) -> None:
+        """Look now and then whether a process has ended that is somebody else's child."""
+        try:
+            lives = child.alive and mark_of(child.pid) == child.mark
+        except OSError:
+            lives = False
+        if lives:
+            asyncio.get_running_loop().call_later(FOREIGN_POLL_S, self._look_after, child)
+        elif child.alive:
+            self._end(child, Exit(None, signal.SIGKILL if child.killed else None))
+
     def _reap(self) -> None:
         for child in self:
+            if child.is_foreign:
+                continue
             try:
                 pid, status = os.waitpid(child.pid, os.WNOHANG)
             except ChildProcessError:
                 pid, status = child.pid, 0
             if pid:
                 self._ended(child, status)
+        reap_orphans(self._children, self._marks, self._coming)
 
     def _ended(self, child: Child, status: int) -> None:
-        self._children.pop(child.pid, None)
         number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
         code = os.WEXITSTATUS(status) if number is None else None
         if child.handle is not None:
             child.handle.returncode = -number if number else code  # it must not wait itself
+        self._end(child, Exit(code, number))
+
+    def _end(self, child: Child, ending: Exit) -> None:
+        self._children.pop(child.pid, None)
+        self._marks.leaders.discard(child.pid)
         if not child.exit.done():
-            child.exit.set_result(Exit(code, number))
+            child.exit.set_result(ending)
 
 
 def _check_program(program: str, env: Mapping[str, str], cwd: str) -> None:

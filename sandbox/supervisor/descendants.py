@@ -13,6 +13,7 @@ import signal
 import time
 from collections.abc import Iterable
 
+from sandbox.supervisor.orphans import nobodys_parent
 from sandbox.supervisor.restraint import Marks, every_descriptor, mark_of
 
 PATIENCE_S = 2.0
@@ -80,7 +81,7 @@ def descendants(root: int, mark: int, marks: Marks) -> frozenset[int]:
                     found.add(pid)
                 elif not marks.is_given(theirs):
                     hidden.add(pid)
-    return frozenset(found | {pid for pid in hidden if _belongs(pid, found, hidden)})
+    return frozenset(found | {pid for pid in hidden if _belongs(pid, found, hidden, marks)})
 
 
 def _leads(leader: int, members: Iterable[int]) -> bool:
@@ -90,15 +91,13 @@ def _leads(leader: int, members: Iterable[int]) -> bool:
     return False
 
 
-def _belongs(pid: int, members: set[int], hidden: set[int]) -> bool:
+def _belongs(pid: int, members: set[int], hidden: set[int], marks: Marks) -> bool:
     """Whether a process that hides where it comes from is below one of these, or below nobody."""
     seen: set[int] = set()
-    while pid in hidden and pid not in seen:
+    while pid in hidden and pid not in seen and pid not in marks.leaders:
         seen.add(pid)
         pid = int(_stat(pid)[1])
-    # Nobody's are only below the container's first process. Elsewhere than in a container, where
-    # nobody but tests runs a supervisor, that says nothing.
-    return pid in members or (pid == os.getppid() == 1)
+    return pid in members or (bool(pid) and pid == nobodys_parent())
 
 
 def _goes_on(pid: int, *, is_spared: bool) -> bool:

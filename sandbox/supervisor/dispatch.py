@@ -16,19 +16,21 @@ from sandbox import __version__
 from sandbox.errors import InvalidRequest
 from sandbox.link.link import Link
 from sandbox.link.stream import Stream
+from sandbox.supervisor.branches import Branches
 from sandbox.supervisor.children import Children
 from sandbox.supervisor.commandhosts import CommandHosts
 from sandbox.supervisor.fileops import FileOperations
 from sandbox.supervisor.ipython import KernelStart
 from sandbox.supervisor.kernelhost import Launcher
 from sandbox.supervisor.kernelhosts import KernelHosts
-from sandbox.supervisor.memory import MemoryGuard
+from sandbox.supervisor.memory import MemoryGuard, kept_bytes
 from sandbox.supervisor.pipes import PipePair, accept
 from sandbox.supervisor.probe import Probe
 from sandbox.supervisor.programs import Programs
 from sandbox.supervisor.proxy import LocalProxy
 from sandbox.supervisor.ptys import Ptys
 from sandbox.supervisor.requests import answer
+from sandbox.supervisor.snapshots import Snapshots
 from sandbox.supervisor.tasks import Background
 
 INTRODUCTION_S = 2.0
@@ -110,6 +112,8 @@ class Supervisor:
         env = self._env
         launcher = Launcher(self._children, self._fork, env, self._state_dir)
         kernels = KernelHosts(launcher, self._workspace, tasks)
+        snapshots = Snapshots(self._workspace, self._children, env, tasks, kept_bytes())
+        branches = Branches(kernels, self._children, tasks, snapshots)
         programs = Programs(self._children, env, self._workspace, tasks)
         commands = CommandHosts(programs)
         terminals = Ptys(self._children, env, self._workspace, tasks)
@@ -122,9 +126,15 @@ class Supervisor:
             "kernel.interrupt": kernels.interrupt,
             "kernel.restart": kernels.restart,
             "kernel.stop": kernels.stop,
+            "kernel.evidence": kernels.evidence,
             "kernel.attach": kernels.attach,
             "kernel.carry_out": kernels.carry_out,
             "kernel.carry_in": kernels.carry_in,
+            "kernel.branch": branches.branch,
+            "kernel.checkpoint": branches.checkpoint,
+            "kernel.rollback": branches.rollback,
+            "kernel.checkpoints": branches.checkpoints,
+            "kernel.drop_checkpoint": branches.drop_checkpoint,
             "process.run": programs.run,
             "command.start": commands.start,
             "command.list": commands.list,

@@ -26,6 +26,7 @@ from IPython.core.profiledir import ProfileDir
 from traitlets.config import Config
 
 from sandbox.supervisor.pykernel import eventloop
+from sandbox.supervisor.pykernel.branching import KernelPlace, handle_branch
 from sandbox.supervisor.pykernel.extensions import INSTALLED
 from sandbox.supervisor.pykernel.kernel import PairKernel
 from sandbox.supervisor.pykernel.pair import Pair
@@ -76,18 +77,28 @@ def become_kernel(start: KernelStart) -> NoReturn:
 def _make(start: KernelStart) -> PairKernel:
     config = Config()
     config.HistoryManager.enabled = False
+    # Its choice would take a number from the user's own source of chance at each kernel_info.
+    config.InteractiveShell.enable_tip = False
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     pair = Pair(_PAIR_FD, lambda: streams.settle())
     streams = Streams(lambda parent, name, text: kernel.late(parent, name, text))
+    loop = eventloop.make()
     folder = os.path.join(start.env["IPYTHONDIR"], "profile_default")
     kernel = PairKernel.instance(
         pair=pair,
         streams=streams,
-        loop=eventloop.make(),
+        loop=loop,
         config=config,
         # Made before the first kernel, whatever has happened to the disk since.
         profile_dir=ProfileDir(location=folder),
     )
+    place = KernelPlace(
+        {pair.fileno(): 0, **streams.descriptors()},
+        loop,
+        flush=lambda: (streams.flush(), pair.flush()),
+        begin=lambda: (pair.begin_anew(), streams.begin_anew()),
+    )
+    kernel.orders["branch"] = lambda order, fds: handle_branch(order, fds, place)
     for install in INSTALLED:
         install(kernel.shell)
     return kernel

@@ -8,13 +8,16 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from sandbox.errors import Conflict, InfrastructureError
+from sandbox.errors import Conflict, InfrastructureError, ProtocolError
+from sandbox.link import wire
 from sandbox.supervisor import messagelog, oom
 from sandbox.supervisor.channels import CHANNEL_PORTS, Channels
 from sandbox.supervisor.children import Child, Children
+from sandbox.supervisor.evidence import full_filesystems, killed_since
 from sandbox.supervisor.ipython import KernelStart
 from sandbox.supervisor.kernelspecs import InstalledKernel
 from sandbox.supervisor.pairchannels import PairChannels
@@ -25,6 +28,8 @@ from sandbox.supervisor.zmtp import Incoming
 
 START_TIMEOUT_S = 60.0
 DRAIN_S = 0.25
+PASS_ON_S = 0.1
+ASK_TIMEOUT_S = 15.0
 MUTE_S = 1.0
 """How long a process may live without a connection: it may be about to end."""
 
@@ -38,9 +43,7 @@ class Launcher:
     env: Mapping[str, str]
     state_dir: str
 
-    async def launch(
-        self, spec: InstalledKernel, cwd: str, on_message: Callable[[str, Incoming], None]
-    ) -> Process:
+    async def launch(self, spec: InstalledKernel, cwd: str, on_message: Received) -> Process:
         """Start a process of a kernel, which answers later."""
         if not spec.argv:
             return await self._fork(cwd, on_message)
@@ -59,7 +62,7 @@ class Launcher:
         names = {c: f"{endpoint}-{p}" for c, p in CHANNEL_PORTS.items() if c != "hb"}
         return Process(child, Channels(names, output, on_message))
 
-    async def _fork(self, cwd: str, on_message: Callable[[str, Incoming], None]) -> Process:
+    async def _fork(self, cwd: str, on_message: Received) -> Process:
         channels = PairChannels(on_message)
         mark = self.children.mark()
         try:
@@ -114,6 +117,15 @@ class Process:
 
     child: Child
     channels: Channels | PairChannels
+    accepted: asyncio.Future[int] = field(default_factory=asyncio.Future[int])
+    """Its epoch, once it is the kernel's; 0 when it never will be."""
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when nothing more comes from it."""
+
+
+Received = Callable[[str, Incoming], None]
+Launch = Callable[[Received], Awaitable[Process]]
+"""Starts a process, given what takes its messages."""
 
 
 class KernelHost:
@@ -121,14 +133,15 @@ class KernelHost:
 
     def __init__(self, kernel_id: str, spec: InstalledKernel, cwd: str) -> None:
         self.kernel_id = kernel_id
+        self.branch_of = ""
+        """The kernel that it began as a branch of; empty for one that began anew."""
         self.log = messagelog.MessageLog(self._read_on)
         self._spec = spec
         self._cwd = cwd
         self._epoch = 0
-        self._child: Child | None = None
+        self._process: Process | None = None
         self._channels: Channels | PairChannels | None = None
-        self._ended = asyncio.Event()
-        self._ended.set()
+        self._running: set[str] = set()
         self._changing = asyncio.Lock()
         self._oom_before: oom.OomCount | None = None
         self._tree_before: frozenset[int] = frozenset()
@@ -139,6 +152,20 @@ class KernelHost:
         """Its present process: ``pid`` and ``epoch``."""
         return {"pid": self._child.pid if self._child else 0, "epoch": self._epoch}
 
+    @property
+    def pid(self) -> int:
+        """The number of its present process; 0 when that has ended."""
+        return self._child.pid if self._child is not None and self._child.alive else 0
+
+    @property
+    def name(self) -> str:
+        """The name of what it runs."""
+        return self._spec.name
+
+    @property
+    def _child(self) -> Child | None:
+        return self._process.child if self._process is not None else None
+
     def describe(self) -> dict[str, Any]:
         """Its entry in ``kernel.list``."""
         return {
@@ -148,6 +175,7 @@ class KernelHost:
             "alive": self._child is not None and self._child.alive,
             "last_seq": self.log.last_seq,
             "first_seq": self.log.first_seq,
+            "branch_of": self.branch_of,
         }
 
     # --- its life
@@ -158,16 +186,56 @@ class KernelHost:
         Raises:
             InfrastructureError: It ended, or did not answer; says its last words.
         """
+        await self.start_as(partial(launcher.launch, self._spec, self._cwd), tasks)
+
+    async def start_as(self, launch: Launch, tasks: Background) -> None:
+        """Start a process in another way, and wait until it answers.
+
+        Raises:
+            InfrastructureError: It ended, or did not answer; says its last words.
+        """
         async with self._changing:
             with every_descriptor():
-                await self._start(launcher, tasks)
+                self._begin(await self._ready(launch, tasks))
 
     async def restart(self, launcher: Launcher, tasks: Background) -> None:
         """Kill the process with all its descendants and start another."""
         async with self._changing:
             await self._kill()
             with every_descriptor():
-                await self._start(launcher, tasks)
+                launch = partial(launcher.launch, self._spec, self._cwd)
+                self._begin(await self._ready(launch, tasks))
+
+    def twin(self, kernel_id: str) -> KernelHost:
+        """A kernel of the same kind, without a process, which is to be a branch of this one."""
+        twin = KernelHost(kernel_id, self._spec, self._cwd)
+        twin.branch_of = self.kernel_id
+        return twin
+
+    async def replace(
+        self,
+        launch: Launch,
+        tasks: Background,
+        event: Mapping[str, Any],
+        first: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Start another process, and kill the present one once the other answers.
+
+        Args:
+            event: What the log says before it says that the other has started.
+            first: What has to be done before the present one is killed. Where it fails, or the
+                other process does not answer, nothing has changed.
+        """
+        async with self._changing:
+            with every_descriptor():
+                process = await self._ready(launch, tasks)
+            try:
+                await first()
+            except BaseException:
+                await self._refuse(process)
+                raise
+            await self._kill()
+            self._begin(process, event)
 
     async def stop(self) -> None:
         """Kill the process with all its descendants; nothing more is logged."""
@@ -175,12 +243,67 @@ class KernelHost:
             await self._kill()
             self.log.finish()
 
+    def check_idle(self) -> None:
+        """Refuse what a process of a Python kernel does between two cells only.
+
+        Raises:
+            Conflict: It runs a cell, has ended, or is another kind of kernel.
+        """
+        if self._spec.argv:
+            raise Conflict(f"Only Python kernels can be branched; this one runs {self.name!r}.")
+        if self._channels is None:
+            remedy = "Restart it, or roll it back to a checkpoint."
+            raise Conflict("The kernel's process has ended.", remedy=remedy)
+        if self._running:
+            remedy = "Wait until it has ended, or interrupt it."
+            raise Conflict("The kernel runs a cell.", remedy=remedy)
+
+    async def ask(
+        self, order: str, fds: Sequence[int], *, timeout_s: float = ASK_TIMEOUT_S, **more: Any
+    ) -> Any:
+        """Have the process of a Python kernel do something between two cells.
+
+        Args:
+            fds: Handed over, and closed here.
+
+        Raises:
+            Conflict: It does not answer, or refuses, in its words.
+            InfrastructureError: It ended meanwhile.
+        """
+        channels = self._channels
+        if not isinstance(channels, PairChannels):
+            for fd in fds:
+                os.close(fd)
+            raise InfrastructureError("The kernel's process has ended.")
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await channels.ask(order, fds, **more)
+        except TimeoutError as exc:
+            remedy = "It may run something: interrupt it, or wait."
+            raise Conflict(
+                f"The kernel did not answer for {timeout_s:.0f} seconds.", remedy=remedy
+            ) from exc
+
+    def tell(self, event: Mapping[str, Any]) -> None:
+        """Keep something that happened to the kernel in its log."""
+        self.log.event(self._epoch, event)
+
     def interrupt(self) -> None:
         """Interrupt the running cell, the way this kernel wants it."""
         if self._spec.interrupt_by_message and self._channels is not None:
             self._channels.send_message("control", "interrupt_request")
         elif self._child is not None:
             self._child.signal(signal.SIGINT)
+
+    def evidence(self) -> dict[str, Any]:
+        """What can be seen now of why its last cell failed."""
+        return {"full": full_filesystems(), **killed_since(self._oom_before)}
+
+    async def passed_on_interrupt(self) -> None:
+        """Wait while a program may pass an interrupt on: one that runs others, as a shell does, and
+        sees them killed instead would go on with what is next."""
+        if self._spec.argv:
+            await asyncio.sleep(PASS_ON_S)
 
     def end_what_was_started(self) -> int:
         """End all that the running cell has started, and log how many processes that were."""
@@ -195,67 +318,64 @@ class KernelHost:
             if channel == "shell" and _begins_a_cell(parts):
                 self._oom_before = oom.read()
                 self._tree_before = self._child.tree() if self._child else frozenset()
+                self._running.add(_id(parts[1]))
             await self._channels.send(channel, parts)
 
-    async def ask(self, order: str, fds: Sequence[int], **more: Any) -> Any:
-        """Have the kernel do something between two cells; what it answers is hostile.
-
-        Args:
-            fds: Handed over with the order, and closed here.
-
-        Raises:
-            Conflict: It refuses, does not run, or is none of ours.
-            InfrastructureError: It ended.
-        """
-        if isinstance(self._channels, PairChannels):
-            return await self._channels.ask(order, fds, **more)
-        for fd in fds:
-            os.close(fd)
-        if self._spec.argv:
-            raise Conflict(f"A kernel of {self._spec.name} cannot do that.")
-        raise Conflict("The kernel does not run.")
-
     async def _kill(self) -> None:
-        if self._child is not None:
-            self._child.kill_tree()
-        await self._ended.wait()
+        if self._process is not None:
+            self._process.child.kill_tree()
+            await self._process.ended.wait()
 
-    async def _start(self, launcher: Launcher, tasks: Background) -> None:
-        self._epoch += 1
-        epoch = self._epoch
-        self._oom_before = oom.read()
-        process = await launcher.launch(
-            self._spec, self._cwd, lambda c, message: self._received(epoch, c, message)
-        )
+    async def _ready(self, launch: Launch, tasks: Background) -> Process:
+        """Start a process, which answers but is not the kernel's yet."""
+        epoch, before = self._epoch + 1, oom.read()
+        process = await launch(lambda c, message: self._received(epoch, c, message))
         child, channels = process.child, process.channels
-        self._child = child
-        self._ended.clear()
-        tasks.start(self._live(process))
+        tasks.start(self._live(process, before))
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
                 await channels.open(lambda: child.alive)
         except (TimeoutError, InfrastructureError) as exc:
-            child.kill_tree()
-            await self._ended.wait()
+            await self._refuse(process)
             raise InfrastructureError(
                 f"The kernel {self._spec.name} did not start. {channels.said}".rstrip()
             ) from exc
-        self._channels = channels
-        self.log.event(epoch, {"event": "started", "pid": child.pid})
+        channels.pause()
+        return process
 
-    async def _live(self, process: Process) -> None:
+    def _begin(self, process: Process, event: Mapping[str, Any] | None = None) -> None:
+        """Take a process that answers as the kernel's."""
+        self._epoch += 1
+        self._process, self._channels = process, process.channels
+        self._running.clear()
+        if event is not None:
+            self.tell(event)
+        self.tell({"event": "started", "pid": process.child.pid})
+        process.accepted.set_result(self._epoch)
+        process.channels.resume()
+
+    async def _refuse(self, process: Process) -> None:
+        process.accepted.set_result(0)
+        process.child.kill_tree()
+        await process.ended.wait()
+
+    async def _live(self, process: Process, oom_before: oom.OomCount | None) -> None:
         """See to one process from its start until nothing more comes from it."""
-        epoch, child, channels = self._epoch, process.child, process.channels
+        child, channels = process.child, process.channels
+        self._oom_before = oom_before
         try:
             async with alongside(_kill_if_mute(process)):
                 ending = await asyncio.shield(child.exit)
+                full = full_filesystems()  # before what it has left there goes with its processes
+                epoch = await process.accepted
                 left = child.kill_tree()
                 await channels.drained(DRAIN_S)
                 await child.tree_gone()
         finally:
             channels.close()
-        if self._channels is channels:
-            self._channels = None
+        if epoch:
+            if self._channels is channels:
+                self._channels = None
             if child.is_out_of_memory:
                 is_oom, evidence = True, "the supervisor ended what used most"
             else:
@@ -264,9 +384,9 @@ class KernelHost:
                 )
             event = {"event": "exited", "exit_code": ending.code, "signal": ending.signal}
             event |= {"oom": is_oom, "oom_evidence": evidence, "killed_by_us": child.killed}
-            event |= {"processes": left}
+            event |= {"processes": left, "full": full}
             self.log.event(epoch, event)
-        self._ended.set()
+        process.ended.set()
 
     # --- what it says
 
@@ -275,6 +395,8 @@ class KernelHost:
         if not message.complete:
             self.log.event(epoch, messagelog.oversize(message))
         elif parts is not None:
+            if self._running and channel == "iopub" and b'"idle"' in parts[4]:
+                self._running.discard(_id(parts[2]))
             stream = channel == "iopub" and messagelog.is_stream(parts)
             for piece in messagelog.pieces(parts) if stream else (parts,):
                 self.log.append(epoch, channel, piece, stream=stream)
@@ -306,3 +428,10 @@ def _begins_a_cell(parts: list[bytes]) -> bool:
     """Whether a message runs a cell: what it starts is counted from there, whatever else is asked
     of the kernel meanwhile."""
     return len(parts) > 1 and b'"execute_request"' in parts[1]
+
+
+def _id(header: bytes) -> str:
+    try:
+        return str(wire.decode_json(header).get("msg_id"))
+    except ProtocolError:
+        return ""

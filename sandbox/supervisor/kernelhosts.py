@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from sandbox.errors import Conflict, InvalidRequest, NotFound, QuotaExceeded
+from sandbox.errors import Conflict, InvalidRequest, NotFound, QuotaExceeded, SandboxError
 from sandbox.link import wire
 from sandbox.link.stream import Message, Stream
 from sandbox.supervisor import kernelspecs, kernelstate
@@ -28,6 +27,8 @@ class KernelHosts:
         self._workspace = workspace
         self._tasks = tasks
         self._kernels: dict[str, KernelHost] = {}
+        self.on_stop: Callable[[str], Awaitable[None]] = _nothing
+        """Told of each kernel that was stopped, by its id."""
 
     def specs(self) -> dict[str, kernelspecs.InstalledKernel]:
         """The kernels that can be started, by name."""
@@ -42,18 +43,31 @@ class KernelHosts:
         spec = self.specs().get(name)
         if spec is None:
             raise NotFound(f"There is no kernel named {name!r}.")
-        if kernel_id in self._kernels:
-            raise Conflict(f"The kernel {kernel_id} exists already.")
-        if len(self._kernels) >= MAX_KERNELS:
-            raise QuotaExceeded(f"There are {MAX_KERNELS} kernels already.")
         kernel = KernelHost(kernel_id, spec, cwd)
-        self._kernels[kernel_id] = kernel
-        try:
-            await self._finish(kernel.start(self._launcher, self._tasks))
-        except Exception:
-            self._kernels.pop(kernel_id, None)
-            raise
+        await self.add(kernel, kernel.start(self._launcher, self._tasks))
         await answer(stream, kernel_id=kernel_id, name=spec.name, **kernel.process())
+
+    async def add(self, kernel: KernelHost, starting: Coroutine[Any, Any, None]) -> None:
+        """Have another kernel, once it has started.
+
+        Raises:
+            Conflict: There is one of its id.
+            QuotaExceeded: There are too many.
+        """
+        try:
+            if kernel.kernel_id in self._kernels:
+                raise Conflict(f"The kernel {kernel.kernel_id} exists already.")
+            if len(self._kernels) >= MAX_KERNELS:
+                raise QuotaExceeded(f"There are {MAX_KERNELS} kernels already.")
+        except SandboxError:
+            starting.close()
+            raise
+        self._kernels[kernel.kernel_id] = kernel
+        try:
+            await self._tasks.finish(starting)
+        except Exception:
+            self._kernels.pop(kernel.kernel_id, None)
+            raise
 
     async def list(self, stream: Stream) -> None:
         """``kernel.list``"""
@@ -61,27 +75,35 @@ class KernelHosts:
 
     async def interrupt(self, stream: Stream) -> None:
         """``kernel.interrupt``"""
-        kernel = self._find(stream)
+        kernel = self.find(stream)
         kernel.interrupt()
-        ended = kernel.end_what_was_started() if flag(stream.request, "expired") else 0
+        ended = 0
+        if flag(stream.request, "expired"):
+            await kernel.passed_on_interrupt()
+            ended = kernel.end_what_was_started()
         await answer(stream, processes=ended)
 
     async def restart(self, stream: Stream) -> None:
         """``kernel.restart``"""
-        kernel = self._find(stream)
-        await self._finish(kernel.restart(self._launcher, self._tasks))
+        kernel = self.find(stream)
+        await self._tasks.finish(kernel.restart(self._launcher, self._tasks))
         await answer(stream, **kernel.process())
 
     async def stop(self, stream: Stream) -> None:
         """``kernel.stop``"""
-        kernel = self._find(stream)
-        await self._finish(kernel.stop())
+        kernel = self.find(stream)
+        await self._tasks.finish(kernel.stop())
         self._kernels.pop(kernel.kernel_id, None)
+        await self.on_stop(kernel.kernel_id)
         await answer(stream)
+
+    async def evidence(self, stream: Stream) -> None:
+        """``kernel.evidence``"""
+        await answer(stream, **self.find(stream).evidence())
 
     async def attach(self, stream: Stream) -> None:
         """``kernel.attach``"""
-        kernel = self._find(stream)
+        kernel = self.find(stream)
         after = whole(stream.request, "after", 0, 0, _MAX_SEQ)
         kernel.log.open()
         try:
@@ -94,34 +116,26 @@ class KernelHosts:
 
     async def carry_out(self, stream: Stream) -> None:
         """``kernel.carry_out``"""
-        await kernelstate.carry_out(self._find(stream), stream)
+        await kernelstate.carry_out(self.find(stream), stream)
 
     async def carry_in(self, stream: Stream) -> None:
         """``kernel.carry_in``"""
-        await kernelstate.carry_in(self._find(stream), stream)
+        await kernelstate.carry_in(self.find(stream), stream)
 
-    def _find(self, stream: Stream) -> KernelHost:
+    def find(self, stream: Stream) -> KernelHost:
+        """The kernel that a request is about.
+
+        Raises:
+            NotFound: There is none of that id.
+        """
         kernel = self._kernels.get(identifier(stream.request, "kernel_id"))
         if kernel is None:
             raise NotFound("There is no such kernel.")
         return kernel
 
-    async def _finish(self, work: Coroutine[Any, Any, None]) -> None:
-        """Wait for work that goes on to its end although the link may be lost meanwhile."""
-        outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-        async def run() -> None:
-            try:
-                await work
-            except Exception as exc:
-                if not outcome.cancelled():
-                    outcome.set_exception(exc)
-            else:
-                if not outcome.cancelled():
-                    outcome.set_result(None)
-
-        self._tasks.start(run())
-        await outcome
+async def _nothing(_kernel_id: str) -> None:
+    """Nobody wants to know."""
 
 
 async def _send_log(kernel: KernelHost, stream: Stream, after: int) -> None:

@@ -22,6 +22,7 @@ MAX_S = 3600
 
 async def carry_out(kernel: KernelHost, stream: Stream) -> None:
     """Send what a kernel writes of its variables."""
+    kernel.check_idle()
     bounds = {
         "total_bytes": whole(stream.request, "total_bytes", 0, 0, 2**62),
         "name_s": whole(stream.request, "name_s", 10, 1, MAX_S),
@@ -46,7 +47,7 @@ async def carry_in(kernel: KernelHost, stream: Stream) -> None:
     output = Descriptor(writing)
     try:
         async with alongside(_feed(stream, output)):
-            report: Any = await kernel.ask("carry_in", [theirs], name_s=name_s)
+            report: Any = await kernel.ask("carry_in", [theirs], timeout_s=MAX_S, name_s=name_s)
     finally:
         output.close()
     if not isinstance(report, dict):

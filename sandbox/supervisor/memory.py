@@ -16,6 +16,7 @@ from contextlib import suppress
 
 from sandbox.supervisor import oom
 from sandbox.supervisor.children import Children
+from sandbox.supervisor.headroom import meminfo, resident_bytes
 from sandbox.supervisor.restraint import every_descriptor, mark_of
 
 GVISOR_BYTES = 64 * 1024**2
@@ -40,14 +41,12 @@ class MemoryGuard:
 
     async def run(self) -> None:
         """Keep some memory free; returns at once where the kernel sees to that."""
-        if oom.read() is not None:
+        kept = kept_bytes()
+        if not kept:
             return
         with suppress(OSError, ValueError, KeyError):  # then nothing can be known of it
-            total, _ = _memory()
-            processes = resource.getrlimit(resource.RLIMIT_NPROC)[0]
-            kept = min(total // 3, GVISOR_BYTES + GVISOR_BYTES_PER_PROCESS * max(0, processes))
             while True:
-                _, free = _memory()
+                total, free = meminfo()
                 if free < kept:
                     self._end_one(total * LARGE, is_urgent=free < kept / 4)
                     await asyncio.sleep(RELEASE_S)
@@ -57,16 +56,24 @@ class MemoryGuard:
     def _end_one(self, large_bytes: float, *, is_urgent: bool) -> None:
         """End who uses most, alone if it is one process, else with all that it belongs to.
 
+        What is frozen goes before all others: the oldest, or where it is urgent all of it.
+
         Args:
             is_urgent: Whether to end the last that was started where nobody is large: whose the
                 memory is that is in no process, as of files and shared pieces, nobody knows.
         """
+        if frozen := [child for child in self._children if child.is_frozen and child.alive]:
+            logger.warning("memory runs out: a checkpoint is ended")
+            for child in frozen if is_urgent else frozen[:1]:
+                child.is_out_of_memory = True
+                child.kill_tree()
+            return
         sizes: dict[int, dict[int, int]] = defaultdict(dict)
         with every_descriptor():
             for name in os.listdir("/proc"):
                 if name.isdigit():
                     with suppress(OSError, ValueError, IndexError):
-                        sizes[mark_of(int(name))][int(name)] = _resident(int(name))
+                        sizes[mark_of(int(name))][int(name)] = resident_bytes(int(name))
         used = {child.pid: sum(sizes[child.mark].values()) for child in self._children}
         child = max(self._children, key=lambda child: used[child.pid], default=None)
         if child is not None and used[child.pid] < large_bytes:
@@ -83,13 +90,11 @@ class MemoryGuard:
             child.kill_tree()
 
 
-def _memory() -> tuple[int, int]:
-    """The bytes of memory there are, and those that are free."""
-    with open("/proc/meminfo", "rb") as file:
-        found = dict(line.split()[:2] for line in file)
-    return int(found[b"MemTotal:"]) * 1024, int(found[b"MemFree:"]) * 1024
-
-
-def _resident(pid: int) -> int:
-    with open(f"/proc/{pid}/statm", "rb") as file:
-        return int(file.read().split()[1]) * resource.getpagesize()
+def kept_bytes() -> int:
+    """How much the guard keeps free; 0 where the kernel sees to that, or nothing can be known."""
+    if oom.read() is None:
+        with suppress(OSError, ValueError, KeyError):
+            total, _ = meminfo()
+            processes = resource.getrlimit(resource.RLIMIT_NPROC)[0]
+            return min(total // 3, GVISOR_BYTES + GVISOR_BYTES_PER_PROCESS * max(0, processes))
+    return 0

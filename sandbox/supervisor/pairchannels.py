@@ -69,10 +69,7 @@ class PairChannels:
 
     def forked(self) -> None:
         """Let go of the kernel's ends, once it has them, or there is none."""
-        self._theirs.close()
-        for fd in self._their_fds:
-            os.close(fd)
-        self._their_fds = (-1, -1)
+        self._let_go()
         asyncio.get_running_loop().add_reader(self._socket, self._readable)
 
     async def open(self, alive: Callable[[], bool]) -> None:
@@ -162,8 +159,13 @@ class PairChannels:
         self._pipes.close()
         self._socket.close()
         if self._theirs.fileno() >= 0:
-            self.forked()
-            asyncio.get_running_loop().remove_reader(self._socket)
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self._theirs.close()
+        for fd in self._their_fds:
+            os.close(fd)
+        self._their_fds = (-1, -1)
 
     # --- what comes
 

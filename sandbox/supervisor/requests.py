@@ -42,9 +42,9 @@ def whole(request: Mapping[str, Any], name: str, default: int, low: int, high: i
     return value
 
 
-def flag(request: Mapping[str, Any], name: str) -> bool:
-    """A field that is true or false; false when absent."""
-    value = request.get(name, False)
+def flag(request: Mapping[str, Any], name: str, *, default: bool = False) -> bool:
+    """A field that is true or false; false when absent, unless the default is another."""
+    value = request.get(name, default)
     if not isinstance(value, bool):
         raise InvalidRequest(f"{name} must be true or false.")
     return value

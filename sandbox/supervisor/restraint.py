@@ -15,8 +15,10 @@ from collections.abc import Generator
 
 NICE = 19
 """Of all code alike, so that it loses nothing to itself; the supervisor runs at 0."""
-OOM_SCORE = "1000"
-"""Whoever runs code goes before the supervisor when memory ends."""
+OOM_SCORE = "750"
+"""Whoever runs code goes before the supervisor (500) when memory ends."""
+FIRST_TO_GO = "1000"
+"""What only keeps a state goes before whoever runs code, who may be larger by a quarter of all."""
 RESERVED_PROCESSES = 16
 """For the supervisor's forks and the engine's way in for a new link."""
 RESERVED_DESCRIPTORS = 32
@@ -45,6 +47,8 @@ class Marks:
         # Not at the same place for two supervisors, which in tests run side by side.
         self._first = _MARK_BASE + int.from_bytes(os.urandom(4)) * (_MARK_UNIT << 20)
         self._next = self._first
+        self.leaders: set[int] = set()
+        """The processes that the supervisor itself has started, or taken charge of."""
 
     def new(self) -> int:
         """A mark that nobody has."""
@@ -73,18 +77,29 @@ def restrain(mark: int) -> None:
     give_way(os.getpid())
 
 
+def take_mark(mark: int) -> None:
+    """Take a mark of its own, in a fork of a process that has one.
+
+    Raises:
+        OSError: It has lowered its own, so that nothing would tell the two apart.
+    """
+    if mark != resource.RLIM_INFINITY and mark > mark_of(os.getpid()) >= 0:
+        raise PermissionError("this process has lowered its limit of resident memory")
+    resource.setrlimit(resource.RLIMIT_RSS, (mark, mark))
+
+
 def restrained(argv: list[str], mark: int) -> list[str]:
     """The arguments that start a program restrained; :func:`give_way` belongs to it."""
     limits = [f"--{_NAMES[limit]}={value}:{value}" for limit, value in _limits(mark).items()]
     return [_PROGRAM, *limits, "--", *argv]
 
 
-def give_way(pid: int) -> None:
+def give_way(pid: int, oom_score: str = OOM_SCORE) -> None:
     """Let a process that will run code have the processors, and live, only after the supervisor."""
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, pid, NICE)
     with contextlib.suppress(OSError), open(f"/proc/{pid}/oom_score_adj", "w") as score:
-        score.write(OOM_SCORE)
+        score.write(oom_score)
 
 
 def reserve_descriptors() -> None:

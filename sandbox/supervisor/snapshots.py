@@ -39,12 +39,10 @@ ENDING_S = 1.0
 MAX_ANSWER_BYTES = 256 * 1024
 _TOLD: tuple[type[SandboxError], ...] = (Conflict, NotFound, QuotaExceeded, TooMuchWork)
 _ERRORS = {error.code: error for error in _TOLD}
-_START = """
-import sys
-sys.path.insert(0, sys.argv.pop(1))
-from sandbox.supervisor.snapshotkeeper.keeper import main
-main()
-"""
+_START = (
+    "import sys; sys.path.insert(0, sys.argv.pop(1)); "
+    "from sandbox.supervisor.snapshotkeeper.keeper import main; main()"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,10 @@ class FakeSupervisor:
         self._started_at = time.time()
         self._pids = itertools.count(10)
         self._link: Link | None = None
+        self.full: dict[str, str] = {}
+        """The filesystems that are full, and of what."""
+        self.killed: dict[str, Any] = {}
+        """What it says of processes that were killed for want of memory."""
         self.kernels: dict[str, FakeKernel] = {}
         self.commands: dict[str, FakeCommand] = {}
         self._running: set[asyncio.Task[None]] = set()
@@ -113,6 +117,8 @@ class FakeSupervisor:
         match op:
             case "attach":
                 await self._attach_kernel(stream, kernel, int(request.get("after") or 0))
+            case "evidence":
+                await stream.send_json({"full": self.full, **self.killed})
             case "interrupt":
                 kernel.interrupt()
                 await stream.send_json({})

@@ -91,6 +91,38 @@ def test_what_is_there_stays_without_force_and_what_is_not_there_is_said(project
     assert (project / "results/out/a.png").read_text() == "1,2\nhi"
 
 
+FILE = """
+import multiprocessing, sys
+def square(x):
+    return x * x
+if __name__ == "__main__":
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        print(pool.map(square, [3]), sys.stdin.read())
+    raise ValueError("at the end")
+"""
+
+
+def test_a_file_runs_as_a_file_with_what_is_piped_in(tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text(FILE)
+    with (tmp_path / "given").open("w+") as given:
+        given.write("piped")
+        given.seek(0)
+        done = subprocess.run(
+            [sys.executable, "-m", "sandbox", "run", "main.py"],
+            cwd=tmp_path,
+            env=environment(tmp_path / "state"),
+            stdin=given,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+    assert (done.returncode, done.stdout) == (1, "[9] piped\n"), done.stderr
+    assert 'File "/workspace/main.py", line 8, in <module>' in done.stderr
+    assert "ValueError: at the end" in done.stderr
+    assert "run_file" not in done.stderr
+
+
 def test_requirements_are_refused_before_anything_starts_where_the_policy_denies_them(
     project: Path,
 ) -> None:

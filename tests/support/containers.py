@@ -1,4 +1,4 @@
-"""One container of the default policy on a real engine, and links to its supervisor."""
+"""One container of a policy on a real engine, and links to its supervisor."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ class Container:
 
 
 @asynccontextmanager
-async def container(engine: DockerRuntime) -> AsyncIterator[Container]:
-    """A started container of the default policy, for the runtime under test."""
+async def container(engine: DockerRuntime, policy: str = "offline") -> AsyncIterator[Container]:
+    """A started container of a policy, for the runtime under test."""
     found = await engine.engine()
-    policy = load().get("offline")
+    known = load().get(policy)
     identity = SandboxIdentity(
         sandbox_id=new_sandbox_id(),
         owner=OWNER,
@@ -54,9 +54,9 @@ async def container(engine: DockerRuntime) -> AsyncIterator[Container]:
         created_at=time.time(),
     )
     spec = compile_spec(
-        policy,
+        known,
         identity,
-        image=images.reference(policy.image),
+        image=images.reference(known.image),
         engine=found,
         seccomp=seccomp_profile(),
         runtime_override=RUNTIME,

@@ -11,6 +11,7 @@ import json
 import os
 import random
 import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 
 sys.path.insert(0, "/opt/sandbox")
 
+from sandbox.errors import SandboxError
 from sandbox.supervisor import restraint
 from sandbox.supervisor.children import Children
 from sandbox.supervisor.snapshots import Snapshots
@@ -130,6 +132,73 @@ async def timed(snapshots: Snapshots, change_one: Any) -> dict[str, Any]:
     return found
 
 
+SWAPPER = """
+import os, sys
+work, outside = "/workspace", "/tmp/outside"
+os.chdir(work)
+swaps = 0
+print("ready", flush=True)
+while True:
+    for name, target in (("d", outside), ("f", outside + "/secret"), ("d/e", outside)):
+        try:
+            os.rename(name, "aside")
+            os.symlink(target, name)
+            os.unlink(name)
+            os.rename("aside", name)
+        except OSError:
+            try:  # a restore was in between: begin anew, with whatever is there
+                os.unlink(name)
+            except OSError:
+                pass
+"""
+
+
+async def race(snapshots: Snapshots, _: Children, rounds: int) -> dict[str, Any]:
+    """Take and restore while another process puts links out of the workspace in all places."""
+    emptied()
+    outside = Path("/tmp/outside")
+    outside.mkdir()
+    (outside / "secret").write_text("SECRET")
+    (outside / "file").write_text("SECRET")
+    (outside / "file").chmod(0o644)
+    before = picture(outside)
+    (WORK / "d" / "e").mkdir(parents=True)
+    for name in ("f", "d/file", "d/secret", "d/e/file", "d/e/secret"):
+        (WORK / name).write_text("public")
+    await snapshots.take("before")
+    told: dict[str, int] = {}
+    swapper = subprocess.Popen(  # noqa: ASYNC220  # it is waited for by reading
+        [sys.executable, "-I", "-c", SWAPPER], stdout=subprocess.PIPE
+    )
+    assert swapper.stdout is not None
+    swapper.stdout.readline()
+    try:
+        for number in range(rounds):
+            for operation in (snapshots.take, snapshots.restore):
+                try:
+                    await operation("before" if operation == snapshots.restore else str(number))
+                    outcome = "done"
+                except SandboxError as exc:
+                    outcome = type(exc).__name__
+                told[outcome] = told.get(outcome, 0) + 1
+            for name in snapshots.names()[8:]:
+                await snapshots.drop(name)
+    finally:
+        swapper.kill()
+        swapper.wait()
+    found = {"told": told, "outside": picture(outside) == before, "secrets": 0, "same": True}
+    for name in snapshots.names():
+        await snapshots.restore(name)
+        seen = [what[3] for what in picture(WORK).values() if what[0] == "file"]
+        found["secrets"] += seen.count(b"SECRET")
+    await snapshots.restore("before")
+    kept = {path for path, what in picture(WORK).items() if what[0] == "file"}
+    found["same"] = kept == {"f", "d/file", "d/secret", "d/e/file", "d/e/secret"}
+    found["left"] = [name for name in os.listdir(WORK) if name not in ("d", "f")]
+    emptied()
+    return found
+
+
 async def reach(snapshots: Snapshots, children: Children, _: int) -> dict[str, Any]:
     """What another process of the same uid can open of the process that keeps snapshots."""
     (WORK / "secret").write_text("kept")
@@ -145,7 +214,7 @@ async def reach(snapshots: Snapshots, children: Children, _: int) -> dict[str, A
         for flags in (os.O_RDONLY, os.O_RDWR):
             path = f"/proc/{keeper.pid}/{name}"
             try:
-                fd = os.open(path, flags)
+                fd = os.open(path, flags | os.O_NONBLOCK)
                 size = len(os.read(fd, 10)) if not os.path.isdir(path) else 0
                 os.close(fd)
             except OSError:

@@ -84,13 +84,13 @@ FOREIGN = {
     "rich": ("sandbox.cli",),
     "pyte": ("sandbox.terminals",),
     "yaml": ("sandbox.policy", "sandbox.config", "sandbox.cli"),
-    "zmq": ("sandbox.jupyter",),
+    "zmq": ("sandbox.jupyter", "sandbox.supervisor.bashkernel"),
     "ipykernel": ("sandbox.supervisor",),
     "IPython": ("sandbox.supervisor",),
 }
 # Copied into the images: these modules and what the supervisor imports.
 INSIDE = ("sandbox.errors", "sandbox.link", "sandbox.nofollow")
-INSIDE_FOREIGN = {"ipykernel", "IPython", "jupyter_client", "tornado", "traitlets"}
+INSIDE_FOREIGN = {"zmq", "ipykernel", "IPython", "jupyter_client", "tornado", "traitlets"}
 
 # Rooms whose classes were not yet looked at for the two ways of waiting.
 UNMENDED = ()

@@ -12,12 +12,13 @@ from sandbox.commands.models import CommandRequest, CommandResult
 from sandbox.commands.report import report
 from sandbox.policy import Policy
 from sandbox.server import arguments as arg
+from sandbox.server.advice import advised_command
 from sandbox.server.content import command_content, told
 from sandbox.server.desk import ASKING_INTERVAL_S, caller_of
 from sandbox.server.http.place import Http
-from sandbox.server.missing import advised_command
 from sandbox.server.results import MAX_TEXT, CommandSummary, command_summary
 from sandbox.server.tool import CallContext, ToolGroup, tool
+from sandbox.sessions.models import Caller
 from sandbox.sessions.session import Session
 
 FAILED = frozenset({"timeout", "lost"})
@@ -68,7 +69,7 @@ class CommandTools(ToolGroup):
                     with anyio.CancelScope(shield=True):
                         await session.commands.stop(started)
                 raise
-            return _answer(started, session.policy)
+            return self._answer(started, session.policy, caller_of(ctx))
 
     @tool(
         "See how a command stands",
@@ -123,7 +124,7 @@ class CommandTools(ToolGroup):
                 if stop:
                     await session.commands.stop(found)
                 await self._follow(session, found, wait_s)
-        return _answer(found, policy, limit)
+        return self._answer(found, policy, caller, limit)
 
     async def _follow(self, session: Session, command: Command, wait_s: float) -> None:
         """Wait for a command's end, and for as long as the call is needed to ask a person."""
@@ -133,11 +134,10 @@ class CommandTools(ToolGroup):
             with self._desk.waiting():
                 await command.wait(ASKING_INTERVAL_S)
 
-
-def _answer(
-    found: Command | CommandResult, policy: Policy, limit: int = MAX_TEXT
-) -> CallToolResult:
-    result = report(found, 2 * limit) if isinstance(found, Command) else found
-    result = advised_command(result, policy)
-    summary = command_summary(result, max_text=limit)
-    return told(summary, command_content(summary), failed=result.status in FAILED)
+    def _answer(
+        self, found: Command | CommandResult, policy: Policy, caller: Caller, limit: int = MAX_TEXT
+    ) -> CallToolResult:
+        result = report(found, 2 * limit) if isinstance(found, Command) else found
+        result = advised_command(result, policy, self._manager.policies, caller)
+        summary = command_summary(result, max_text=limit)
+        return told(summary, command_content(summary), failed=result.status in FAILED)

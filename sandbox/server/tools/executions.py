@@ -10,9 +10,9 @@ from sandbox.kernels.code import unfenced
 from sandbox.kernels.execution import Execution
 from sandbox.kernels.models import ExecutionResult
 from sandbox.server import arguments as arg
+from sandbox.server.advice import advised
 from sandbox.server.desk import Desk, caller_of
 from sandbox.server.http.place import Http
-from sandbox.server.missing import advised
 from sandbox.server.notebooksinuse import current_kernel
 from sandbox.server.outcomes import Following
 from sandbox.server.results import CellSummary
@@ -71,7 +71,9 @@ class ExecutionTools(ToolGroup):
             result = await self._following.until_given_up(
                 ctx, session, execution, wait, progress_interval
             )
-            result = advised(result, session.policy, self._manager.policies, caller_of(ctx))
+            result = await advised(
+                result, session, session.policy, self._manager.policies, caller_of(ctx)
+            )
         return await self._following.answer(ctx, result, detail, *notes)
 
     @tool(
@@ -103,5 +105,5 @@ class ExecutionTools(ToolGroup):
             policy = self._desk.policy_of(caller, result.session_id)
             if session and isinstance(found, Execution):
                 result = await self._following.follow(ctx, session, found, wait, progress_interval)
-        result = advised(result, policy, self._manager.policies, caller)
+            result = await advised(result, session, policy, self._manager.policies, caller)
         return await self._following.answer(ctx, result, detail)

@@ -15,11 +15,11 @@ from sandbox.notebooks import editing
 from sandbox.notebooks.models import CellRef
 from sandbox.notebooks.runrules import is_run
 from sandbox.server import arguments as arg
+from sandbox.server.advice import advised
 from sandbox.server.content import told
 from sandbox.server.desk import ASKING_INTERVAL_S, Desk, caller_of
 from sandbox.server.http.idempotency import PartlyDone
 from sandbox.server.http.place import BY_PATH, Http
-from sandbox.server.missing import advised
 from sandbox.server.notebooksinuse import LEFT_OUT, InUse, Which, advice, agreed, in_use
 from sandbox.server.outcomes import CANCEL_GRACE_S, FAILED, Following, Written
 from sandbox.server.results import CellSummary, shortened
@@ -239,7 +239,9 @@ class CellRunTools(ToolGroup):
     ) -> CallToolResult:
         """What came of a cell, with where it is in the notebook now."""
         caller = caller_of(ctx)
-        result = advised(result, used.session.policy, self._manager.policies, caller)
+        result = await advised(
+            result, used.session, used.session.policy, self._manager.policies, caller
+        )
         cell_id = cell.cell_id if cell else ""
         cells = used.live.read().cells
         index = next((at for at, each in enumerate(cells) if each.id == cell_id), LEFT_OUT)

@@ -16,6 +16,7 @@ import time
 from functools import partial
 from typing import Any, NoReturn
 
+from sandbox.supervisor.pykernel.forking import fork_orphan
 from sandbox.supervisor.pykernel.stateframes import UnreadStateError
 from sandbox.supervisor.pykernel.statereader import read_state
 from sandbox.supervisor.pykernel.statewriter import Bounds, write_state
@@ -50,14 +51,8 @@ def _carry_out(shell: Any, order: dict[str, Any], fds: list[int]) -> dict[str, A
     (fd,) = fds
     bounds = Bounds(int(order["total_bytes"]), float(order["name_s"]), float(order["total_s"]))
     try:
-        between = os.fork()
-        if between == 0:
-            # Forked again and left alone, the one that writes is no child that somebody here could
-            # wait for, or wonder about.
-            if os.fork() == 0:
-                _write(shell, fd, bounds)
-            os._exit(0)
-        os.waitpid(between, 0)
+        if not fork_orphan(lambda: None):
+            _write(shell, fd, bounds)
     finally:
         os.close(fd)
     return {}

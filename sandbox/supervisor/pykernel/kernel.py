@@ -141,9 +141,6 @@ class PairKernel(IPythonKernel):
         finally:
             self._pair.flush()
             self._pair.is_held = False
-            if self._spawned:
-                self._spawned = False
-                self._pair.send(HOST, [b'{"spawned": true}'])
 
     def _obey(self, parts: list[bytes]) -> None:
         """Do what the supervisor itself wants, between two cells, and answer."""
@@ -204,6 +201,9 @@ class PairKernel(IPythonKernel):
                 self._streams.mend()
                 self._streams.flush()
                 self._pair.is_held = True
+                if self._spawned:  # said before the cell's end, which may bring the next one
+                    self._spawned = False
+                    self._pair.send(HOST, [b'{"spawned": true}'])
         except KeyboardInterrupt:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             return {"status": "error", **_INTERRUPTED}

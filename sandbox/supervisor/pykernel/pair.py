@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import contextlib
 import os
 import select
@@ -20,6 +21,9 @@ READ_BYTES = 256 * 1024
 MAX_REQUEST = 1 << 31
 """What comes is from the supervisor, and bounded there."""
 HOLD_BYTES = 64 * 1024
+MAX_FDS = 8
+"""That may come with one message."""
+_FDS = array.array("i")
 
 
 class Pair:
@@ -95,16 +99,30 @@ class Pair:
         if wait:
             select.select([self._socket], [], [])
         try:
-            data, fds, _, _ = socket.recv_fds(self._socket, READ_BYTES, 8, socket.MSG_DONTWAIT)
+            # Not by socket.recv_fds, which takes flags and does not pass them on.
+            data, about, _, _ = self._socket.recvmsg(
+                READ_BYTES, socket.CMSG_LEN(MAX_FDS * _FDS.itemsize), socket.MSG_DONTWAIT
+            )
         except BlockingIOError:
             return
         except OSError:
-            data, fds = b"", []
-        self.fds += fds
+            data, about = b"", []
+        for level, kind, handed in about:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                fds = array.array("i")
+                fds.frombytes(handed[: len(handed) - len(handed) % fds.itemsize])
+                self.fds += fds
         if data:
             self._reader.feed(data)
         else:
             self.ended = True
+
+    def begin_anew(self) -> None:
+        """In a branch, which has an end of its own here: nothing has come, and nothing waits."""
+        self._owner = os.getpid()
+        self._held.clear()
+        self._inbox.clear()
+        self._reader = FrameReader(self._framed, MAX_REQUEST)
 
     def leave(self) -> None:
         """Let go of it, in a fork of the kernel."""

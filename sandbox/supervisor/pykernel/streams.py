@@ -121,6 +121,14 @@ class Streams:
         found: Any = getattr(threading.current_thread(), "_sandbox_cell", None)
         return found if isinstance(found, Cell) else self.cell
 
+    def descriptors(self) -> dict[int, int]:
+        """The descriptors that lead to the supervisor: for each 1 for stdout, 2 for stderr."""
+        return {fd: fd for fd, _ in STREAMS} | {kept: fd for fd, kept in self._kept.items()}
+
+    def begin_anew(self) -> None:
+        """In a branch, whose descriptors lead to pipes of its own."""
+        self._owner = os.getpid()
+
     def _install(self) -> None:
         for _, name in STREAMS:
             setattr(sys, name, self._streams[name])

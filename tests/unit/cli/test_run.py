@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,21 +57,78 @@ def test_other_endings_have_exit_codes_of_their_own() -> None:
     assert exit_code(result(status="interrupted")) == exits.INTERRUPTED
 
 
-def test_a_program_finds_its_arguments_its_name_and_its_neighbours(
+def run_as_cell(cell: str, folder: Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """Run the code of a cell in a process, whose current folder is the workspace."""
+    code = cell.replace("/workspace", str(folder))
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_a_file_runs_as_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "beside.py").write_text("WORD = 'imported'\n")
+    (tmp_path / "sub" / "main.py").write_text(
+        "import atexit, beside, pickle, sys, threading, time\n"
+        "class Own: pass\n"
+        "pickle.loads(pickle.dumps(Own()))\n"
+        "atexit.register(print, 'at exit')\n"
+        "threading.Thread(target=lambda: (time.sleep(0.2), print('thread'))).start()\n"
+        "print(__name__, __file__, sys.argv, sys.path[0], beside.WORD, input('? '))\n"
+        "'a value that nobody shows'\n"
+        "exit(3)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    done = run_as_cell(work(Path("sub/main.py"), "a b", "'").cell(""), tmp_path, "given\n")
+    place = f"{tmp_path}/sub"
+    argv = ["sub/main.py", "a b", "'"]
+    assert done.stdout.splitlines() == [
+        f"? __main__ {place}/main.py {argv} {place} imported given",
+        "thread",
+        "at exit",
+    ]
+    assert (done.returncode, done.stderr) == (3, "")
+
+
+def test_a_file_reads_what_was_piped_in_which_is_then_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import sys
-
-    (tmp_path / "sub").mkdir()
-    (tmp_path / "sub" / "main.py").write_text("1")
+    (tmp_path / "main.py").write_text("import sys; print(sys.stdin.read())")
+    (tmp_path / "stdin").write_text("piped")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", [])
-    monkeypatch.setattr(sys, "path", [])
-    names: dict[str, object] = {}
-    exec(work(Path("sub/main.py"), "a b", "'").preparation(), names)  # noqa: S102
-    assert sys.argv == ["sub/main.py", "a b", "'"]
-    assert names["__file__"] == "/workspace/sub/main.py"
-    assert sys.path == ["/workspace/sub"]
+    done = run_as_cell(work(Path("main.py")).cell("/workspace/stdin"), tmp_path)
+    assert done.stdout == "piped\n", done.stderr
+    assert not (tmp_path / "stdin").exists()
+
+
+def test_code_that_is_no_file_runs_as_it_is() -> None:
+    assert work().cell("") == "1"
+    assert "['-c', 'a b']" in work(None, "a b").preparation()
+
+
+def test_a_file_need_not_be_utf_8(tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_bytes(b"# coding: latin-1\nprint('\xe9')\n")
+    assert work(tmp_path / "main.py").is_program
+
+
+@pytest.mark.parametrize(
+    ("reason", "code"),
+    [
+        ("It exited with code 9.", 9),
+        ("It was ended by SIGSEGV. 1 process that it had left was ended.", 139),
+        ("Its process is gone, for a reason that is not known.", exits.FAILED),
+    ],
+)
+def test_a_file_that_takes_its_process_along_exits_as_that(reason: str, code: int) -> None:
+    ended = result(status="died", state="lost", reason=reason)
+    assert exit_code(ended, is_program=True) == code
+    assert exit_code(ended) == exits.FAILED
 
 
 def test_a_shell_script_finds_its_arguments() -> None:

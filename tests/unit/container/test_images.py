@@ -192,7 +192,7 @@ def test_the_supervisor_brings_its_modules_and_nothing_of_the_controllers() -> N
     assert folders == {"link", "supervisor"}
 
 
-THERE = ("sandbox", "ipykernel", "IPython", "jupyter_client", "tornado", "traitlets")
+THERE = ("sandbox", "zmq", "ipykernel", "IPython", "jupyter_client", "tornado", "traitlets")
 """What every image brings, beside the standard library."""
 
 

@@ -304,3 +304,21 @@ def test_what_is_left_out_is_counted_as_it_is(over: int) -> None:
     kept = command.stdout.count("é")
     assert command.truncated_bytes == 3 + 2 * (MAX_TEXT + over - kept) > 0
     assert command.left_out[0].startswith(f"{command.truncated_bytes:,} bytes of output")
+
+
+def test_the_exceptions_of_a_group_are_told_beside_its_name() -> None:
+    traceback = (
+        "  + Exception Group Traceback (most recent call last):\n"
+        "  |   Cell In[1], line 1, in <module>\n"
+        "  | ExceptionGroup: g (2 sub-exceptions)\n"
+        "  +-+---------------- 1 ----------------\n"
+        "    | ValueError: inner one\n"
+        "    +---------------- 2 ----------------\n"
+        "    | my.OwnError: inner two\n"
+        "    +------------------------------------"
+    )
+    error = ExecutionError(name="ExceptionGroup", value="g (2 sub-exceptions)", traceback=traceback)
+    summary = cell_summary(result(status="error", error=error))
+    assert summary.error["exceptions"] == "ValueError: inner one; my.OwnError: inner two"
+    alone = ExecutionError(name="ValueError", value="x", traceback="Traceback\n  | A: b")
+    assert "exceptions" not in cell_summary(result(status="error", error=alone)).error

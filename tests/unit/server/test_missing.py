@@ -6,15 +6,14 @@ import pytest
 
 from sandbox.commands.models import CommandResult
 from sandbox.container.manifests import manifest_of
-from sandbox.kernels.models import ExecutionError, ExecutionResult
+from sandbox.kernels.models import ExecutionError
 from sandbox.policy import load
 from sandbox.server.missing import (
     PACKAGES,
     advice_for,
     advice_for_command,
-    advised,
-    advised_command,
     images_of,
+    is_missing,
 )
 from sandbox.sessions.models import Caller
 
@@ -100,20 +99,42 @@ def test_another_error_is_no_missing_module() -> None:
     assert advice_for(None, POLICIES.get("offline"), IMAGES) == ""
 
 
-def test_the_advice_is_the_reason_of_a_result_that_has_none() -> None:
-    result = ExecutionResult(
-        execution_id="e",
-        session_id="s",
-        kernel_id="k",
-        status="error",
-        state="kept",
-        error=missing("pandas"),
+@pytest.mark.parametrize(
+    ("module", "meant"),
+    [
+        ("nunpy", "numpy"),
+        ("panda", "pandas"),
+        ("sklear", "sklearn"),
+        ("beautifulsoup", "bs4"),
+        ("xqzw", ""),
+    ],
+)
+def test_a_name_that_is_nearly_one_is_told_with_what_is_known_of_that(
+    module: str, meant: str
+) -> None:
+    told = advice(module)
+    assert (f"did you mean {meant!r}?" in told) == bool(meant)
+    assert ("open_session(policy='datascience')" in told) == bool(meant)
+
+
+def test_a_name_that_is_nearly_one_of_the_standard_library_needs_no_more() -> None:
+    assert advice("jsn") == "'jsn' is not installed; did you mean 'json'?"
+
+
+@pytest.mark.parametrize("dependency", ["tabulate", "openpyxl.styles"])
+def test_what_a_package_can_do_without_is_missing_too(dependency: str) -> None:
+    value = f"Missing optional dependency '{dependency}'.  Use pip or conda to install it."
+    error = ExecutionError(name="ImportError", value=value, traceback="")
+    assert is_missing(error)
+    told = advice_for(error, POLICIES.get("offline"), IMAGES)
+    assert "open_session(policy='datascience')" in told
+
+
+def test_other_errors_of_imports_are_no_missing_module() -> None:
+    error = ExecutionError(
+        name="ImportError", value="cannot import name 'x' from 'json'", traceback=""
     )
-    told = advised(result, POLICIES.get("offline"), POLICIES, Caller("somebody"))
-    assert told.reason is not None
-    assert "datascience" in told.reason
-    again = advised(told, POLICIES.get("package-index"), POLICIES, Caller("somebody"))
-    assert again is told
+    assert not is_missing(error)
 
 
 def ran(stderr: str, exit_code: int = 127) -> CommandResult:
@@ -122,24 +143,38 @@ def ran(stderr: str, exit_code: int = 127) -> CommandResult:
     )
 
 
+def command_advice(stderr: str, exit_code: int = 127, policy: str = "offline") -> str:
+    return advice_for_command(ran(stderr, exit_code), POLICIES.get(policy), lambda: IMAGES)
+
+
 @pytest.mark.parametrize(
     "stderr", ["bash: line 1: figlet: command not found\n", "/bin/sh: 1: figlet: not found\n"]
 )
 def test_a_program_that_is_not_there_can_be_added(stderr: str) -> None:
-    told = advice_for_command(ran(stderr), POLICIES.get("offline"))
+    told = command_advice(stderr)
     assert "'figlet'" in told
     assert "`image.apt`" in told
     assert "pip" not in told
-    assert "`pip install figlet`" in advice_for_command(ran(stderr), POLICIES.get("package-index"))
-    assert advised_command(ran(stderr), POLICIES.get("offline")).reason == told
+    assert "`pip install figlet`" in command_advice(stderr, policy="package-index")
 
 
 @pytest.mark.parametrize(
     ("stderr", "exit_code"),
-    [("bash: line 1: figlet: command not found\n", 1), ("$(x): command not found\n", 127)],
+    [
+        ("bash: line 1: figlet: command not found\n", 1),
+        ("$(x): command not found\n", 127),
+        ("ModuleNotFoundError: No module named 'pandas'\n", 0),
+        ("ModuleNotFoundError: No module named 'pandas'\ngone on without it\n", 1),
+    ],
 )
-def test_nothing_is_advised_about_what_is_no_program(stderr: str, exit_code: int) -> None:
-    assert advice_for_command(ran(stderr, exit_code), POLICIES.get("offline")) == ""
+def test_nothing_is_advised_about_what_is_not_missing(stderr: str, exit_code: int) -> None:
+    assert command_advice(stderr, exit_code) == ""
+
+
+def test_a_program_that_cannot_import_a_module_is_told_the_same() -> None:
+    stderr = "Traceback (most recent call last):\nModuleNotFoundError: No module named 'humanize'\n"
+    assert "`pip install humanize`" in command_advice(stderr, 1, "package-index")
+    assert "open_session(policy='package-index')" in command_advice(stderr, 1)
 
 
 def test_a_module_that_stands_in_the_table_is_found_in_the_image_that_has_it() -> None:

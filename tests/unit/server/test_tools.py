@@ -727,7 +727,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("execute_code", {"code": "1", "sesion_id": "x"}, "did you mean session_id"),
     ("execute_code", {}, "code is required"),
     ("execute_code", {"code": "a\0b"}, "NUL"),
-    ("execute_code", {"code": "print('\ud800')"}, "surrogate"),
+    ("run_command", {"command": "echo '\ud800'"}, "surrogate"),
     ("execute_code", {"code": "x" * (MAX_CODE + 1)}, "write_file"),
     ("execute_code", {"code": 7}, "code must be text, not a number"),
     (

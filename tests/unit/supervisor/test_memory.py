@@ -48,7 +48,7 @@ async def exit_when_memory_is_out(
         return 1 << 30, 100 << 20 if (folder / "ready").exists() else 900 << 20
 
     monkeypatch.setattr(oom, "read", lambda: None)
-    monkeypatch.setattr(memory, "_memory", meminfo)
+    monkeypatch.setattr(memory, "meminfo", meminfo)
     guarding = asyncio.create_task(memory.MemoryGuard(children).run())
     with anyio.fail_after(20):
         ended = await asyncio.shield(waits_for.exit)
