@@ -19,8 +19,9 @@ from sandbox.link.stream import Stream
 from sandbox.supervisor import headroom, oom
 from sandbox.supervisor.children import Child, Children
 from sandbox.supervisor.frozen import FrozenSocket
-from sandbox.supervisor.kernelhost import KernelHost, Process, Received
+from sandbox.supervisor.kernelhost import KernelHost
 from sandbox.supervisor.kernelhosts import KernelHosts
+from sandbox.supervisor.kernelprocess import Process, Received
 from sandbox.supervisor.pairchannels import PairChannels
 from sandbox.supervisor.requests import answer, flag, identifier
 from sandbox.supervisor.restraint import every_descriptor
@@ -28,6 +29,8 @@ from sandbox.supervisor.tasks import Background
 
 MAX_CHECKPOINTS = 32
 """Of all kernels together, those that were lost and not yet dropped included."""
+RELEASE_S, RELEASE_POLL_S = 0.5, 0.02
+"""After an end it takes a moment until memory is free again."""
 MAX_REFUSAL_CHARS = 4000
 MAX_BLOCKERS = 20
 
@@ -91,7 +94,10 @@ class Checkpoint:
             evidence = "the supervisor ended it, as it goes before kernels"
         elif not evidence:
             is_oom, evidence = oom.verdict(
-                self.oom_before, signal=ending.signal, killed=self.child.killed
+                self.oom_before,
+                signal=ending.signal,
+                killed=self.child.killed,
+                is_told=not self.child.is_foreign,
             )
         event = {"event": "checkpoint_lost", "name": self.name}
         event |= {"exit_code": ending.code, "signal": ending.signal}
@@ -254,16 +260,21 @@ class Branches:
             QuotaExceeded: It does not fit; says the figures.
         """
         automatic = [each for each in self._checkpoints.values() if each.is_auto]
+        release = time.monotonic()
         while (found := headroom.headroom()) is not None:
             try:
                 found.check(kernel.pid)
                 return
             except QuotaExceeded:
+                if time.monotonic() < release:
+                    await asyncio.sleep(RELEASE_POLL_S)
+                    continue
                 if not automatic:
                     raise
             oldest = automatic.pop(0)
             await self._forget(oldest)
             oldest.tell_lost(evidence="it made room for another copy of a kernel")
+            release = time.monotonic() + RELEASE_S
 
     async def _watch(self, checkpoint: Checkpoint) -> None:
         """Tell when a checkpoint is lost."""

@@ -20,10 +20,11 @@ from sandbox.supervisor.branches import Branches
 from sandbox.supervisor.children import Children
 from sandbox.supervisor.commandhosts import CommandHosts
 from sandbox.supervisor.fileops import FileOperations
+from sandbox.supervisor.headroom import kept_bytes
 from sandbox.supervisor.ipython import KernelStart
-from sandbox.supervisor.kernelhost import Launcher
 from sandbox.supervisor.kernelhosts import KernelHosts
-from sandbox.supervisor.memory import MemoryGuard, kept_bytes
+from sandbox.supervisor.kernelprocess import Launcher
+from sandbox.supervisor.memory import MemoryGuard
 from sandbox.supervisor.pipes import PipePair, accept
 from sandbox.supervisor.probe import Probe
 from sandbox.supervisor.programs import Programs

@@ -9,10 +9,14 @@ import resource
 from dataclasses import dataclass
 
 from sandbox.errors import QuotaExceeded
+from sandbox.supervisor import oom
 
 SHARE = 4
 """A fork shares all memory at first; room for this part of it to be written to has to be there."""
 LEAST_BYTES = 16 * 1024**2
+GVISOR_BYTES = 64 * 1024**2
+GVISOR_BYTES_PER_PROCESS = 4 * 1024**2
+"""What is kept free for gVisor itself, whose own memory ``/proc/meminfo`` does not count."""
 
 _FILES = (
     ("memory.max", "memory.current", "memory.stat", ("inactive_file", "active_file")),
@@ -63,8 +67,18 @@ def headroom() -> Headroom | None:
             return Headroom(limit, used) if limit < _UNLIMITED else None
     with contextlib.suppress(OSError, ValueError, KeyError):
         total, free = meminfo()
-        return Headroom(total, total - free)
+        return Headroom(total - kept_bytes(), total - free)
     return None
+
+
+def kept_bytes() -> int:
+    """How much the memory guard keeps free; 0 where the kernel does that, or nothing is known."""
+    if oom.read() is None:
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            total, _ = meminfo()
+            processes = resource.getrlimit(resource.RLIMIT_NPROC)[0]
+            return min(total // 3, GVISOR_BYTES + GVISOR_BYTES_PER_PROCESS * max(0, processes))
+    return 0
 
 
 def meminfo() -> tuple[int, int]:

@@ -10,7 +10,8 @@ from sandbox.errors import Conflict, InvalidRequest, NotFound, QuotaExceeded, Sa
 from sandbox.link import wire
 from sandbox.link.stream import Message, Stream
 from sandbox.supervisor import kernelspecs, kernelstate
-from sandbox.supervisor.kernelhost import KernelHost, Launcher
+from sandbox.supervisor.kernelhost import KernelHost
+from sandbox.supervisor.kernelprocess import Launcher
 from sandbox.supervisor.requests import answer, flag, identifier, text, whole
 from sandbox.supervisor.tasks import Background, alongside
 

@@ -9,19 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import resource
 import signal
 from collections import defaultdict
 from contextlib import suppress
 
-from sandbox.supervisor import oom
+from sandbox.supervisor import headroom
 from sandbox.supervisor.children import Children
-from sandbox.supervisor.headroom import meminfo, resident_bytes
 from sandbox.supervisor.restraint import every_descriptor, mark_of
 
-GVISOR_BYTES = 64 * 1024**2
-GVISOR_BYTES_PER_PROCESS = 4 * 1024**2
-"""What is kept free for gVisor itself, whose own memory ``/proc/meminfo`` does not count."""
 FASTEST_BYTES_PER_S = 4 * 1024**3
 """Memory is used up no faster, so that it need not be looked at sooner."""
 SHORTEST_S, LONGEST_S = 0.01, 1.0
@@ -41,12 +36,12 @@ class MemoryGuard:
 
     async def run(self) -> None:
         """Keep some memory free; returns at once where the kernel sees to that."""
-        kept = kept_bytes()
+        kept = headroom.kept_bytes()
         if not kept:
             return
         with suppress(OSError, ValueError, KeyError):  # then nothing can be known of it
             while True:
-                total, free = meminfo()
+                total, free = headroom.meminfo()
                 if free < kept:
                     self._end_one(total * LARGE, is_urgent=free < kept / 4)
                     await asyncio.sleep(RELEASE_S)
@@ -73,7 +68,7 @@ class MemoryGuard:
             for name in os.listdir("/proc"):
                 if name.isdigit():
                     with suppress(OSError, ValueError, IndexError):
-                        sizes[mark_of(int(name))][int(name)] = resident_bytes(int(name))
+                        sizes[mark_of(int(name))][int(name)] = headroom.resident_bytes(int(name))
         used = {child.pid: sum(sizes[child.mark].values()) for child in self._children}
         child = max(self._children, key=lambda child: used[child.pid], default=None)
         if child is not None and used[child.pid] < large_bytes:
@@ -88,13 +83,3 @@ class MemoryGuard:
         else:
             child.is_out_of_memory = True
             child.kill_tree()
-
-
-def kept_bytes() -> int:
-    """How much the guard keeps free; 0 where the kernel sees to that, or nothing can be known."""
-    if oom.read() is None:
-        with suppress(OSError, ValueError, KeyError):
-            total, _ = meminfo()
-            processes = resource.getrlimit(resource.RLIMIT_NPROC)[0]
-            return min(total // 3, GVISOR_BYTES + GVISOR_BYTES_PER_PROCESS * max(0, processes))
-    return 0

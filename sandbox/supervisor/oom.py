@@ -36,16 +36,19 @@ def read() -> OomCount | None:
 
 
 def verdict(
-    before: OomCount | None, *, signal: int | None, killed: bool
+    before: OomCount | None, *, signal: int | None, killed: bool, is_told: bool = True
 ) -> tuple[bool | None, str]:
     """Whether a process that has just ended was killed for want of memory, and what says so.
 
     Args:
         before: The counter before it was in danger.
+        is_told: Whether anybody tells how it ended.
 
     Returns:
         True or False, or None when nothing tells; and the evidence in a few words.
     """
+    if not is_told and not killed:
+        return None, "nobody tells here how this process ended"
     if signal != 9 or killed:
         return False, "it was not killed by an unexpected SIGKILL"
     after = read()

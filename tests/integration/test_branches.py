@@ -16,7 +16,7 @@ from ..support.branchmodel import sequences
 from ..support.branchplay import play
 from ..support.containers import Container, container
 from ..support.served import RUNTIME
-from ..support.supervisorprocess import Cells
+from ..support.supervisorprocess import Cells, run_command
 
 pytestmark = pytest.mark.anyio
 
@@ -49,7 +49,12 @@ async def branch(link: Link, cells: Cells, new_id: str, **options: bool) -> Cell
 
 
 async def memory_limit(link: Link) -> int:
-    return (await link.call("probe"))["memory_limit"] >> 20
+    """The session's limit in MiB; of a gVisor sandbox two thirds of its own: it keeps the rest."""
+    if RUNTIME != "runsc":
+        return (await link.call("probe"))["memory_limit"] >> 20
+    said, _, _ = await run_command(link, argv=["cat", "/proc/meminfo"])
+    total = int(said.split()[1]) << 10
+    return (total - total // 3) >> 20
 
 
 async def test_random_sequences_differ_in_nothing_from_a_model(link: Link) -> None:
@@ -71,7 +76,7 @@ async def test_a_branch_at_the_memory_limit_is_refused_and_harms_nothing(link: L
                 await link.call("kernel.checkpoint", kernel_id="k", name=f"c{number}")
             except QuotaExceeded:
                 break
-        with pytest.raises(QuotaExceeded, match=f"{limit:,} MiB"):
+        with pytest.raises(QuotaExceeded, match=r"MiB must be free.* MiB"):
             await branch(link, cells, "refused")
         assert await cells.run("print(kept)") == "1\n"
         assert await Cells(link, "first").run("print(kept)") == "1\n"
@@ -176,7 +181,9 @@ async def test_pandas_and_matplotlib_are_no_blockers(science: Link) -> None:
         made = await branch(science, cells, "b")
         said = await made.run("import json; print(json.dumps(int(frame.a.sum())))")
         assert json.loads(said) == 499500
-        again = "print(pd.read_csv(io.StringIO(frame.to_csv())).shape, *tqdm([1]))"
+        again = (
+            "print(pd.read_csv(io.StringIO(frame.to_csv())).shape, *tqdm([1], file=io.StringIO()))"
+        )
         assert await made.run(again) == "(1000, 3) 1\n" == await cells.run(again)
 
 

@@ -26,9 +26,15 @@ class OpenFile:
     fd: int
     flags: int
     offset: int
+    identity: tuple[int, int]
 
     def make_own(self) -> None:
-        """In a fork: open the same file again, at the place where it was read before the fork."""
+        """In a fork: open the same file again, at the place where it was read before the fork.
+
+        Some libraries close their files in a fork: those stay closed.
+        """
+        if _identity(self.fd) != self.identity:
+            return
         inheritable = os.get_inheritable(self.fd)
         again = os.open(f"/proc/self/fd/{self.fd}", self.flags | os.O_CLOEXEC)
         os.lseek(again, self.offset, os.SEEK_SET)
@@ -88,7 +94,16 @@ def _file(fd: int, path: str, flags: int) -> OpenFile | Blocker:
         return Blocker("database", f"the SQLite database {path}, which is open", "close() it")
     offset = os.lseek(fd, 0, os.SEEK_CUR)
     kept = os.O_RDONLY | os.O_NONBLOCK | os.O_DIRECT | os.O_NOATIME | os.O_DIRECTORY
-    return OpenFile(fd, flags & kept, offset)
+    return OpenFile(fd, flags & kept, offset, _identity(fd))
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    """Which file a descriptor leads to; none has that of a descriptor that is closed."""
+    try:
+        status = os.fstat(fd)
+    except OSError:
+        return -1, -1
+    return status.st_dev, status.st_ino
 
 
 def _begins_with(fd: int, magic: bytes) -> bool:

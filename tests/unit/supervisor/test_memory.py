@@ -11,7 +11,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from sandbox.supervisor import memory, oom
+from sandbox.supervisor import headroom, memory, oom
 from sandbox.supervisor.children import Child, Children, Exit
 
 pytestmark = pytest.mark.anyio
@@ -48,7 +48,7 @@ async def exit_when_memory_is_out(
         return 1 << 30, 100 << 20 if (folder / "ready").exists() else 900 << 20
 
     monkeypatch.setattr(oom, "read", lambda: None)
-    monkeypatch.setattr(memory, "meminfo", meminfo)
+    monkeypatch.setattr(headroom, "meminfo", meminfo)
     guarding = asyncio.create_task(memory.MemoryGuard(children).run())
     with anyio.fail_after(20):
         ended = await asyncio.shield(waits_for.exit)
