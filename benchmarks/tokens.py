@@ -20,13 +20,13 @@ from sandbox.toolsets import ALL, TOOLSETS, tools_of
 CHARACTERS_PER_TOKEN = 4
 LISTINGS = 20
 READ_BY_MODELS = ("name", "description", "inputSchema")
-MAX_INPUTS = 3500
+MAX_INPUTS = 3600
 """For names, descriptions and arguments of all tools but those of notebooks."""
 MAX_NOTEBOOK_INPUTS = 1350
 """For those of notebooks."""
 BUT_NOTEBOOKS = "all but notebooks"
 MAX_TOKENS = {
-    ALL: 8250,
+    ALL: 8300,
     BUT_NOTEBOOKS: 6500,
     "code": 900,
     "kernels": 1200,

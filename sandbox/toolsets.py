@@ -73,6 +73,7 @@ TOOLSETS: dict[str, tuple[str, ...]] = {
         "list_sessions",
         "get_session",
         "tighten_session",
+        "fork_session",
         "close_session",
         "list_policies",
         "list_workspaces",

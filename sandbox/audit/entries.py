@@ -78,6 +78,8 @@ class SessionEntry(Entry):
     """How many facts about its isolation were measured inside and found right."""
     proof: str = ""
     """SHA-256 of those checks."""
+    forked_from: str = ""
+    """The session that it is a fork of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

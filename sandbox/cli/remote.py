@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,13 @@ class Remote:
         self._url, self._pid = address
         self._token = server_token(settings, folder)
 
-    def call(self, method: str, *path: str) -> Any:
+    def call(
+        self,
+        method: str,
+        *path: str,
+        body: Mapping[str, Any] | None = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> Any:
         """Send a request for a path, given in its parts, and return its JSON answer.
 
         Raises:
@@ -71,11 +77,15 @@ class Remote:
         """
         parts = urlsplit(self._url)
         connection = http.client.HTTPConnection(
-            parts.hostname or "127.0.0.1", parts.port or 80, timeout=TIMEOUT_S
+            parts.hostname or "127.0.0.1", parts.port or 80, timeout=timeout_s
         )
         try:
             target = "/".join(("/mcp/v1", *(quote(part, safe="") for part in path)))
-            connection.request(method, target, headers={"Authorization": f"Bearer {self._token}"})
+            headers = {"Authorization": f"Bearer {self._token}"}
+            sent = None if body is None else json.dumps(body)
+            if sent is not None:
+                headers["Content-Type"] = "application/json"
+            connection.request(method, target, sent, headers)
             answer = connection.getresponse()
             told = json.loads(answer.read() or b"null")
         except (OSError, http.client.HTTPException, ValueError) as exc:

@@ -71,6 +71,36 @@ def show_session(
     print_json(Remote(settings).call("GET", "sessions", session_id))
 
 
+@command(app, "state_dir", name="fork")
+def fork_session(
+    settings: Settings,
+    session_id: Annotated[str, typer.Argument(autocompletion=completion.session_ids)],
+    name: Annotated[str, typer.Option("--name", help="A label for the forks.")] = "",
+    count: Annotated[int, typer.Option("-n", "--count", min=1, max=8, help="How many.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Copy a session into containers of their own, with its files and Python variables.
+
+    [bold]sandbox sessions fork ID -n 3[/bold]
+    """
+    from sandbox.cli.remote import Remote
+    from sandbox.server.forks import fork_in_words, left_in_words
+    from sandbox.sessions.forking import FORK_TIMEOUT_S, Fork
+
+    found = Remote(settings).call(
+        *("POST", "sessions", session_id, "fork"),
+        body={"name": name, "count": count},
+        timeout_s=FORK_TIMEOUT_S,
+    )
+    if as_json:
+        print_json(found)
+        return
+    fork = Fork.model_validate(found)
+    for each in fork.sessions:
+        print(fork_in_words(each))
+    print(left_in_words(fork))
+
+
 @command(app, "state_dir", name="export")
 def export_session(
     settings: Settings,

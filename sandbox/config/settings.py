@@ -147,6 +147,10 @@ class Settings(Frozen, use_attribute_docstrings=True):
     max_workspaces: int = Field(32, ge=1, le=10_000)
     """The named workspaces of one principal."""
 
+    fork_state_bytes: Bytes = Field(256 * MIB, ge=0, le=1024 * TIB)
+    """The most that a fork of a session carries of a kernel's variables: bytes, or `256MiB`; never
+    more than half of the memory that the policy gives."""
+
     package_cache_bytes: Bytes = Field(2 * GIB, ge=0, le=1024 * TIB)
     """What the packages that sessions install may take together on disk, where they are kept for
     all of them: bytes, or `2GiB`; 0: nothing is kept, and each session asks the index itself."""

@@ -97,7 +97,8 @@ class Sandbox:
         self.claimant: Claimant | None = None
         """The session that has claimed it; None while it is nobody's."""
         self._tasks: TaskGroup | None = None
-        self._link: Link | None = None
+        self.link: Link | None = None
+        """The latest one to its supervisor; None before there was any."""
         self._connection = Connection(
             self._connect, self._attach, on_open=self._serve, is_new=not self.is_adopted
         )
@@ -181,8 +182,8 @@ class Sandbox:
         if self.claimant is not None:
             raise Conflict("This sandbox is claimed by another session.")
         self.claimant = claimant
-        if self._link is not None:
-            await claimant.attach(self._link)
+        if self.link is not None:
+            await claimant.attach(self.link)
 
     async def settled(self, timeout_s: float) -> bool:
         """Wait while a lost link is being made again; whether it is up, or over with it."""
@@ -278,7 +279,7 @@ class Sandbox:
 
     async def _attach(self, link: Link) -> None:
         # No await from here to the look at the claimant: a claim that comes later attaches itself.
-        self._link = link
+        self.link = link
         async with anyio.create_task_group() as attaching:
             if not self._is_proved:
                 attaching.start_soon(self._prove, link)

@@ -93,6 +93,7 @@ Workspace = Annotated[
 ]
 WorkspaceName = Annotated[_Name, Field(description="As list_workspaces names it.")]
 Reuse = Annotated[bool, Field(description="False: always open another.")]
+Forks = Annotated[int, Field(ge=1, le=8, description="How many.")]
 NetworkTaken = Annotated[
     Literal["", "none"], Field(description='"none": all of it; empty: only what `deny` names.')
 ]

@@ -27,6 +27,7 @@ _TOOLS = {
         "list_sessions",
         "get_session",
         "tighten_session",
+        "fork_session",
         "close_session",
         "list_workspaces",
         "delete_workspace",

@@ -86,6 +86,7 @@ class SessionRecord:
             "policy_digest": sandbox.policy.digest,
             "runtime": sandbox.spec.runtime,
             "image": sandbox.spec.image,
+            "forked_from": claim.forked_from,
         }
 
     def opened(self) -> None:

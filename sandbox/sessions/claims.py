@@ -33,6 +33,7 @@ class Claim:
         checkpoint: :data:`AUTO` for one that makes a checkpoint before each cell; else empty.
         created_at: Unix time, seconds.
         expires_at: Unix time at which it ends whatever it does, seconds.
+        forked_from: The session whose files and variables it began with; empty for none.
     """
 
     session_id: str
@@ -47,6 +48,7 @@ class Claim:
     created_at: float
     expires_at: float
     checkpoint: str = ""
+    forked_from: str = ""
 
     @property
     def holder(self) -> str:

@@ -103,6 +103,7 @@ SCHEMA = (
     notebookjournal.VERSION,
     # Whether it makes a checkpoint before each cell.
     ("ALTER TABLE sessions ADD COLUMN checkpoint TEXT NOT NULL DEFAULT ''",),
+    ("ALTER TABLE sessions ADD COLUMN forked_from TEXT NOT NULL DEFAULT ''",),
 )
 
 

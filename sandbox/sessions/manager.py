@@ -30,6 +30,7 @@ from sandbox.outputs.redaction import Redactor
 from sandbox.policy import Policy, PolicySet
 from sandbox.sessions.adoption import Adoption
 from sandbox.sessions.conversations import Conversations
+from sandbox.sessions.forking import Forks
 from sandbox.sessions.history import History
 from sandbox.sessions.inheritance import Inheritance
 from sandbox.sessions.locks import KeyedLocks
@@ -71,6 +72,7 @@ class SessionManager:
         self.history = History(self.ownership, services.journal, services.clock)
         self._adoption = Adoption(services, self._add)
         self._opener = Opener(services, settings, self._sessions)
+        self.forks = Forks(self._opener, self.ownership, settings, self.get, self._start)
         self._sweeper = Sweeper(services, slot, self._sessions.values, self._inheritance.is_left)
         self._tasks: TaskGroup = anyio.create_task_group()
         self._closing = False
@@ -190,7 +192,7 @@ class SessionManager:
         asked = (caller, wanted, name, workspace, checkpoint)
         if not reuse:
             return _noted(await self._open(*asked, as_default=False))
-        key = ("name", caller.principal, name) if name else _default_lock(caller)
+        key = ("name", caller.principal, name) if name else caller.default_lock
         if workspace:
             key = ("workspace", caller.principal, workspace)
         async with self._locks.hold(key):
@@ -233,7 +235,7 @@ class SessionManager:
         if session is not None and session.is_usable:
             self._inheritance.tell_kept(session)
             return session
-        async with self._locks.hold(_default_lock(caller)):
+        async with self._locks.hold(caller.default_lock):
             session = self.ownership.default(caller)
             if session is not None and not session.is_ending:
                 await session.ready()
@@ -375,25 +377,24 @@ class SessionManager:
         session = await self._opener.session(
             caller, policy, name, workspace, as_default=as_default, checkpoint=checkpoint
         )
+        await self._start(session, OPEN_TIMEOUT_S)
+        session.hand_over()
+        return session
+
+    async def _start(self, session: Session, timeout_s: float) -> None:
         try:
-            with anyio.fail_after(OPEN_TIMEOUT_S):
+            with anyio.fail_after(timeout_s):
                 failure = await self._tasks.start(self._run, session)
         except TimeoutError as exc:
             raise InfrastructureError(
-                f"The session was not ready within {OPEN_TIMEOUT_S:g} s; it was removed.",
+                f"The session was not ready within {timeout_s:g} s; it was removed.",
                 remedy="The engine may be overloaded: try again later.",
             ) from exc
         if failure is not None:
             raise failure
-        session.hand_over()
-        return session
 
 
 def _noted(session: Session) -> Session:
     """A session that a call is about; its record will say so."""
     about(session.session_id, session.policy.name, session.policy.digest)
     return session
-
-
-def _default_lock(caller: Caller) -> tuple[str, str, str]:
-    return ("default", caller.principal, caller.default_key)

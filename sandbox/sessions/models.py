@@ -43,6 +43,11 @@ class Caller:
         token, found, _ = self.default_key.partition(" ")
         return token + found if found and token.startswith(PASSING) else ""
 
+    @property
+    def default_lock(self) -> tuple[str, str, str]:
+        """What is held while its default session is looked for or opened."""
+        return ("default", self.principal, self.default_key)
+
     def may_use(self, policy: str) -> bool:
         """Whether it may have sessions under a policy."""
         return self.policies is None or policy in self.policies
@@ -98,6 +103,8 @@ class SessionInfo(BaseModel, frozen=True):
     runtime: str
     created_at: float
     """Unix time, seconds."""
+    forked_from: str = ""
+    """The session whose files and variables it began with; empty for none."""
     expires_at: float
     """Unix time at which it ends whatever it does."""
     idle_expires_at: float

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from sandbox.bulkheads.shares import FEW, open_to
@@ -59,8 +59,14 @@ class Opener:
         *,
         as_default: bool,
         checkpoint: str = "",
+        forked_from: str = "",
+        fill: Callable[[Session], Awaitable[None]] | None = None,
     ) -> Session:
         """A new session, of a name and with a workspace unless these are empty.
+
+        Args:
+            forked_from: The id of the session that it is a fork of; empty for none.
+            fill: Gives it what it begins with, before its caller has it.
 
         Raises:
             QuotaExceeded: The caller, or the controller, has as many sessions as may be, or the
@@ -99,6 +105,7 @@ class Opener:
             checkpoint=checkpoint or (AUTO if policy.checkpoint == AUTO else ""),
             created_at=now,
             expires_at=now + policy.limits.lifetime_s,
+            forked_from=forked_from,
         )
         held: Held | None = None
         if workspace:
@@ -113,6 +120,7 @@ class Opener:
             last_used=now,
             certificates=given.certificates,
             workspace=held,
+            fill=fill,
         )
         self._sessions[caller.principal, claim.session_id] = session
         return session
@@ -128,6 +136,10 @@ class Opener:
             self._services.journal.checkpoints(session.session_id, checkpoint)
             session.claim = replace(session.claim, checkpoint=checkpoint)
             session.kernels.branches.is_auto = checkpoint == AUTO
+
+    def withdraw(self, session: Session) -> None:
+        """Forget a session that was never run, or is over."""
+        self._sessions.pop((session.principal, session.session_id), None)
 
     async def forget_dead_holder(self, principal: str, workspace: str) -> None:
         """Free a workspace whose session is gone; the engine knows which sandboxes there are.
@@ -252,14 +264,14 @@ def check_wanted(policy: Policy, name: str, workspace: str, checkpoint: str) -> 
         InvalidRequest: That cannot be the name of a session or a workspace.
         NotPermitted: The policy keeps no files, or no checkpoints before cells.
     """
-    _check_name(name)
+    check_name(name)
     if workspace:
         _check_keeps(policy, workspace)
     if checkpoint:
         _check_checkpoints(policy)
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
     if len(name) > MAX_NAME or not name.isprintable():
         raise InvalidRequest(
             f"A session's name has at most {MAX_NAME} printable characters.",

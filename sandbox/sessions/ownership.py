@@ -63,6 +63,7 @@ class Ownership:
             and session.claim.name == name
             and session.claim.workspace == workspace
             and (name or workspace or session.claim.opener_key == caller.default_key)
+            and (name or not session.claim.forked_from)
             and session.policy.digest == policy.digest
         ]
         return max(

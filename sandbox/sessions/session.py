@@ -8,7 +8,7 @@ comes.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -53,6 +53,7 @@ class Session:
         claim: In the journal already if the sandbox is an adopted one.
         last_used: Unix time, seconds.
         certificates: What it is given to trust, in PEM; empty for what its image does.
+        fill: Gives a new one what it begins with, before its caller has it.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Session:
         last_used: float,
         certificates: bytes = b"",
         workspace: Held | None = None,
+        fill: Callable[[Session], Awaitable[None]] | None = None,
         tightened: Tightening | None = None,
         earlier_proof: SessionProof | None = None,
     ) -> None:
@@ -104,16 +106,14 @@ class Session:
         self.notebooks = self._parts.notebooks
         self.notebook_names = NotebookNames()
         self.notebook_runs = self._parts.notebook_runs
-        self._services = services
-        self._earlier_proof = earlier_proof
+        self._services, self._fill, self._earlier_proof = services, fill, earlier_proof
         self._record = SessionRecord(services.audit, claim, sandbox)
         self.was_opened = sandbox.is_adopted
         """Whether it ever became ready for a caller."""
         self._is_handed_over = sandbox.is_adopted
         self._ending: tuple[Ending, str] | None = None
         self._settled = anyio.Event()
-        self._stop = anyio.Event()
-        self._over = anyio.Event()
+        self._stop, self._over = anyio.Event(), anyio.Event()
 
     # --- what it is
 
@@ -150,6 +150,7 @@ class Session:
             image=self.sandbox.spec.image,
             runtime=self.sandbox.spec.runtime,
             created_at=self.claim.created_at,
+            forked_from=self.claim.forked_from,
             expires_at=self.claim.expires_at,
             idle_expires_at=self.lease.idle_expires_at,
             limits=self.policy.limits,
@@ -337,7 +338,7 @@ class Session:
         if is_new:  # before the container holds anything of its principal's
             self._services.journal.claimed(self.claim, self.lease.last_used)
         self._parts.run(tasks)
-        if is_new and self._autosave is None:
+        if is_new and self._autosave is None and self._fill is None:
             tasks.start_soon(self._parts.start_first_kernel)
         await self.sandbox.claim(self._parts)
         if not self.sandbox.is_open:
@@ -346,9 +347,11 @@ class Session:
         if self._autosave is not None:
             if is_new:
                 await self._autosave.restore()
-                tasks.start_soon(self._parts.start_first_kernel)
             tasks.start_soon(self._autosave.run)
+        if self._fill is not None:
+            await self._fill(self)
         if is_new:
+            tasks.start_soon(self._parts.start_first_kernel)  # unless it is there already
             self._services.journal.opened(self.session_id, self.info(with_proof=True))
 
     async def _tear_down(self, given_up: str) -> None:

@@ -130,6 +130,8 @@ class Supervisor:
             "kernel.stop": kernels.stop,
             "kernel.evidence": kernels.evidence,
             "kernel.attach": kernels.attach,
+            "kernel.carry_out": kernels.carry_out,
+            "kernel.carry_in": kernels.carry_in,
             "kernel.branch": branches.branch,
             "kernel.checkpoint": branches.checkpoint,
             "kernel.rollback": branches.rollback,

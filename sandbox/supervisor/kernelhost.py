@@ -160,7 +160,9 @@ class KernelHost:
             remedy = "Wait until it has ended, or interrupt it."
             raise Conflict("The kernel runs a cell.", remedy=remedy)
 
-    async def ask(self, order: str, fds: Sequence[int], **more: Any) -> Any:
+    async def ask(
+        self, order: str, fds: Sequence[int], *, timeout_s: float = ASK_TIMEOUT_S, **more: Any
+    ) -> Any:
         """Have the process of a Python kernel do something between two cells.
 
         Args:
@@ -176,12 +178,12 @@ class KernelHost:
                 os.close(fd)
             raise InfrastructureError("The kernel's process has ended.")
         try:
-            async with asyncio.timeout(ASK_TIMEOUT_S):
+            async with asyncio.timeout(timeout_s):
                 return await channels.ask(order, fds, **more)
         except TimeoutError as exc:
             remedy = "It may run something: interrupt it, or wait."
             raise Conflict(
-                f"The kernel did not answer for {ASK_TIMEOUT_S:.0f} seconds.", remedy=remedy
+                f"The kernel did not answer for {timeout_s:.0f} seconds.", remedy=remedy
             ) from exc
 
     def tell(self, event: Mapping[str, Any]) -> None:

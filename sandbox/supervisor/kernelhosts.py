@@ -9,7 +9,7 @@ from typing import Any
 from sandbox.errors import Conflict, InvalidRequest, NotFound, QuotaExceeded, SandboxError
 from sandbox.link import wire
 from sandbox.link.stream import Message, Stream
-from sandbox.supervisor import kernelspecs
+from sandbox.supervisor import kernelspecs, kernelstate
 from sandbox.supervisor.kernelhost import KernelHost
 from sandbox.supervisor.kernelprocess import Launcher
 from sandbox.supervisor.requests import answer, flag, identifier, text, whole
@@ -114,6 +114,14 @@ class KernelHosts:
         finally:
             kernel.log.close()
         stream.end()
+
+    async def carry_out(self, stream: Stream) -> None:
+        """``kernel.carry_out``"""
+        await kernelstate.carry_out(self.find(stream), stream)
+
+    async def carry_in(self, stream: Stream) -> None:
+        """``kernel.carry_in``"""
+        await kernelstate.carry_in(self.find(stream), stream)
 
     def find(self, stream: Stream) -> KernelHost:
         """The kernel that a request is about.

@@ -6,7 +6,8 @@ says of its success is believed of its own files only.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager
 
 import anyio
@@ -19,6 +20,7 @@ from sandbox.link.link import Link, Stream, printable
 SILENCE_S = 10.0
 """How long the other side may neither give nor take a byte."""
 MAX_SAID = 2000
+MAX_PRINTED = 100
 
 PACK = (
     *("/usr/bin/tar", "--create", "--file=-", "--directory=/workspace", "--format=gnu"),
@@ -28,20 +30,43 @@ UNPACK = (
     *("/usr/bin/tar", "--extract", "--file=-", "--directory=/workspace", "--no-same-owner"),
     *("--preserve-permissions", "--no-overwrite-dir"),
 )
+COPY = (
+    *("/bin/bash", "-c"),
+    # Nothing is opened that another process has to open first: a pipe or a socket is only named.
+    r"""cd /workspace && set -o pipefail && /usr/bin/find . -xdev -mindepth 1 \
+    \( -type p -fprintf /dev/stderr '%p: a named pipe is left out\n' \) -o \
+    \( -type s -fprintf /dev/stderr '%p: a socket is left out\n' \) -o -print0 |
+    /usr/bin/tar --create --file=- --format=posix --pax-option=delete=atime,delete=ctime --sparse \
+    --ignore-failed-read --no-recursion --null --verbatim-files-from --files-from=-""",
+)
+"""What writes it for another sandbox, with its times to the nanosecond."""
+PASTE = (
+    *("/bin/bash", "-c"),
+    f"""{" ".join(UNPACK)} && cd /workspace &&
+    /usr/bin/find . -xdev -mindepth 1 ! -type d -printf '%s\\n' |
+    /usr/bin/awk '{{ size += $1 }} END {{ printf "%d %.0f\\n", NR, size }}'""",
+)
+"""What reads it in there, and prints how many files it has, and their bytes."""
+_SPEAKER = re.compile(r"\A(?:/usr/bin/)?(?:tar|find): ")
 _CHANGED_MEANWHILE = 1  # tar's word for files that were written as it read them
 
 
-async def pack(link: Link, sink: Callable[[bytes], Awaitable[None]]) -> str:
+async def pack(
+    link: Link, sink: Callable[[bytes], Awaitable[None]], argv: Sequence[str] = ()
+) -> list[str]:
     """Have the workspace written, piece by piece; an error of the sink ends the writing.
 
+    Args:
+        argv: What writes it; ``PACK`` when empty.
+
     Returns:
-        What was left out, in the words of ``tar``; empty when nothing was.
+        What was left out or changed meanwhile, a line each, in the words of ``tar``.
 
     Raises:
         FileError: It could not be written as a whole.
         InfrastructureError: Nothing came for too long, or the link ended.
     """
-    stream = link.open("process.run", argv=list(PACK))
+    stream = link.open("process.run", argv=list(argv or PACK))
     said = ""
     try:
         stream.end()
@@ -56,26 +81,34 @@ async def pack(link: Link, sink: Callable[[bytes], Awaitable[None]]) -> str:
                     code = wire.decode_json(data).get("exit_code")
                     if code not in (0, _CHANGED_MEANWHILE):
                         raise FileError("io_error", f"It could not be read: {_words(said, code)}.")
-                    return _words(said, "") if said else ""
+                    return _lines(said)
                 case (tag, _):
                     raise ProtocolError(f"an archive came with a message of tag {tag}")
     finally:
         stream.reset()
 
 
-async def unpack(link: Link, pieces: AsyncIterator[bytes]) -> None:
+async def unpack(
+    link: Link, pieces: AsyncIterator[bytes], argv: Sequence[str] = ()
+) -> tuple[int, ...]:
     """Have the workspace read in; an error of the pieces ends the reading.
+
+    Args:
+        argv: What reads it in; ``UNPACK`` when empty.
+
+    Returns:
+        The numbers that it has printed, if any.
 
     Raises:
         FileError: It does not fit.
         InfrastructureError: It was not taken in time, or the link ended.
     """
-    stream = link.open("process.run", argv=list(UNPACK))
+    stream = link.open("process.run", argv=list(argv or UNPACK))
     ending: dict[str, object] = {}
-    said = ""
+    said = printed = ""
 
     async def listen(scope: anyio.CancelScope) -> None:
-        nonlocal said
+        nonlocal said, printed
         while True:
             message = await stream.receive()
             if message is None:
@@ -84,8 +117,11 @@ async def unpack(link: Link, pieces: AsyncIterator[bytes]) -> None:
                 ending.update(message.json())
                 scope.cancel()  # what is still to be sent is not wanted
                 return
+            text = message.data.decode("utf-8", "replace")
             if message.tag == wire.STDERR:
-                said = (said + message.data.decode("utf-8", "replace"))[:MAX_SAID]
+                said = (said + text)[:MAX_SAID]
+            else:
+                printed = (printed + text)[:MAX_PRINTED]
 
     try:
         async with one_error() as tasks:
@@ -99,6 +135,7 @@ async def unpack(link: Link, pieces: AsyncIterator[bytes]) -> None:
     if ending.get("exit_code") != 0:
         why = _words(said, ending.get("exit_code"))
         raise FileError("no_space", f"It could not be read in: {why}.")
+    return tuple(int(word) for word in printed.split() if word.isascii() and word.isdecimal())
 
 
 async def _next(stream: Stream) -> tuple[int, bytes]:
@@ -119,6 +156,11 @@ def _patience() -> Generator[None]:
         raise InfrastructureError(
             f"The sandbox neither gave nor took anything for {SILENCE_S:g} s."
         ) from exc
+
+
+def _lines(said: str) -> list[str]:
+    lines = [_SPEAKER.sub("", line).strip() for line in said.splitlines()]
+    return [printable(line, 200) for line in lines if line]
 
 
 def _words(said: str, code: object) -> str:

@@ -132,7 +132,7 @@ class Autosave:
             await writer.flush()
             kept = await anyio.to_thread.run_sync(draft.save, saved_at)
         if left_out:
-            logger.info("workspace %s: not all is kept: %s", self.name, left_out)
+            logger.info("workspace %s: not all is kept: %s", self.name, left_out[0])
         return kept
 
     async def _pieces(self, kept: Kept) -> AsyncIterator[bytes]:

@@ -10,9 +10,11 @@ from pydantic import BaseModel
 from sandbox.egress.models import Tightening
 from sandbox.server import arguments as arg
 from sandbox.server.desk import caller_of
+from sandbox.server.forks import fork_in_words, left_in_words, telling
 from sandbox.server.http.place import Http
 from sandbox.server.room import MAX_RULES, with_room
 from sandbox.server.tool import CallContext, ToolGroup, reply, tool
+from sandbox.sessions.forking import Fork, Progress
 from sandbox.sessions.models import SessionInfo
 
 
@@ -98,6 +100,26 @@ class SessionTools(ToolGroup):
         return reply(info, _line(info))
 
     @tool(
+        "Fork a session",
+        http=Http("POST", "/sessions/{session_id}/fork", 201),
+    )
+    async def fork_session(
+        self,
+        ctx: CallContext,
+        session_id: arg.SessionId = "",
+        name: arg.SessionName = "",
+        count: arg.Forks = 1,
+    ) -> Annotated[CallToolResult, Fork]:
+        """Copy a session into a new container: files, and Python variables where they can be
+        pickled; says what was left."""
+        progress = Progress()
+        async with telling(ctx, progress):
+            found = await self._manager.forks.fork(
+                caller_of(ctx), session_id, name=name, count=count, progress=progress
+            )
+        return reply(found, *(fork_in_words(each) for each in found.sessions), left_in_words(found))
+
+    @tool(
         "Close a session",
         destroys=True,
         http=Http("DELETE", "/sessions/{session_id}"),
@@ -154,6 +176,7 @@ def _told(info: SessionInfo) -> str:
 
 def _head(info: SessionInfo) -> str:
     name = f" {info.name!r}" if info.name else ""
+    name += f" (forked from {info.forked_from})" if info.forked_from else ""
     kept = f" (kept as {info.workspace_name!r})" if info.workspace_name else ""
     return (
         f"Session {info.session_id}{name}: policy {info.policy}, image {info.image}, runtime "

@@ -20,7 +20,7 @@ ADA = User(username="ada")
 NEVER_THERE = frozenset(
     {
         *("open_session", "list_sessions", "get_session", "tighten_session", "close_session"),
-        *("list_policies", "list_workspaces", "delete_workspace"),
+        *("list_policies", "list_workspaces", "delete_workspace", "fork_session"),
         *("run_command", "get_command", "stop_command", "export_session"),
         *("branch_kernel", "checkpoint_kernel", "rollback_kernel"),
         *("list_checkpoints", "drop_checkpoint"),

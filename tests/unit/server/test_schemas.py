@@ -191,6 +191,7 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
     ("restart_notebook", {}),
     ("unuse_notebook", {"notebook_name": "n"}),
     ("tighten_session", {"network": "none"}),
+    ("fork_session", {"name": "copy"}),
     ("close_session", {}),
     ("delete_workspace", {"name": "absent"}),
 ]

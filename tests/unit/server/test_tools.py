@@ -102,6 +102,7 @@ SIGNATURES = {
     "list_sessions": {},
     "get_session": {"session_id": ""},
     "tighten_session": {"session_id": "", "network": "", "deny": []},
+    "fork_session": {"session_id": "", "name": "", "count": 1},
     "list_workspaces": {},
     "delete_workspace": {},
     "close_session": {"session_id": ""},

@@ -575,6 +575,7 @@ EARLIER = (
     ) STRICT;
     CREATE INDEX notebook_runs_by_file ON notebook_runs (file_id);
     """,
+    "ALTER TABLE sessions ADD COLUMN checkpoint TEXT NOT NULL DEFAULT ''",
 )
 """What earlier versions wrote, as they wrote it; never to be edited."""
 
