@@ -228,7 +228,7 @@ class PairChannels:
         if answer is not None and not answer.done():
             answer.set_result(found)
         if isinstance(cell := found.get("cell"), str):
-            self._begun(cell)
+            self._begun(cell, has_taken=found.get("pipes") is True)
 
     # --- whose output it is
 
@@ -244,11 +244,16 @@ class PairChannels:
             self._next.append((msg_id, header, pipes))
         return fds
 
-    def _begun(self, msg_id: str) -> None:
-        """A cell begins to run: what is printed from here on is its own."""
+    def _begun(self, msg_id: str, *, has_taken: bool) -> None:
+        """A cell begins to run: what is printed from here on is its own.
+
+        Args:
+            has_taken: Whether it has the new pipes, for which it may have no room.
+        """
         while self._next:
             known, header, pipes = self._next.popleft()
-            self._current = pipes or self._current
+            if has_taken:
+                self._current = pipes or self._current
             if known == msg_id:
                 self._current.parent = header
                 return

@@ -169,7 +169,8 @@ class PairKernel(IPythonKernel):
     def _begin(self, message: dict[str, Any]) -> Cell:
         fresh, self._pair.fds = self._pair.fds, []
         cell = _cell_of(message)
-        self._pair.send(HOST, [packed({"cell": message["msg_id"]})])
+        fresh = self._streams.usable(fresh)
+        self._pair.send(HOST, [packed({"cell": message["msg_id"], "pipes": bool(fresh)})])
         self._streams.begin(cell, fresh)
         self._own_shell.left = None
         return cell

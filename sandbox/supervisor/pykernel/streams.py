@@ -53,13 +53,22 @@ class Streams:
         self._install()
         os.register_at_fork(before=self.flush, after_in_child=self._forked)
 
+    @staticmethod
+    def usable(fds: list[int]) -> list[int]:
+        """These descriptors, if they are new pipes; else none, and they are closed: there was no
+        room for all."""
+        if len(fds) == len(STREAMS):
+            return fds
+        for fd in fds:
+            os.close(fd)
+        return []
+
     def begin(self, cell: Cell, fresh: list[int]) -> None:
         """A cell begins: the streams are whole again, and go to new pipes where there are some."""
-        if len(fresh) == len(STREAMS):
-            for (fd, _), new in zip(STREAMS, fresh, strict=True):
-                with contextlib.suppress(OSError):
-                    os.dup2(new, self._kept[fd], inheritable=False)
-                os.close(new)
+        for (fd, _), new in zip(STREAMS, fresh, strict=False):
+            with contextlib.suppress(OSError):
+                os.dup2(new, self._kept[fd], inheritable=False)
+            os.close(new)
         for fd, _ in STREAMS:
             if not _same(fd, self._kept[fd]):
                 os.dup2(self._kept[fd], fd)

@@ -295,3 +295,22 @@ async def test_a_kernel_that_breaks_its_connection_is_ended_and_another_can_be_s
             await cells.event("exited")
         await link.call("kernel.restart", kernel_id=cells.kernel_id)
     assert await text(cells, "print('again')") == "again\n"
+
+
+async def test_a_kernel_without_descriptors_left_shows_what_its_cells_print(cells: Cells) -> None:
+    """Also a cell that should get new pipes, as its forerunner has started processes."""
+    use_up = (
+        "import os, subprocess\n"
+        "subprocess.run(['true'])\n"
+        "kept = []\n"
+        "try:\n"
+        "    while True: kept.append(open('/dev/null'))\n"
+        "except OSError as exc: print(exc.errno)\n"
+    )
+    assert await text(cells, use_up) == "24\n"
+    for _ in range(2):
+        assert await text(cells, "print(len(kept) > 50)") == "True\n"
+    assert await text(cells, "kept.clear(); subprocess.run(['echo', 'child']); print('again')") == (
+        "child\nagain\n"
+    )
+    assert await text(cells, "print('and on')") == "and on\n"
