@@ -15,6 +15,7 @@ from sandbox.supervisor import messagelog, oom
 from sandbox.supervisor.channels import Channels
 from sandbox.supervisor.children import Child
 from sandbox.supervisor.evidence import full_filesystems, killed_since
+from sandbox.supervisor.goingon import going_on
 from sandbox.supervisor.kernelprocess import Launch, Launcher, Process
 from sandbox.supervisor.kernelspecs import InstalledKernel
 from sandbox.supervisor.pairchannels import PairChannels
@@ -301,7 +302,10 @@ class KernelHost:
             self.log.event(epoch, messagelog.oversize(message))
         elif parts is not None:
             if self._running and channel == "iopub" and b'"idle"' in parts[4]:
-                self._running.discard(_id(parts[2]))
+                cell = _id(parts[2])
+                if cell in self._running:
+                    self._tell_what_goes_on(cell)
+                    self._running.discard(cell)
             stream = channel == "iopub" and messagelog.is_stream(parts)
             for piece in messagelog.pieces(parts) if stream else (parts,):
                 self.log.append(epoch, channel, piece, stream=stream)
@@ -316,6 +320,14 @@ class KernelHost:
         them: from those everything is read, and the log drops, and says so.
         """
         return not self._spec.argv and self._child is not None and self._child.alive
+
+    def _tell_what_goes_on(self, cell: str) -> None:
+        """Log which processes a cell leaves running, before it is over for its caller."""
+        child, channels = self._child, self._channels
+        if child and channels and channels.may_have_spawned:
+            event = going_on(child.tree() - self._tree_before - {child.pid}, cell)
+            if event is not None:
+                self.tell(event)
 
     def _read_on(self) -> None:
         if self._channels is not None:

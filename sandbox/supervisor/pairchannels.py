@@ -62,6 +62,11 @@ class PairChannels:
         return (self._theirs.fileno(), out, err)
 
     @property
+    def may_have_spawned(self) -> bool:
+        """Whether the last cell has started processes, as the kernel says."""
+        return self._wants_pipes
+
+    @property
     def said(self) -> str:
         """What the process has written before it answered."""
         self._pipes.read_all()
