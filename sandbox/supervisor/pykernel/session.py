@@ -9,16 +9,21 @@ import codecs
 import json
 from base64 import b64encode
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, cast
 
-from jupyter_client.session import Session
+from jupyter_client.session import Session, protocol_version
 
 from sandbox.supervisor.pykernel.pair import PairSocket
 
 
 class PairSession(Session):
     """``Session`` as ipykernel knows it, without ZeroMQ below."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._parents: tuple[Any, bytes] = ({}, b"{}")
+        """The last request whose messages were sent: its header, and that as JSON."""
 
     def send(  # pyright: ignore[reportIncompatibleMethodOverride]  # of sockets of our own
         self,
@@ -40,11 +45,35 @@ class PairSession(Session):
             buffers = buffers or message.get("buffers")
         else:
             message = self.msg(msg_or_type, content, parent, header, metadata)
-        parts = [packed(message[key]) for key in ("header", "parent_header", "metadata")]
-        body = message["content"]
-        parts.append(body if isinstance(body, bytes) else packed(body))
-        stream.send_parts([*parts, *(bytes(memoryview(each).cast("B")) for each in buffers or ())])
+        about, body = message["metadata"], message["content"]
+        parts = [
+            packed(message["header"]),
+            self._parent(message["parent_header"]),
+            packed(about) if about else b"{}",
+            body if isinstance(body, bytes) else packed(body),
+        ]
+        if buffers:
+            parts += (bytes(memoryview(each).cast("B")) for each in buffers)
+        stream.send_parts(parts)
         return message
+
+    def msg_header(self, msg_type: str) -> dict[str, Any]:
+        """The header of a message that is made now."""
+        return {
+            "msg_id": self.msg_id,
+            "msg_type": msg_type,
+            "username": self.username,
+            "session": self.session,
+            "date": datetime.now(UTC),
+            "version": protocol_version,
+        }
+
+    def _parent(self, header: Any) -> bytes:
+        known, data = self._parents
+        if known is not header:
+            data = packed(header)
+            self._parents = (header, data)
+        return data
 
     def opened(self, parts: list[bytes]) -> dict[str, Any]:
         """A message that came, as ipykernel wants it.
@@ -53,9 +82,11 @@ class PairSession(Session):
             ValueError: It is none.
         """
         header, parent, metadata, content = (json.loads(part) for part in parts[:4])
+        msg_id = header["msg_id"]
+        self._parents = (header, parts[0])
         return {
             "header": header,
-            "msg_id": header["msg_id"],
+            "msg_id": msg_id,
             "msg_type": header["msg_type"],
             "parent_header": parent,
             "metadata": metadata,

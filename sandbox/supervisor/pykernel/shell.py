@@ -5,7 +5,10 @@
 # pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
 from __future__ import annotations
 
+import contextlib
+import sys
 import warnings
+from types import FrameType
 from typing import Any
 
 from ipykernel.displayhook import ZMQShellDisplayHook
@@ -14,9 +17,12 @@ from IPython.core import interactiveshell
 from IPython.core.autocall import ExitAutocall
 from traitlets import Instance, Type, default
 
+from sandbox.supervisor.pykernel.shortcuts import QuickFormatter, QuickTransformers, may_await
 from sandbox.supervisor.pykernel.streams import Streams
 
 _ADVICE = "To exit: use"
+_SHOW_AND_END = compile("0", "", "single").co_code[::2][-3:]
+"""The last three instructions of an expression that is shown: show it, and return None."""
 
 
 class Exit(ExitAutocall):
@@ -30,10 +36,22 @@ class Exit(ExitAutocall):
 class PairDisplayHook(ZMQShellDisplayHook):
     """The value of a cell's last expression."""
 
+    _ends_cell = False
+
+    def __call__(self, result: Any = None) -> None:
+        """Publish a value."""
+        self._ends_cell = _ends_cell(sys._getframe(1), self.shell)
+        super().__call__(result)
+
     def finish_displayhook(self) -> None:
-        """Publish it, whatever the cell has made of its streams."""
+        """Publish it, whatever the cell has made of its streams.
+
+        The value of a cell's end goes with the messages that say that the cell has ended.
+        """
         _mend(self.shell)
-        super().finish_displayhook()
+        streams = getattr(self.shell, "streams", None)
+        with streams.holding() if streams and self._ends_cell else contextlib.nullcontext():
+            super().finish_displayhook()
 
 
 class PairDisplayPublisher(ZMQDisplayPublisher):
@@ -55,6 +73,21 @@ class PairShell(ZMQInteractiveShell):
     @default("exiter")
     def _default_exit(self) -> Exit:
         return Exit(self)
+
+    @default("input_transformer_manager")
+    def _default_transformers(self) -> QuickTransformers:
+        return QuickTransformers()
+
+    def init_display_formatter(self) -> None:
+        """Make the formatter of values."""
+        self.display_formatter = QuickFormatter(parent=self)
+        self.configurables.append(self.display_formatter)
+
+    def should_run_async(self, raw_cell: str, *, transformed_cell: Any = None, **more: Any) -> bool:
+        """Whether a cell needs the loop: compiled for that only when it may."""
+        if isinstance(transformed_cell, str) and not may_await(transformed_cell):
+            return False
+        return super().should_run_async(raw_cell, transformed_cell=transformed_cell, **more)
 
     def _showtraceback(self, etype: Any, evalue: Any, stb: Any) -> None:
         _mend(self)
@@ -84,6 +117,15 @@ def exit_code(ending: SystemExit) -> int:
     if ending.code is None:
         return 0
     return int(ending.code) if isinstance(ending.code, int) else 1
+
+
+def _ends_cell(frame: FrameType, shell: Any) -> bool:
+    """Whether the code that shows a value is the last of its cell, and does nothing after that."""
+    if shell.ast_node_interactivity != "last_expr":
+        return False
+    code = frame.f_code
+    rest = code.co_code[frame.f_lasti :: 2]
+    return code.co_name == "<module>" and rest == _SHOW_AND_END
 
 
 def _mend(shell: Any) -> None:

@@ -11,10 +11,12 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
+
+from sandbox.supervisor.pykernel.pair import Pair
 
 FLUSH_S = 0.1
 MAX_MOVES = 64
@@ -39,12 +41,14 @@ class Streams:
     """Both streams of the kernel, whose cell it is, and the order of all that is written.
 
     Args:
+        pair: Where messages go.
         late: Publishes text (parent, name, text) of a cell that is no longer the present one.
     """
 
-    def __init__(self, late: Callable[[dict[str, Any], str, str], None]) -> None:
+    def __init__(self, pair: Pair, late: Callable[[dict[str, Any], str, str], None]) -> None:
         self.cell = Cell()
         """The present cell, or the last one."""
+        self._pair = pair
         self._late = late
         self._owner = os.getpid()
         self._last: CellStream | None = None
@@ -98,9 +102,19 @@ class Streams:
         self._last = None
         _wait_read(*self._kept.values())
 
+    @contextlib.contextmanager
+    def holding(self) -> Generator[None]:
+        """Hold the messages that are sent meanwhile until something else is sent or printed."""
+        self.flush()
+        self._last = None
+        with self._pair.holding():
+            yield
+
     def turn(self, stream: CellStream) -> None:
         """Another stream is written to than before: what the last one has got goes first."""
         last, self._last = self._last, stream
+        if last is None:
+            self._pair.flush()
         if last is None or os.getpid() != self._owner:
             return
         with contextlib.suppress(ValueError, OSError):
