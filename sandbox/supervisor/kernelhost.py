@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -47,6 +48,7 @@ class KernelHost:
         self._changing = asyncio.Lock()
         self._oom_before: oom.OomCount | None = None
         self._tree_before: frozenset[int] = frozenset()
+        self._cell_at = 0.0
 
     # --- what it is
 
@@ -209,7 +211,8 @@ class KernelHost:
 
     def end_what_was_started(self) -> int:
         """End all that the running cell has started, and log how many processes that were."""
-        ended = self._child.kill_since(self._tree_before) if self._child is not None else 0
+        before, at = self._tree_before, self._cell_at
+        ended = self._child.kill_since(before, at) if self._child is not None else 0
         if ended:
             self.log.event(self._epoch, {"event": "ended", "processes": ended})
         return ended
@@ -218,10 +221,25 @@ class KernelHost:
         """Send a Jupyter message; to a kernel that has ended it goes nowhere, as its log says."""
         if self._channels is not None:
             if channel == "shell" and _begins_a_cell(parts):
-                self._oom_before = oom.read()
-                self._tree_before = self._child.tree() if self._child else frozenset()
+                self._note_what_is_there(self._channels)
                 self._running.add(_id(parts[1]))
             await self._channels.send(channel, parts)
+
+    def _note_what_is_there(self, channels: Channels | PairChannels) -> None:
+        """Before a cell: what is not of its making.
+
+        To look at every process takes longer than a small cell. A kernel that says that it has
+        started none is believed; what it hides is known by its age, to a hundredth of a second.
+        """
+        self._oom_before = oom.read()
+        self._tree_before = frozenset()
+        if self._child is not None:
+            if not isinstance(channels, PairChannels):
+                self._tree_before = self._child.tree()
+            elif channels.has_started:
+                self._tree_before = self._child.tree()
+                channels.has_started = len(self._tree_before) > 1
+        self._cell_at = time.clock_gettime(time.CLOCK_BOOTTIME)
 
     async def _kill(self) -> None:
         if self._process is not None:

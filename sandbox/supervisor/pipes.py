@@ -38,15 +38,18 @@ class Descriptor:
 
     async def read(self, size: int = READ_SIZE) -> bytes:
         """The next bytes, at most ``size``; empty at the end, or once closed."""
+        has_waited = False
         while self._fd >= 0:
             try:
                 data = os.read(self._fd, size)
             except BlockingIOError:
                 await self._ready(write=False)
+                has_waited = True
             except OSError:  # a reset socket, or a pty whose last process has gone
                 return b""
             else:
-                await asyncio.sleep(0)  # a flood must not keep the loop from everyone else
+                if not has_waited:
+                    await asyncio.sleep(0)  # a flood must not keep the loop from everyone else
                 return data
         return b""
 
