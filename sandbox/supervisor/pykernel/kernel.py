@@ -322,6 +322,10 @@ class PairKernel(IPythonKernel):
         content = {"name": name, "text": text}
         self._messages.send(self.iopub_socket, "stream", content, parent=parent)
 
+    def _topic(self, topic: str) -> bytes:
+        """Nobody subscribes to topics here."""
+        return topic.encode()
+
     def _send_interrupt_children(self) -> None:
         """The supervisor interrupts, and nothing here."""
 

@@ -83,7 +83,10 @@ class Pair:
     def _send(self, data: bytes) -> None:
         # An interrupt between two parts of a message would leave the supervisor with half of one.
         self._held.clear()
-        is_main = threading.current_thread() is threading.main_thread()
+        is_main = (
+            threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGINT) != signal.SIG_IGN
+        )
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if is_main else None
         try:
             self._socket.sendall(data)

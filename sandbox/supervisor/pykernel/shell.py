@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 import contextlib
-import sys
+import inspect
 import warnings
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 from ipykernel.displayhook import ZMQShellDisplayHook
 from ipykernel.zmqshell import ZMQDisplayPublisher, ZMQInteractiveShell
@@ -38,9 +38,14 @@ class PairDisplayHook(ZMQShellDisplayHook):
 
     _ends_cell = False
 
+    @staticmethod
+    def semicolon_at_end_of_expression(expression: str) -> bool:
+        """Whether a cell ends in a semicolon: cut into tokens only where there is one."""
+        return ";" in expression and ZMQShellDisplayHook.semicolon_at_end_of_expression(expression)
+
     def __call__(self, result: Any = None) -> None:
         """Publish a value."""
-        self._ends_cell = _ends_cell(sys._getframe(1), self.shell)
+        self._ends_cell = _ends_cell(inspect.currentframe(), self.shell)
         super().__call__(result)
 
     def finish_displayhook(self) -> None:
@@ -80,8 +85,8 @@ class PairShell(ZMQInteractiveShell):
 
     def init_display_formatter(self) -> None:
         """Make the formatter of values."""
-        self.display_formatter = QuickFormatter(parent=self)
-        self.configurables.append(self.display_formatter)
+        self.display_formatter = formatter = QuickFormatter(parent=self)
+        cast("list[Any]", self.configurables).append(formatter)
 
     def should_run_async(self, raw_cell: str, *, transformed_cell: Any = None, **more: Any) -> bool:
         """Whether a cell needs the loop: compiled for that only when it may."""
@@ -119,9 +124,10 @@ def exit_code(ending: SystemExit) -> int:
     return int(ending.code) if isinstance(ending.code, int) else 1
 
 
-def _ends_cell(frame: FrameType, shell: Any) -> bool:
-    """Whether the code that shows a value is the last of its cell, and does nothing after that."""
-    if shell.ast_node_interactivity != "last_expr":
+def _ends_cell(frame: FrameType | None, shell: Any) -> bool:
+    """Whether what has called a function is the last of its cell: shows a value, and ends."""
+    frame = frame.f_back if frame is not None else None
+    if frame is None or shell.ast_node_interactivity != "last_expr":
         return False
     code = frame.f_code
     rest = code.co_code[frame.f_lasti :: 2]

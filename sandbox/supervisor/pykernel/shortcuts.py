@@ -9,6 +9,7 @@ something that might want to be asked.
 # pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
 from __future__ import annotations
 
+import functools
 from typing import Any, cast
 
 from IPython.core import formatters
@@ -26,6 +27,7 @@ _PLAIN = frozenset(
     )
 )
 _PLAIN_TEXT = "text/plain"
+_REGISTERS = ("type_printers", "deferred_printers", "singleton_printers")
 _KNOWN = frozenset(
     each
     for each in vars(formatters).values()
@@ -59,7 +61,7 @@ class QuickFormatter(formatters.DisplayFormatter):
         """The forms of a value, and what is said of them."""
         if include or exclude or type(obj) not in _PLAIN or self._wants(obj):
             return cast("tuple[Any, Any]", super().format(obj, include, exclude))
-        found: Any = cast("dict[str, Any]", self.formatters)[_PLAIN_TEXT](obj)
+        found: Any = self.formatters[_PLAIN_TEXT](obj)
         data, about = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
         return (
             {} if data is None else {_PLAIN_TEXT: data},
@@ -68,24 +70,26 @@ class QuickFormatter(formatters.DisplayFormatter):
 
     def _wants(self, obj: Any) -> bool:
         """Whether a formatter other than that of text may have something to say of a value."""
-        others = cast("dict[str, Any]", self.formatters)
+        others: dict[str, Any] = self.formatters
+        known, keys = _KNOWN, _keys(type(obj))
         for each in (self.ipython_display_formatter, self.mimebundle_formatter, *others.values()):
-            if type(each) not in _KNOWN:
-                return True
-            if each.format_type == _PLAIN_TEXT and others.get(_PLAIN_TEXT) is each:
+            if type(each) is formatters.PlainTextFormatter:
                 continue
-            if id(obj) in each.singleton_printers or not _knows_none(each, type(obj)):
+            if type(each) not in known:
                 return True
-        return _PLAIN_TEXT not in others
+            for name in _REGISTERS:
+                # Without traitlets, which would take longer than all else here.
+                found = each._trait_values.get(name)
+                if found and (id(obj) in found or not keys.isdisjoint(found)):
+                    return True
+        return type(others.get(_PLAIN_TEXT)) is not formatters.PlainTextFormatter
 
 
-def _knows_none(formatter: Any, kind: type) -> bool:
-    """Whether nothing is registered for a type, or for all."""
-    known, deferred = formatter.type_printers, formatter.deferred_printers
-    return not any(
-        (known and each in known) or (deferred and (each.__module__, each.__name__) in deferred)
-        for each in kind.__mro__
-    )
+@functools.cache
+def _keys(kind: type) -> frozenset[Any]:
+    """All under which something may be registered for values of one of Python's own types."""
+    names = {(each.__module__, each.__name__) for each in kind.__mro__}
+    return frozenset(kind.__mro__) | names
 
 
 def _is_plain(line: str) -> bool:

@@ -22,6 +22,7 @@ FLUSH_S = 0.1
 MAX_MOVES = 64
 """So often it is looked whether a pipe that is read is empty: some child may fill it for ever."""
 MIN_PAUSE_S, MAX_PAUSE_S = 0.00002, 0.002
+_NOTHING = bytes(array.array("i").itemsize)
 STREAMS = ((1, "stdout"), (2, "stderr"))
 
 
@@ -87,8 +88,8 @@ class Streams:
     def flush(self) -> None:
         """Write out what is in the streams, those of the user's own making included."""
         for _, name in STREAMS:
-            stream: Any = getattr(sys, name, None)
-            for each in {id(stream): stream, 0: self._streams[name]}.values():
+            stream, own = getattr(sys, name, None), self._streams[name]
+            for each in (own,) if stream is own else (stream, own):
                 with contextlib.suppress(Exception):
                     each.flush()
 
@@ -229,7 +230,7 @@ def _wait_read(*fds: int) -> None:
 
 
 def _waiting(fd: int) -> int:
-    count = array.array("i", [0])
-    with contextlib.suppress(OSError):
-        fcntl.ioctl(fd, termios.FIONREAD, count)
-    return count[0]
+    try:
+        return int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, _NOTHING), sys.byteorder)
+    except OSError:
+        return 0
