@@ -15,7 +15,8 @@ from ipykernel.displayhook import ZMQShellDisplayHook
 from ipykernel.zmqshell import ZMQDisplayPublisher, ZMQInteractiveShell
 from IPython.core import interactiveshell
 from IPython.core.autocall import ExitAutocall
-from traitlets import Instance, Type, default
+from IPython.core.history import HistoryManager
+from traitlets import Bool, Instance, Type, default
 
 from sandbox.supervisor.pykernel.shortcuts import QuickFormatter, QuickTransformers, may_await
 from sandbox.supervisor.pykernel.streams import Streams
@@ -41,7 +42,9 @@ class PairDisplayHook(ZMQShellDisplayHook):
     @staticmethod
     def semicolon_at_end_of_expression(expression: str) -> bool:
         """Whether a cell ends in a semicolon: cut into tokens only where there is one."""
-        return ";" in expression and ZMQShellDisplayHook.semicolon_at_end_of_expression(expression)
+        if ";" not in expression:
+            return False
+        return bool(ZMQShellDisplayHook.semicolon_at_end_of_expression(expression))
 
     def __call__(self, result: Any = None) -> None:
         """Publish a value."""
@@ -72,6 +75,9 @@ class PairShell(ZMQInteractiveShell):
     displayhook_class = Type(PairDisplayHook)
     display_pub_class = Type(PairDisplayPublisher)
     exiter = Instance(ExitAutocall)
+    # Not by a configuration, which every part of the shell would look through. A tip would take a
+    # number from the user's own source of chance at each kernel_info.
+    enable_tip = Bool(False)
     streams: Streams | None = None
     left: SystemExit | None = None
 
@@ -82,6 +88,11 @@ class PairShell(ZMQInteractiveShell):
     @default("input_transformer_manager")
     def _default_transformers(self) -> QuickTransformers:
         return QuickTransformers()
+
+    def init_history(self) -> None:
+        """Keep the history in memory only."""
+        self.history_manager = manager = HistoryManager(shell=self, parent=self, enabled=False)
+        cast("list[Any]", self.configurables).append(manager)
 
     def init_display_formatter(self) -> None:
         """Make the formatter of values."""

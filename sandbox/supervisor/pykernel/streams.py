@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Generator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from sandbox.supervisor.pykernel.pair import Pair
 
@@ -88,7 +88,7 @@ class Streams:
     def flush(self) -> None:
         """Write out what is in the streams, those of the user's own making included."""
         for _, name in STREAMS:
-            stream, own = getattr(sys, name, None), self._streams[name]
+            own, stream = self._streams[name], cast("Any", getattr(sys, name, None))
             for each in (own,) if stream is own else (stream, own):
                 with contextlib.suppress(Exception):
                     each.flush()
