@@ -321,8 +321,9 @@ class KernelHost:
             if self._running and channel == "iopub" and b'"idle"' in parts[4]:
                 self._running.discard(_id(parts[2]))
             stream = channel == "iopub" and messagelog.is_stream(parts)
+            can_wait = channel == "iopub" and messagelog.begins_cell(parts)
             for piece in messagelog.pieces(parts) if stream else (parts,):
-                self.log.append(epoch, channel, piece, stream=stream)
+                self.log.append(epoch, channel, piece, stream=stream, can_wait=can_wait)
         if self.log.is_full and self._channels is not None and self._paces:
             self._channels.pause()
 
