@@ -44,6 +44,7 @@ _NEEDED = (
     "ipykernel.debugger",
     *(f"IPython.core.{name}" for name in ("completerlib", "debugger", "logger", "oinspect")),
     *("IPython.extensions.storemagic", "IPython.utils.wildcard", "faulthandler", "pdb"),
+    "unicodedata",
     *(f"tornado.{name}" for name in ("gen", "locks", "queues", "platform.asyncio")),
 )
 """What ipykernel imports only once a kernel starts."""
@@ -141,7 +142,7 @@ def _nothing_configured() -> Generator[None]:
     look: Any = getattr(Configurable, "_load_config")  # noqa: B009  # of another's
 
     def look_if_any(part: Any, config: Any, *more: Any, **options: Any) -> None:
-        if config:
+        if any(config.values()):
             look(part, config, *more, **options)
 
     setattr(Configurable, "_load_config", look_if_any)  # noqa: B010
