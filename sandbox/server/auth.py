@@ -5,7 +5,6 @@ WebSockets pass the same gate, wherever they lead, before they are accepted.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
 from typing import cast
@@ -180,35 +179,22 @@ class Gate:
         )
         scope["user"] = AuthenticatedUser(user)
         answer = _Answer(send, lambda: self._unauthorized(was_given=True))
-        is_watched = False
         async with one_error() as tasks:
-
-            def watch() -> None:
-                nonlocal is_watched
-                is_watched = True
-                tasks.start_soon(self._watch, token, tasks.cancel_scope)
-
-            # Most requests are over long before: they need no task that watches.
-            watching = asyncio.get_running_loop().call_later(RECHECK_S, watch)
-            try:
-                await self._app(scope, receive, answer.send)
-            finally:
-                watching.cancel()
+            tasks.start_soon(self._watch, token, tasks.cancel_scope)
+            await self._app(scope, receive, answer.send)
             answer.is_complete = True
-            if is_watched:
-                tasks.cancel_scope.cancel()
+            tasks.cancel_scope.cancel()
         if not answer.is_complete:
             await answer.break_off(scope, receive)
 
     async def _watch(self, token: str, serving: anyio.CancelScope) -> None:
         counts = True
         while counts:
+            await anyio.sleep(RECHECK_S)
             try:
                 counts = await self._verifier.grant(token) is not None
             except SandboxError:
                 counts = False
-            if counts:
-                await anyio.sleep(RECHECK_S)
         serving.cancel()
 
 
