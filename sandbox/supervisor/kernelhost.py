@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -48,6 +49,7 @@ class KernelHost:
         self._changing = asyncio.Lock()
         self._oom_before: oom.OomCount | None = None
         self._tree_before: frozenset[int] = frozenset()
+        self._cell_at = 0.0
 
     # --- what it is
 
@@ -210,7 +212,8 @@ class KernelHost:
 
     def end_what_was_started(self) -> int:
         """End all that the running cell has started, and log how many processes that were."""
-        ended = self._child.kill_since(self._tree_before) if self._child is not None else 0
+        before, at = self._tree_before, self._cell_at
+        ended = self._child.kill_since(before, at) if self._child is not None else 0
         if ended:
             self.log.event(self._epoch, {"event": "ended", "processes": ended})
         return ended
@@ -219,10 +222,25 @@ class KernelHost:
         """Send a Jupyter message; to a kernel that has ended it goes nowhere, as its log says."""
         if self._channels is not None:
             if channel == "shell" and _begins_a_cell(parts):
-                self._oom_before = oom.read()
-                self._tree_before = self._child.tree() if self._child else frozenset()
+                self._note_what_is_there(self._channels)
                 self._running.add(_id(parts[1]))
             await self._channels.send(channel, parts)
+
+    def _note_what_is_there(self, channels: Channels | PairChannels) -> None:
+        """Before a cell: what is not of its making.
+
+        To look at every process takes longer than a small cell. A kernel that says that it has
+        started none is believed; what it hides is known by its age, to a hundredth of a second.
+        """
+        self._oom_before = oom.read()
+        self._tree_before = frozenset()
+        if self._child is not None:
+            if not isinstance(channels, PairChannels):
+                self._tree_before = self._child.tree()
+            elif channels.has_started:
+                self._tree_before = self._child.tree()
+                channels.has_started = len(self._tree_before) > 1
+        self._cell_at = time.clock_gettime(time.CLOCK_BOOTTIME)
 
     async def _kill(self) -> None:
         if self._process is not None:
@@ -307,8 +325,9 @@ class KernelHost:
                     self._tell_what_goes_on(cell)
                     self._running.discard(cell)
             stream = channel == "iopub" and messagelog.is_stream(parts)
+            can_wait = channel == "iopub" and messagelog.begins_cell(parts)
             for piece in messagelog.pieces(parts) if stream else (parts,):
-                self.log.append(epoch, channel, piece, stream=stream)
+                self.log.append(epoch, channel, piece, stream=stream, can_wait=can_wait)
         if self.log.is_full and self._channels is not None and self._paces:
             self._channels.pause()
 

@@ -52,6 +52,8 @@ class PairChannels:
         self._room = asyncio.Event()
         self._room.set()
         self._paused = False
+        self.has_started = False
+        """Whether it says that it has started processes; who asks may take it back."""
         self.complaint = ""
         """What was wrong with what the process said, if that was no frame."""
 
@@ -228,7 +230,7 @@ class PairChannels:
         except (ProtocolError, IndexError):
             return
         if found.get("spawned") is True:
-            self._wants_pipes = True
+            self._wants_pipes = self.has_started = True
         answer = self._answers.get(found["answer"]) if type(found.get("answer")) is int else None
         if answer is not None and not answer.done():
             answer.set_result(found)

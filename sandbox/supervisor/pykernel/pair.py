@@ -10,7 +10,7 @@ import signal
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from sandbox.supervisor.messagelog import DELIMITER
@@ -76,10 +76,22 @@ class Pair:
                 self._before_send()
                 self._send(bytes(self._held))
 
+    @contextlib.contextmanager
+    def holding(self) -> Generator[None]:
+        """Hold what is sent meanwhile until something else is sent or printed."""
+        before, self.is_held = self.is_held, True
+        try:
+            yield
+        finally:
+            self.is_held = before
+
     def _send(self, data: bytes) -> None:
         # An interrupt between two parts of a message would leave the supervisor with half of one.
         self._held.clear()
-        is_main = threading.current_thread() is threading.main_thread()
+        is_main = (
+            threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGINT) != signal.SIG_IGN
+        )
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if is_main else None
         try:
             self._socket.sendall(data)
