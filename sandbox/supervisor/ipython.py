@@ -110,7 +110,7 @@ def _make(start: KernelStart) -> PairKernel:
     config.InteractiveShell.enable_tip = False
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     pair = Pair(_PAIR_FD, lambda: streams.settle())
-    streams = Streams(lambda parent, name, text: kernel.late(parent, name, text))
+    streams = Streams(lambda parent, name, text: kernel.late(parent, name, text), pair.hasten)
     loop = eventloop.make()
     folder = os.path.join(start.env["IPYTHONDIR"], "profile_default")
     kernel = PairKernel.instance(

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sandbox.supervisor.messagelog import DELIMITER
-from sandbox.supervisor.pairframes import FrameReader, frame
+from sandbox.supervisor.pairframes import HOST, FrameReader, frame
 from sandbox.supervisor.zmtp import Incoming
 
 READ_BYTES = 256 * 1024
@@ -24,6 +24,7 @@ HOLD_BYTES = 64 * 1024
 MAX_FDS = 8
 """That may come with one message."""
 _FDS = array.array("i")
+_HASTE = frame(HOST, [b'{"printed": true}'])
 
 
 class Pair:
@@ -71,9 +72,17 @@ class Pair:
                 self._before_send()
                 self._send(bytes(self._held))
 
+    def hasten(self) -> None:
+        """Ask the supervisor to read at once what was printed, however much may still come."""
+        with self._lock:
+            self._write(_HASTE)
+
     def _send(self, data: bytes) -> None:
-        # An interrupt between two parts of a message would leave the supervisor with half of one.
         self._held.clear()
+        self._write(data)
+
+    def _write(self, data: bytes) -> None:
+        # An interrupt between two parts of a message would leave the supervisor with half of one.
         is_main = threading.current_thread() is threading.main_thread()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if is_main else None
         try:

@@ -5,6 +5,7 @@
 # pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
 from __future__ import annotations
 
+import contextlib
 import warnings
 from typing import Any
 
@@ -55,6 +56,10 @@ class PairShell(ZMQInteractiveShell):
     @default("exiter")
     def _default_exit(self) -> Exit:
         return Exit(self)
+
+    def _tee(self, channel: str) -> Any:
+        # IPython would keep all that is ever printed, for ``%notebook``, and be slow at it.
+        return contextlib.nullcontext()
 
     def _showtraceback(self, etype: Any, evalue: Any, stb: Any) -> None:
         _mend(self)
