@@ -4,24 +4,41 @@ Python's own streams, C code and child processes all write there, as on anybody'
 kernel never sends a message while something waits in these pipes, so whoever handles all messages
 before it reads them keeps the order. A cell whose forerunner has started processes gets new pipes:
 what those still write belongs to their own cell.
+
+That holds for what was in a pipe already when the messages were handled, and for one read only:
+what comes behind it may be behind a message.
+
+What is written now and then is read at once. Of a flood it is let gather for a while what comes, so
+that few messages are made of many lines; a kernel that waits until all is read asks for it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import codecs
+import fcntl
 import json
 import os
+import select
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from sandbox.supervisor.pipes import prepare
 
-READ_BYTES = 96 * 1024
+TEXT_LENGTH = 96 * 1024
 """With its frame and its JSON, mostly one message of the log."""
 MAX_PAIRS = 32
 NAMES = ("stdout", "stderr")
+PIPE_BYTES = 256 * 1024
+"""What a pipe holds, where the system allows it: of a user's pipes not all may be so large."""
+SOON_S = 0.002
+"""What comes within this time after another piece may be of a flood."""
+PIECES_AT_ONCE = 4
+"""Of one stream with nothing between: after so many it is a flood."""
+MIN_GATHER_S, MAX_GATHER_S = 0.001, 0.2
+"""A flood is let gather for the longer, the less comes of it; ipykernel waits 0.2 s always."""
 
 
 @dataclass(slots=True, eq=False)
@@ -36,6 +53,14 @@ class _Pipes:
             name: codecs.getincrementaldecoder("utf-8")("replace") for name in NAMES
         }
     )
+    flood: str = ""
+    """Which of the two has come last."""
+    pieces: int = 0
+    """How many pieces of it have come, each soon after the one before."""
+    came_at: float = 0.0
+    gather_s: float = MIN_GATHER_S
+    timer: asyncio.TimerHandle | None = None
+    """While that one gathers."""
 
 
 class CellPipes:
@@ -77,6 +102,8 @@ class CellPipes:
             raise
         for fd in (out[0], err[0]):
             prepare(fd)
+            with suppress(OSError):
+                fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         pipes = _Pipes({"stdout": out[0], "stderr": err[0]})
         self._all.append(pipes)
         if not self._paused:
@@ -87,6 +114,7 @@ class CellPipes:
         """Stop reading: what comes waits in the pipes."""
         self._paused = True
         for pipes in self._all:
+            self._calm(pipes)
             for fd in pipes.fds.values():
                 asyncio.get_running_loop().remove_reader(fd)
 
@@ -94,6 +122,7 @@ class CellPipes:
         """Read on."""
         self._paused = False
         for pipes in self._all:
+            self._calm(pipes)
             self._watch(pipes)
 
     async def drained(self) -> None:
@@ -103,11 +132,15 @@ class CellPipes:
             await self._ended.wait()
 
     def read_all(self) -> None:
-        """Read what is there now."""
+        """Read what is there now, of a process that is not there any more or has not begun."""
         for pipes in tuple(self._all):
             for name in tuple(pipes.fds):
                 while name in pipes.fds and self._read(pipes, name):
                     pass
+
+    def hasten(self, pipes: _Pipes) -> None:
+        """Read soon what is there, since the kernel waits for that."""
+        asyncio.get_running_loop().call_soon(self._hasten, pipes)
 
     def close(self) -> None:
         """Close all."""
@@ -120,25 +153,84 @@ class CellPipes:
             asyncio.get_running_loop().add_reader(fd, self._readable, pipes, name)
 
     def _readable(self, pipes: _Pipes, name: str) -> None:
-        self._before()
-        if name in pipes.fds:
-            self._read(pipes, name)
+        if not self._read_there(pipes):
+            return
+        if pipes.timer is not None:  # the other one has gathered until now
+            self._calm(pipes)
+            self._watch(pipes)
+        if self._paused or name not in pipes.fds:
+            return
+        now = time.monotonic()
+        if name != pipes.flood or now - pipes.came_at > SOON_S:
+            pipes.pieces = 0
+        pipes.flood, pipes.came_at = name, now
+        pipes.pieces += 1
+        if pipes.pieces >= PIECES_AT_ONCE:
+            asyncio.get_running_loop().remove_reader(pipes.fds[name])
+            self._gather(pipes)
 
-    def _read(self, pipes: _Pipes, name: str) -> bool:
-        """Read once; whether there was something."""
+    def _gather(self, pipes: _Pipes) -> None:
+        loop = asyncio.get_running_loop()
+        pipes.timer = loop.call_later(pipes.gather_s, self._gathered, pipes)
+
+    def _gathered(self, pipes: _Pipes) -> None:
+        """Read what has come of a flood; when nothing has, it is over."""
+        size = self._read_there(pipes)
+        if self._paused or pipes.flood not in pipes.fds:  # what was read was too much, or the last
+            return
+        if not size:
+            self._calm(pipes)
+            self._watch(pipes)
+            return
+        if size > PIPE_BYTES // 2:
+            pipes.gather_s = max(pipes.gather_s / 2, MIN_GATHER_S)
+        elif size < PIPE_BYTES // 4:
+            pipes.gather_s = min(pipes.gather_s * 2, MAX_GATHER_S)
+        self._gather(pipes)
+
+    def _calm(self, pipes: _Pipes) -> None:
+        """Let nothing gather: the next piece is read at once."""
+        if pipes.timer is not None:
+            pipes.timer.cancel()
+            pipes.timer = None
+        pipes.pieces, pipes.gather_s = 0, MIN_GATHER_S
+
+    def _hasten(self, pipes: _Pipes) -> None:
+        if not self._paused and self._read_there(pipes) and pipes.timer is not None:
+            self._calm(pipes)
+            self._watch(pipes)
+
+    def _read_there(self, pipes: _Pipes) -> int:
+        """Read once from each of the two in which there is something; how many bytes that were."""
+        poll = select.poll()
+        for fd in pipes.fds.values():
+            poll.register(fd, select.POLLIN)
+        there = {fd for fd, _ in poll.poll(0)}
+        # What has gathered came before what the other one has now.
+        names = [n for n in sorted(NAMES, key=pipes.flood.__ne__) if pipes.fds.get(n) in there]
+        if names:
+            self._before()
+        return sum(self._read(pipes, name) for name in names)
+
+    def _read(self, pipes: _Pipes, name: str) -> int:
+        """Read once; how many bytes that were."""
         try:
-            data = os.read(pipes.fds[name], READ_BYTES)
+            data = os.read(pipes.fds[name], PIPE_BYTES)
         except BlockingIOError:
-            return False
+            return 0
         except OSError:
             data = b""
-        if text := pipes.decoders[name].decode(data, final=not data):
-            self._on_output(self._message(name, text, pipes.parent))
+        text = pipes.decoders[name].decode(data, final=not data)
+        for at in range(0, len(text), TEXT_LENGTH):
+            part = text[at : at + TEXT_LENGTH]
+            self._on_output(self._message(name, part, pipes.parent))
         if not data:
             self._drop(pipes, name)
-        return bool(data)
+        return len(data)
 
     def _drop(self, pipes: _Pipes, name: str) -> None:
+        if name == pipes.flood:
+            self._calm(pipes)
         fd = pipes.fds.pop(name)
         asyncio.get_running_loop().remove_reader(fd)
         os.close(fd)

@@ -155,6 +155,8 @@ class PairChannels:
     async def drained(self, timeout_s: float) -> None:
         """After the process's end: wait until what it had sent is read, as far as it comes."""
         self.resume()
+        self._take_messages()
+        self._pipes.read_all()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._lost.wait()
@@ -231,6 +233,8 @@ class PairChannels:
             return
         if found.get("spawned") is True:
             self._wants_pipes = self.has_started = True
+        if found.get("printed") is True:
+            self._pipes.hasten(self._current)
         answer = self._answers.get(found["answer"]) if type(found.get("answer")) is int else None
         if answer is not None and not answer.done():
             answer.set_result(found)

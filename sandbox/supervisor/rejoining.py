@@ -17,6 +17,9 @@ _THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
 """Where OpenBLAS finds how many it starts, the strongest first."""
 _SETTERS = ("scipy_openblas_set_num_threads64_", "scipy_openblas_set_num_threads")
 
+_COLUMNS = 20
+"""What pandas shows in a kernel."""
+
 _remembered: dict[str, Any] = {}
 
 Modules = Mapping[str, ModuleType]
@@ -68,9 +71,19 @@ def _hook(pyplot: ModuleType) -> None:
     pyplot.install_repl_displayhook()
 
 
+def _outside_of_terminals(pandas: ModuleType) -> None:
+    """It was imported where no kernel was, as if in a terminal, by whose width it cuts tables."""
+    known = pandas._config.config._registered_options
+    name = "display.max_columns"
+    if known[name].defval == 0:
+        known[name] = known[name]._replace(defval=_COLUMNS)
+        pandas.reset_option(name)
+
+
 _ACTS: dict[str, Callable[[ModuleType], None]] = {
     "numpy.random": _reseed,
     "numpy": _restore_threads,
+    "pandas": _outside_of_terminals,
     "matplotlib": _read_again,
     "matplotlib.pyplot": _hook,
 }

@@ -36,12 +36,16 @@ async def test_the_first_import_of_pandas_is_none_and_each_kernel_is_its_own(lin
         "import time\nbegan = time.process_time()\nimport pandas\n"
         f"print(time.process_time() - began < {LOADED_S})"
     )
+    columns = "name = 'display.max_columns'; print(pandas.get_option(name)); "
+    columns += "pandas.set_option(name, 3); pandas.reset_option(name); "
+    columns += "print(pandas.get_option(name))"
     with anyio.fail_after(120):
         drawn = set[str]()
         for name in ("a", "b"):
             cells = await kernel(link, name)
             assert await cells.run(look) == "False False\n"
             assert await cells.run(first) == "True\n"
+            assert await cells.run(columns) == "20\n20\n", "as where no terminal is"
             drawn.add(await cells.run("import numpy; print(numpy.random.random())"))
             shown, reply = await cells.outputs(
                 await cells.submit("import matplotlib.pyplot as plt; plt.plot([1]);")

@@ -23,6 +23,14 @@ _AWAIT = "asyncio.run() cannot be called from a running event loop: write `await
 class KernelLoop(asyncio.SelectorEventLoop):
     """The loop of the kernel's one thread."""
 
+    def is_running(self) -> bool:
+        """Whether it runs, or a cell may take it as running."""
+        return self.really_runs() or asyncio._get_running_loop() is self
+
+    def really_runs(self) -> bool:
+        """Whether one of its callbacks runs."""
+        return super().is_running()
+
     def run_until_complete(self, future: Any) -> Any:
         """Run until a future is done, also when a cell that runs between two turns asks."""
         with self.stood_back():
@@ -40,7 +48,7 @@ class KernelLoop(asyncio.SelectorEventLoop):
     @contextlib.contextmanager
     def stood_back(self) -> Generator[None]:
         """Let another loop run, or this one itself, if it is only shown as running."""
-        if self.is_running() or asyncio._get_running_loop() is not self:
+        if self.really_runs() or asyncio._get_running_loop() is not self:
             yield
             return
         asyncio._set_running_loop(None)
@@ -99,7 +107,7 @@ def make() -> KernelLoop:
 def _standing_back(loop: KernelLoop, run: Callable[..., Any]) -> Any:
     @functools.wraps(run)
     def wrapped(*args: Any, **options: Any) -> Any:
-        if loop.is_running() and asyncio._get_running_loop() is loop:
+        if loop.really_runs() and asyncio._get_running_loop() is loop:
             for each in args:
                 if asyncio.iscoroutine(each):
                     each.close()

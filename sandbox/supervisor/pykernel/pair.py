@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from sandbox.supervisor.messagelog import DELIMITER
-from sandbox.supervisor.pairframes import FrameReader, frame
+from sandbox.supervisor.pairframes import HOST, FrameReader, frame
 from sandbox.supervisor.zmtp import Incoming
 
 READ_BYTES = 256 * 1024
@@ -26,6 +26,7 @@ MAX_FDS = 8
 PLACES = 3
 """For what comes with one request: a pair, stdout and stderr."""
 _FDS = array.array("i")
+_HASTE = frame(HOST, [b'{"printed": true}'])
 
 
 class Pair:
@@ -85,9 +86,17 @@ class Pair:
         finally:
             self.is_held = before
 
+    def hasten(self) -> None:
+        """Ask the supervisor to read at once what was printed, however much may still come."""
+        with self._lock:
+            self._write(_HASTE)
+
     def _send(self, data: bytes) -> None:
-        # An interrupt between two parts of a message would leave the supervisor with half of one.
         self._held.clear()
+        self._write(data)
+
+    def _write(self, data: bytes) -> None:
+        # An interrupt between two parts of a message would leave the supervisor with half of one.
         is_main = (
             threading.current_thread() is threading.main_thread()
             and signal.getsignal(signal.SIGINT) != signal.SIG_IGN

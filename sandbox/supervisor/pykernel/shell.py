@@ -105,6 +105,10 @@ class PairShell(ZMQInteractiveShell):
             return False
         return super().should_run_async(raw_cell, transformed_cell=transformed_cell, **more)
 
+    def _tee(self, channel: str) -> Any:
+        # IPython would keep all that is ever printed, for ``%notebook``, and be slow at it.
+        return contextlib.nullcontext()
+
     def _showtraceback(self, etype: Any, evalue: Any, stb: Any) -> None:
         _mend(self)
         super()._showtraceback(etype, evalue, stb)

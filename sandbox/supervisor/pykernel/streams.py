@@ -23,6 +23,8 @@ MAX_MOVES = 64
 """So often it is looked whether a pipe that is read is empty: some child may fill it for ever."""
 MIN_PAUSE_S, MAX_PAUSE_S = 0.00002, 0.002
 _NOTHING = bytes(array.array("i").itemsize)
+HASTE_S = 4 * MIN_PAUSE_S
+"""After so long a pause the supervisor, which lets a flood gather, is asked to read."""
 STREAMS = ((1, "stdout"), (2, "stderr"))
 
 
@@ -49,10 +51,11 @@ class Streams:
     def __init__(self, pair: Pair, late: Callable[[dict[str, Any], str, str], None]) -> None:
         self.cell = Cell()
         """The present cell, or the last one."""
+        self.last: CellStream | None = None
+        """The stream that was written to last, unless a message was sent since."""
         self._pair = pair
         self._late = late
         self._owner = os.getpid()
-        self._last: CellStream | None = None
         self._kept = {fd: os.dup(fd) for fd, _ in STREAMS}
         self._streams = {name: CellStream(self, fd, name) for fd, name in STREAMS}
         self._install()
@@ -109,32 +112,27 @@ class Streams:
         for stream in self._streams.values():
             with contextlib.suppress(ValueError, OSError):
                 io.TextIOWrapper.flush(stream)
-        self._last = None
-        _wait_read(*self._kept.values())
+        self.last = None
+        self._wait_read(*self._kept.values())
 
     @contextlib.contextmanager
     def holding(self) -> Generator[None]:
         """Hold the messages that are sent meanwhile until something else is sent or printed."""
         self.flush()
-        self._last = None
+        self.last = None
         with self._pair.holding():
             yield
 
     def turn(self, stream: CellStream) -> None:
         """Another stream is written to than before: what the last one has got goes first."""
-        last, self._last = self._last, stream
+        last, self.last = self.last, stream
         if last is None:
             self._pair.flush()
         if last is None or os.getpid() != self._owner:
             return
         with contextlib.suppress(ValueError, OSError):
             io.TextIOWrapper.flush(last)
-        _wait_read(self._kept[last.descriptor])
-
-    @property
-    def last(self) -> CellStream | None:
-        """The stream that was written to last, unless a message was sent since."""
-        return self._last
+        self._wait_read(self._kept[last.descriptor])
 
     def late(self, cell: Cell, name: str, text: str) -> None:
         """Publish what a cell says that is no longer the present one."""
@@ -152,6 +150,21 @@ class Streams:
     def begin_anew(self) -> None:
         """In a branch, whose descriptors lead to pipes of its own."""
         self._owner = os.getpid()
+
+    def _wait_read(self, *fds: int) -> None:
+        """Wait until nothing is in these pipes, but not for somebody who writes without an end.
+
+        While nothing moves, the supervisor does not read: then it would not read a message either.
+        """
+        moves, pause_s = 0, MIN_PAUSE_S
+        before = -1
+        while (waiting := sum(map(_waiting, fds))) and moves < MAX_MOVES:
+            if waiting != before:
+                moves, pause_s, before = moves + 1, MIN_PAUSE_S, waiting
+            if pause_s == HASTE_S:
+                self._pair.hasten()
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, MAX_PAUSE_S)
 
     def _install(self) -> None:
         for _, name in STREAMS:
@@ -189,6 +202,17 @@ class CellStream(io.TextIOWrapper):
 
     def write(self, text: str) -> int:
         """Write text; what another cell's threads and tasks say goes to that cell."""
+        streams = self._streams
+        if CELL.get() is not streams.cell or streams.last is not self or type(text) is not str:
+            return self._write_with_care(text)
+        if text[-1:] == "\n":
+            self._pending_at = 0.0
+        else:
+            self._flush_pending(text)
+        return _write_text(self, text)
+
+    def _write_with_care(self, text: str) -> int:
+        """Write what is perhaps not this cell's, or comes after another stream's text."""
         if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # anyone's
             return super().write(text)
         streams = self._streams
@@ -198,6 +222,11 @@ class CellStream(io.TextIOWrapper):
             return len(text)
         if streams.last is not self:
             streams.turn(self)
+        self._flush_pending(text)
+        return super().write(text)
+
+    def _flush_pending(self, text: str) -> None:
+        """Write out what waits for the end of its line, if it waits long before this text."""
         now = time.monotonic()
         # ``print`` writes its parts one by one and its end at last, and the end may be empty.
         if now - (self._pending_at or now if text else self._flushed_at) > FLUSH_S:
@@ -206,7 +235,9 @@ class CellStream(io.TextIOWrapper):
             self._pending_at = 0.0
         if text:
             self._pending_at = 0.0 if text[-1] == "\n" else self._pending_at or now
-        return super().write(text)
+
+
+_write_text = io.TextIOWrapper.write
 
 
 def _is_closed(stream: Any) -> bool:
@@ -222,20 +253,6 @@ def _same(one: int, other: int) -> bool:
     except OSError:
         return False
     return (first.st_dev, first.st_ino) == (second.st_dev, second.st_ino)
-
-
-def _wait_read(*fds: int) -> None:
-    """Wait until nothing is in these pipes, but not for somebody who writes without an end.
-
-    While nothing moves, the supervisor does not read: then it would not read a message either.
-    """
-    moves, pause_s = 0, MIN_PAUSE_S
-    before = -1
-    while (waiting := sum(map(_waiting, fds))) and moves < MAX_MOVES:
-        if waiting != before:
-            moves, pause_s, before = moves + 1, MIN_PAUSE_S, waiting
-        time.sleep(pause_s)
-        pause_s = min(2 * pause_s, MAX_PAUSE_S)
 
 
 def _waiting(fd: int) -> int:

@@ -10,7 +10,7 @@ import pytest
 
 from sandbox.link.link import Link
 
-from ...support.supervisorprocess import Cells
+from ...support.supervisorprocess import Cells, SupervisorProcess
 
 pytestmark = pytest.mark.anyio
 
@@ -81,6 +81,46 @@ async def test_stdout_stderr_and_displays_keep_their_order(cells: Cells) -> None
     for i in range(50):
         expected += [("stdout", f"out {i}\n"), ("stderr", f"err {i}\n"), ("display_data", "")]
     assert merged(outputs) == expected
+
+
+async def test_displays_in_a_flood_of_lines_keep_their_places(cells: Cells) -> None:
+    code = "for i in range(40):\n    for n in range(100): print(i, n)\n    display(i)\n"
+    outputs, _ = await told(cells, code)
+    expected: list[tuple[str, str]] = []
+    for i in range(40):
+        lines = "".join(f"{i} {n}\n" for n in range(100))
+        expected += [("stdout", lines), ("display_data", "")]
+    assert merged(outputs) == expected
+
+
+async def test_very_many_lines_make_few_messages(cells: Cells) -> None:
+    outputs, _ = await told(cells, "for n in range(20_000): print(n)")
+    assert merged(outputs) == [("stdout", "".join(f"{n}\n" for n in range(20_000)))]
+    assert len(outputs) < 1000
+
+
+@pytest.mark.parametrize("before", [0, 5000])
+async def test_the_last_line_is_sent_while_the_cell_goes_on(
+    cells: Cells, machine: SupervisorProcess, before: int
+) -> None:
+    go = machine.workspace / f"go-{before}"
+    code = f"import os, time\nfor n in range({before}): print(n)\nprint('last')\n"
+    code += f"while not os.path.exists({str(go)!r}): time.sleep(0.01)\n"
+    msg_id = await cells.submit(code)
+    with anyio.fail_after(LIMIT_S):
+        while True:
+            head, parts = await cells.next()
+            if head["channel"] == "iopub" and b"last\\n" in parts[4] and b'"text"' in parts[4]:
+                break
+        go.touch()
+        _, reply = await cells.outputs(msg_id)
+    assert reply["status"] == "ok"
+
+
+async def test_the_kernel_keeps_nothing_of_what_was_printed(cells: Cells) -> None:
+    await told(cells, "for n in range(1000): print('kept')")
+    code = "print('kept' in repr(get_ipython().history_manager.outputs))"
+    assert await text(cells, code) == "False\n"
 
 
 async def test_what_children_and_descriptors_write_stands_where_it_was_written(
@@ -247,6 +287,7 @@ async def test_the_loop_lives_between_cells_and_asyncio_run_works(cells: Cells) 
     await told(cells, "import asyncio\nasync def f():\n    await asyncio.sleep(.01)\n    return 7")
     assert await text(cells, "print(asyncio.run(f()))") == "7\n"
     assert await text(cells, "print(asyncio.get_event_loop().run_until_complete(f()))") == "7\n"
+    assert await text(cells, "print(asyncio.get_running_loop().is_running())") == "True\n"
     await told(cells, "task = asyncio.create_task(f())")
     assert await text(cells, "await asyncio.sleep(.1); print(task.result())") == "7\n"
     assert await text(cells, "print(asyncio.Runner().run(f()), await f())") == ""
