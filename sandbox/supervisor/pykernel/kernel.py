@@ -84,6 +84,7 @@ class PairKernel(IPythonKernel):
     def run(self) -> None:
         """Serve until the supervisor is gone."""
         self._loop.add_reader(self._pair.fileno(), self._readable)
+        self.say_ready()
         while not (self._pair.ended or self._stopping):
             found = self._pair.take()
             if found is None:
@@ -92,6 +93,10 @@ class PairKernel(IPythonKernel):
             elif isinstance(found, tuple):
                 self._handle(*found)
         self._loop.remove_reader(self._pair.fileno())
+
+    def say_ready(self) -> None:
+        """Tell the supervisor that this process is a kernel, and reads what comes."""
+        self._pair.send(HOST, [b'{"ready": true}'])
 
     # --- between messages
 
