@@ -13,15 +13,17 @@ from mcp import Client
 from rich.console import Console
 
 from benchmarks import (
+    branches,
+    cells,
     collaboration,
     egress,
-    http,
     measures,
     memory,
     notebooks,
     provisioner,
     report,
     results,
+    stdout,
     tokens,
 )
 from scripts.controller import Controller, controller
@@ -35,20 +37,25 @@ def sections(
 ) -> dict[str, dict[str, Work]]:
     """What is measured, in its order: of each section the measurements by their titles."""
     return {
+        "kernels": {
+            "round trip": lambda: cells.round_trip(client, server, here),
+            "restart": lambda: cells.restart(server, here),
+            "import": lambda: cells.first_import(server),
+            "branches": lambda: branches.branches(server),
+            "stdout": lambda: stdout.ten_megabytes(server, here),
+            "idle memory": lambda: memory.idle_memory(client),
+        },
         "sessions": {
             "tokens": lambda: tokens.tool_list(client),
             "cold start": lambda: measures.cold_start(client, image),
-            "round trip": lambda: measures.round_trip(client, here),
-            "over REST": lambda: http.execution(client, server, here),
             "audit": measures.audit,
             "bulkhead": measures.bulkhead,
-            "restart": lambda: measures.restart(client, here),
             "transfer": lambda: measures.transfer(server, here),
             "gateway": lambda: egress.gateway(client),
             "flood": lambda: measures.flood(client, server, here),
             "policy compile": measures.policy_compile,
             "proof": measures.proof,
-            "idle memory": lambda: memory.idle_memory(client),
+            "forks": lambda: branches.session_forks(server),
             "results": lambda: results.typical_results(client),
         },
         "notebooks and Jupyter": {

@@ -15,7 +15,6 @@ from typing import Any
 
 import anyio
 import psutil
-from jupyter_client.manager import start_new_kernel
 from mcp import Client
 
 from benchmarks.report import Figure, spread
@@ -83,46 +82,6 @@ async def cold_start(client: Client, image: str, runs: int = 9) -> Figure:
     ratio = statistics.median(ours) / statistics.median(bare)
     detail = f"ours {spread(ours)}; docker run {spread(bare)}"
     return Figure("cold open → first result / docker run", ratio, "×", 2.5, True, detail)
-
-
-def raw_kernel(runs: int = 200) -> list[float]:
-    """Seconds of ``1+1`` on a bare ipykernel of this machine through jupyter_client."""
-    manager, client = start_new_kernel(kernel_name="python3")
-    try:
-        durations: list[float] = []
-        for _ in range(runs):
-            start = time.perf_counter()
-            client.execute_interactive("1+1", output_hook=lambda _message: None, timeout=30)
-            durations.append(time.perf_counter() - start)
-        return durations
-    finally:
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
-
-
-async def round_trip(client: Client, session: str, runs: int = 200) -> Figure:
-    """``execute_code("1+1")`` over MCP, against raw jupyter_client, in turns of 50."""
-    ours: list[float] = []
-    raw: list[float] = []
-    await call(client, "execute_code", code="1+1", session_id=session)
-    for _ in range(runs // 50):
-        raw += await anyio.to_thread.run_sync(raw_kernel, 50)
-        for _ in range(50):
-            ours.append(
-                await timed(lambda: call(client, "execute_code", code="1+1", session_id=session))
-            )
-    ratio = statistics.median(ours) / statistics.median(raw)
-    detail = f"ours {spread(ours)}; jupyter_client {spread(raw)}"
-    return Figure("execute_code('1+1') / raw jupyter_client", ratio, "×", 2.0, True, detail)
-
-
-async def restart(client: Client, session: str, runs: int = 15) -> Figure:
-    """Restart a kernel until it answers again."""
-    durations = [
-        await timed(lambda: call(client, "restart_kernel", session_id=session)) for _ in range(runs)
-    ]
-    value = 1000 * statistics.median(durations)
-    return Figure("kernel restart", value, "ms", 150, True, spread(durations))
 
 
 async def audit(runs: int = 5000) -> Figure:

@@ -13,7 +13,10 @@ from mcp import Client
 
 from benchmarks.measures import MEGABYTE, call, check
 from benchmarks.report import Figure
-from sandbox.container.labels import LABEL_MANAGED
+from sandbox.container.labels import LABEL_MANAGED, LABEL_UID
+
+SETTLE_S = 2
+"""Until a session that was used is idle."""
 
 
 @dataclass(frozen=True)
@@ -48,25 +51,36 @@ def memory_of(pid: int) -> Memory:
     return Memory(own, files, totals["Pss:"])
 
 
-def containers() -> set[str]:
-    """The ids of all sandboxes."""
-    command = ["docker", "ps", "-q", "--no-trunc", "--filter", f"label={LABEL_MANAGED}"]
+def containers(label: str) -> list[str]:
+    """The ids of the containers with a label."""
+    command = ["docker", "ps", "-q", "--no-trunc", "--filter", f"label={label}"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return set(done.stdout.split())
+    return done.stdout.split()
 
 
-async def idle_memory(client: Client) -> Figure:
+def part_of(process: psutil.Process) -> str:
+    """What a process of a sandbox is."""
+    words = process.cmdline()
+    if "python" not in process.name():
+        return process.name()
+    if any(word.endswith("bridge.py") for word in words):
+        return "bridge"
+    parent = process.parent()
+    return "kernel" if parent and parent.cmdline() == words else "supervisor"
+
+
+async def idle_memory(client: Client) -> list[Figure]:
     """The memory of everything that an idle session with one used kernel runs, its shim included.
 
-    As though it were alone on the machine: files that its processes have in memory are counted
-    once, whole. With PSS the figure would depend on how many sandboxes run beside it, since they
-    share these: 76 MB alone, 64, 59 and 57 beside one, two and three others of the same image.
+    Once as the machine counts it: what several processes share is divided among them (PSS), those
+    of the session itself and those of other sandboxes, which makes it depend on how many there
+    are. And once as though it were alone: files that its processes have in memory are counted
+    once, whole.
     """
-    before = containers()
-    session = (await call(client, "open_session", reuse=False))["session_id"]
-    await call(client, "execute_code", code="1+1", session_id=session)
-    await anyio.sleep(2)
-    (container,) = containers() - before
+    session = (await call(client, "open_session", policy="bench", reuse=False))["session_id"]
+    told = await call(client, "execute_code", code="__import__('os').getuid()", session_id=session)
+    (container,) = containers(f"{LABEL_UID}={told['text']}")
+    await anyio.sleep(SETTLE_S)
     shims = [
         process
         for process in psutil.process_iter(["cmdline"])
@@ -75,18 +89,27 @@ async def idle_memory(client: Client) -> Figure:
         and container in words
     ]
     check(len(shims) == 1, f"expected one shim of {container}, found {len(shims)}")
-    sizes: dict[str, int] = {}
+    own: dict[str, int] = {}
+    proportional: dict[str, int] = {}
     files: dict[tuple[str, str], int] = {}
-    proportional = 0
     for process in [*shims, *shims[0].children(recursive=True)]:
-        found = memory_of(process.pid)
-        sizes[process.name()] = sizes.get(process.name(), 0) + found.own
-        proportional += found.proportional
+        found, part = memory_of(process.pid), part_of(process)
+        own[part] = own.get(part, 0) + found.own
+        proportional[part] = proportional.get(part, 0) + found.proportional
         for place, size in found.files.items():
             files[place] = max(files.get(place, 0), size)
+    others = len(containers(LABEL_MANAGED)) - 1
     await call(client, "close_session", session_id=session)
-    parts = [*sorted(sizes.items()), ("files", sum(files.values()))]
-    detail = ", ".join(f"{name} {size / MEGABYTE:.1f}" for name, size in parts)
-    total = sum(size for _, size in parts) / MEGABYTE
-    detail += f"; PSS {proportional / MEGABYTE:.1f} beside {len(before)} more sandboxes"
-    return Figure("idle session with a kernel", total, "MB", 90, True, f"MB: {detail}")
+    pss, parts = _sum(proportional)
+    alone, its_parts = _sum({**own, "files": sum(files.values())})
+    parts += f"; beside {others} more sandboxes"
+    return [
+        Figure("idle session, all in (PSS)", pss, "MB", 45, True, parts),
+        Figure("idle session as though alone", alone, "MB", 90, True, its_parts),
+    ]
+
+
+def _sum(sizes: Mapping[str, int]) -> tuple[float, str]:
+    """The sum in megabytes, and its parts in words."""
+    parts = ", ".join(f"{name} {size / MEGABYTE:.1f}" for name, size in sorted(sizes.items()))
+    return sum(sizes.values()) / MEGABYTE, f"MB: {parts}"
