@@ -55,6 +55,22 @@ class Preloaded:
         self._places: dict[str, str] = {}
         """Where each was found that is no part of another."""
         self._loading = asyncio.Lock()
+        self._held = 0
+        self._let = asyncio.Event()
+        self._let.set()
+
+    @contextmanager
+    def held(self) -> Generator[None]:
+        """Import nothing more before the end of the block, whose waits have a time limit: while a
+        module is imported nothing else is done, for seconds on a busy machine."""
+        self._held += 1
+        self._let.clear()
+        try:
+            yield
+        finally:
+            self._held -= 1
+            if not self._held:
+                self._let.set()
 
     async def ready(self, env: Mapping[str, str]) -> None:
         """Import what is wanted as a kernel with this environment would; other work goes on
@@ -64,6 +80,7 @@ class Preloaded:
             if not self.wanted:
                 return
             while self.wanted:
+                await self._let.wait()
                 self._load(self.wanted.pop(0), env)
                 await asyncio.sleep(0)
             for name, reason in self.refused.items():

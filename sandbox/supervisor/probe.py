@@ -21,6 +21,7 @@ from sandbox.nofollow import walk
 from sandbox.supervisor import tries
 from sandbox.supervisor.children import Children
 from sandbox.supervisor.pipes import Descriptor
+from sandbox.supervisor.preload import PRELOADED
 from sandbox.supervisor.requests import answer, strings
 
 LIMIT_S = 5.0
@@ -53,7 +54,11 @@ class Probe:
 
     async def run(self, stream: Stream) -> None:
         """``probe``"""
-        places = strings(stream.request, "places") or []
+        with PRELOADED.held():
+            facts = await self._measured(strings(stream.request, "places") or [])
+            await answer(stream, **facts)
+
+    async def _measured(self, places: list[str]) -> dict[str, Any]:
         reading, writing = os.pipe()
         output = Descriptor(reading)
         try:
@@ -69,13 +74,12 @@ class Probe:
             async with asyncio.timeout(LIMIT_S):
                 while data := await output.read():
                     raw += data
-            facts = json.loads(raw)
+            return json.loads(raw)
         except (TimeoutError, ValueError) as exc:
             raise InfrastructureError("The probe did not report.") from exc
         finally:
             output.close()
             child.signal(signal.SIGKILL)
-        await answer(stream, **facts)
 
 
 def _fork(writing: int, places: list[str]) -> int:

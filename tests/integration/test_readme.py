@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import httpx2
+import pytest
 
 from ..support.served import Served, environment
 
@@ -52,3 +53,53 @@ def test_the_walk_with_curl_leads_from_nothing_to_a_plot_on_disk(
     assert "trees" in done.stdout
     sessions = httpx2.get(f"{clean.url}/sessions", headers=clean.headers).json()
     assert sessions == {"sessions": []}
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (
+            "branches",
+            (
+                r"60 MB loaded in [0-9.]+ s",
+                r"  a line and squares: branched in \d+ ms, error 0\.000",
+                r"Kept a line and squares, in kernel k-\w+: .*\(937500, 8\)\)",
+                r"Kernel k-default is back at the checkpoint 'loaded'.*",
+                r"The data that was overwritten is there again: True",
+            ),
+        ),
+        (
+            "forks",
+            (
+                r"Forked three ways in [0-9.]+ s; not carried: log \(a sqlite3\.Connection .*\)",
+                r"  a set: 36 found, in \d+ ms",
+                r"  sorting: 36 found, in \d+ ms",
+                r"  clearing up: error, there is nothing left",
+                r"Kept (a set|sorting); the session itself finds 36 with it",
+            ),
+        ),
+    ],
+)
+def test_the_examples_do_what_the_readme_shows(
+    clean: Served, name: str, said: tuple[str, ...]
+) -> None:
+    assert f"examples/{name}.py" in (ROOT / "README.md").read_text()
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / f"{name}.py")],
+        env={
+            **environment(clean.state),
+            "PYTHONPATH": str(ROOT),
+            "SANDBOX_URL": clean.base,
+            "SANDBOX_TOKEN": clean.token,
+            "MEGABYTES": "60",
+        },
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    missing = [each for each in said if not any(re.fullmatch(each, line) for line in lines)]
+    assert not missing, done.stdout
+    assert httpx2.get(f"{clean.url}/sessions", headers=clean.headers).json() == {"sessions": []}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import os
 import sys
@@ -10,9 +11,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import anyio
 import pytest
 
-from sandbox.supervisor import rejoining
+from sandbox.supervisor import probe, rejoining
 from sandbox.supervisor.preload import Preloaded
 
 pytestmark = pytest.mark.anyio
@@ -109,6 +111,53 @@ async def test_a_module_that_starts_a_thread_is_refused(
     await made.ready({})
     assert made.refused["preload_a"] == "importing it starts threads, which no fork has"
     assert made.is_to_be_undone()
+
+
+async def test_nothing_is_imported_while_something_waits_that_has_a_limit(packages: Path) -> None:
+    made = Preloaded()
+    made.wanted = ["preload_a", "preload_b"]
+    with made.held(), made.held():
+        loading = asyncio.ensure_future(made.ready(os.environ))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert made.loaded == []
+    with anyio.fail_after(10):
+        await loading
+    assert made.loaded == ["preload_a", "preload_b"]
+
+
+async def test_the_probe_is_no_longer_waited_for_when_modules_are_imported(
+    monkeypatch: pytest.MonkeyPatch, packages: Path
+) -> None:
+    """An import takes seconds on a busy machine, and a probe that is late fails the session."""
+    made = Preloaded()
+    made.wanted = ["preload_a"]
+    monkeypatch.setattr(probe, "PRELOADED", made)
+    told: list[Any] = []
+    written: list[int] = []
+
+    def fork(writing: int, _places: list[str]) -> int:
+        written.append(os.dup(writing))
+        return 0
+
+    async def send_json(facts: Any) -> None:
+        told.append((facts, list(made.loaded)))
+
+    monkeypatch.setattr(probe, "_fork", fork)
+    child = SimpleNamespace(signal=lambda _number: None)
+    children: Any = SimpleNamespace(mark=lambda: None, adopt=lambda *_: child)
+    stream: Any = SimpleNamespace(request={}, send_json=send_json, end=lambda: None)
+    asking = asyncio.ensure_future(probe.Probe(children).run(stream))
+    await asyncio.sleep(0)
+    loading = asyncio.ensure_future(made.ready(os.environ))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    os.write(written[0], b"{}")
+    os.close(written[0])
+    with anyio.fail_after(10):
+        await asyncio.gather(asking, loading)
+    assert told == [({}, [])]
+    assert made.loaded == ["preload_a"]
 
 
 async def test_without_modules_nothing_is_changed() -> None:
