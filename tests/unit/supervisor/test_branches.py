@@ -291,6 +291,21 @@ def _lives(pid: int) -> bool:
         return True  # somebody has waited for it
 
 
+async def test_what_no_snapshot_holds_is_told_when_files_are_kept_and_put_back(
+    cells: Cells, link: Link, machine: SupervisorProcess
+) -> None:
+    with anyio.fail_after(60):
+        os.mkfifo(machine.workspace / "fifo")
+        made = await on(link, "checkpoint", cells, name="with", files=True)
+        assert (made["left_out"], made["left_out_count"]) == (["fifo"], 1)
+        assert (made["changing"], made["changing_count"]) == ([], 0)
+        (machine.workspace / "fifo").unlink()
+        back = await on(link, "rollback", cells, name="with")
+        assert (back["lost"], back["lost_count"]) == (["fifo"], 1)
+        made = await on(link, "checkpoint", cells, name="without")
+        assert "left_out" not in made
+
+
 async def test_files_go_back_with_the_state_where_they_were_kept(
     cells: Cells, link: Link, machine: SupervisorProcess
 ) -> None:
