@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import json
 import logging
+import os
 import select
 import signal
 import sys
@@ -165,11 +166,13 @@ class PairKernel(IPythonKernel):
         order = json.loads(parts[0])
         fds, self._pair.fds = self._pair.fds, []
         answer: dict[str, Any] = {"answer": order.get("id")}
+        asked = os.getpid()
         try:
             answer["result"] = self.orders[order["order"]](order, fds)
         except Exception as exc:  # it is told
             answer["error"] = str(exc) or type(exc).__name__
-        self._pair.send(HOST, [packed(answer)])
+        if os.getpid() == asked:  # a branch was asked nothing, and answers nothing
+            self._pair.send(HOST, [packed(answer)])
 
     def _begin(self, message: dict[str, Any]) -> Cell:
         fresh, self._pair.fds = self._pair.fds, []

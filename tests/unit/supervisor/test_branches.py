@@ -291,6 +291,16 @@ def _lives(pid: int) -> bool:
         return True  # somebody has waited for it
 
 
+async def test_a_branch_is_copied_at_once_after_it_began(cells: Cells, link: Link) -> None:
+    with anyio.fail_after(60):
+        for _ in range(10):
+            made = await branch(link, cells)
+            await on(link, "checkpoint", made, name="c")
+            await on(link, "rollback", made, name="c")
+            await on(link, "checkpoint", made, name="d")
+            await on(link, "stop", made)
+
+
 async def test_what_no_snapshot_holds_is_told_when_files_are_kept_and_put_back(
     cells: Cells, link: Link, machine: SupervisorProcess
 ) -> None:
