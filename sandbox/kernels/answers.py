@@ -23,6 +23,8 @@ MAX_NAME = 200
 MAX_MATCHES = 500
 MAX_MATCH = 1000
 MAX_INDENT = 64
+MAX_COMMANDS = 5
+MAX_COMMAND = 200
 OUT_OF_MEMORY = "It was killed because the sandbox ran out of memory."
 
 
@@ -131,6 +133,23 @@ def count_of(event: Mapping[str, Any]) -> int:
     """How many processes an event or answer speaks of; 0 when it does not say."""
     number = event.get("processes")
     return number if type(number) is int and 0 <= number < 2**22 else 0
+
+
+def going_on_in(event: Mapping[str, Any]) -> str:
+    """Which processes an event says a cell has left running, in words; empty when none."""
+    raw = event.get("commands")
+    listed = cast("list[Any]", raw)[:MAX_COMMANDS] if isinstance(raw, list) else []
+    found = [cast("dict[str, Any]", each) for each in listed if isinstance(each, dict)]
+    told = [
+        f"{plain(command[:MAX_COMMAND])!r} (pid {pid})"
+        for each in found
+        if type(pid := each.get("pid")) is int and 0 < pid < 2**22
+        if isinstance(command := each.get("command"), str)
+    ]
+    if not told:
+        return ""
+    more = count_of(event) - len(told)
+    return f"goes on in the background: {', '.join(told)}" + (f" and {more} more" * (more > 0))
 
 
 def exit_code_in(event: Mapping[str, Any]) -> int | None:

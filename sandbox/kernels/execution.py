@@ -83,6 +83,8 @@ class Execution:
         """What is told with it of cells that had ended before."""
         self.exit_code: int | None = None
         """With which it ended its process or itself; None where it has not, or none is known."""
+        self.going_on = ""
+        """Which processes it leaves running, in words."""
         self._reply: Reply | None = None
         """What the kernel says at its end; None as long as it has not."""
         self._is_idle = False
@@ -376,6 +378,7 @@ class Execution:
             denials=self._all_denials(),
             late=self.late.told(),
             exit_code=self.exit_code,
+            going_on=self.going_on,
         )
 
     def _all_denials(self) -> tuple[Denial, ...]:

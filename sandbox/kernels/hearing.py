@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from sandbox.errors import TooMuchWork
-from sandbox.kernels.answers import exit_code_in, processes_of, size_of
+from sandbox.kernels.answers import exit_code_in, going_on_in, processes_of, size_of
 from sandbox.kernels.cells import Cells
 from sandbox.kernels.execution import Execution
 from sandbox.kernels.lateoutputs import LateOutputs
@@ -85,6 +85,8 @@ class Hearing:
                 self._lose(running, event, "Output was lost while nobody could read it.")
             case "ended":
                 self._cells.lose(0, f"{processes_of(event)} that it had started were ended.")
+            case "going_on" if running.execution_id == message.parent_id:
+                running.going_on = self._around.redactor.text(going_on_in(event))
             case "oversize" if running.execution_id == message.parent_id:
                 self._lose(running, event, "A message was too large to be sent.")
                 if event.get("msg_type") == "error":

@@ -9,6 +9,7 @@ The messages: https://jupyter-client.readthedocs.io/en/stable/messaging.html
 
 from __future__ import annotations
 
+import functools
 import re
 import uuid
 from collections.abc import Mapping, Sequence
@@ -216,7 +217,7 @@ def _jupyter(envelope: Envelope) -> KernelMessage:
     if len(parts) < 5:
         raise ProtocolError("a Jupyter message has too few parts")
     header, content = _small(parts[1]), parts[4]
-    parent_id = _name(_small(parts[2]).get("msg_id"))
+    parent_id = _id_in(bytes(parts[2]))
     if has_many_values(content):
         raise ProtocolError("a Jupyter message has too many values")
     return KernelMessage(
@@ -232,6 +233,12 @@ def _jupyter(envelope: Envelope) -> KernelMessage:
         tuple(parts[5:]),
         content if content.isascii() and _SURROGATE.search(content) is None else None,
     )
+
+
+@functools.lru_cache(maxsize=16)
+def _id_in(header: bytes) -> str:
+    """The id in a header: all that a cell says has the same request's header as its parent."""
+    return _name(_small(header).get("msg_id"))
 
 
 def _metadata(text: bytes) -> dict[str, Any]:

@@ -79,6 +79,8 @@ class ExecutionResult(BaseModel, frozen=True):
     exit_code: int | None = None
     """With which the cell ended itself or its kernel, or that of the last command of a bash cell;
     None where there is none. Codes of processes have 8 bits of it."""
+    going_on: str = ""
+    """Which processes the cell has left running, in words; empty when it has left none."""
 
 
 class ExecutionRecord(BaseModel, frozen=True):

@@ -178,7 +178,7 @@ class Gate:
             token="", client_id=grant.token_id, subject=grant.principal, scopes=sorted(grant.scopes)
         )
         scope["user"] = AuthenticatedUser(user)
-        answer = _Answer(send, self._unauthorized(was_given=True))
+        answer = _Answer(send, lambda: self._unauthorized(was_given=True))
         async with one_error() as tasks:
             tasks.start_soon(self._watch, token, tasks.cancel_scope)
             await self._app(scope, receive, answer.send)
@@ -202,7 +202,7 @@ class _Answer:
     """A response on its way out, which may have to end early, or before it has begun: then another
     is sent instead."""
 
-    def __init__(self, send: Send, instead: Response) -> None:
+    def __init__(self, send: Send, instead: Callable[[], Response]) -> None:
         self._send = send
         self._instead = instead
         self._start: Message | None = None
@@ -218,7 +218,7 @@ class _Answer:
     async def break_off(self, scope: Scope, receive: Receive) -> None:
         """End it now, so that whoever reads it sees that it has ended."""
         if self._start is None:
-            await self._instead(scope, receive, self._send)
+            await self._instead()(scope, receive, self._send)
         elif self._start["type"] == "websocket.accept":
             reason = "The token counts no more."
             await self._send({"type": "websocket.close", "code": TOKEN_GONE, "reason": reason})

@@ -159,7 +159,7 @@ def cell_summary(
         denials=_denials(result.denials),
         truncated_bytes=result.truncated_bytes,
         left_out=left_out,
-        notes=list(notes),
+        notes=[*filter(None, (result.going_on,)), *notes],
         execution_count=result.execution_count or 0,
         duration_s=round(result.duration_s, 3),
         outputs=sent.outputs if sent else [],

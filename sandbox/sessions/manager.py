@@ -396,5 +396,5 @@ class SessionManager:
 
 def _noted(session: Session) -> Session:
     """A session that a call is about; its record will say so."""
-    about(session.session_id, session.policy.name, session.policy.digest)
+    about(session.session_id, session.policy.name, session.claim.policy_digest)
     return session

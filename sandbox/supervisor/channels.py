@@ -71,6 +71,11 @@ class Channels:
         self._is_open = True
 
     @property
+    def may_have_spawned(self) -> bool:
+        """Whether a cell may have started processes: of these kernels nobody knows."""
+        return True
+
+    @property
     def said(self) -> str:
         """The last that the process has written to its own stdout and stderr."""
         return self._said.decode("utf-8", "replace").strip()

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from sandbox.errors import FileError, InfrastructureError, InvalidRequest
-from sandbox.supervisor.descendants import descendants, end_descendants
+from sandbox.supervisor.descendants import descendants, end_descendants, has_begun_before
 from sandbox.supervisor.orphans import is_child, reap_all, reap_orphans
 from sandbox.supervisor.restraint import FIRST_TO_GO, Marks, give_way, mark_of, restrained
 
@@ -85,9 +85,16 @@ class Child:
         """The numbers of the process and all its descendants."""
         return descendants(self.pid if self.alive else 0, self.mark, self.marks)
 
-    def kill_since(self, before: frozenset[int]) -> int:
-        """Kill its descendants that were not in the tree before; returns how many were running."""
-        root, spare = self.pid if self.alive else 0, before | {self.pid}
+    def kill_since(self, before: frozenset[int], at: float) -> int:
+        """Kill its descendants that began after a moment; returns how many were running.
+
+        Args:
+            before: Those that are known to have been there, since the clock of their beginnings
+                has hundredths of a second only.
+            at: The moment, by the clock since the machine's start.
+        """
+        older = (pid for pid in self.tree() if has_begun_before(pid, at))
+        root, spare = self.pid if self.alive else 0, before | {self.pid, *older}
         return end_descendants(root, self.mark, self.marks, leader=self.pid, spare=spare)
 
 

@@ -22,6 +22,9 @@ PATIENCE_S = 2.0
 FEW = 64
 """So many are stopped, so that they are counted; more may be a bomb, whose group is killed."""
 
+_BEGAN = 19
+"""Where in a process's ``stat``, after its name, the ticks are at which it began."""
+_TICKS = os.sysconf("SC_CLK_TCK")
 _RUNNING = ("R", "S", "D")
 
 logger = logging.getLogger(__name__)
@@ -82,6 +85,16 @@ def descendants(root: int, mark: int, marks: Marks) -> frozenset[int]:
                 elif not marks.is_given(theirs):
                     hidden.add(pid)
     return frozenset(found | {pid for pid in hidden if _belongs(pid, found, hidden, marks)})
+
+
+def has_begun_before(pid: int, at: float) -> bool:
+    """Whether a process began before a moment: at least in the hundredth of a second before it."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            began = int(file.read().rpartition(b")")[2].split()[_BEGAN])
+    except (OSError, ValueError, IndexError):
+        return False
+    return began < int(at * _TICKS)
 
 
 def _leads(leader: int, members: Iterable[int]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -15,6 +16,7 @@ from sandbox.supervisor import messagelog, oom
 from sandbox.supervisor.channels import Channels
 from sandbox.supervisor.children import Child
 from sandbox.supervisor.evidence import full_filesystems, killed_since
+from sandbox.supervisor.goingon import going_on
 from sandbox.supervisor.kernelprocess import Launch, Launcher, Process
 from sandbox.supervisor.kernelspecs import InstalledKernel
 from sandbox.supervisor.pairchannels import PairChannels
@@ -47,6 +49,7 @@ class KernelHost:
         self._changing = asyncio.Lock()
         self._oom_before: oom.OomCount | None = None
         self._tree_before: frozenset[int] = frozenset()
+        self._cell_at = 0.0
 
     # --- what it is
 
@@ -212,7 +215,8 @@ class KernelHost:
 
     def end_what_was_started(self) -> int:
         """End all that the running cell has started, and log how many processes that were."""
-        ended = self._child.kill_since(self._tree_before) if self._child is not None else 0
+        before, at = self._tree_before, self._cell_at
+        ended = self._child.kill_since(before, at) if self._child is not None else 0
         if ended:
             self.log.event(self._epoch, {"event": "ended", "processes": ended})
         return ended
@@ -221,10 +225,25 @@ class KernelHost:
         """Send a Jupyter message; to a kernel that has ended it goes nowhere, as its log says."""
         if self._channels is not None:
             if channel == "shell" and _begins_a_cell(parts):
-                self._oom_before = oom.read()
-                self._tree_before = self._child.tree() if self._child else frozenset()
+                self._note_what_is_there(self._channels)
                 self._running.add(_id(parts[1]))
             await self._channels.send(channel, parts)
+
+    def _note_what_is_there(self, channels: Channels | PairChannels) -> None:
+        """Before a cell: what is not of its making.
+
+        To look at every process takes longer than a small cell. A kernel that says that it has
+        started none is believed; what it hides is known by its age, to a hundredth of a second.
+        """
+        self._oom_before = oom.read()
+        self._tree_before = frozenset()
+        if self._child is not None:
+            if not isinstance(channels, PairChannels):
+                self._tree_before = self._child.tree()
+            elif channels.has_started:
+                self._tree_before = self._child.tree()
+                channels.has_started = len(self._tree_before) > 1
+        self._cell_at = time.clock_gettime(time.CLOCK_BOOTTIME)
 
     async def _kill(self) -> None:
         if self._process is not None:
@@ -304,10 +323,14 @@ class KernelHost:
             self.log.event(epoch, messagelog.oversize(message))
         elif parts is not None:
             if self._running and channel == "iopub" and b'"idle"' in parts[4]:
-                self._running.discard(_id(parts[2]))
+                cell = _id(parts[2])
+                if cell in self._running:
+                    self._tell_what_goes_on(cell)
+                    self._running.discard(cell)
             stream = channel == "iopub" and messagelog.is_stream(parts)
+            can_wait = channel == "iopub" and messagelog.begins_cell(parts)
             for piece in messagelog.pieces(parts) if stream else (parts,):
-                self.log.append(epoch, channel, piece, stream=stream)
+                self.log.append(epoch, channel, piece, stream=stream, can_wait=can_wait)
         if self.log.is_full and self._channels is not None and self._paces:
             self._channels.pause()
 
@@ -319,6 +342,14 @@ class KernelHost:
         them: from those everything is read, and the log drops, and says so.
         """
         return not self._spec.argv and self._child is not None and self._child.alive
+
+    def _tell_what_goes_on(self, cell: str) -> None:
+        """Log which processes a cell leaves running, before it is over for its caller."""
+        child, channels = self._child, self._channels
+        if child and channels and channels.may_have_spawned:
+            event = going_on(child.tree() - self._tree_before - {child.pid}, cell)
+            if event is not None:
+                self.tell(event)
 
     def _read_on(self) -> None:
         if self._channels is not None:

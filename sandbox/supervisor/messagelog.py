@@ -18,9 +18,12 @@ PIECE_BYTES = 128 * 1024
 OVERSHOOT_BYTES = 2 * MAX_MESSAGE
 """What may still come from a kernel after it was told to wait, or when it cannot wait."""
 ENTRY_OVERHEAD = 256
+MOMENT_S = 0.002
+"""A short cell has ended by then, so that its beginning goes with its end."""
 DELIMITER = b"<IDS|MSG>"
 DROPPED = "dropped"
 
+_INPUT, _STATUS, _BUSY = b'"execute_input"', b'"status"', b'"busy"'
 _STREAM = re.compile(rb'"msg_type"\s*:\s*"stream"')
 
 
@@ -39,6 +42,7 @@ class MessageLog:
         self._size = 0
         self._readers = 0
         self._waiting: set[asyncio.Event] = set()
+        self._waking: asyncio.TimerHandle | None = None
         self._was_full = False
         self._finished = False
         self._gap: dict[str, Any] = {}
@@ -56,23 +60,35 @@ class MessageLog:
         self._was_full = self._was_full or full
         return full
 
-    def append(self, epoch: int, channel: str, parts: list[bytes], *, stream: bool = False) -> None:
+    def append(
+        self,
+        epoch: int,
+        channel: str,
+        parts: list[bytes],
+        *,
+        stream: bool = False,
+        can_wait: bool = False,
+    ) -> None:
         """Number a message and keep it.
 
         Args:
+            channel: A name that is JSON as it stands.
             parts: As in docs/link.md, without part 0.
             stream: Whether it is a stream output, which is dropped before anything else.
+            can_wait: Whether readers may wait a moment for what comes with it.
         """
         self.last_seq += 1
-        head = wire.encode_json({"seq": self.last_seq, "epoch": epoch, "channel": channel})
-        self._put(self.last_seq, wire.pack_parts([head, *parts]))
+        head = f'{{"seq":{self.last_seq},"epoch":{epoch},"channel":"{channel}"}}'
+        self._put(self.last_seq, wire.pack_parts([head.encode(), *parts]))
         if stream:
             self._streams.append(self.last_seq)
         limit = self._limit if not self._readers else self._limit + OVERSHOOT_BYTES
         if self._size > limit:
             self._drop(epoch, limit)
-        for event in self._waiting:
-            event.set()
+        if not can_wait:
+            self._wake()
+        elif self._waking is None and self._waiting:
+            self._waking = asyncio.get_running_loop().call_later(MOMENT_S, self._wake)
 
     def event(self, epoch: int, content: Mapping[str, Any]) -> None:
         """Keep something that happened to the kernel."""
@@ -115,6 +131,12 @@ class MessageLog:
     def finish(self) -> None:
         """Say that nothing more comes."""
         self._finished = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waking is not None:
+            self._waking.cancel()
+            self._waking = None
         for event in self._waiting:
             event.set()
 
@@ -177,6 +199,11 @@ def jupyter_parts(frames: list[bytes]) -> list[bytes] | None:
 def is_stream(parts: list[bytes]) -> bool:
     """Whether a Jupyter message is a stream output."""
     return _STREAM.search(parts[1]) is not None
+
+
+def begins_cell(parts: list[bytes]) -> bool:
+    """Whether a message says no more than that a cell begins."""
+    return _INPUT in parts[1] or (_BUSY in parts[4] and _STATUS in parts[1])
 
 
 def pieces(parts: list[bytes], limit_bytes: int = PIECE_BYTES) -> Iterator[list[bytes]]:

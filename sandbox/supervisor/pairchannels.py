@@ -52,6 +52,8 @@ class PairChannels:
         self._room = asyncio.Event()
         self._room.set()
         self._paused = False
+        self.has_started = False
+        """Whether it says that it has started processes; who asks may take it back."""
         self.complaint = ""
         """What was wrong with what the process said, if that was no frame."""
 
@@ -60,6 +62,11 @@ class PairChannels:
         """The descriptors of the kernel: of the pair, its stdout and its stderr."""
         out, err = self._their_fds
         return (self._theirs.fileno(), out, err)
+
+    @property
+    def may_have_spawned(self) -> bool:
+        """Whether the last cell has started processes, as the kernel says."""
+        return self._wants_pipes
 
     @property
     def said(self) -> str:
@@ -216,12 +223,12 @@ class PairChannels:
         if found.get("ready") is True:
             self._is_ready.set()
         if found.get("spawned") is True:
-            self._wants_pipes = True
+            self._wants_pipes = self.has_started = True
         answer = self._answers.get(found["answer"]) if type(found.get("answer")) is int else None
         if answer is not None and not answer.done():
             answer.set_result(found)
         if isinstance(cell := found.get("cell"), str):
-            self._begun(cell)
+            self._begun(cell, has_taken=found.get("pipes") is True)
 
     # --- whose output it is
 
@@ -237,11 +244,16 @@ class PairChannels:
             self._next.append((msg_id, header, pipes))
         return fds
 
-    def _begun(self, msg_id: str) -> None:
-        """A cell begins to run: what is printed from here on is its own."""
+    def _begun(self, msg_id: str, *, has_taken: bool) -> None:
+        """A cell begins to run: what is printed from here on is its own.
+
+        Args:
+            has_taken: Whether it has the new pipes, for which it may have no room.
+        """
         while self._next:
             known, header, pipes = self._next.popleft()
-            self._current = pipes or self._current
+            if has_taken:
+                self._current = pipes or self._current
             if known == msg_id:
                 self._current.parent = header
                 return

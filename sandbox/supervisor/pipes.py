@@ -30,6 +30,9 @@ class Descriptor:
         self._fd = fd
         self._readers: set[asyncio.Future[None]] = set()
         self._writers: set[asyncio.Future[None]] = set()
+        self._is_watched = False
+        """Whether the loop looks whether it can be read from: for as long as somebody wants it,
+        and until it is found that nobody does, for to begin and end that each time costs more."""
 
     @property
     def fd(self) -> int:
@@ -38,15 +41,18 @@ class Descriptor:
 
     async def read(self, size: int = READ_SIZE) -> bytes:
         """The next bytes, at most ``size``; empty at the end, or once closed."""
+        has_waited = False
         while self._fd >= 0:
             try:
                 data = os.read(self._fd, size)
             except BlockingIOError:
                 await self._ready(write=False)
+                has_waited = True
             except OSError:  # a reset socket, or a pty whose last process has gone
                 return b""
             else:
-                await asyncio.sleep(0)  # a flood must not keep the loop from everyone else
+                if not has_waited:
+                    await asyncio.sleep(0)  # a flood must not keep the loop from everyone else
                 return data
         return b""
 
@@ -81,13 +87,23 @@ class Descriptor:
         waiters = self._writers if write else self._readers
         waiters.add(waiter)
         # For all who wait: the loop knows one callback of a descriptor for each direction.
-        (loop.add_writer if write else loop.add_reader)(self._fd, _wake, waiters)
+        if write:
+            loop.add_writer(self._fd, _wake, waiters)
+        elif not self._is_watched:
+            self._is_watched = True
+            loop.add_reader(self._fd, self._readable)
         try:
             await waiter
         finally:
             waiters.discard(waiter)
-            if self._fd >= 0 and not waiters:
-                (loop.remove_writer if write else loop.remove_reader)(self._fd)
+            if write and self._fd >= 0 and not waiters:
+                loop.remove_writer(self._fd)
+
+    def _readable(self) -> None:
+        if all(waiter.done() for waiter in self._readers):
+            self._is_watched = False
+            asyncio.get_running_loop().remove_reader(self._fd)
+        _wake(self._readers)
 
 
 class PipePair:

@@ -22,6 +22,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
 from sandbox.supervisor import rejoining
+from sandbox.supervisor.pykernel import laterimports
 
 PRELOAD = "--preload="
 """An argument of the supervisor: modules, between commas."""
@@ -51,7 +52,8 @@ class Preloaded:
         self.is_spoiled = False
         """Whether something was left behind that no fork may have, such as a thread."""
         self._groups: list[dict[str, ModuleType]] = []
-        """What each of them brought, by name; emptied once shown."""
+        """What each of them brought, by name, with all parts of its packages, whichever brought
+        those; emptied once shown."""
         self._places: dict[str, str] = {}
         """Where each was found that is no part of another."""
         self._loading = asyncio.Lock()
@@ -118,8 +120,13 @@ class Preloaded:
         new = {each: sys.modules[each] for each in sys.modules if each not in before}
         found = {each: _place(PathFinder.find_spec(each)) for each in new if "." not in each}
         self._places |= {each: place for each, place in found.items() if _PACKAGES in place}
-        kept = {each: new[each] for each in new if each.partition(".")[0] in self._places}
-        self._groups.append(kept)
+        self._groups.append({})
+        for each, module in new.items():
+            root = each.partition(".")[0]
+            if root in self._places:
+                # Also with a package that was there before: its attributes have them anyway.
+                home = next((group for group in self._groups if root in group), self._groups[-1])
+                home[each] = module
         self.loaded.append(name)
 
     def is_to_be_undone(self) -> bool:
@@ -171,6 +178,7 @@ class _Ready(Loader):
         """It has run; it keeps the spec of its own."""
         module.__spec__ = self._spec
         rejoining.rejoin(self._modules)
+        laterimports.imported(self._modules)
 
 
 def _threads() -> int:

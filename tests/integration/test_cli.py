@@ -32,7 +32,7 @@ PICTURE = (
         (["--kernel", "bash", "-c", "echo $((6 * 7))"], exits.OK, "42\n"),
         (["-c", "print(1); raise SystemExit(3)"], 3, "1\n"),
         (["-c", "1 / 0"], exits.FAILED, ""),
-        (["-c", "import os; os._exit(9)"], exits.FAILED, ""),
+        (["-c", "import os; os._exit(9)"], 9, ""),
         (["--timeout", "1", "-c", "import time; time.sleep(60)"], exits.TIMED_OUT, ""),
         (["--policy", "absent", "-c", "1"], exits.FAILED, ""),
         (["--policy", "../x", "-c", "1"], exits.USAGE, ""),

@@ -116,9 +116,9 @@ def test_the_usual_programs_run_for_any_uid(engine: docker.DockerClient, name: s
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_both_kernels_are_listed(engine: docker.DockerClient, name: str) -> None:
+def test_jupyter_finds_its_python_kernel(engine: docker.DockerClient, name: str) -> None:
     listed = json.loads(inside(engine, name, "jupyter kernelspec list --json 2>/dev/null"))
-    assert set(listed["kernelspecs"]) == {"python3", "bash"}
+    assert set(listed["kernelspecs"]) == {"python3"}
 
 
 def test_pip_installs_into_the_users_folder(engine: docker.DockerClient) -> None:

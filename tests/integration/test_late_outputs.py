@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -135,3 +136,37 @@ async def test_what_comes_late_reaches_the_cell_of_its_notebook(client: Client) 
             await anyio.sleep(0.05)
     own = await client.call_tool("read_cell", {"cell_index": 1})
     assert "of the thread" not in str(own.structured_content)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "code"),
+    [
+        ("python3", "!sleep 601 & sleep 602 &"),
+        ("python3", "%%bash\nsleep 601 &\nsleep 602 &"),
+        (
+            "python3",
+            "import subprocess; ps = [subprocess.Popen(['sleep', n]) for n in ('601', '602')]",
+        ),
+        ("bash", "sleep 601 & sleep 602 &"),
+    ],
+    ids=["of a line of the shell", "of a cell of the shell", "of Python", "of bash"],
+)
+async def test_a_cell_tells_what_it_leaves_running_and_later_ones_do_not(
+    client: Client, kernel: str, code: str
+) -> None:
+    started = await client.call_tool("start_kernel", {"kernel_name": kernel})
+    kernel_id = started.structured_content["kernel_id"]
+    await run(client, "echo there" if kernel == "bash" else "!echo there", kernel_id=kernel_id)
+    left = await run(client, code, kernel_id=kernel_id)
+    (note,) = left.structured_content["notes"]
+    # One that was just made may still have the name of who made it.
+    assert note.startswith("goes on in the background: ")
+    assert "sleep 601" in note
+    assert "sleep 602" in note
+    assert len(re.findall(r"pid \d+", note)) == 2
+    assert f"[{note}]\n[ok after" in words(left)[-1]
+    pids = re.findall(r"pid (\d+)", note)
+    more = await run(client, "true" if kernel == "bash" else "!true", kernel_id=kernel_id)
+    assert "background" not in words(more)[-1]
+    ended = await client.call_tool("run_command", {"command": f"kill {' '.join(pids)}"})
+    assert ended.structured_content["exit_code"] == 0

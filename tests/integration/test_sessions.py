@@ -179,8 +179,8 @@ async def test_a_link_that_is_cut_is_made_again_and_the_cell_goes_on(
     code = "import time\nprint('begun', flush=True)\nx = 1\ntime.sleep(1)\nprint('on')"
     execution = await start(session, code)
     await until(lambda: execution.snapshot().outputs)
-    assert session.sandbox._link is not None
-    await session.sandbox._link.aclose()
+    assert session.sandbox.link is not None
+    await session.sandbox.link.aclose()
     result = await ended(execution)
     assert (result.status, text_of(result)) == ("ok", "begun\non\n")
     assert text_of(await run(session, "print(x)")) == "1\n"

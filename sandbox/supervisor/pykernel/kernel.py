@@ -5,6 +5,7 @@
 # pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import logging
@@ -177,7 +178,8 @@ class PairKernel(IPythonKernel):
     def _begin(self, message: dict[str, Any]) -> Cell:
         fresh, self._pair.fds = self._pair.fds, []
         cell = _cell_of(message)
-        self._pair.send(HOST, [packed({"cell": message["msg_id"]})])
+        fresh = self._streams.usable(fresh)
+        self._pair.send(HOST, [packed({"cell": message["msg_id"], "pipes": bool(fresh)})])
         self._streams.begin(cell, fresh)
         self._own_shell.left = None
         return cell
@@ -217,7 +219,7 @@ class PairKernel(IPythonKernel):
                 self._pair.flush()
                 self._pair.is_held = False
                 signal.signal(signal.SIGINT, signal.default_int_handler)
-                reply = await super().do_execute(*args, **options)
+                reply = self._execute(*args, **options)
             finally:
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
                 self._streams.mend()
@@ -233,6 +235,49 @@ class PairKernel(IPythonKernel):
             for key in ("ename", "evalue", "traceback", "engine_info"):
                 reply.pop(key, None)
             reply["status"] = "ok"
+        return reply
+
+    def _execute(
+        self,
+        code: str,
+        silent: bool,
+        store_history: bool = True,
+        user_expressions: Any = None,
+        allow_stdin: bool = False,
+        **about: Any,
+    ) -> dict[str, Any]:
+        """What ipykernel does for a cell when no loop runs; it would transform the code twice."""
+        shell: Any = self.shell
+        self._forward_input(allow_stdin)
+        try:
+            result = shell.run_cell(
+                code,
+                store_history=store_history,
+                silent=silent,
+                **{name: about[name] for name in _accepted(shell.run_cell_async) & about.keys()},
+            )
+        finally:
+            self._restore_input()
+        reply: dict[str, Any] = {"status": "ok"}
+        if not result.success or getattr(shell, "_last_traceback_during_displayhook", False):
+            error = result.error_before_exec
+            error = result.error_in_exec if error is None else error
+            reply = {
+                "status": "error",
+                "traceback": shell._last_traceback or [],
+                "ename": type(error).__name__,
+                "evalue": str(error),
+                "engine_info": {
+                    "engine_uuid": self.ident,
+                    "engine_id": self.int_id,
+                    "method": "execute",
+                },
+            }
+        reply["execution_count"] = shell.execution_count - 1
+        wanted = user_expressions if reply["status"] == "ok" and user_expressions else {}
+        reply["user_expressions"] = shell.user_expressions(wanted) if wanted else {}
+        reply["payload"] = shell.payload_manager.read_payload()
+        shell.payload_manager.clear_payload()
         return reply
 
     def finish_metadata(
@@ -286,8 +331,21 @@ class PairKernel(IPythonKernel):
         content = {"name": name, "text": text}
         self._messages.send(self.iopub_socket, "stream", content, parent=parent)
 
+    def _topic(self, topic: str) -> bytes:
+        """Nobody subscribes to topics here."""
+        return topic.encode()
+
     def _send_interrupt_children(self) -> None:
         """The supervisor interrupts, and nothing here."""
+
+
+@functools.lru_cache(maxsize=4)
+def _accepted(run_cell: Any) -> frozenset[str]:
+    """What a shell wants to know about a cell; the user may have put another method there."""
+    parameters = inspect.signature(run_cell).parameters.values()
+    if any(each.kind is each.VAR_KEYWORD for each in parameters):
+        return frozenset(("cell_id", "cell_meta"))
+    return frozenset(each.name for each in parameters) & {"cell_id", "cell_meta"}
 
 
 def _cell_of(message: dict[str, Any]) -> Cell:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
@@ -18,6 +18,13 @@ def once_imported(name: str, act: Act) -> None:
         act(module)
     else:
         sys.meta_path.insert(0, _Waiting(name, act))
+
+
+def imported(modules: Mapping[str, ModuleType]) -> None:
+    """Tell whoever waits for one of these that it is there, though nothing has looked for it."""
+    for finder in list(sys.meta_path):
+        if isinstance(finder, _Waiting):
+            finder.given(modules)
 
 
 class _Waiting(MetaPathFinder):
@@ -40,6 +47,12 @@ class _Waiting(MetaPathFinder):
             return None
         spec.loader = _Acting(spec.loader, self._act)
         return spec
+
+    def given(self, modules: Mapping[str, ModuleType]) -> None:
+        """Take the module, if it is among these."""
+        if (module := modules.get(self._name)) is not None:
+            sys.meta_path.remove(self)
+            self._act(module)
 
 
 class _Acting(Loader):

@@ -10,7 +10,7 @@ import signal
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from sandbox.supervisor.messagelog import DELIMITER
@@ -23,6 +23,8 @@ MAX_REQUEST = 1 << 31
 HOLD_BYTES = 64 * 1024
 MAX_FDS = 8
 """That may come with one message."""
+PLACES = 3
+"""For what comes with one request: a pair, stdout and stderr."""
 _FDS = array.array("i")
 
 
@@ -43,6 +45,9 @@ class Pair:
         self._reader = FrameReader(self._framed, MAX_REQUEST)
         self.fds: list[int] = []
         """Descriptors that came with the last requests, for whoever wants them."""
+        self._places: list[int] = []
+        """Descriptors that make room for those that come: code may have used up all others."""
+        self._keep_places()
         self.is_held = False
         """Whether messages wait for :meth:`flush`, since no code of the user runs meanwhile."""
         self.ended = False
@@ -71,10 +76,22 @@ class Pair:
                 self._before_send()
                 self._send(bytes(self._held))
 
+    @contextlib.contextmanager
+    def holding(self) -> Generator[None]:
+        """Hold what is sent meanwhile until something else is sent or printed."""
+        before, self.is_held = self.is_held, True
+        try:
+            yield
+        finally:
+            self.is_held = before
+
     def _send(self, data: bytes) -> None:
         # An interrupt between two parts of a message would leave the supervisor with half of one.
         self._held.clear()
-        is_main = threading.current_thread() is threading.main_thread()
+        is_main = (
+            threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGINT) != signal.SIG_IGN
+        )
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if is_main else None
         try:
             self._socket.sendall(data)
@@ -103,12 +120,16 @@ class Pair:
         """Read what has come; with ``wait`` until something does or the supervisor is gone."""
         if wait:
             select.select([self._socket], [], [])
+        for fd in self._places:
+            os.close(fd)
+        self._places.clear()
         try:
             # Not by socket.recv_fds, which takes flags and does not pass them on.
             data, about, _, _ = self._socket.recvmsg(
                 READ_BYTES, socket.CMSG_LEN(MAX_FDS * _FDS.itemsize), socket.MSG_DONTWAIT
             )
         except BlockingIOError:
+            self._keep_places()
             return
         except OSError:
             data, about = b"", []
@@ -117,10 +138,16 @@ class Pair:
                 fds = array.array("i")
                 fds.frombytes(handed[: len(handed) - len(handed) % fds.itemsize])
                 self.fds += fds
+        self._keep_places()
         if data:
             self._reader.feed(data)
         else:
             self.ended = True
+
+    def _keep_places(self) -> None:
+        with contextlib.suppress(OSError):
+            while len(self._places) < PLACES:
+                self._places.append(os.open(os.devnull, os.O_RDONLY))
 
     def begin_anew(self) -> None:
         """In a branch, which has an end of its own here: nothing has come, and nothing waits."""

@@ -7,18 +7,26 @@ from __future__ import annotations
 
 import codecs
 import json
+import os
 from base64 import b64encode
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, cast
 
-from jupyter_client.session import Session
+from jupyter_client._version import protocol_version
+from jupyter_client.session import Session, extract_header
 
 from sandbox.supervisor.pykernel.pair import PairSocket
 
 
 class PairSession(Session):
     """``Session`` as ipykernel knows it, without ZeroMQ below."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._count = -1
+        self._parents: tuple[Any, bytes] = ({}, b"{}")
+        """The last request whose messages were sent: its header, and that as JSON."""
 
     def send(  # pyright: ignore[reportIncompatibleMethodOverride]  # of sockets of our own
         self,
@@ -40,11 +48,60 @@ class PairSession(Session):
             buffers = buffers or message.get("buffers")
         else:
             message = self.msg(msg_or_type, content, parent, header, metadata)
-        parts = [packed(message[key]) for key in ("header", "parent_header", "metadata")]
-        body = message["content"]
-        parts.append(body if isinstance(body, bytes) else packed(body))
-        stream.send_parts([*parts, *(bytes(memoryview(each).cast("B")) for each in buffers or ())])
+        about, body = message["metadata"], message["content"]
+        parts = [
+            packed(message["header"]),
+            self._parent(message["parent_header"]),
+            packed(about) if about else b"{}",
+            body if isinstance(body, bytes) else packed(body),
+        ]
+        if buffers:
+            parts += (bytes(memoryview(each).cast("B")) for each in buffers)
+        stream.send_parts(parts)
         return message
+
+    @property
+    def msg_id(self) -> str:
+        """The id of another message."""
+        self._count += 1
+        return f"{self.session}_{os.getpid()}_{self._count}"
+
+    def msg_header(self, msg_type: str) -> dict[str, Any]:
+        """The header of a message that is made now."""
+        return {
+            "msg_id": self.msg_id,
+            "msg_type": msg_type,
+            "username": self.username,
+            "session": self.session,
+            "date": datetime.now(UTC).isoformat(),
+            "version": protocol_version,
+        }
+
+    def msg(
+        self,
+        msg_type: str,
+        content: Any = None,
+        parent: Any = None,
+        header: Any = None,
+        metadata: Any = None,
+    ) -> dict[str, Any]:
+        """A message, as its parts are sent."""
+        header = self.msg_header(msg_type) if header is None else header
+        return {
+            "header": header,
+            "msg_id": header["msg_id"],
+            "msg_type": header["msg_type"],
+            "parent_header": {} if parent is None else extract_header(parent),
+            "content": {} if content is None else content,
+            "metadata": {**self.metadata, **(metadata or {})},
+        }
+
+    def _parent(self, header: Any) -> bytes:
+        known, data = self._parents
+        if known is not header:
+            data = packed(header)
+            self._parents = (header, data)
+        return data
 
     def opened(self, parts: list[bytes]) -> dict[str, Any]:
         """A message that came, as ipykernel wants it.
@@ -53,9 +110,11 @@ class PairSession(Session):
             ValueError: It is none.
         """
         header, parent, metadata, content = (json.loads(part) for part in parts[:4])
+        msg_id = header["msg_id"]
+        self._parents = (header, parts[0])
         return {
             "header": header,
-            "msg_id": header["msg_id"],
+            "msg_id": msg_id,
             "msg_type": header["msg_type"],
             "parent_header": parent,
             "metadata": metadata,
@@ -67,10 +126,14 @@ class PairSession(Session):
 def packed(value: Mapping[str, Any]) -> bytes:
     """A part of a message as JSON; a character that UTF-8 cannot hold is lost, and no other."""
     try:
-        text = _encoder.encode(value)
+        text = _encoded(value)
     except ValueError:  # NaN and the like, which JSON does not have; also what refers to itself
         text = json.dumps(_without_nan(value), ensure_ascii=False, default=_foreign)
     return text.encode("utf-8", _ESCAPED)
+
+
+def _encoded(value: Mapping[str, Any]) -> str:
+    return "".join(_quick(value, 0)) if _quick else _encoder.encode(value)
 
 
 def _without_nan(value: Any) -> Any:
@@ -108,3 +171,8 @@ def _escaped(error: UnicodeError) -> tuple[str, int]:
 _ESCAPED = "sandbox-escaped"
 codecs.register_error(_ESCAPED, _escaped)
 _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=_foreign)
+# What ``encode`` makes for each value anew, which takes longer than a small value does.
+_make_encoder: Any = getattr(json.encoder, "c_make_encoder", None)
+_quick: Any = _make_encoder and _make_encoder(
+    None, _foreign, json.encoder.encode_basestring, None, ": ", ", ", False, False, False
+)

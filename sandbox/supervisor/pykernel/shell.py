@@ -5,18 +5,25 @@
 # pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
 from __future__ import annotations
 
+import contextlib
+import inspect
 import warnings
-from typing import Any
+from types import FrameType
+from typing import Any, cast
 
 from ipykernel.displayhook import ZMQShellDisplayHook
 from ipykernel.zmqshell import ZMQDisplayPublisher, ZMQInteractiveShell
 from IPython.core import interactiveshell
 from IPython.core.autocall import ExitAutocall
-from traitlets import Instance, Type, default
+from IPython.core.history import HistoryManager
+from traitlets import Bool, Instance, Type, default
 
+from sandbox.supervisor.pykernel.shortcuts import QuickFormatter, QuickTransformers, may_await
 from sandbox.supervisor.pykernel.streams import Streams
 
 _ADVICE = "To exit: use"
+_SHOW_AND_END = compile("0", "", "single").co_code[::2][-3:]
+"""The last three instructions of an expression that is shown: show it, and return None."""
 
 
 class Exit(ExitAutocall):
@@ -30,10 +37,29 @@ class Exit(ExitAutocall):
 class PairDisplayHook(ZMQShellDisplayHook):
     """The value of a cell's last expression."""
 
+    _ends_cell = False
+
+    @staticmethod
+    def semicolon_at_end_of_expression(expression: str) -> bool:
+        """Whether a cell ends in a semicolon: cut into tokens only where there is one."""
+        if ";" not in expression:
+            return False
+        return bool(ZMQShellDisplayHook.semicolon_at_end_of_expression(expression))
+
+    def __call__(self, result: Any = None) -> None:
+        """Publish a value."""
+        self._ends_cell = _ends_cell(inspect.currentframe(), self.shell)
+        super().__call__(result)
+
     def finish_displayhook(self) -> None:
-        """Publish it, whatever the cell has made of its streams."""
+        """Publish it, whatever the cell has made of its streams.
+
+        The value of a cell's end goes with the messages that say that the cell has ended.
+        """
         _mend(self.shell)
-        super().finish_displayhook()
+        streams = getattr(self.shell, "streams", None)
+        with streams.holding() if streams and self._ends_cell else contextlib.nullcontext():
+            super().finish_displayhook()
 
 
 class PairDisplayPublisher(ZMQDisplayPublisher):
@@ -49,12 +75,35 @@ class PairShell(ZMQInteractiveShell):
     displayhook_class = Type(PairDisplayHook)
     display_pub_class = Type(PairDisplayPublisher)
     exiter = Instance(ExitAutocall)
+    # Not by a configuration, which every part of the shell would look through. A tip would take a
+    # number from the user's own source of chance at each kernel_info.
+    enable_tip = Bool(False)
     streams: Streams | None = None
     left: SystemExit | None = None
 
     @default("exiter")
     def _default_exit(self) -> Exit:
         return Exit(self)
+
+    @default("input_transformer_manager")
+    def _default_transformers(self) -> QuickTransformers:
+        return QuickTransformers()
+
+    def init_history(self) -> None:
+        """Keep the history in memory only."""
+        self.history_manager = manager = HistoryManager(shell=self, parent=self, enabled=False)
+        cast("list[Any]", self.configurables).append(manager)
+
+    def init_display_formatter(self) -> None:
+        """Make the formatter of values."""
+        self.display_formatter = formatter = QuickFormatter(parent=self)
+        cast("list[Any]", self.configurables).append(formatter)
+
+    def should_run_async(self, raw_cell: str, *, transformed_cell: Any = None, **more: Any) -> bool:
+        """Whether a cell needs the loop: compiled for that only when it may."""
+        if isinstance(transformed_cell, str) and not may_await(transformed_cell):
+            return False
+        return super().should_run_async(raw_cell, transformed_cell=transformed_cell, **more)
 
     def _showtraceback(self, etype: Any, evalue: Any, stb: Any) -> None:
         _mend(self)
@@ -84,6 +133,16 @@ def exit_code(ending: SystemExit) -> int:
     if ending.code is None:
         return 0
     return int(ending.code) if isinstance(ending.code, int) else 1
+
+
+def _ends_cell(frame: FrameType | None, shell: Any) -> bool:
+    """Whether what has called a function is the last of its cell: shows a value, and ends."""
+    frame = frame.f_back if frame is not None else None
+    if frame is None or shell.ast_node_interactivity != "last_expr":
+        return False
+    code = frame.f_code
+    rest = code.co_code[frame.f_lasti :: 2]
+    return code.co_name == "<module>" and rest == _SHOW_AND_END
 
 
 def _mend(shell: Any) -> None:

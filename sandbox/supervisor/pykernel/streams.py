@@ -11,15 +11,18 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
+
+from sandbox.supervisor.pykernel.pair import Pair
 
 FLUSH_S = 0.1
 MAX_MOVES = 64
 """So often it is looked whether a pipe that is read is empty: some child may fill it for ever."""
 MIN_PAUSE_S, MAX_PAUSE_S = 0.00002, 0.002
+_NOTHING = bytes(array.array("i").itemsize)
 STREAMS = ((1, "stdout"), (2, "stderr"))
 
 
@@ -39,12 +42,14 @@ class Streams:
     """Both streams of the kernel, whose cell it is, and the order of all that is written.
 
     Args:
+        pair: Where messages go.
         late: Publishes text (parent, name, text) of a cell that is no longer the present one.
     """
 
-    def __init__(self, late: Callable[[dict[str, Any], str, str], None]) -> None:
+    def __init__(self, pair: Pair, late: Callable[[dict[str, Any], str, str], None]) -> None:
         self.cell = Cell()
         """The present cell, or the last one."""
+        self._pair = pair
         self._late = late
         self._owner = os.getpid()
         self._last: CellStream | None = None
@@ -53,13 +58,22 @@ class Streams:
         self._install()
         os.register_at_fork(before=self.flush, after_in_child=self._forked)
 
+    @staticmethod
+    def usable(fds: list[int]) -> list[int]:
+        """These descriptors, if they are new pipes; else none, and they are closed: there was no
+        room for all."""
+        if len(fds) == len(STREAMS):
+            return fds
+        for fd in fds:
+            os.close(fd)
+        return []
+
     def begin(self, cell: Cell, fresh: list[int]) -> None:
         """A cell begins: the streams are whole again, and go to new pipes where there are some."""
-        if len(fresh) == len(STREAMS):
-            for (fd, _), new in zip(STREAMS, fresh, strict=True):
-                with contextlib.suppress(OSError):
-                    os.dup2(new, self._kept[fd], inheritable=False)
-                os.close(new)
+        for (fd, _), new in zip(STREAMS, fresh, strict=False):
+            with contextlib.suppress(OSError):
+                os.dup2(new, self._kept[fd], inheritable=False)
+            os.close(new)
         for fd, _ in STREAMS:
             if not _same(fd, self._kept[fd]):
                 os.dup2(self._kept[fd], fd)
@@ -83,8 +97,8 @@ class Streams:
     def flush(self) -> None:
         """Write out what is in the streams, those of the user's own making included."""
         for _, name in STREAMS:
-            stream: Any = getattr(sys, name, None)
-            for each in {id(stream): stream, 0: self._streams[name]}.values():
+            own, stream = self._streams[name], cast("Any", getattr(sys, name, None))
+            for each in (own,) if stream is own else (stream, own):
                 with contextlib.suppress(Exception):
                     each.flush()
 
@@ -98,9 +112,19 @@ class Streams:
         self._last = None
         _wait_read(*self._kept.values())
 
+    @contextlib.contextmanager
+    def holding(self) -> Generator[None]:
+        """Hold the messages that are sent meanwhile until something else is sent or printed."""
+        self.flush()
+        self._last = None
+        with self._pair.holding():
+            yield
+
     def turn(self, stream: CellStream) -> None:
         """Another stream is written to than before: what the last one has got goes first."""
         last, self._last = self._last, stream
+        if last is None:
+            self._pair.flush()
         if last is None or os.getpid() != self._owner:
             return
         with contextlib.suppress(ValueError, OSError):
@@ -215,7 +239,7 @@ def _wait_read(*fds: int) -> None:
 
 
 def _waiting(fd: int) -> int:
-    count = array.array("i", [0])
-    with contextlib.suppress(OSError):
-        fcntl.ioctl(fd, termios.FIONREAD, count)
-    return count[0]
+    try:
+        return int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, _NOTHING), sys.byteorder)
+    except OSError:
+        return 0

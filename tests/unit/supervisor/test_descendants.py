@@ -149,6 +149,29 @@ async def test_the_end_of_its_time_ends_what_a_cell_has_started_and_nothing_olde
         await link.call("kernel.stop", kernel_id=cells.kernel_id)
 
 
+async def test_what_the_kernel_has_not_told_of_is_known_by_its_age(
+    cells: Cells, link: Link
+) -> None:
+    """No audit event tells of what the resource tracker of multiprocessing is started with."""
+    silent = (
+        "from multiprocessing.util import spawnv_passfds\n"
+        "print(spawnv_passfds(b'/bin/sleep', [b'sleep', b'1000'], []), flush=True)\n"
+    )
+    with anyio.fail_after(30):
+        older = int(await cells.run(silent))
+        await asyncio.sleep(0.05)  # ages are told in hundredths of a second
+        msg_id = await cells.submit(f"{silent}import time; time.sleep(1000)")
+        while b"stdout" not in (said := await cells.next())[1][-1]:
+            pass
+        newer = int(json.loads(said[1][4])["text"])
+        await link.call("kernel.interrupt", kernel_id=cells.kernel_id, expired=True)
+        await gone([newer])
+        assert runs(older)
+        await cells.outputs(msg_id)
+        await link.call("kernel.stop", kernel_id=cells.kernel_id)
+        await gone([older])
+
+
 async def test_code_gives_way_to_the_supervisor_and_leaves_it_room(
     cells: Cells, link: Link, machine: SupervisorProcess
 ) -> None:

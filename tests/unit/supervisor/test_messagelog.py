@@ -48,6 +48,25 @@ async def test_a_reader_waits_for_what_is_not_there_yet() -> None:
     assert reading.result() is not None
 
 
+async def test_what_can_wait_comes_with_what_follows_or_after_a_moment() -> None:
+    log, _ = make_log()
+    with anyio.fail_after(5):
+        async with asyncio.TaskGroup() as tasks:
+            reading = tasks.create_task(log.read(0))
+            await asyncio.sleep(0)
+            log.append(1, "iopub", [b"begins"], can_wait=True)
+            for _ in range(3):
+                await asyncio.sleep(0)
+            assert not reading.done()
+            log.append(1, "iopub", [b"ends"])
+            assert (await reading or (0,))[0] == 1
+            assert (await log.read(1) or (0,))[0] == 2
+            reading = tasks.create_task(log.read(2))
+            await asyncio.sleep(0)
+            log.append(1, "iopub", [b"begins"], can_wait=True)
+            assert (await reading or (0,))[0] == 3
+
+
 async def test_what_was_acknowledged_is_forgotten() -> None:
     log, _ = make_log()
     for _ in range(5):

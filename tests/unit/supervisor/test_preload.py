@@ -16,6 +16,7 @@ import pytest
 
 from sandbox.supervisor import probe, rejoining
 from sandbox.supervisor.preload import Preloaded
+from sandbox.supervisor.pykernel.laterimports import once_imported
 
 pytestmark = pytest.mark.anyio
 
@@ -73,7 +74,7 @@ async def test_a_module_of_the_user_wins_over_what_was_imported(
 ) -> None:
     assert not loaded.is_to_be_undone()
     (tmp_path / "preload_a.py").write_text("mine = True\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     assert loaded.is_to_be_undone()
     a: Any = importlib.import_module("preload_a")
     assert a.mine
@@ -186,3 +187,29 @@ def test_a_kernel_gets_random_numbers_and_settings_of_its_own(
     rejoining.rejoin(modules)
     assert said == ["seeded", "hooked"]
     assert matplotlib.rcParams == {"read": "again", "backend": "module://inline"}
+
+
+async def test_a_part_that_another_module_brought_is_there_with_its_package(packages: Path) -> None:
+    """Python has set the attribute: it would be odd if only ``sys.modules`` had it not."""
+    (packages / "preload_a" / "lazy.py").write_text("value = 2\n")
+    (packages / "preload_c.py").write_text("import preload_a.lazy\n")
+    importlib.invalidate_caches()
+    made = Preloaded()
+    made.wanted = ["preload_a", "preload_c"]
+    await made.ready(os.environ)
+    assert made.loaded == ["preload_a", "preload_c"], made.refused
+    a: Any = importlib.import_module("preload_a")
+    assert sys.modules["preload_a.lazy"] is a.lazy
+    assert "preload_c" not in sys.modules
+    c: Any = importlib.import_module("preload_c")
+    assert c.preload_a is a
+
+
+async def test_whoever_waits_for_a_module_is_told_when_it_is_given_back(loaded: Preloaded) -> None:
+    told: list[str] = []
+    once_imported("preload_a.part", lambda module: told.append(module.__name__))
+    once_imported("preload_b", lambda module: told.append(module.__name__))
+    importlib.import_module("preload_a")
+    assert told == ["preload_a.part"]
+    importlib.import_module("preload_b")
+    assert told == ["preload_a.part", "preload_b"]

@@ -48,6 +48,26 @@ def merged(outputs: list[tuple[str, dict[str, Any]]]) -> list[tuple[str, str]]:
 # --- order
 
 
+async def test_a_value_comes_before_what_is_said_after_it(cells: Cells) -> None:
+    hook = (
+        "def say(_result):\n    print('said')\n    display(2)\n"
+        "get_ipython().events.register('post_run_cell', say)"
+    )
+    await told(cells, hook)
+    outputs, _ = await told(cells, "print('first')\n1")
+    kinds = [("stdout", "first\n"), ("execute_result", ""), ("stdout", "said\n")]
+    assert merged(outputs) == [*kinds, ("display_data", "")]
+
+
+async def test_a_value_that_is_shown_before_the_end_comes_at_once(cells: Cells, link: Link) -> None:
+    with anyio.fail_after(LIMIT_S):
+        msg_id = await cells.submit("import sys, time\nsys.displayhook(1); time.sleep(1000)")
+        while b'"execute_result"' not in b"".join((await cells.next())[1][1:2]):
+            pass
+        await link.call("kernel.interrupt", kernel_id=cells.kernel_id)
+        await cells.outputs(msg_id)
+
+
 async def test_stdout_stderr_and_displays_keep_their_order(cells: Cells) -> None:
     code = (
         "import sys\n"
@@ -295,3 +315,22 @@ async def test_a_kernel_that_breaks_its_connection_is_ended_and_another_can_be_s
             await cells.event("exited")
         await link.call("kernel.restart", kernel_id=cells.kernel_id)
     assert await text(cells, "print('again')") == "again\n"
+
+
+async def test_a_kernel_without_descriptors_left_shows_what_its_cells_print(cells: Cells) -> None:
+    """Also a cell that should get new pipes, as its forerunner has started processes."""
+    use_up = (
+        "import os, subprocess\n"
+        "subprocess.run(['true'])\n"
+        "kept = []\n"
+        "try:\n"
+        "    while True: kept.append(open('/dev/null'))\n"
+        "except OSError as exc: print(exc.errno)\n"
+    )
+    assert await text(cells, use_up) == "24\n"
+    for _ in range(2):
+        assert await text(cells, "print(len(kept) > 50)") == "True\n"
+    assert await text(cells, "kept.clear(); subprocess.run(['echo', 'child']); print('again')") == (
+        "child\nagain\n"
+    )
+    assert await text(cells, "print('and on')") == "and on\n"
