@@ -1,10 +1,10 @@
 """``make kills``: a controller is killed at random moments, and what the next one makes of it.
 
-While sessions are opened and closed, and cells and commands run, a real ``sandbox serve`` is killed
-with SIGKILL and started again, time after time. Each time every container must be that of a live
-session of the journal, every live session must have its container, whatever a caller had heard of
-must be there, and running cells and commands must go on to their end. ``--seed`` repeats the
-moments, as far as time can be.
+While sessions are opened and closed, kernels are copied, and cells and commands run, a real
+``sandbox serve`` is killed with SIGKILL and started again, time after time. Each time every
+container must be that of a live session of the journal, every live session must have its container,
+whatever a caller had heard of must be there, branches and checkpoints among it, and running cells
+and commands must go on to their end. ``--seed`` repeats the moments, as far as time can be.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ LINES = 6
 CELL = f"import time\nfor n in range({LINES}):\n    print(n, flush=True)\n    time.sleep(0.3)"
 EXPECTED = "\n".join(map(str, range(LINES)))
 COMMAND = f"for n in $(seq 0 {LINES - 1}); do echo $n; sleep 0.3; done; exit 3"
+HELD = "print(held)"
+COPIES = 3
 NOT_BEGUN = "before this cell ran"
 UNKNOWN = "not known whether it ran"
 LATEST_KILL_S = 2.5
@@ -60,6 +62,8 @@ class Report:
     """That ran over a kill, or ended in it, and were found again with all that they wrote."""
     not_known: int = 0
     """Commands that the kill hit as they were started; that is what is told of them."""
+    copies: int = 0
+    """Branches and checkpoints of kernels that were there again, with what they held."""
     cut_short: int = 0
     """Openings that a kill hit."""
     removed: int = 0
@@ -72,7 +76,7 @@ class Report:
         return (
             f"{self.kills} kills: {self.sessions} sessions taken back, {self.cells} cells went on, "
             f"{self.not_begun} had not begun, {self.commands} commands went on, "
-            f"{self.not_known} were hit as they began, "
+            f"{self.not_known} were hit as they began, {self.copies} copies of kernels kept, "
             f"{self.cut_short} openings cut short, {self.removed} containers of nobody removed: "
             f"{verdict}"
         )
@@ -85,6 +89,10 @@ class Heard:
     sessions: set[str] = field(default_factory=set[str])
     executions: list[str] = field(default_factory=list[str])
     commands: list[str] = field(default_factory=list[str])
+    copied_in: str = ""
+    """The session in which a kernel was copied."""
+    branches: list[str] = field(default_factory=list[str])
+    checkpoints: list[str] = field(default_factory=list[str])
     of_a_cell: anyio.Event = field(default_factory=anyio.Event)
 
 
@@ -115,6 +123,14 @@ async def call(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
     return result.structured_content
 
 
+async def structured(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
+    """Call a tool that must succeed."""
+    result = await client.call_tool(tool, arguments)
+    if result.is_error or result.structured_content is None:
+        raise RuntimeError(str(result.content)[:300])
+    return result.structured_content
+
+
 async def open_and_close(http: httpx2.AsyncClient, order: random.Random, heard: Heard) -> None:
     """Open sessions, and close some, until the controller is killed."""
     while True:
@@ -141,6 +157,20 @@ async def execute(client: Client, heard: Heard) -> None:
         heard.of_a_cell.set()
 
 
+async def copy(client: Client, heard: Heard) -> None:
+    """Branch a kernel, and keep checkpoints of it."""
+    opened = await structured(client, "open_session", reuse=False)
+    here = {"session_id": opened["session_id"]}
+    heard.sessions.add(here["session_id"])
+    await structured(client, "execute_code", code="held = 7", **here)
+    heard.copied_in = here["session_id"]
+    for number in range(COPIES):
+        made = await structured(client, "branch_kernel", **here)
+        heard.branches.append(made["kernel_id"])
+        made = await structured(client, "checkpoint_kernel", name=f"c{number}", **here)
+        heard.checkpoints.append(made["checkpoint"])
+
+
 async def until_killed(served: Served, order: random.Random, heard: Heard) -> None:
     """Be busy with a controller, and kill it in the middle of that."""
 
@@ -159,6 +189,7 @@ async def until_killed(served: Served, order: random.Random, heard: Heard) -> No
         tasks.start_soon(whatever_comes, open_and_close, http, order, heard)
         tasks.start_soon(whatever_comes, open_and_close, http, order, heard)
         tasks.start_soon(whatever_comes, execute, client, heard)
+        tasks.start_soon(whatever_comes, copy, client, heard)
         if order.random() < 0.7:  # else some openings are under way, and nothing else
             with anyio.move_on_after(ENDED_S):
                 await heard.of_a_cell.wait()
@@ -211,9 +242,32 @@ async def look(served: Served, heard: Heard, report: Report) -> None:
                 report.faults.append(f"cell {execution_id}: {result['status']} with {text!r:.80}")
         for command_id in heard.commands:
             await look_at_command(client, command_id, report)
+        await look_at_copies(client, heard, report)
     async with served.http() as http:
         for session_id in sorted(alive)[KEPT_SESSIONS:]:
             await http.delete(f"/mcp/v1/sessions/{session_id}")
+
+
+async def look_at_copies(client: Client, heard: Heard, report: Report) -> None:
+    """See that each copy of a kernel that was told of is there, and holds what it must."""
+    here = {"session_id": heard.copied_in}
+    for kernel_id in heard.branches:
+        with anyio.fail_after(ENDED_S):
+            result = await call(client, "execute_code", code=HELD, kernel_id=kernel_id, **here)
+        note_copy(f"branch {kernel_id}", result, report)
+    for name in heard.checkpoints:
+        with anyio.fail_after(ENDED_S):
+            await structured(client, "rollback_kernel", name=name, **here)
+            result = await call(client, "execute_code", code=HELD, **here)
+        note_copy(f"checkpoint {name}", result, report)
+
+
+def note_copy(which: str, result: dict[str, Any], report: Report) -> None:
+    """Count a copy of a kernel, or note what is wrong with it."""
+    if (result["status"], result["text"]) == ("ok", "7"):
+        report.copies += 1
+    else:
+        report.faults.append(f"{which}: {result['status']} with {result['text']!r:.80}")
 
 
 async def look_at_command(client: Client, command_id: str, report: Report) -> None:

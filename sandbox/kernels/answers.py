@@ -18,6 +18,8 @@ KERNEL_ID = r"^k-[a-z0-9]{1,32}$"
 KERNEL_NAME = r"^[A-Za-z0-9._-]{1,100}$"
 CHECKPOINT_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 MAX_LISTED = 256
+MAX_NAMES = 10
+MAX_NAME = 200
 MAX_MATCHES = 500
 MAX_MATCH = 1000
 MAX_INDENT = 64
@@ -48,6 +50,48 @@ class Frozen(Answer):
     memory_bytes: Annotated[int, Field(ge=0, lt=2**50)]
     files: bool = False
     alive: bool = True
+
+
+Names = Annotated[list[str], Field(max_length=MAX_NAMES)]
+Count = Annotated[int, Field(ge=0, lt=2**40)]
+
+
+class FilesKept(Answer):
+    """What a snapshot of files tells of those that it does not have as they were."""
+
+    changing: Names = Field(default_factory=list[str])
+    changing_count: Count = 0
+    left_out: Names = Field(default_factory=list[str])
+    left_out_count: Count = 0
+
+    def notes(self) -> tuple[str, ...]:
+        """The same in words."""
+        changing = "neither as before nor as after, perhaps, as they were written to meanwhile"
+        left_out = "not kept, as FIFOs, sockets and other filesystems are not"
+        return (
+            *_noted(self.changing_count, changing, self.changing),
+            *_noted(self.left_out_count, left_out, self.left_out),
+        )
+
+
+class FilesBack(Answer):
+    """What is told of files that were put back."""
+
+    lost: Names = Field(default_factory=list[str])
+    lost_count: Count = 0
+
+    def notes(self) -> tuple[str, ...]:
+        """The same in words."""
+        return _noted(self.lost_count, "gone, as FIFOs and sockets do not come back", self.lost)
+
+
+def _noted(count: int, what: str, names: list[str]) -> tuple[str, ...]:
+    if not count:
+        return ()
+    shown = ", ".join(plain(name[:MAX_NAME]) for name in names[:count])
+    verb = "is" if count == 1 else "are"
+    more = ", …" if count > len(names) else ""
+    return (f"Of the files {count:,} {verb} {what}: {shown}{more}.",)
 
 
 class FrozenListing(Answer):

@@ -15,13 +15,13 @@ from sandbox.kernels.answers import CHECKPOINT_NAME
 from sandbox.kernels.checkpoints import AUTO, Checkpoints
 from sandbox.kernels.execution import Execution
 from sandbox.kernels.kernel import Kernel
-from sandbox.kernels.models import Checkpoint, KernelInfo
+from sandbox.kernels.models import PYTHON, Checkpoint, KeptCheckpoint, KernelInfo
 from sandbox.policy.models import Limits
 
-PYTHON = "python3"
-"""The kernelspec whose kernels can be copied."""
 AUTO_TIMEOUT_S = 5.0
 """How long a cell waits for the checkpoint before it."""
+BUSY_WAIT_S = 2.0
+"""How long a copy waits for the cells of its kernel."""
 MAX_WHY = 300
 """The characters of why a cell has no checkpoint."""
 NO_SUCH = "list_checkpoints shows those that there are."
@@ -37,6 +37,8 @@ class RolledBack:
     checkpoint: Checkpoint
     ended: list[str]
     """The executions that were ended for it."""
+    notes: tuple[str, ...] = ()
+    """What of the workspace is not as it was then, in words."""
 
 
 class Branches:
@@ -77,17 +79,18 @@ class Branches:
             Conflict: The kernel is busy or dead, or has what cannot be copied.
         """
         kernel = self._of_python(kernel_id)
-        await kernel.wait_ready()
+        await self._come_to_rest(kernel)
         with kernel.cells.at_rest():
             new_id = f"k-{secrets.token_hex(4)}"
             branch = self._new(kernel.name, new_id, branch_of=kernel.kernel_id, reseed=reseed)
+            branch.self_description = kernel.self_description
             await self._started(branch)
             branch.cells.count = branch.cells.count or kernel.cells.count
         return branch.info()
 
     async def checkpoint(
         self, name: str, kernel_id: str = "", *, files: bool = False
-    ) -> Checkpoint:
+    ) -> KeptCheckpoint:
         """Freeze a copy of a kernel, to which it can be rolled back as often as is wanted.
 
         Args:
@@ -106,7 +109,7 @@ class Branches:
                 f"{AUTO!r}, as those do that are made before cells.",
             )
         kernel = self._of_python(kernel_id)
-        await kernel.wait_ready()
+        await self._come_to_rest(kernel)
         kept = (await kernel.checkpoints.known()).get(name)
         if kept is not None and kept.alive:  # one that is lost gives its name
             raise Conflict(
@@ -134,9 +137,9 @@ class Branches:
                 remedy=NO_SUCH,
             )
         before = tuple(kernel.cells)
-        await kernel.roll_back(name)
+        notes = await kernel.roll_back(name)
         ended = [each for each in before if each.snapshot().state == "rolled_back"]
-        return RolledBack(kernel.info(), kept, [each.execution_id for each in ended])
+        return RolledBack(kernel.info(), kept, [each.execution_id for each in ended], notes)
 
     async def checkpoints(self, kernel_id: str = "") -> tuple[Kernel, list[Checkpoint]]:
         """A kernel, and its checkpoints, oldest first; those that are lost, too."""
@@ -175,6 +178,13 @@ class Branches:
 
     # --- inside
 
+    async def _come_to_rest(self, kernel: Kernel) -> None:
+        """Wait until a kernel is ready, and a little for cells that have not ended."""
+        await kernel.wait_ready()
+        with anyio.move_on_after(BUSY_WAIT_S):
+            while (busy := next(iter(kernel.cells), None)) is not None:
+                await busy.wait()
+
     async def _made_before_cell(self, kernel: Kernel) -> str:
         checkpoints = kernel.checkpoints
         known = await checkpoints.known()
@@ -186,7 +196,7 @@ class Branches:
 
     async def _made(
         self, kernel: Kernel, name: str, *, files: bool = False, auto: bool = False
-    ) -> Checkpoint:
+    ) -> KeptCheckpoint:
         for other in tuple(self._kernels.values()):
             if other.name == PYTHON:
                 await other.checkpoints.known()

@@ -1,4 +1,4 @@
-"""What is answered in the place of a kernel that runs a cell, and so answers nothing else.
+"""What is answered in the place of a kernel that runs a cell, or is dead, and answers nothing.
 
 Callers of ours are told that it is busy. Clients of Jupyter know no such answer: what completes
 code or describes names waits for it with a time-out of seconds, so they get an empty one.
@@ -24,6 +24,15 @@ def busy(kernel_id: str, running: Execution, waiting: int) -> Conflict:
     behind = ", and 1 more cell waits" if waiting == 1 else behind
     what = f"the execution {running.execution_id} has been running for {since_s:.1f} s"
     return Conflict(f"The kernel {kernel_id} is busy: {what}{behind}.", remedy=_ENDED)
+
+
+def dead(kernel_id: str, why: str, checkpoint: str) -> Conflict:
+    """That a kernel is dead, and how to go on; ``checkpoint`` is its latest, if it has one."""
+    back = f"Roll it back to its checkpoint {checkpoint!r}, restart" if checkpoint else "Restart"
+    return Conflict(
+        f"The kernel {kernel_id} is dead. {why}",
+        remedy=f"Its variables are lost. {back} it, or start another one.",
+    )
 
 
 def meanwhile(msg_type: str, content: Mapping[str, Any]) -> dict[str, Any] | None:

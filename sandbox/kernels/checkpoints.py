@@ -10,9 +10,9 @@ import re
 
 from sandbox.answers import parse
 from sandbox.errors import NotFound
-from sandbox.kernels.answers import Frozen, FrozenListing
+from sandbox.kernels.answers import FilesKept, Frozen, FrozenListing
 from sandbox.kernels.attachment import Attachment
-from sandbox.kernels.models import Checkpoint
+from sandbox.kernels.models import Checkpoint, KeptCheckpoint
 
 AUTO = "auto-"
 """What the names of those begin with that are made before cells."""
@@ -82,7 +82,7 @@ class Checkpoints:
 
     async def make(
         self, name: str, count: int, *, files: bool = False, auto: bool = False
-    ) -> Checkpoint:
+    ) -> KeptCheckpoint:
         """Freeze a copy of the kernel, which runs nothing; ``count`` cells came before.
 
         Raises:
@@ -90,8 +90,10 @@ class Checkpoints:
             ProtocolError: The supervisor's answer makes no sense.
         """
         asked = {"name": name, "files": files, "auto": auto}
-        told = parse(Frozen, await self._attachment.call("kernel.checkpoint", **asked))
-        made = self._known[name] = _checkpoint(told).model_copy(update={"name": name})
+        answer = await self._attachment.call("kernel.checkpoint", **asked)
+        told = _checkpoint(parse(Frozen, answer)).model_copy(update={"name": name})
+        self._known[name] = told
+        made = KeptCheckpoint(**told.model_dump(), notes=parse(FilesKept, answer).notes())
         self._counts[name] = count
         return made
 

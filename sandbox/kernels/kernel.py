@@ -11,14 +11,15 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
 
-from sandbox.errors import Conflict, NotFound, SandboxError
+from sandbox.errors import NotFound, SandboxError
 from sandbox.kernels.answers import cause_of
 from sandbox.kernels.attachment import Attachment
+from sandbox.kernels.busy import dead
 from sandbox.kernels.cells import Cells
 from sandbox.kernels.checkpoints import Checkpoints
 from sandbox.kernels.events import KernelEvents
@@ -26,7 +27,7 @@ from sandbox.kernels.evidence import evidence_of
 from sandbox.kernels.execution import Execution
 from sandbox.kernels.hearing import Hearing
 from sandbox.kernels.messages import MAX_HEADER, KernelMessage
-from sandbox.kernels.models import KernelInfo
+from sandbox.kernels.models import PYTHON, KernelInfo
 from sandbox.kernels.origins import Origins
 from sandbox.kernels.questions import Questions
 from sandbox.kernels.replacement import Replacement, Replacing
@@ -45,8 +46,7 @@ class Kernel:
         branch_of: The kernel that it is, or is to be, a branch of; empty for none.
         reseed: Whether its random numbers as a branch are to be others.
         epoch: Of a kernel that runs already; 0 for one that is to be started.
-        last_seq: The number of the last message of a kernel that runs already which an earlier
-            controller has put into the journal.
+        last_seq: The number of its last message that an earlier controller has in the journal.
     """
 
     def __init__(
@@ -106,13 +106,8 @@ class Kernel:
 
     def info(self) -> KernelInfo:
         """The kernel as it is now."""
-        state: Literal["starting", "idle", "busy", "dead"] = "idle"
-        if self._death is not None:
-            state = "dead"
-        elif not self._is_ready:
-            state = "starting"
-        elif self.cells.running or self.cells.waiting:
-            state = "busy"
+        state = "busy" if self.cells.running or self.cells.waiting else "idle"
+        state = "dead" if self._death is not None else state if self._is_ready else "starting"
         return KernelInfo(
             session_id=self._around.session_id,
             kernel_id=self.kernel_id,
@@ -172,14 +167,15 @@ class Kernel:
         """Restart it, dead or alive: nothing of its state stays, and no cell of its queue runs."""
         await self._have(Replacement())
 
-    async def roll_back(self, name: str) -> None:
+    async def roll_back(self, name: str) -> tuple[str, ...]:
         """Put it back, dead or alive, to one of its checkpoints; no cell of its queue runs.
+        Returns what of files is not as it was then, in words.
 
         Raises:
             Conflict: It cannot be put back, or is being restarted.
             NotFound: There is no such checkpoint.
         """
-        await self._have(Replacement(name, self.checkpoints.count_of(name)))
+        return (await self._have(Replacement(name, self.checkpoints.count_of(name)))).notes
 
     async def stop(self) -> None:
         """Stop it for good; ``LinkLost`` when the link ended before that was confirmed."""
@@ -290,11 +286,12 @@ class Kernel:
             self._pump()
         self.epoch = epoch
 
-    async def _have(self, wish: Replacement) -> None:
+    async def _have(self, wish: Replacement) -> Replacement:
         if self._is_closed:
             self._check_alive()
-        await self._replacing.have(wish, self._attend)
+        done = await self._replacing.have(wish, self._attend)
         await self.wait_ready()
+        return done
 
     async def _replace(self, wish: Replacement) -> None:
         epoch = self.epoch
@@ -317,6 +314,7 @@ class Kernel:
         self._started_at = self._active_at = time.time()
         self._is_ready = False
         self.runner.forget()
+        self._believe()
         self._attend()
 
     async def _bury(self, exit_event: Mapping[str, Any]) -> None:
@@ -344,7 +342,14 @@ class Kernel:
         if self._tasks is not None:
             self._tasks.start_soon(self._link.pump, self._link.link, self._attached)
 
+    def _believe(self) -> None:
+        """Of our own kernels the supervisor tells when they are ready; is more to be asked?"""
+        is_known = self.name == PYTHON and self.self_description is not None
+        if is_known and self._link.is_attached and self._death is None:
+            self.answers()
+
     async def _attached(self) -> None:
+        self._believe()
         self._attend()
         if self.cells.running is not None:
             await self.runner.probe()  # was the request lost with the last link?
@@ -392,9 +397,4 @@ class Kernel:
 
     def _check_alive(self) -> None:
         if self._death is not None:
-            kept = self.checkpoints.latest
-            back = f"Roll it back to its checkpoint {kept!r}, restart" if kept else "Restart"
-            raise Conflict(
-                f"The kernel {self.kernel_id} is dead. {self._death}",
-                remedy=f"Its variables are lost. {back} it, or start another one.",
-            )
+            raise dead(self.kernel_id, self._death, self.checkpoints.latest)

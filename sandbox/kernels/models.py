@@ -8,6 +8,8 @@ from pydantic import BaseModel, Field, StringConstraints
 
 from sandbox.outputs.denials import Denial
 
+PYTHON = "python3"
+"""The kernelspec of our own kernels, which alone can be copied."""
 ExecutionStatus = Literal["ok", "error", "interrupted", "timeout", "died", "lost", "running"]
 KernelState = Literal["kept", "restarted", "rolled_back", "lost"]
 """What became of a kernel's variables; ``rolled_back``: they are those of a checkpoint."""
@@ -186,6 +188,13 @@ class Checkpoint(BaseModel, frozen=True):
     """Whether it has the workspace's files, too."""
     alive: bool = True
     """False for one whose process has ended, so that it is lost."""
+
+
+class KeptCheckpoint(Checkpoint, frozen=True):
+    """A checkpoint that was just made."""
+
+    notes: tuple[str, ...] = ()
+    """What is not in it as it was, in words."""
 
 
 class KernelSpec(BaseModel, frozen=True):

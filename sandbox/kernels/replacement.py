@@ -9,6 +9,7 @@ from typing import Any
 
 import anyio
 
+from sandbox.answers import parse
 from sandbox.errors import (
     Conflict,
     InvalidRequest,
@@ -17,7 +18,7 @@ from sandbox.errors import (
     QuotaExceeded,
     SandboxError,
 )
-from sandbox.kernels.answers import epoch_of
+from sandbox.kernels.answers import FilesBack, epoch_of
 from sandbox.kernels.attachment import Attachment
 from sandbox.kernels.cells import Cells
 
@@ -39,6 +40,8 @@ class Replacement:
     is_overdue: bool = False
     done: anyio.Event = field(default_factory=anyio.Event)
     error: SandboxError | None = None
+    notes: tuple[str, ...] = ()
+    """What of the files is not as it was at the checkpoint, in words."""
     exit: Mapping[str, Any] | None = None
     """How the process before it has ended meanwhile."""
 
@@ -49,7 +52,9 @@ class Replacement:
         if self.checkpoint:
             op, fields = "kernel.rollback", {"name": self.checkpoint}
         try:
-            return epoch_of(await attachment.call(op, **fields))
+            answer = await attachment.call(op, **fields)
+            self.notes = parse(FilesBack, answer).notes()
+            return epoch_of(answer)
         except SandboxError as exc:
             self.error = exc
             return 0
@@ -93,8 +98,8 @@ class Replacing:
         """What has brought a process about that a new link finds."""
         return self.current or self._doubtful or Replacement()
 
-    async def have(self, wish: Replacement, attend: Callable[[], None]) -> None:
-        """Wait until it is done; ``attend`` is called when it can be.
+    async def have(self, wish: Replacement, attend: Callable[[], None]) -> Replacement:
+        """Wait until it is done, and return it; ``attend`` is called when it can be.
 
         Raises:
             Conflict: Another one comes before.
@@ -107,6 +112,7 @@ class Replacing:
         await wish.done.wait()
         if wish.error is not None:
             raise wish.error
+        return wish
 
     def take(self) -> Replacement | None:
         """The one that is wanted, which is wanted no more."""

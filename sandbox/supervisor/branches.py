@@ -25,6 +25,7 @@ from sandbox.supervisor.kernelprocess import Process, Received
 from sandbox.supervisor.pairchannels import PairChannels
 from sandbox.supervisor.requests import answer, flag, identifier
 from sandbox.supervisor.restraint import every_descriptor
+from sandbox.supervisor.snapshots import RestoreInfo, SnapshotInfo
 from sandbox.supervisor.tasks import Background
 
 MAX_CHECKPOINTS = 32
@@ -41,11 +42,11 @@ Ask = Callable[[list[int], int], Awaitable[Any]]
 class WorkspaceSnapshots(Protocol):
     """The files of checkpoints, by name."""
 
-    async def take(self, name: str) -> object:
+    async def take(self, name: str) -> SnapshotInfo:
         """Keep the workspace as it is."""
         ...
 
-    async def restore(self, name: str) -> object:
+    async def restore(self, name: str) -> RestoreInfo:
         """Make the workspace what it was, or change nothing."""
         ...
 
@@ -146,14 +147,16 @@ class Branches:
         kernel = self._kernels.find(stream)
         name = identifier(stream.request, "name")
         with_files, is_auto = flag(stream.request, "files"), flag(stream.request, "auto")
-        made = await self._tasks.finish(self._take(kernel, name, with_files, is_auto))
-        await answer(stream, **made.describe())
+        made, taken = await self._tasks.finish(self._take(kernel, name, with_files, is_auto))
+        told = _told(taken, "changing", "left_out") if taken else {}
+        await answer(stream, **made.describe(), **told)
 
     async def rollback(self, stream: Stream) -> None:
         """``kernel.rollback``"""
         kernel, checkpoint = self._find(stream)
-        await self._tasks.finish(self._roll_back(kernel, checkpoint))
-        await answer(stream, **kernel.process())
+        restored = await self._tasks.finish(self._roll_back(kernel, checkpoint))
+        told = _told(restored, "lost") if restored else {}
+        await answer(stream, **kernel.process(), **told)
 
     async def checkpoints(self, stream: Stream) -> None:
         """``kernel.checkpoints``"""
@@ -174,7 +177,7 @@ class Branches:
 
     async def _take(
         self, kernel: KernelHost, name: str, with_files: bool, is_auto: bool
-    ) -> Checkpoint:
+    ) -> tuple[Checkpoint, SnapshotInfo | None]:
         async with self._changing:
             kernel.check_idle()
             key = kernel.kernel_id, name
@@ -190,10 +193,10 @@ class Branches:
                     f"There are {MAX_CHECKPOINTS} checkpoints already.", remedy="Drop some."
                 )
             await self._make_room(kernel)
-            made = await self._freeze(kernel, name, is_auto)
+            made, taken = await self._freeze(kernel, name, is_auto), None
             if with_files:
                 try:
-                    await self._snapshots.take(made.files_name)
+                    taken = await self._snapshots.take(made.files_name)
                 except BaseException:
                     made.is_dropped = True
                     await _end(made)
@@ -201,7 +204,7 @@ class Branches:
                 made.has_files = True
             self._checkpoints[key] = made
             self._tasks.start(self._watch(made))
-            return made
+            return made, taken
 
     async def _freeze(self, kernel: KernelHost, name: str, is_auto: bool) -> Checkpoint:
         before, mark = oom.read(), self._children.mark()
@@ -216,7 +219,8 @@ class Branches:
                 raise
         return Checkpoint(kernel, name, time.time(), is_auto, False, child, end, before)
 
-    async def _roll_back(self, kernel: KernelHost, checkpoint: Checkpoint) -> None:
+    async def _roll_back(self, kernel: KernelHost, checkpoint: Checkpoint) -> RestoreInfo | None:
+        restored: RestoreInfo | None = None
         async with self._changing:
             if not checkpoint.child.alive:
                 raise Conflict(
@@ -224,8 +228,9 @@ class Branches:
                 )
 
             async def put_files_back() -> None:
+                nonlocal restored
                 if checkpoint.has_files:
-                    await self._snapshots.restore(checkpoint.files_name)
+                    restored = await self._snapshots.restore(checkpoint.files_name)
 
             await kernel.replace(
                 lambda received: self._fork(checkpoint.socket.ask, received),
@@ -233,6 +238,7 @@ class Branches:
                 {"event": "rolled_back", "name": checkpoint.name},
                 put_files_back,
             )
+        return restored
 
     async def _drop(self, checkpoint: Checkpoint) -> None:
         async with self._changing:
@@ -315,6 +321,12 @@ def _asking(kernel: KernelHost, kind: str, *, reseed: bool) -> Ask:
         return await kernel.ask("branch", fds, branch=kind, mark=mark, reseed=reseed)
 
     return ask
+
+
+def _told(done: SnapshotInfo | RestoreInfo, *lists: str) -> dict[str, Any]:
+    """What of files is not as their user may think: the first few by name, and how many."""
+    fields = {name: list(getattr(done, name)) for name in lists}
+    return {**fields, **{f"{name}_count": getattr(done, f"{name}_count") for name in lists}}
 
 
 def _pid_of(said: Any) -> int:

@@ -123,7 +123,7 @@ def _make(start: KernelStart) -> PairKernel:
         {pair.fileno(): 0, **streams.descriptors()},
         loop,
         flush=lambda: (streams.flush(), pair.flush()),
-        begin=lambda: (pair.begin_anew(), streams.begin_anew()),
+        begin=lambda: (pair.begin_anew(), streams.begin_anew(), kernel.say_ready()),
     )
     kernel.orders["branch"] = lambda order, fds: handle_branch(order, fds, place)
     # Some code asks whether ipykernel's application runs, and finds the kernel there.

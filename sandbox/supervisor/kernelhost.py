@@ -139,7 +139,10 @@ class KernelHost:
             except BaseException:
                 await self._refuse(process)
                 raise
-            await self._kill()
+            if self._running or self._process is None:
+                await self._kill()
+            else:  # what it had to say is said, and its memory takes a while to be taken down
+                self._process.child.kill_tree()
             self._begin(process, event)
 
     async def stop(self) -> None:

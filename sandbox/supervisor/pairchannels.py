@@ -15,7 +15,7 @@ from typing import Any
 from sandbox.errors import Conflict, InfrastructureError, ProtocolError
 from sandbox.link import wire
 from sandbox.supervisor.cellpipes import CellPipes
-from sandbox.supervisor.messagelog import DELIMITER, jupyter_parts
+from sandbox.supervisor.messagelog import DELIMITER
 from sandbox.supervisor.pairframes import HOST, FrameReader, frame
 from sandbox.supervisor.zmtp import Incoming
 
@@ -46,7 +46,7 @@ class PairChannels:
         self._serial = 0
         self._opening: bytes | None = b""
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
-        self._answered = asyncio.Event()
+        self._is_ready = asyncio.Event()
         self._lost = asyncio.Event()
         self._outgoing: deque[tuple[memoryview, tuple[int, ...]]] = deque()
         self._room = asyncio.Event()
@@ -70,7 +70,7 @@ class PairChannels:
 
     @property
     def said(self) -> str:
-        """What the process has written before it answered."""
+        """What the process has written before it was ready."""
         self._pipes.read_all()
         return (self._opening or b"").decode("utf-8", "replace").strip()
 
@@ -80,13 +80,12 @@ class PairChannels:
         asyncio.get_running_loop().add_reader(self._socket, self._readable)
 
     async def open(self, alive: Callable[[], bool]) -> None:
-        """Wait until the kernel answers.
+        """Wait until the kernel says that it is one.
 
         Raises:
             InfrastructureError: The process ended, or is not a kernel.
         """
-        self.send_message("shell", "kernel_info_request")
-        await self._answered.wait()
+        await self._is_ready.wait()
         if self._lost.is_set() or not alive():
             raise InfrastructureError("The kernel ended before it was ready.")
         self._opening = None
@@ -207,16 +206,8 @@ class PairChannels:
     def _framed(self, channel: str, message: Incoming) -> None:
         if channel == HOST:
             self._told(message)
-        elif channel not in _FROM_KERNEL:
-            return
-        elif self._opening is None:
+        elif channel in _FROM_KERNEL and self._opening is None:
             self._on_message(channel, message)
-        elif channel == "iopub" and self._is_idle(message):
-            self._answered.set()
-
-    def _is_idle(self, message: Incoming) -> bool:
-        parts = jupyter_parts(message.frames) or []
-        return bool(parts) and b'"idle"' in parts[4]
 
     def _printed(self, parts: list[bytes]) -> None:
         if self._opening is None:
@@ -231,6 +222,8 @@ class PairChannels:
             found = wire.decode_json(message.frames[2]) if message.complete else {}
         except (ProtocolError, IndexError):
             return
+        if found.get("ready") is True:
+            self._is_ready.set()
         if found.get("spawned") is True:
             self._wants_pipes = self.has_started = True
         if found.get("printed") is True:
@@ -318,7 +311,7 @@ class PairChannels:
             if not answer.done():
                 answer.set_exception(InfrastructureError("The kernel's process has ended."))
         self._lost.set()
-        self._answered.set()
+        self._is_ready.set()
         self._room.set()
 
 

@@ -41,6 +41,8 @@ class FakeCheckpoints:
         self._next_pid = next_pid
         self.frozen: dict[str, dict[str, Frozen]] = {}
         """By kernel and name."""
+        self.told_of_files: dict[str, Any] = {}
+        """What is told besides of files that are kept or put back."""
 
     async def serve(
         self, stream: Stream, op: str, kernel: FakeKernel, request: Mapping[str, Any]
@@ -56,7 +58,8 @@ class FakeCheckpoints:
                     raise Conflict(f"There is a checkpoint {name!r:.80} already.")
                 files = self._files.copied() if request.get("files") else None
                 own[name] = Frozen(kernel.copied(), files)
-                await stream.send_json(_described(name, own[name]))
+                told_of_files = {} if files is None else self.told_of_files
+                await stream.send_json({**_described(name, own[name]), **told_of_files})
             case "checkpoints":
                 told = [_described(each, frozen) for each, frozen in own.items()]
                 await stream.send_json({"checkpoints": told})
@@ -70,10 +73,13 @@ class FakeCheckpoints:
                     return
                 if not frozen.alive:
                     raise Conflict(f"The checkpoint {name!r:.80} is gone.")
+                told_of_files = {}
                 if frozen.files is not None:
                     self._files.put_back(frozen.files)
+                    told_of_files = self.told_of_files
                 kernel.roll_back(self._next_pid(), frozen.copy, name)
-                await stream.send_json({"pid": kernel.pid, "epoch": kernel.epoch})
+                told = {"pid": kernel.pid, "epoch": kernel.epoch}
+                await stream.send_json({**told, **told_of_files})
 
     def _branch(self, kernel: FakeKernel, new_id: str) -> dict[str, Any]:
         if new_id in self._kernels:

@@ -90,6 +90,8 @@ class FakeKernel:
         self.variables: dict[str, Any] = dict(state.variables) if state else {}
         self.blockers: list[str] = []
         self.branch_of = ""
+        self.asked: list[str] = []
+        """The types of all requests that it has answered."""
         self._log: deque[tuple[int, bytes]] = deque()
         self._last_seq = 0
         self._logged = asyncio.Event()
@@ -216,6 +218,7 @@ class FakeKernel:
             except _Died as death:
                 self._exited(death)
                 return
+            self.asked.append(str(request["msg_type"]))
             kind = str(request["msg_type"]).replace("_request", "_reply")
             metadata, self._metadata = self._metadata, {}
             self._say(channel, kind, reply, request, metadata)

@@ -39,6 +39,8 @@ class CopySummary(BaseModel, frozen=True):
     """Of the kernel as it is now; 0 when it is not known."""
     ended: list[str] = Field(default_factory=list[str])
     """The executions that were ended for it."""
+    notes: list[str] = Field(default_factory=list[str])
+    """What of the workspace is not as it was."""
     duration_s: float = 0.0
 
 
@@ -108,6 +110,7 @@ class BranchTools(ToolGroup):
             checkpoint=kept.name,
             files=kept.files,
             memory_bytes=kept.memory_bytes,
+            notes=list(kept.notes),
             execution_count=kernel.execution_count,
         )
 
@@ -139,6 +142,7 @@ class BranchTools(ToolGroup):
             files=files,
             execution_count=kernel.execution_count,
             ended=back.ended,
+            notes=list(back.notes),
         )
 
     @tool("List checkpoints", reads=True, http=Http("GET", CHECKPOINTS, items="checkpoints"))
@@ -184,7 +188,8 @@ def _copied(began: float, **fields: Any) -> CallToolResult:
     """An answer, which also says how long it took since ``began``."""
     summary = CopySummary(**fields, duration_s=round(time.monotonic() - began, 4))
     took = f", in {summary.duration_s * 1000:.0f} ms."
-    return told(summary, [f"{summary.done}{took}{f' Next: {summary.next}.' * bool(summary.next)}"])
+    line = f"{summary.done}{took}{f' Next: {summary.next}.' * bool(summary.next)}"
+    return told(summary, [line, *summary.notes])
 
 
 def _line(kept: Checkpoint) -> str:

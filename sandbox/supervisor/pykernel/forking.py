@@ -9,6 +9,8 @@ import signal
 import time
 from collections.abc import Callable
 
+from sandbox.supervisor.pykernel import vforking
+
 PATIENCE_S = 10.0
 _MAX_ANSWER = 4096
 
@@ -18,7 +20,7 @@ class ForkFailed(Exception):
 
 
 def fork_orphan(become: Callable[[], None]) -> int:
-    """Fork this process twice, so that the second has no parent here; the first ends at once.
+    """Fork this process through another that ends at once, so that the fork has no parent here.
 
     Args:
         become: Run in the fork before anybody hears of it; if it fails, there is no fork.
@@ -42,35 +44,48 @@ def _fork(become: Callable[[], None]) -> int:
     except OSError as exc:
         raise ForkFailed(f"No pipe can be made: {exc.strerror}.") from exc
     try:
-        between = os.fork()
+        between, is_fork = _fork_through()
     except OSError as exc:
         os.close(reading)
         os.close(writing)
         raise ForkFailed(f"No further process can be started: {exc.strerror}.") from exc
-    if between == 0:
+    if is_fork:
         os.close(reading)
-        _fork_again(writing)
         return _begin(writing, become)
     os.close(writing)
     try:
         answer = _answer(reading)
     finally:
         os.close(reading)
+        status = 0
         with contextlib.suppress(ChildProcessError):
-            os.waitpid(between, 0)
+            _, status = os.waitpid(between, 0)
     pid, _, problem = answer.partition(" ")
+    if os.WIFEXITED(status) and os.WEXITSTATUS(status):
+        problem = "No further process can be started."
     if problem or not pid.isdigit():
         raise ForkFailed(problem or "The fork ended before it was ready.")
     return int(pid)
 
 
-def _fork_again(writing: int) -> None:
-    """In the first fork: make the second, and end; returns in the second only."""
+def _fork_through() -> tuple[int, bool]:
+    """Fork, and fork again; returns the number of the first, and whether this is the second.
+
+    Where it can be, the first borrows this process's memory, so that the second alone has to be
+    given tables of its pages: with gigabytes in small pages those are most of what a fork costs.
+
+    Raises:
+        OSError: The first cannot be made.
+    """
+    if (borrowed := vforking.fork_through()) is not None:
+        return borrowed
+    if between := os.fork():
+        return between, False
     try:
         if os.fork() == 0:
-            return
-    except OSError as exc:
-        _tell(writing, f"0 No further process can be started: {exc.strerror}.")
+            return 0, True
+    except OSError:
+        os._exit(1)
     os._exit(0)
 
 

@@ -9,6 +9,7 @@ import functools
 import inspect
 import json
 import logging
+import os
 import select
 import signal
 import sys
@@ -85,6 +86,7 @@ class PairKernel(IPythonKernel):
     def run(self) -> None:
         """Serve until the supervisor is gone."""
         self._loop.add_reader(self._pair.fileno(), self._readable)
+        self.say_ready()
         while not (self._pair.ended or self._stopping):
             found = self._pair.take()
             if found is None:
@@ -93,6 +95,10 @@ class PairKernel(IPythonKernel):
             elif isinstance(found, tuple):
                 self._handle(*found)
         self._loop.remove_reader(self._pair.fileno())
+
+    def say_ready(self) -> None:
+        """Tell the supervisor that this process is a kernel, and reads what comes."""
+        self._pair.send(HOST, [b'{"ready": true}'])
 
     # --- between messages
 
@@ -161,11 +167,13 @@ class PairKernel(IPythonKernel):
         order = json.loads(parts[0])
         fds, self._pair.fds = self._pair.fds, []
         answer: dict[str, Any] = {"answer": order.get("id")}
+        asked = os.getpid()
         try:
             answer["result"] = self.orders[order["order"]](order, fds)
         except Exception as exc:  # it is told
             answer["error"] = str(exc) or type(exc).__name__
-        self._pair.send(HOST, [packed(answer)])
+        if os.getpid() == asked:  # a branch was asked nothing, and answers nothing
+            self._pair.send(HOST, [packed(answer)])
 
     def _begin(self, message: dict[str, Any]) -> Cell:
         fresh, self._pair.fds = self._pair.fds, []

@@ -15,6 +15,7 @@ from sandbox.errors import (
     ProtocolError,
     QuotaExceeded,
 )
+from sandbox.kernels import branches
 from sandbox.kernels.kernels import DEFAULT_KERNEL_ID, Kernels
 from sandbox.kernels.models import ExecutionResult
 from sandbox.link.link import Stream
@@ -98,7 +99,53 @@ async def test_what_cannot_be_copied_is_named_and_nothing_is_left_of_the_branch(
         assert await shown(kernels, "print(x)") == "1\n"
 
 
-async def test_a_busy_kernel_is_not_copied_and_says_what_it_runs(bench: Bench) -> None:
+async def test_a_copy_waits_a_little_for_the_cell_that_runs(bench: Bench) -> None:
+    async with bench.controller() as kernels:
+        execution = await kernels.execute("sleep(0.05); x = 1")
+        await until(lambda: execution.was_seen)
+        kept = await kernels.branches.checkpoint("a")
+        assert (execution.snapshot().status, kept.name) == ("ok", "a")
+
+
+async def test_a_branch_is_asked_nothing_before_its_first_cell(bench: Bench) -> None:
+    async with bench.controller() as kernels:
+        await run(kernels, "x = 1")
+        branch = await kernels.branches.branch()
+        made = kernels.kernel(branch.kernel_id)
+        assert made.self_description == kernels.kernel().self_description
+        assert made.self_description is not None
+        assert "kernel_info_request" not in bench.supervisor.kernels[branch.kernel_id].asked
+        assert await shown(kernels, "print(x)", branch.kernel_id) == "1\n"
+
+
+async def test_what_of_the_files_is_not_kept_or_back_as_it_was_is_told_within_bounds(
+    bench: Bench,
+) -> None:
+    async with bench.controller() as kernels:
+        await run(kernels, "x = 1")
+        told = bench.supervisor.checkpoints.told_of_files
+        told |= {"changing": ["log"] * 10, "changing_count": 12, "left_out": ["a" * 4000]}
+        told |= {"left_out_count": 1, "lost": ["fifo\x1b"], "lost_count": 1}
+        kept = await kernels.branches.checkpoint("a", files=True)
+        back = await kernels.branches.roll_back("a")
+        without = await kernels.branches.checkpoint("b")
+        told |= {"changing": ["log"] * 11}
+        with pytest.raises(ProtocolError):
+            await kernels.branches.checkpoint("c", files=True)
+
+    assert ["12 are neither" in kept.notes[0], "log, …" in kept.notes[0]] == [True, True]
+    assert "1 is not kept" in kept.notes[1]
+    assert len(kept.notes[1]) < 400
+    (lost,) = back.notes
+    assert "1 is gone" in lost
+    assert "\x1b" not in lost
+    assert without.notes == ()
+
+
+async def test_a_busy_kernel_is_not_copied_and_says_what_it_runs(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(branches, "BUSY_WAIT_S", 0.01)
     async with bench.controller() as kernels:
         execution = await kernels.execute("sleep(30)")
         await until(lambda: execution.was_seen)
