@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from ..support.provisioned import KERNELSPEC, Jupyter
 from ..support.served import Served
 from .test_notebooks import (
     NOTEBOOKS,
-    Outputs,
+    OF_OUR_KERNEL,
     _cells,
     _normalised,
     _run_by_nbclient,
@@ -83,35 +83,12 @@ def test_a_notebook_has_the_outputs_that_it_has_on_a_bare_kernel(
     assert [cell.execution_count for cell in ours] == [cell.execution_count for cell in theirs]
     found = set[str]()
     for mine, its in zip(ours, theirs, strict=True):
-        if mine.id in DIFFERENCES:
-            DIFFERENCES[mine.id](_normalised(mine), _normalised(its))
+        if mine.id in OF_OUR_KERNEL:
+            OF_OUR_KERNEL[mine.id](_normalised(mine), _normalised(its))
             found.add(mine.id)
         else:
             assert _shown(mine) == _shown(its), mine.id
-    assert found == {cell_id for cell_id in DIFFERENCES if cell_id.startswith(name)}
-
-
-def _says_how_it_ended(ours: Outputs, theirs: Outputs) -> None:
-    """A cell's exit is what the program means by it: no advice, and no warning."""
-    (mine,) = ours
-    its = theirs[0]
-    assert (mine["ename"], mine["evalue"]) == (its["ename"], its["evalue"])
-    assert mine["traceback"] == f"SystemExit: {mine['evalue']}"
-    assert "To exit: use" in theirs[1]["text"]
-
-
-def _tells_both_streams_apart(ours: Outputs, theirs: Outputs) -> None:
-    """A command of ``!`` has no terminal, in which its stderr would be its stdout."""
-    assert [each["name"] for each in ours] == ["stdout", "stderr"]
-    (its,) = theirs
-    assert "".join(each["text"] for each in ours) == its["text"]
-
-
-DIFFERENCES: dict[str, Callable[[Outputs, Outputs], None]] = {
-    "displays-25": _tells_both_streams_apart,
-    "errors-10": _says_how_it_ended,
-}
-"""All cells that show something else than on a bare kernel; docs/kernels.md has the reasons."""
+    assert found == {cell_id for cell_id in OF_OUR_KERNEL if cell_id.startswith(name)}
 
 
 def _shown(cell: Cell) -> str:

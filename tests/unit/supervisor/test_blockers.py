@@ -59,7 +59,7 @@ NAMED = {
         "resource.setrlimit(resource.RLIMIT_RSS, (123 << 20, 123 << 20))\n"
         "subprocess.run(['sh', '-c', 'sleep 62 >/dev/null 2>&1 &'])",
         "process",
-        "'sleep 62'",
+        "sleep 62",
     ),
     "a connected socket": (
         "import socket; server = socket.create_server(('127.0.0.1', 0))\n"
