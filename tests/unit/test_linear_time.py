@@ -36,7 +36,7 @@ LIMIT_S = 2.0
 MOST = 1 << 22
 RATIO = 3.2
 RUNS = 3
-ATTEMPTS = 4
+ATTEMPTS = 8
 
 Case = Callable[[int], Callable[[], object]]
 

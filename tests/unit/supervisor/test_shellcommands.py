@@ -113,8 +113,11 @@ def test_a_background_process_does_not_hold_the_cell_and_lives_on(
     lines = list(iter(process.stdout.readline, "done\n"))
     [pid] = [int(line) for line in lines if line.strip()]
     try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
-        assert b"sleep 60" in words  # it may still have the name of who made it
+        until = time.monotonic() + PATIENCE_S
+        while not (words := Path(f"/proc/{pid}/cmdline").read_bytes()):
+            assert time.monotonic() < until  # one that just begins a program has none
+        # It may still have the name of who made it.
+        assert b"sleep 60" in words.replace(b"\0", b" ")
     finally:
         subprocess.run(["kill", str(pid)], check=True)
         process.communicate(timeout=PATIENCE_S)
