@@ -22,8 +22,6 @@ from sandbox.supervisor.bashkernel.syntax import problem_of
 
 OnText = Callable[[str, str], None]
 """Is called with the name of a stream, and text."""
-AGAIN_S = 1.0
-"""After so long what a shell starts with is interrupted once more, where it goes on."""
 Paced = Callable[[Callable[[], None]], None]
 
 
@@ -151,13 +149,7 @@ class ShellCells:
         shell.on_end(lambda: _in_loop(loop, changed.set))
         try:
             while True:
-                try:
-                    # A program of the start files that was just being made may have missed it.
-                    async with asyncio.timeout(None if shell.is_ready else AGAIN_S):
-                        await changed.wait()
-                except TimeoutError:
-                    if self._was_interrupted:
-                        shell.interrupt()
+                await changed.wait()
                 changed.clear()
                 code = self._reports.code_of(self._serial)
                 if code is not None:

@@ -18,6 +18,8 @@ from sandbox.supervisor.bashkernel.completion import asking, completed
 from sandbox.supervisor.bashkernel.ending import Ending
 from sandbox.supervisor.bashkernel.syntax import problem_of
 
+from ...support.sleepers import sleeps
+
 pytestmark = pytest.mark.anyio
 PATIENCE_S = 30
 
@@ -46,6 +48,7 @@ class Bash:
         """Run a cell and interrupt it once something is so."""
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(self.run(code))
+            await asyncio.sleep(0)  # what is to be interrupted begins first
             await until(ready)
             self.cells.interrupt()
         return running.result()
@@ -184,9 +187,10 @@ async def test_an_interrupt_ends_the_cell_and_keeps_the_shell(
     bash: Bash, tmp_path: Path, code: str
 ) -> None:
     begun = tmp_path / "begun"
-    await bash.says("v=6; sleep 63 & before=$!")
+    await bash.says("v=6; sleep 63 & before=$!; until grep -q sleep /proc/$before/comm; do :; done")
     written, ending = await bash.interrupted(
-        f": > {begun}; while true; do {code}; done; echo never", begun.exists
+        f"echo $$ > {begun}; while true; do {code}; done; echo never",
+        begun.exists if code == "wait" else sleeps(begun),
     )
     assert (written, ending) == ("", Ending(130, is_interrupted=True))
     assert await bash.says("echo $v; kill $before && echo kept") == "6\nkept\n"
@@ -194,8 +198,8 @@ async def test_an_interrupt_ends_the_cell_and_keeps_the_shell(
 
 async def test_a_cell_that_handles_an_interrupt_goes_on(bash: Bash, tmp_path: Path) -> None:
     begun = tmp_path / "begun"
-    code = f"trap 'echo caught' INT; : > {begun}; sleep 60; echo after; trap - INT"
-    assert await bash.interrupted(code, begun.exists) == ("caught\nafter\n", Ending(0))
+    code = f"trap 'echo caught' INT; echo $$ > {begun}; sleep 60; echo after; trap - INT"
+    assert await bash.interrupted(code, sleeps(begun)) == ("caught\nafter\n", Ending(0))
 
 
 async def test_both_streams_keep_their_order_and_a_wrong_byte_costs_itself_only(bash: Bash) -> None:
@@ -255,9 +259,9 @@ async def test_an_interrupt_while_the_shell_starts_ends_the_cell_unrun(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     begun = tmp_path / "begun"
-    (tmp_path / ".bashrc").write_text(f": > {begun}; while true; do sleep 60; done")
+    (tmp_path / ".bashrc").write_text(f"echo $$ > {begun}; while true; do sleep 60; done")
     async with opened(tmp_path) as bash:
-        assert await bash.interrupted("echo x", begun.exists) == (
+        assert await bash.interrupted("echo x", sleeps(begun)) == (
             "",
             Ending(130, is_interrupted=True),
         )

@@ -11,6 +11,7 @@ import pytest
 
 from sandbox.link.link import Link
 
+from ...support.sleepers import sleeps
 from ...support.supervisorprocess import Cells, SupervisorProcess
 
 pytestmark = pytest.mark.anyio
@@ -75,8 +76,9 @@ async def test_nothing_of_a_cell_runs_after_its_interrupt(
     begun = machine.workspace / f"begun-{expired}"
     with anyio.fail_after(30):
         await cells.run("v=5")
-        msg_id = await cells.submit(f": > {begun}; sleep 60; echo never; sleep 60")
-        while not begun.exists():
+        msg_id = await cells.submit(f"echo $$ > {begun}; sleep 60; echo never; sleep 60")
+        is_asleep = sleeps(begun)
+        while not is_asleep():
             await anyio.sleep(0.01)
         await link.call("kernel.interrupt", kernel_id=cells.kernel_id, expired=expired)
         outputs, reply = await cells.outputs(msg_id)
