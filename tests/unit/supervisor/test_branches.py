@@ -169,9 +169,15 @@ async def test_a_checkpoint_whose_process_ends_is_told_as_lost(
         assert await cells.run("print(x)") == "1\n"
 
 
-async def test_a_kernel_that_runs_a_cell_is_not_branched(cells: Cells, link: Link) -> None:
+async def test_a_kernel_that_runs_a_cell_is_not_branched(
+    cells: Cells, link: Link, tmp_path: Path
+) -> None:
+    begun = tmp_path / "begun"
     with anyio.fail_after(30):
-        msg_id = await cells.submit("import time\nwhile True: time.sleep(0.01)")
+        code = f"import time; open({str(begun)!r}, 'w').close()\nwhile True: time.sleep(0.01)"
+        msg_id = await cells.submit(code)
+        while not begun.exists():
+            await anyio.sleep(0.01)
         with pytest.raises(Conflict, match="runs a cell"):
             await on(link, "branch", cells, new_id="other")
         with pytest.raises(Conflict, match="runs a cell"):

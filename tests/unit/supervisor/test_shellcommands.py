@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from sandbox.supervisor.pykernel.shellcommands import with_script
+
+from ...support.sleepers import is_run
 
 ROOT = Path(__file__).parents[3]
 _START = f"""
@@ -156,11 +159,12 @@ def test_what_a_script_writes_goes_into_variables_and_its_code_is_an_error(tmp_p
 def test_an_interrupt_ends_a_command_with_what_it_runs_and_the_cell(
     tmp_path: Path, cell: str
 ) -> None:
-    command = f"touch {tmp_path}/begun; sleep 61; touch {tmp_path}/after"
+    seconds = f"61.{os.getpid()}{time.monotonic_ns()}"
+    command = f"sleep {seconds}; touch {tmp_path}/after"
     after = "" if cell.startswith("%%") else "\nprint('after')"
     process = started(tmp_path, cell.format(command) + after, "print('next')")
     deadline = time.monotonic() + PATIENCE_S
-    while not (tmp_path / "begun").exists():
+    while not is_run("sleep", seconds):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
