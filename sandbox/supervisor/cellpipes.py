@@ -206,8 +206,10 @@ class CellPipes:
         for fd in pipes.fds.values():
             poll.register(fd, select.POLLIN)
         there = {fd for fd, _ in poll.poll(0)}
-        # What has gathered came before what the other one has now.
-        names = [n for n in sorted(NAMES, key=pipes.flood.__ne__) if pipes.fds.get(n) in there]
+        # What has gathered came before what the other one has now. Of what came at once nobody can
+        # tell; programs mostly say on stderr what became of what they wrote before.
+        first = pipes.flood if pipes.timer is not None else NAMES[0]
+        names = [n for n in sorted(NAMES, key=first.__ne__) if pipes.fds.get(n) in there]
         if names:
             self._before()
         return sum(self._read(pipes, name) for name in names)

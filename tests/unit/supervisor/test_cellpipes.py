@@ -103,6 +103,15 @@ async def test_what_has_gathered_comes_before_what_the_other_stream_has(waiting:
     assert waiting.got == [("stdout", "out"), ("stderr", "err")]
 
 
+async def test_of_what_came_at_once_stdout_comes_first_whatever_came_last(written: Written) -> None:
+    written.write("warning", end=1)
+    await written.until(1)
+    written.write("job 1")
+    written.write("all done", end=1)
+    await written.until(3)
+    assert written.got == [("stderr", "warning"), ("stdout", "job 1"), ("stderr", "all done")]
+
+
 async def test_who_waits_for_what_has_gathered_gets_it_read(waiting: Written) -> None:
     waiting.write("out")
     waiting.pipes.hasten(waiting.pair)
