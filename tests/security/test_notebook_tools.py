@@ -33,6 +33,8 @@ GIVEN: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("read_cell", "clear_cell_output", "execute_cell"), CELL),
 }
 """What each tool needs that takes more than a notebook's name."""
+PRINCIPALS: set[str] = set()
+"""Whose sessions the present test may have opened."""
 MAX_ANSWER = 400_000
 """The characters of an answer; the hostile notebook holds twenty times as many."""
 HOSTILE = """
@@ -71,11 +73,14 @@ def controller(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 @pytest.fixture(autouse=True)
 def _clean(controller: Served) -> Iterator[None]:
     yield
-    close_all(controller)
+    for principal in sorted(PRINCIPALS):
+        close_all(token(controller, principal))
+    PRINCIPALS.clear()
 
 
 def token(controller: Served, principal: str, scopes: str = EVERYTHING) -> Served:
     """The controller as somebody with a new token reaches it."""
+    PRINCIPALS.add(principal)
     words = ("create", "--principal", principal, "--scopes", scopes, "--json")
     done = sandbox(controller.state, "token", *words)
     assert done.returncode == 0, done.stderr
