@@ -104,8 +104,7 @@ class Session:
         self.notebooks = self._parts.notebooks
         self.notebook_names = NotebookNames()
         self.notebook_runs = self._parts.notebook_runs
-        self._services = services
-        self._earlier_proof = earlier_proof
+        self._services, self._earlier_proof = services, earlier_proof
         self._record = SessionRecord(services.audit, claim, sandbox)
         self.was_opened = sandbox.is_adopted
         """Whether it ever became ready for a caller."""
@@ -255,9 +254,17 @@ class Session:
 
     def _check_usable(self, cause: BaseException | None = None) -> None:
         if not self.is_usable:
-            ending, reason = self._ending or ("lost", "it could not be opened")
+            ending = self._ending[0] if self._ending else "lost"
             state: SessionState = "closed" if ending == "kept" else ending
-            raise ended_error(self.session_id, state, reason) from cause
+            raise ended_error(self.session_id, state, self._why()) from cause
+
+    def _why(self) -> str:
+        """Why it ends, and what is kept of its workspace once nothing more is saved."""
+        ending, reason = self._ending or ("lost", "it could not be opened")
+        is_settled = self.was_opened and ending in ("lost", self.state)
+        if self._autosave is None or not is_settled:
+            return reason
+        return f"{reason}; {self._autosave.left_behind}"
 
     async def _reconnected(self) -> None:
         if not await self.sandbox.settled(RECONNECT_WAIT_S):
@@ -363,13 +370,11 @@ class Session:
             with step("its kernels"):
                 await self.kernels.aclose()
         else:
-            if self._autosave is not None and self.was_opened:
-                reason = f"{reason}; {self._autosave.left_behind}"
-                self._ending = (ending, reason)
             info: SessionInfo | None = None
             with step("what it was"):
                 info = self.info() if self.was_opened else None
             self.state = ending
+            reason = self._why()
             with step("its kernels"):
                 await self.kernels.aclose(lost=f"The session is {ending}: {reason}.")
             with step("its commands"):
