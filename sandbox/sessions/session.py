@@ -98,12 +98,9 @@ class Session:
             autosave=self._autosave,
         )
         self.approvals = self._parts.approvals
-        self.network = self._parts.network
-        self.kernels = self._parts.kernels
-        self.commands = self._parts.commands
-        self.terminals = self._parts.terminals
-        self.files = self._parts.files
-        self.notebooks = self._parts.notebooks
+        self.network, self.files = self._parts.network, self._parts.files
+        self.kernels, self.commands = self._parts.kernels, self._parts.commands
+        self.terminals, self.notebooks = self._parts.terminals, self._parts.notebooks
         self.notebook_names = NotebookNames()
         self.notebook_runs = self._parts.notebook_runs
         self._services, self._fill, self._earlier_proof = services, fill, earlier_proof
@@ -112,8 +109,7 @@ class Session:
         """Whether it ever became ready for a caller."""
         self._is_handed_over = sandbox.is_adopted
         self._ending: tuple[Ending, str] | None = None
-        self._settled = anyio.Event()
-        self._stop, self._over = anyio.Event(), anyio.Event()
+        self._settled, self._stop, self._over = (anyio.Event() for _ in range(3))
 
     # --- what it is
 
@@ -257,9 +253,16 @@ class Session:
 
     def _check_usable(self, cause: BaseException | None = None) -> None:
         if not self.is_usable:
-            ending, reason = self._ending or ("lost", "it could not be opened")
+            ending = self._ending[0] if self._ending else "lost"
             state: SessionState = "closed" if ending == "kept" else ending
-            raise ended_error(self.session_id, state, reason) from cause
+            raise ended_error(self.session_id, state, self._why()) from cause
+
+    def _why(self) -> str:
+        """Why it ends, and what is kept of its workspace once nothing more is saved."""
+        ending, reason = self._ending or ("lost", "it could not be opened")
+        if self._autosave and self.was_opened and ending in ("lost", self.state):
+            return f"{reason}; {self._autosave.left_behind}"
+        return reason
 
     async def _reconnected(self) -> None:
         if not await self.sandbox.settled(RECONNECT_WAIT_S):
@@ -367,13 +370,11 @@ class Session:
             with step("its kernels"):
                 await self.kernels.aclose()
         else:
-            if self._autosave is not None and self.was_opened:
-                reason = f"{reason}; {self._autosave.left_behind}"
-                self._ending = (ending, reason)
             info: SessionInfo | None = None
             with step("what it was"):
                 info = self.info() if self.was_opened else None
             self.state = ending
+            reason = self._why()
             with step("its kernels"):
                 await self.kernels.aclose(lost=f"The session is {ending}: {reason}.")
             with step("its commands"):

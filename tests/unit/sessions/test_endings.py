@@ -200,6 +200,18 @@ async def test_a_container_removed_from_outside_loses_its_session(
         await manager.get(ALICE)
 
 
+async def test_a_lost_session_says_from_its_first_moment_on_what_its_workspace_keeps(
+    manager: SessionManager,
+) -> None:
+    session = await manager.open(ALICE, workspace="w")
+    session.begin_end("lost", "its container was removed from outside")
+    with pytest.raises(SessionLost, match="outside; nothing of its workspace 'w' is kept"):
+        await manager.get(ALICE, session.session_id)
+    await session.wait_over()
+    with pytest.raises(SessionLost, match="outside; nothing of its workspace 'w' is kept"):
+        await manager.get(ALICE, session.session_id)
+
+
 async def test_the_sweeper_notices_a_container_that_is_gone_while_its_link_is_up(
     manager: SessionManager, engine: FakeEngine
 ) -> None:
