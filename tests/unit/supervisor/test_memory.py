@@ -40,12 +40,17 @@ def start(children: Children, folder: Path, *argv: str) -> Child:
 
 
 async def exit_when_memory_is_out(
-    children: Children, waits_for: Child, folder: Path, monkeypatch: pytest.MonkeyPatch
+    children: Children,
+    waits_for: Child,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    total_mib: int = 1024,
 ) -> Exit:
     """How one ends when memory has run out once the hoard is there."""
 
     def meminfo() -> tuple[int, int]:
-        return 1 << 30, 100 << 20 if (folder / "ready").exists() else 900 << 20
+        free = total_mib / 10 if (folder / "ready").exists() else total_mib
+        return total_mib << 20, int(free) << 20
 
     monkeypatch.setattr(oom, "read", lambda: None)
     monkeypatch.setattr(headroom, "meminfo", meminfo)
@@ -77,6 +82,23 @@ async def test_a_hoard_that_a_program_has_started_is_ended_alone(
     ended = await exit_when_memory_is_out(children, shell, tmp_path, monkeypatch)
     assert ended == Exit(137 - 130, None)
     assert not shell.is_out_of_memory
+
+
+@pytest.mark.parametrize(("total_mib", "goes"), [(1024, "checkpoint"), (128, "hoard")])
+async def test_a_checkpoint_goes_before_all_but_what_uses_far_more(
+    children: Children,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    total_mib: int,
+    goes: str,
+) -> None:
+    checkpoint = start(children, tmp_path, "sleep", "100")
+    checkpoint.is_frozen = True
+    hoard = start(children, tmp_path, sys.executable, "-c", HOARD)
+    first = {"checkpoint": checkpoint, "hoard": hoard}[goes]
+    ended = await exit_when_memory_is_out(children, first, tmp_path, monkeypatch, total_mib)
+    assert ended == Exit(None, 9)
+    assert first.is_out_of_memory
 
 
 async def test_where_the_kernel_counts_its_ends_nobody_is_ended(children: Children) -> None:
