@@ -138,8 +138,13 @@ def _large_file(seen: Seen) -> str:
     )
 
 
+_OUTSIDE = r"'/(?!(?:workspace|tmp|dev|proc)/)[^'\n]{1,4096}'"
+_REFUSED_OUTSIDE = rf"\[Errno 13\] Permission denied: {_OUTSIDE}|{_OUTSIDE}: Permission denied"
+"""So gVisor refuses what Linux calls a read-only file system."""
+
+
 def _read_only(seen: Seen) -> str:
-    if not seen.has(r"\[Errno 30\]|Read-only file system"):
+    if not seen.has(rf"\[Errno 30\]|Read-only file system|{_REFUSED_OUTSIDE}"):
         return ""
     return "Only /workspace, /tmp and /dev/shm can be written here: write below /workspace."
 

@@ -106,6 +106,7 @@ ROWS: list[tuple[ExecutionResult, Evidence, tuple[str, ...]]] = [
     ),
     (raised(errno.EFBIG), NOTHING, ("A file may have 512MiB",)),
     (raised(errno.EROFS, "/etc/x"), NOTHING, ("write below /workspace",)),
+    (raised(errno.EACCES, "/etc/x"), NOTHING, ("write below /workspace",)),
     (raised(errno.EMFILE, "x"), NOTHING, ("1,024 files and sockets",)),
     # processes
     (
@@ -218,6 +219,7 @@ def test_every_row_of_the_tables_is_tried() -> None:
         failed("BlockingIOError", "[Errno 11] Resource temporarily unavailable", "sock.recv(1)"),
         failed("CalledProcessError", "Command 'false' returned non-zero exit status 1."),
         raised(errno.ENOENT, "/nowhere"),
+        raised(errno.EACCES, "/workspace/closed"),
         died(signal.SIGKILL),
         died(signal.SIGTERM),
         result(status="timeout"),
@@ -266,6 +268,7 @@ def ran(stderr: str, exit_code: int | None = 1, **fields: Any) -> CommandResult:
         (ran("EOFError: EOF when reading a line\n"), "give it as stdin"),
         (ran("bash: fork: retry: Resource temporarily unavailable\n", 254), "256 are the most"),
         (ran("touch: cannot touch '/etc/x': Read-only file system\n"), "below /workspace"),
+        (ran("touch: cannot touch '/etc/x': Permission denied\n"), "below /workspace"),
         (
             ran("", None, signal=9, reason="It was killed because the sandbox ran out of memory."),
             "The session has 1GiB",
