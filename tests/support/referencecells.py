@@ -340,7 +340,7 @@ MAGICS = (
     cell("%colors", "get_ipython().colors"),
     cell("%store", "%store"),
     cell("automagic", "pwd = 1\npwd"),
-    cell("line that is a path", "ls -d ."),
+    cell("program by its name", "cat /etc/debian_version"),
 )
 
 ERRORS = (

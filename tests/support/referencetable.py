@@ -143,7 +143,7 @@ DIFFERENCES = (
         "`!cmd` is run without a terminal: lines end in `\\n`, and stderr is told apart",
         "a terminal would be a keyboard that nobody types on, and end with the cell what it has "
         "started in the background",
-        cases=("%alias", "!command with a name", "line that is a path", "system"),
+        cases=("%alias", "!command with a name", "program by its name", "system"),
         forget=_terminal,
         ours={"!command": ("stdout: shell\n", "stderr: error\n", "reply ok")},
     ),
