@@ -27,7 +27,7 @@ check: lint unit  ## what every commit passes: lint and the unit tests, without 
 # Three workers for two processors, since tests also wait; who has nothing left to do takes over from
 # the others. Compiled modules are kept for the many processes that the tests start.
 unit: venv  ## the unit tests
-	@PYTHONDONTWRITEBYTECODE= $(PYTHON) -m pytest --quiet --numprocesses 3 --dist worksteal $(PYTEST) tests/unit
+	@PYTHONDONTWRITEBYTECODE= scripts/tried --numprocesses 3 --dist worksteal $(PYTEST) tests/unit
 
 lint: venv  ## ruff and pyright
 	@$(PYTHON) -m ruff check .
