@@ -78,6 +78,18 @@ def run() -> None:
         sys.exit(exits.OK)
 
 
+@command(app, "state_dir", name="pool")
+def look_at_pool(settings: Settings, as_json: Json = False) -> None:
+    """Show the sandboxes that the running server keeps ready, by policy.
+
+    A session that finds one is open in milliseconds; `missed` counts those that found none.
+    `pool: {min: 1, max: 4}` in a policy says how many there may be.
+    """
+    from sandbox.cli.pool import look
+
+    look(settings, as_json=as_json)
+
+
 @command(app, "host", "port", "allowed_hosts", "tools", *CONTROLLER, "log_level")
 def serve(settings: Settings) -> None:
     """Serve MCP and REST over HTTP, until Ctrl-C.

@@ -49,6 +49,7 @@ async def session_manager(
     slot: Slot,
     *,
     keep: bool,
+    pool: bool = False,
     image_for: Callable[[ImagePolicy], str] = images.reference,
     egress: WayOut | None = None,
     clock: Callable[[], float] = time.time,
@@ -57,6 +58,7 @@ async def session_manager(
 
     Args:
         keep: Whether sessions outlive it, for the next controller of the slot.
+        pool: Whether sandboxes are kept ready, as the policies say.
         egress: The way out that policies may open; None for that of this machine.
         clock: Unix time, seconds.
 
@@ -89,6 +91,7 @@ async def session_manager(
                 most=settings.max_workspaces,
             ),
             keep=keep,
+            pool=pool,
             left_s=settings.left_session_s,
             clock=clock,
         )
@@ -113,5 +116,8 @@ async def controller(
         images.recipes()  # read now, not while the first caller waits for a session
         root = state_dir(settings)
         with await attach_slot(root, attach) if attach else take_slot(root, kind) as slot:
-            async with session_manager(runtime, policies, settings, slot, keep=keep) as manager:
+            pool = settings.pool and kind == "serve"
+            async with session_manager(
+                runtime, policies, settings, slot, keep=keep, pool=pool
+            ) as manager:
                 yield manager

@@ -124,6 +124,10 @@ class Settings(Frozen, use_attribute_docstrings=True):
     """When the open sessions may use more than the engine's host has of memory, processes or open
     files: `warn` says so at the start and in `sandbox doctor`; `refuse` opens no such session."""
 
+    pool: bool = True
+    """Whether sandboxes are kept ready as the policies say (`pool: {min, max}`); `false`: each is
+    made when its session is asked for."""
+
     max_sessions_per_principal: int = Field(0, ge=0, le=10_000)
     """The open sessions of one principal under all policies together; 0: as the policies say."""
 

@@ -28,12 +28,21 @@ from sandbox.container.proof import measure, prove
 from sandbox.container.roots import Root
 from sandbox.container.spec import ContainerSpec, Mount
 from sandbox.errorgroups import one_error
-from sandbox.errors import Conflict, ImageMissing, NotPermitted, SandboxError, SessionLost
+from sandbox.errors import (
+    Conflict,
+    ImageMissing,
+    LinkLost,
+    NotPermitted,
+    SandboxError,
+    SessionLost,
+)
 from sandbox.link.link import ByteStream, Link, Stream
 from sandbox.policy import Policy
 from sandbox.runtimes.base import ContainerInfo, ContainerRuntime, ContainerStats
 
 REMOVE_TIMEOUT_S = 30.0
+CLAIM_TIMEOUT_S = 3.0
+"""For one that has been ready to serve its session."""
 
 logger = logging.getLogger(__name__)
 
@@ -177,13 +186,28 @@ class Sandbox:
 
         Raises:
             Conflict: It was claimed before: it serves one session, once.
-            SandboxError: The session cannot use the link that is up.
+            SandboxError: The session cannot use the link that is up, or a folder of the host that
+                is mounted is another one now.
         """
         if self.claimant is not None:
             raise Conflict("This sandbox is claimed by another session.")
         self.claimant = claimant
-        if self.link is not None:
-            await claimant.attach(self.link)
+        if self.link is None:
+            return
+        try:
+            with anyio.fail_after(CLAIM_TIMEOUT_S):
+                await self._look_again()
+                await claimant.attach(self.link)
+        except TimeoutError as exc:
+            raise LinkLost(f"The sandbox did not answer within {CLAIM_TIMEOUT_S:g} s.") from exc
+
+    def let_go(self) -> None:
+        """End its link for good; the container is left to whoever has opened it."""
+        self._linked.cancel()
+
+    async def wait_over(self) -> None:
+        """Wait until its link will never be up again."""
+        await self._over.wait()
 
     async def settled(self, timeout_s: float) -> bool:
         """Wait while a lost link is being made again; whether it is up, or over with it."""
@@ -204,7 +228,7 @@ class Sandbox:
 
     async def remove(self) -> None:
         """Remove the container; one that the engine does not remove in time is left to a sweep."""
-        self._linked.cancel()
+        self.let_go()
         if self.container_id is None:
             return
         with anyio.move_on_after(REMOVE_TIMEOUT_S) as scope:
@@ -298,6 +322,15 @@ class Sandbox:
         if self._directories is None:
             self._directories = await look(self.spec.mounts, self._roots)
         return self._directories
+
+    async def _look_again(self) -> None:
+        """Hold what it has mounted against what is there now: it may have waited for long."""
+        if not self.spec.mounts:
+            return
+        there = await look(self.spec.mounts, self._roots)
+        if there != await self._look():
+            raise SessionLost("A folder that the sandbox mounts was replaced while it waited.")
+        await refuse_sockets(self.searched_mounts, there)
 
     async def _prove(self, link: Link) -> None:
         self._keep_proof(await prove(link, self.spec, await self._look(), reports=self._reports))

@@ -17,7 +17,7 @@ from sandbox.policy.units import format_duration, format_size
 
 _STRICTEST_FIRST = {"require": ("gvisor", "any"), "remember": ("never", "session")}
 _ABOUT_ITSELF = frozenset({"name", "version", "description", "extends"})
-_NEITHER_LOOSER = frozenset({"checkpoint"})
+_NEITHER_LOOSER = frozenset({"checkpoint", "pool"})
 """Keys of which no value allows more than another."""
 
 

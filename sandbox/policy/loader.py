@@ -248,7 +248,8 @@ def _resolve(
     parent, errors = _validate(extends, parent_document, parent_document.data)
     if parent is None:
         return None, errors
-    policy, errors = _validate(name, document, overlay(parent_document.data, document.data))
+    inherited = {key: said for key, said in parent_document.data.items() if key != "pool"}
+    policy, errors = _validate(name, document, overlay(inherited, document.data))
     if policy is None:
         return None, errors
     errors = [

@@ -150,6 +150,25 @@ class RuntimePolicy(Part):
         return tuple(r for r in self.prefer if r == "runsc" or self.require == "any")
 
 
+class PoolPolicy(Part):
+    """How many sandboxes are kept ready before a session asks for one, following demand."""
+
+    min: Annotated[int, count(0, 256)] = 0
+    """Without any demand."""
+    max: Annotated[int, count(0, 256)] = 0
+    """0: none; each session's sandbox is made when it is asked for."""
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> PoolPolicy:
+        if self.min > self.max:
+            raise wrong(
+                f"the least, {self.min}, is more than the most, {self.max}",
+                f"Write `max: {self.min}` or more, or a smaller `min`.",
+                at=("min",),
+            )
+        return self
+
+
 class Policy(Part):
     """What one session may be, reach and consume."""
 
@@ -180,6 +199,8 @@ class Policy(Part):
     approve: ApprovePolicy = ApprovePolicy()
     checkpoint: Annotated[Literal["none", "auto"], one_of("none", "auto")] = "none"
     """``auto``: each session makes a checkpoint before each cell, asked or not."""
+    pool: Annotated[PoolPolicy, Field(exclude=True)] = PoolPolicy()
+    """No part of what a session is, nor of the digest."""
 
     @model_validator(mode="after")
     def _memory_fits(self) -> Policy:

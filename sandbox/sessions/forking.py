@@ -141,6 +141,7 @@ class Forks:
                             checkpoint=source.claim.checkpoint,
                             forked_from=source.session_id,
                             fill=copying.fill,
+                            may_be_ready=False,
                         )
                     )
                 await self._live(sessions, copying)

@@ -274,6 +274,13 @@ class Journal:
         """The sessions of a principal that were opened last, newest first."""
         return self._sessions("principal = ? ORDER BY rowid DESC LIMIT ?", (principal, most))
 
+    def policies_used(self) -> list[str]:
+        """The digests of the policies of all sessions that it knows, the latest session's first."""
+        rows = self._db.read(
+            "SELECT policy_digest FROM sessions GROUP BY policy_digest ORDER BY max(rowid) DESC"
+        )
+        return [digest for (digest,) in rows]
+
     def not_ended(self) -> list[SessionRow]:
         """The sessions that had not ended when last heard of."""
         return self._sessions("state IN ('opening', 'open')", ())

@@ -34,17 +34,19 @@ from sandbox.sessions.forking import Forks
 from sandbox.sessions.history import History
 from sandbox.sessions.inheritance import Inheritance
 from sandbox.sessions.locks import KeyedLocks
+from sandbox.sessions.making import Maker
 from sandbox.sessions.models import Caller, SessionInfo
 from sandbox.sessions.mountwatch import search_folders
 from sandbox.sessions.opener import Opener, check_wanted
 from sandbox.sessions.ownership import Ownership, ended_info
+from sandbox.sessions.pool import Pool
 from sandbox.sessions.services import SessionServices
 from sandbox.sessions.session import Session
 from sandbox.sessions.slots import Slot
+from sandbox.sessions.starter import Starter
 from sandbox.sessions.sweeper import Sweeper
 from sandbox.workspaces.models import WorkspaceInfo, check_workspace
 
-OPEN_TIMEOUT_S = 60.0
 START_WAIT_S = 20.0
 
 logger = logging.getLogger(__name__)
@@ -71,9 +73,14 @@ class SessionManager:
         )
         self.history = History(self.ownership, services.journal, services.clock)
         self._adoption = Adoption(services, self._add)
-        self._opener = Opener(services, settings, self._sessions)
-        self.forks = Forks(self._opener, self.ownership, settings, self.get, self._start)
-        self._sweeper = Sweeper(services, slot, self._sessions.values, self._inheritance.is_left)
+        maker = Maker(services, settings, self._has_uid)
+        self.pool = Pool(services, maker, policies)
+        self._opener = Opener(services, settings, self._sessions, maker, self.pool)
+        self._starter = Starter(self._opener, self._begin)
+        self.forks = Forks(self._opener, self.ownership, settings, self.get, self._starter.start)
+        self._sweeper = Sweeper(
+            services, slot, self._sessions.values, self._inheritance.is_left, self.pool.has
+        )
         self._tasks: TaskGroup = anyio.create_task_group()
         self._closing = False
         self._housekeeping = anyio.CancelScope()
@@ -109,6 +116,7 @@ class SessionManager:
         try:
             with self._housekeeping:
                 await self._adoption.run()
+                self._tasks.start_soon(self.pool.run)
                 await self._sweeper.run()
         finally:
             self._housekeeping_over.set()
@@ -131,6 +139,14 @@ class SessionManager:
         """Take an adopted session; it comes up in its own time."""
         self._sessions[session.principal, session.session_id] = session
         self._tasks.start_soon(self._run, session)
+
+    def _has_uid(self, uid: int) -> bool:
+        return self.pool.has_uid(uid) or any(
+            session.claim.uid == uid for session in self._sessions.values()
+        )
+
+    async def _begin(self, session: Session) -> Exception | None:
+        return await self._tasks.start(self._run, session)
 
     async def _run(
         self, session: Session, *, task_status: TaskStatus[Exception | None] = TASK_STATUS_IGNORED
@@ -191,7 +207,7 @@ class SessionManager:
         await self.ready()
         asked = (caller, wanted, name, workspace, checkpoint)
         if not reuse:
-            return _noted(await self._open(*asked, as_default=False))
+            return _noted(await self._starter.open(*asked, as_default=False))
         key = ("name", caller.principal, name) if name else caller.default_lock
         if workspace:
             key = ("workspace", caller.principal, workspace)
@@ -205,7 +221,7 @@ class SessionManager:
                 return _noted(found)
             default = self.ownership.default(caller)
             as_default = not (name or workspace) and (default is None or default.is_ending)
-            return _noted(await self._open(*asked, as_default=as_default))
+            return _noted(await self._starter.open(*asked, as_default=as_default))
 
     async def get(self, caller: Caller, session_id: str = "") -> Session:
         """The session of that id, or the caller's default one, opened on first use.
@@ -249,7 +265,7 @@ class SessionManager:
                 return session
             self._inheritance.tell_left_behind(caller)
             self._inheritance.tell_end(caller)
-            return await self._open(caller, self.ownership.policy(caller, ""), as_default=True)
+            return await self._starter.open(caller, self.ownership.policy(caller, ""), as_default=True)
 
     def list(self, caller: Caller) -> builtins.list[SessionInfo]:
         """The caller's open sessions, oldest first."""
@@ -361,37 +377,6 @@ class SessionManager:
         """
         await self.ready()
         await self._sweeper.sweep()
-
-    # --- inside
-
-    async def _open(
-        self,
-        caller: Caller,
-        policy: Policy,
-        name: str = "",
-        workspace: str = "",
-        checkpoint: str = "",
-        *,
-        as_default: bool,
-    ) -> Session:
-        session = await self._opener.session(
-            caller, policy, name, workspace, as_default=as_default, checkpoint=checkpoint
-        )
-        await self._start(session, OPEN_TIMEOUT_S)
-        session.hand_over()
-        return session
-
-    async def _start(self, session: Session, timeout_s: float) -> None:
-        try:
-            with anyio.fail_after(timeout_s):
-                failure = await self._tasks.start(self._run, session)
-        except TimeoutError as exc:
-            raise InfrastructureError(
-                f"The session was not ready within {timeout_s:g} s; it was removed.",
-                remedy="The engine may be overloaded: try again later.",
-            ) from exc
-        if failure is not None:
-            raise failure
 
 
 def _noted(session: Session) -> Session:

@@ -103,6 +103,8 @@ class SessionInfo(BaseModel, frozen=True):
     runtime: str
     created_at: float
     """Unix time, seconds."""
+    was_ready: bool = False
+    """Whether its sandbox was there before it was asked for."""
     forked_from: str = ""
     """The session whose files and variables it began with; empty for none."""
     expires_at: float

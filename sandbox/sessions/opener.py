@@ -7,19 +7,16 @@ from dataclasses import replace
 
 from sandbox.bulkheads.shares import FEW, open_to
 from sandbox.config import Settings
-from sandbox.container.compiler import compile_spec
-from sandbox.container.identity import SandboxIdentity, new_sandbox_id, new_uid
 from sandbox.container.labels import LABEL_SANDBOX
-from sandbox.container.mounts import sources
-from sandbox.container.sandbox import Sandbox
-from sandbox.egress.machine import Outfit, outfit
 from sandbox.errors import InvalidRequest, NotPermitted, QuotaExceeded
 from sandbox.policy import Policy
 from sandbox.policy.units import format_duration
 from sandbox.runtimes.base import EngineInfo
 from sandbox.sessions.claims import AUTO, Claim, new_session_id
+from sandbox.sessions.making import Maker
 from sandbox.sessions.models import Caller
 from sandbox.sessions.overcommit import missing, of_host, of_sessions
+from sandbox.sessions.pool import Pool
 from sandbox.sessions.quotas import USE_OR_CLOSE
 from sandbox.sessions.services import SessionServices
 from sandbox.sessions.session import Session
@@ -45,10 +42,14 @@ class Opener:
         services: SessionServices,
         settings: Settings,
         sessions: dict[tuple[str, str], Session],
+        maker: Maker,
+        pool: Pool,
     ) -> None:
         self._services = services
         self._settings = settings
         self._sessions = sessions
+        self._maker = maker
+        self._pool = pool
 
     async def session(
         self,
@@ -61,10 +62,12 @@ class Opener:
         checkpoint: str = "",
         forked_from: str = "",
         fill: Callable[[Session], Awaitable[None]] | None = None,
+        may_be_ready: bool = True,
     ) -> Session:
         """A new session, of a name and with a workspace unless these are empty.
 
         Args:
+            may_be_ready: Whether it may have a sandbox that was made before it was asked for.
             forked_from: The id of the session that it is a fork of; empty for none.
             fill: Gives it what it begins with, before its caller has it.
 
@@ -84,13 +87,16 @@ class Opener:
         services.audit.require()
         if workspace:
             await self.forget_dead_holder(caller.principal, workspace)
-        engine = await services.engine.get()
-        given = await outfit(services.egress, policy)
+        around = await self._maker.surroundings(policy)
         # No await from the count to the entry: opens that come at once see each other.
         self._check_quota(caller, policy)
-        self._check_host(policy, engine)
+        self._check_host(policy, around.engine)
         secrets = services.secrets.for_policy(policy)
-        sandbox = self._sandbox(policy, engine, given)
+        if workspace:
+            kept = services.workspaces.kept(caller.principal, workspace)
+            check_fits(workspace, kept, policy.workspace)
+        ready = self._pool.take(policy, around) if may_be_ready else None
+        sandbox = ready or self._maker.sandbox(policy, around)
         now = services.clock()
         claim = Claim(
             session_id=new_session_id(),
@@ -108,17 +114,20 @@ class Opener:
             forked_from=forked_from,
         )
         held: Held | None = None
-        if workspace:
-            store = services.workspaces
-            check_fits(workspace, store.kept(caller.principal, workspace), policy.workspace)
-            held = store.take(caller.principal, workspace, claim.holder)
+        try:
+            if workspace:
+                held = services.workspaces.take(caller.principal, workspace, claim.holder)
+        except BaseException:
+            if ready is not None:
+                self._pool.discard(ready)
+            raise
         session = Session(
             claim,
             sandbox,
             services,
             secrets=secrets,
             last_used=now,
-            certificates=given.certificates,
+            certificates=around.given.certificates,
             workspace=held,
             fill=fill,
         )
@@ -140,6 +149,8 @@ class Opener:
     def withdraw(self, session: Session) -> None:
         """Forget a session that was never run, or is over."""
         self._sessions.pop((session.principal, session.session_id), None)
+        if session.sandbox.is_open and session.sandbox.claimant is None:
+            self._pool.discard(session.sandbox)
 
     async def forget_dead_holder(self, principal: str, workspace: str) -> None:
         """Free a workspace whose session is gone; the engine knows which sandboxes there are.
@@ -156,40 +167,6 @@ class Opener:
             sandbox_id and await self._services.runtime.list({LABEL_SANDBOX: sandbox_id})
         ):
             self._services.workspaces.forget(principal, workspace, holder)
-
-    def _sandbox(self, policy: Policy, engine: EngineInfo, given: Outfit) -> Sandbox:
-        services = self._services
-        identity = SandboxIdentity(
-            sandbox_id=new_sandbox_id(),
-            owner=services.owner,
-            uid=self._unused_uid(),
-            created_at=services.clock(),
-        )
-        spec = compile_spec(
-            policy,
-            identity,
-            image=services.image_for(policy.image),
-            engine=engine,
-            seccomp=services.seccomp,
-            mounts=sources(policy, services.roots, engine.data_root),
-            runtime_override=self._settings.runtime or None,
-            variables=given.variables,
-        )
-        return Sandbox(
-            identity,
-            policy,
-            spec,
-            services.runtime,
-            reports=engine.reports,
-            roots=services.roots,
-            clock=services.clock,
-        )
-
-    def _unused_uid(self) -> int:
-        taken = {session.claim.uid for session in self._sessions.values()}
-        while (uid := new_uid()) in taken:
-            pass
-        return uid
 
     def _check_quota(self, caller: Caller, policy: Policy) -> None:
         others, now = self._sessions.values(), self._services.clock()

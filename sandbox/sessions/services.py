@@ -50,6 +50,7 @@ class SessionServices:
         opening: How many sessions are made, or taken back, at once.
         calls: How many calls of the engine are under way at once.
         keep: Whether sessions outlive this controller.
+        pool: Whether sandboxes are kept ready before they are asked for.
         left_s: How long a default session is kept for the next conversation when its own is over.
         clock: Unix time, seconds.
     """
@@ -69,5 +70,6 @@ class SessionServices:
     secrets: SecretStore
     workspaces: WorkspaceStore
     keep: bool
+    pool: bool
     left_s: float
     clock: Callable[[], float]

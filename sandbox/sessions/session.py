@@ -104,19 +104,17 @@ class Session:
         self.notebook_names = NotebookNames()
         self.notebook_runs = self._parts.notebook_runs
         self._services, self._fill, self._earlier_proof = services, fill, earlier_proof
+        self._was_ready = sandbox.is_open
         self._record = SessionRecord(services.audit, claim, sandbox)
-        self.was_opened = sandbox.is_adopted
+        self.was_opened = self._is_handed_over = sandbox.is_adopted
         """Whether it ever became ready for a caller."""
-        self._is_handed_over = sandbox.is_adopted
         self._ending: tuple[Ending, str] | None = None
         self._settled, self._stop, self._over = (anyio.Event() for _ in range(3))
 
     # --- what it is
 
-    @property
-    def workspace(self) -> str:
-        """The folder that relative paths begin in."""
-        return WORKSPACE
+    workspace = WORKSPACE
+    """The folder that relative paths begin in."""
 
     @property
     def container_id(self) -> str | None:
@@ -146,6 +144,7 @@ class Session:
             image=self.sandbox.spec.image,
             runtime=self.sandbox.spec.runtime,
             created_at=self.claim.created_at,
+            was_ready=self._was_ready,
             forked_from=self.claim.forked_from,
             expires_at=self.claim.expires_at,
             idle_expires_at=self.lease.idle_expires_at,

@@ -62,8 +62,10 @@ class Sweeper:
         slot: Slot,
         sessions: Callable[[], Iterable[Session]],
         is_left: Callable[[Session], bool],
+        is_waiting: Callable[[str], bool],
     ) -> None:
         self._services = services
+        self._is_waiting = is_waiting
         self._is_left = is_left
         self._slot = slot
         self._sessions = sessions
@@ -182,7 +184,8 @@ class Sweeper:
         known = {session.claim.sandbox_id for session in self._sessions()}
         async with anyio.create_task_group() as removals:
             for container in listed:
-                if container.labels.get(LABEL_SANDBOX) not in known:
+                sandbox_id = container.labels.get(LABEL_SANDBOX, "")
+                if sandbox_id not in known and not self._is_waiting(sandbox_id):
                     removals.start_soon(self._remove, container.id)
 
     async def _remove(self, container_id: str) -> None:

@@ -49,7 +49,7 @@ class Controllers:
 
     @asynccontextmanager
     async def running(
-        self, kind: SlotKind = "serve", *, keep: bool = False
+        self, kind: SlotKind = "serve", *, keep: bool = False, pool: bool = False
     ) -> AsyncIterator[SessionManager]:
         """A controller for the time of a block."""
         settings = {"state_dir": self.state, "runtime": self.runtime, **self.settings}
@@ -61,6 +61,7 @@ class Controllers:
                 slot,
                 image_for=self.image_for,
                 keep=keep,
+                pool=pool,
                 clock=lambda: time.time() + self.ahead_s,
             ) as manager:
                 yield manager

@@ -23,6 +23,8 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp_types import Implementation
 
 RUNTIME = os.environ.get("SANDBOX_TEST_RUNTIME", "runc")
+POOL = os.environ.get("SANDBOX_TEST_POOL", "false")
+"""Whether served controllers keep sandboxes ready; most tests count what they have opened."""
 START_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 30
 COMMAND_TIMEOUT_S = 300
@@ -67,7 +69,8 @@ class Served:
 
 def environment(state: Path, **more: str) -> dict[str, str]:
     """The environment of a controller that keeps its state in this folder."""
-    return {**os.environ, "SANDBOX_STATE_DIR": str(state), "SANDBOX_RUNTIME": RUNTIME, **more}
+    settings = {"STATE_DIR": str(state), "RUNTIME": RUNTIME, "POOL": POOL}
+    return {**os.environ, **{f"SANDBOX_{key}": said for key, said in settings.items()}, **more}
 
 
 def sandbox(

@@ -1,5 +1,5 @@
 """What is over HTTP only: one kernel, one output, a session as a notebook, and the administrator's
-view of everybody's sessions."""
+view of everybody's sessions and of the pool."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from sandbox.server.http.place import Http
 from sandbox.server.pictures import header
 from sandbox.server.scopes import ADMIN
 from sandbox.sessions.models import SessionInfo
+from sandbox.sessions.poolinfo import ShelfInfo
 
 IPYNB = "application/x-ipynb+json"
 
@@ -33,6 +34,12 @@ class EverybodysSessions(BaseModel):
     """The open sessions of all principals."""
 
     sessions: list[OwnedSession]
+
+
+class PoolInfo(BaseModel):
+    """The sandboxes that are kept ready, by policy."""
+
+    policies: list[ShelfInfo]
 
 
 class LookupEndpoints(EndpointGroup):
@@ -118,3 +125,13 @@ class LookupEndpoints(EndpointGroup):
         by = grant_of_request(request).principal
         info = await self._manager.close_anybodys(request.path_params["session_id"], by)
         return JSONResponse(info.model_dump(mode="json"))
+
+    @endpoint(
+        "Look at the pool",
+        Http("GET", "/admin/pool"),
+        scope=ADMIN,
+        result=PoolInfo,
+    )
+    async def look_at_pool(self, request: Request, _: NoArguments) -> Response:
+        """Look at the sandboxes that are kept ready for sessions, by policy."""
+        return JSONResponse(PoolInfo(policies=self._manager.pool.infos()).model_dump(mode="json"))

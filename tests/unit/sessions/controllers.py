@@ -47,23 +47,32 @@ class Controllers:
         self.state = state
         self.policies = policies
         self.make_runtime: Callable[[FakeEngine], FakeRuntime] = FakeRuntime
+        self.policy_set = lambda: load(resources.policies(), self.policies)
+        self.tag = "test"
+        """Of the images of policies."""
         self.ahead_s = 0.0
         """How much later it is than it seems."""
 
     @asynccontextmanager
     async def running(
-        self, kind: SlotKind = "serve", *, keep: bool = False, **settings: Any
+        self,
+        kind: SlotKind = "serve",
+        *,
+        keep: bool = False,
+        pool: bool = False,
+        **settings: Any,
     ) -> AsyncIterator[SessionManager]:
         """A controller for the time of a block, ready to be used."""
         runtime = self.make_runtime(self.engine)
         with take_slot(self.state, kind) as slot:
             async with session_manager(
                 runtime,
-                load(resources.policies(), self.policies),
+                self.policy_set(),
                 Settings(state_dir=self.state, **settings),
                 slot,
-                image_for=lambda name: f"sandbox/{name}:test",
+                image_for=lambda name: f"sandbox/{name}:{self.tag}",
                 keep=keep,
+                pool=pool,
                 clock=lambda: time.time() + self.ahead_s,
             ) as manager:
                 yield manager

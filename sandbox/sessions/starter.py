@@ -1,0 +1,90 @@
+"""From a session that is to be to one that lives: in a sandbox that is ready, or in a new one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+
+import anyio
+
+from sandbox.errors import InfrastructureError, LinkLost, SandboxError, SessionLost
+from sandbox.policy import Policy
+from sandbox.sessions.models import Caller
+from sandbox.sessions.opener import Opener
+from sandbox.sessions.session import Session
+
+OPEN_TIMEOUT_S = 60.0
+MAX_READY_TRIED = 2
+"""Sandboxes of the pool that an opening tries; after them it makes one."""
+
+logger = logging.getLogger(__name__)
+
+
+class Starter:
+    """Has new sessions live.
+
+    Args:
+        begin: Has a session live in a task of its own; returns, once it is open, None, or why it
+            could not be opened.
+    """
+
+    def __init__(
+        self, opener: Opener, begin: Callable[[Session], Awaitable[Exception | None]]
+    ) -> None:
+        self._opener = opener
+        self._begin = begin
+
+    async def open(
+        self,
+        caller: Caller,
+        policy: Policy,
+        name: str = "",
+        workspace: str = "",
+        checkpoint: str = "",
+        *,
+        as_default: bool,
+    ) -> Session:
+        """A new session that is open: see :meth:`Opener.session`.
+
+        Raises:
+            SandboxError: It could not be opened; nothing is left of it.
+        """
+        for tried in range(MAX_READY_TRIED + 1):
+            session = await self._opener.session(
+                *(caller, policy, name, workspace),
+                as_default=as_default,
+                checkpoint=checkpoint,
+                may_be_ready=tried < MAX_READY_TRIED,
+            )
+            was_ready = session.sandbox.is_open
+            try:
+                await self.start(session, OPEN_TIMEOUT_S)
+            except (LinkLost, SessionLost) as exc:
+                if not was_ready:
+                    raise
+                logger.warning("a sandbox that was ready could not be claimed: %s", exc.message)
+            else:
+                session.hand_over()
+                return session
+        raise AssertionError("the last one tried was new")
+
+    async def start(self, session: Session, timeout_s: float) -> None:
+        """Have a session live.
+
+        Raises:
+            InfrastructureError: It was not open within that time.
+            SandboxError: It could not be opened; nothing is left of it.
+        """
+        try:
+            with anyio.fail_after(timeout_s):
+                failure = await self._begin(session)
+        except TimeoutError as exc:
+            raise InfrastructureError(
+                f"The session was not ready within {timeout_s:g} s; it was removed.",
+                remedy="The engine may be overloaded: try again later.",
+            ) from exc
+        finally:
+            if not session.was_opened:
+                self._opener.withdraw(session)
+        if failure is not None:
+            raise failure
