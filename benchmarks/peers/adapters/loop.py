@@ -69,6 +69,9 @@ class Adapter:
         """The session's processes that are in no container."""
         return []
 
+    def prepare(self) -> None:
+        """Do what has to be there before programs run, and is not there for sessions."""
+
     def program(self, code: str) -> str:
         """Run one program in a sandbox that nothing ran in before and nothing will run in after."""
         session = self.open()
@@ -159,6 +162,7 @@ class Desk:
         self, code: str, expected: str, for_s: float, workers: int
     ) -> dict[str, float | int]:
         """Run programs one after the other by so many workers, each in a sandbox of its own."""
+        self._adapter.prepare()
         done: list[float] = []
         failures: list[BaseException] = []
         begun = time.perf_counter()
