@@ -1,4 +1,4 @@
-"""This project: ``sandbox serve``, asked over plain HTTP by a client that adds little of its own."""
+"""This project: ``sandbox serve``, asked over plain HTTP by a client that adds little itself."""
 
 from __future__ import annotations
 
