@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import aiohttp
 from autogen_core import CancellationToken
 from autogen_core.code_executor import CodeBlock
 from autogen_ext.code_executors.docker_jupyter import DockerJupyterCodeExecutor, DockerJupyterServer
 
 from benchmarks.peers.adapters.background import Background
 from benchmarks.peers.adapters.loop import Adapter, serve
+
+START_TIMEOUT_S = 60
+RETRY_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -39,9 +45,17 @@ class AutoGen(Adapter):
 
         async def opened() -> Session:
             server = DockerJupyterServer(custom_image_name=self._image, bind_dir=folder)
-            executor = DockerJupyterCodeExecutor(jupyter_server=server)
-            await executor.start()
-            return Session(loop, server, executor, folder)
+            deadline = time.monotonic() + START_TIMEOUT_S
+            while True:  # the server is said to be there before it answers
+                executor = DockerJupyterCodeExecutor(jupyter_server=server)
+                try:
+                    await executor.start()
+                except (OSError, aiohttp.ClientError):
+                    if time.monotonic() > deadline:
+                        raise
+                    await asyncio.sleep(RETRY_S)
+                else:
+                    return Session(loop, server, executor, folder)
 
         return loop.wait(opened())
 

@@ -46,6 +46,13 @@ class Ours(Adapter):
     def run(self, session: str, code: str) -> str:
         return self._client.run(code, session_id=session)["text"]
 
+    def output(self, session: str, code: str) -> str:
+        """Over REST, which tells all that the policy keeps; over MCP a model is told the ends."""
+        told = self._client.post(f"sessions/{session}/executions", {"code": code})
+        if told["status"] != "ok":
+            raise RuntimeError(told)
+        return told["text"]
+
     def restart(self, session: str) -> None:
         self._client.call("restart_kernel", session_id=session)
 
@@ -92,6 +99,7 @@ class Ours(Adapter):
             durations: list[float] = []
             async with self._server.client() as client:
                 arguments: dict[str, Any] = {"code": code, "session_id": session}
+                await client.call_tool("execute_code", arguments)  # connects
                 for _ in range(times):
                     begun = time.perf_counter()
                     result = await client.call_tool("execute_code", arguments)
