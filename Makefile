@@ -1,11 +1,11 @@
 # `make` alone says what there is. Every target sets up what it needs first.
 .DEFAULT_GOAL := help
-.PHONY: help setup venv demo serve test check unit lint storm kills bench dist lock clean
+.PHONY: help setup venv demo serve test check unit lint storm kills bench bench-peers dist lock clean
 
 PYTHON := .venv/bin/python
 
 help:  ## say what there is
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 setup: venv  ## make .venv, find or start Docker Engine, build the images
 	@$(PYTHON) scripts/engine.py
@@ -41,6 +41,9 @@ kills: setup  ## kill a controller TIMES (50) times at random moments, and look 
 
 bench: setup  ## measure, and print ratios against docker run and a bare kernel; ONLY=… some of it
 	@$(PYTHON) -m benchmarks $(ONLY)
+
+bench-peers: setup  ## measure beside other executors, in turns; ONLY=… some of them; QUICK=1 for a look
+	@$(PYTHON) -m benchmarks.peers $(if $(QUICK),--quick) $(ONLY)
 
 dist: venv  ## build the wheel, the sdist, the desktop bundle and server.json; RELEASE=… says where they will be
 	@$(PYTHON) -m scripts.dist --release '$(RELEASE)'

@@ -17,7 +17,8 @@ class DockerRun(Adapter):
 
     def open(self) -> str:
         return self._docker(
-            *("run", "--detach", "--rm", "--network", "none", self._image, "sleep", "86400")
+            *("run", "--detach", "--rm", "--label", "sandbox-peers", "--network", "none"),
+            *(self._image, "sleep", "86400"),
         ).strip()
 
     def run(self, session: str, code: str) -> str:
