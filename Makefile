@@ -5,7 +5,7 @@
 PYTHON := .venv/bin/python
 
 help:  ## say what there is
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 setup: venv  ## make .venv, find or start Docker Engine, build the images
 	@$(PYTHON) scripts/engine.py

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import psutil
 
-from benchmarks.memory import memory_of
 from benchmarks.measures import MEGABYTE
+from benchmarks.memory import memory_of
 
 
 def pss_megabytes(containers: Sequence[str], processes: Sequence[int]) -> float:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 ROOT = Path(__file__).parents[2]
 STOP_TIMEOUT_S = 60
@@ -54,6 +54,7 @@ class Adapter:
                 text=True,
                 start_new_session=True,  # it is ended as a whole
             )
+        self._questions = cast(IO[str], self._process.stdin)
         self._lines: queue.Queue[str] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -70,11 +71,10 @@ class Adapter:
             AdapterFailed: It went wrong.
             AdapterGone: There was no answer; the process is ended then.
         """
-        assert self._process.stdin is not None
         try:
             question = {"operation": operation, "arguments": arguments}
-            self._process.stdin.write(json.dumps(question) + "\n")
-            self._process.stdin.flush()
+            self._questions.write(json.dumps(question) + "\n")
+            self._questions.flush()
             line = self._lines.get(timeout=timeout_s)
         except OSError as exc:
             raise AdapterGone(f"{operation}: its process has ended") from exc
@@ -104,7 +104,6 @@ class Adapter:
         self._process.wait()
 
     def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
+        for line in cast(IO[str], self._process.stdout):
             self._lines.put(line)
         self._lines.put("")

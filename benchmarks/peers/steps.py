@@ -31,7 +31,8 @@ SIBLINGS = 3
 WORKERS = 2
 FACTS = """
 import json, os
-status = dict(line.rstrip().split(':\\t', 1) for line in open('/proc/self/status') if ':\\t' in line)
+lines = [line.rstrip().split(':\\t', 1) for line in open('/proc/self/status')]
+status = dict(line for line in lines if len(line) == 2)
 print(json.dumps({
     'uid': os.getuid(),
     'capabilities': int(status['CapEff'], 16).bit_count(),
