@@ -34,7 +34,7 @@ RECIPES: Mapping[str, str] = {
     "swerex": _HEAD + _INSTALL + "swe-rex==1.4.0\n",
     "autogen": _KERNEL_GATEWAY
     + "USER 1000:1000\nENV TOKEN=UNSET\n"
-    + "CMD python3 -m jupyter kernelgateway --KernelGatewayApp.ip=0.0.0.0 "
+    + "CMD exec python3 -m jupyter kernelgateway --KernelGatewayApp.ip=0.0.0.0 "
     + '--KernelGatewayApp.port=8888 --KernelGatewayApp.auth_token="${TOKEN}" '
     + "--JupyterApp.answer_yes=true --JupyterWebsocketPersonality.list_kernels=true\n",
     "smolagents": _KERNEL_GATEWAY

@@ -21,6 +21,7 @@ from sandbox.container.labels import LABEL_UID
 from scripts.controller import Controller, controller
 
 BLOCK_BYTES = 1 << 20
+IDLE_S = 1.0
 SETTLE_TIMEOUT_S = 60
 POLICIES = Path(__file__).parents[1] / "policies"
 
@@ -112,9 +113,11 @@ class Ours(Adapter):
 
     @property
     def _client(self) -> LeanClient:
-        """One for each thread, since it has one connection."""
-        if not hasattr(self._clients, "lean"):
+        """One for each thread, since it has one connection, which the server closes when idle."""
+        now = time.monotonic()
+        if now - getattr(self._clients, "used_at", 0.0) > IDLE_S:
             self._clients.lean = LeanClient(self._server)
+        self._clients.used_at = now
         return self._clients.lean
 
     def _connection(self) -> HTTPConnection:
