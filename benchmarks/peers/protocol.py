@@ -56,7 +56,8 @@ class Adapter:
             )
         self._questions = cast(IO[str], self._process.stdin)
         self._lines: queue.Queue[str] = queue.Queue()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     @property
     def is_running(self) -> bool:
@@ -76,7 +77,7 @@ class Adapter:
             self._questions.write(json.dumps(question) + "\n")
             self._questions.flush()
             line = self._lines.get(timeout=timeout_s)
-        except OSError as exc:
+        except (OSError, ValueError) as exc:  # the latter: its pipe is closed here
             raise AdapterGone(f"{operation}: its process has ended") from exc
         except queue.Empty:
             self.end()
@@ -102,8 +103,12 @@ class Adapter:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        self._reader.join()
+        with suppress(OSError):  # what it has not read any more
+            self._questions.close()
 
     def _read(self) -> None:
-        for line in cast(IO[str], self._process.stdout):
-            self._lines.put(line)
+        with cast(IO[str], self._process.stdout) as answers:
+            for line in answers:
+                self._lines.put(line)
         self._lines.put("")

@@ -112,7 +112,8 @@ def test_figures_go_between_the_marks_of_the_page(tmp_path: Path) -> None:
     file.write_text(f"before\n{page.BEGIN}\nold\n{page.END}\nafter\n")
     page.write(a_run(), file)
     text = file.read_text()
-    assert text.startswith("before\n") and text.endswith("\nafter\n")
+    assert text.startswith("before\n")
+    assert text.endswith("\nafter\n")
     assert "old" not in text
     assert "| docker run | 300 |" in text
     page.write(a_run(), file)
