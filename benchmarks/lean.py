@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from http.client import HTTPConnection
+from select import select
 from typing import Any, Protocol
 
 from benchmarks.measures import check
@@ -73,7 +74,7 @@ class LeanClient:
 
     def get(self, path: str) -> dict[str, Any]:
         """Look at something over REST."""
-        self._http.request("GET", f"/mcp/v1/{path}", headers=self._rest)
+        self._ask("GET", f"/mcp/v1/{path}", self._rest)
         return json.loads(self._answer())
 
     def file(self, session_id: str, path: str) -> bytes:
@@ -86,12 +87,18 @@ class LeanClient:
 
     def delete(self, path: str) -> None:
         """Take something away over REST."""
-        self._http.request("DELETE", f"/mcp/v1/{path}", headers=self._rest)
+        self._ask("DELETE", f"/mcp/v1/{path}", self._rest)
         self._answer()
 
     def _post(self, path: str, body: dict[str, Any], headers: dict[str, str]) -> str:
-        self._http.request("POST", path, json.dumps(body), headers)
+        self._ask("POST", path, headers, json.dumps(body))
         return self._answer()
+
+    def _ask(self, method: str, path: str, headers: dict[str, str], body: str = "") -> None:
+        """Send a request, over a new connection where the server has closed the one there was."""
+        if self._http.sock is not None and select([self._http.sock], (), (), 0)[0]:
+            self._http.close()
+        self._http.request(method, path, body or None, headers)
 
     def _answer(self) -> str:
         answer = self._http.getresponse()
