@@ -163,9 +163,17 @@ def seat(caller: Controller, policy: str = COLD, client: LeanClient | None = Non
 
 
 def seats(house: House, count: int, policy: str = COLD) -> list[Seat]:
-    """Open so many sessions, of all principals in turn."""
+    """Open so many sessions, of all principals in turn.
+
+    Raises:
+        MeasurementFailed: One of them cannot be opened; none is open then.
+    """
     with ThreadPoolExecutor(OPENING) as pool:
-        return list(pool.map(lambda number: seat(house.caller(number), policy), range(count)))
+        opening = [pool.submit(seat, house.caller(number), policy) for number in range(count)]
+    if failed := next((each.exception() for each in opening if each.exception()), None):
+        leave([each.result() for each in opening if not each.exception()])
+        raise failed
+    return [each.result() for each in opening]
 
 
 def leave(taken: Sequence[Seat]) -> None:

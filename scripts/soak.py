@@ -142,6 +142,7 @@ class Crowd:
         """Note something that was not as it must be."""
         with self._lock:
             self._report.wrong[what] += 1
+        print(f"  {what}", file=sys.stderr, flush=True)
 
     @contextmanager
     def _timed(self, into: list[float]) -> Iterator[None]:
