@@ -115,7 +115,7 @@ def at_once(house: House, rounds: int = 3) -> Figure:
     return Figure(f"{POOL} opens at once, a pool of {POOL}", value, "s", 0.5, True, spread(took))
 
 
-def sustained(house: House, image: str, seconds: float = 12.0) -> Figure:
+def sustained(house: House, image: str, seconds: float = 8.0) -> Figure:
     """Programs that each get a sandbox of their own, against ``docker run IMAGE true``, each with
     the number of workers that is best for it, in turns."""
     command = ["docker", "run", "--rm", "--network", "none", image, "true"]
