@@ -26,7 +26,7 @@ from benchmarks.peers.steps import FILE_BYTES, FILE_NAME, Measuring, Step, plan
 
 FOLDER = environments.FOLDER
 RESULT = ROOT / "benchmarks/peers.json"
-START_TIMEOUT_S = 180
+START_TIMEOUT_S = 300
 LABEL = "sandbox-peers"
 
 

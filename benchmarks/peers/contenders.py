@@ -96,7 +96,7 @@ CONTENDERS = (
         title="docker run",
         adapter="dockerrun",
         keeps="files",
-        about="A container that sleeps, `docker exec IMAGE python3 -c` for each piece of code; "
+        about="A container that sleeps, `docker exec … python3 -c` for each piece of code; "
         "`docker run --rm` for a program. What a container costs without anything around it.",
     ),
     Contender(

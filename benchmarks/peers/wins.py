@@ -12,60 +12,73 @@ OURS = "ours"
 MARGIN = 1.05
 """What is less apart than this is no difference."""
 
-REASONS: Mapping[tuple[str, str], str] = {
-    (
-        "jupyter",
-        "next",
-    ): "no container, no HTTP and no record of what ran: two processes that share a socket.",
-    ("jupyter", "close"): "it ends one process; a container has to be taken apart by the engine.",
-    ("jupyter", "pandas"): "the libraries are read from the machine's own file system, without an "
-    "overlay, and the process is under no limits.",
-    ("jupyter", "output"): "nothing bounds, checks or keeps the output: it goes from the kernel's "
-    "socket into a list.",
-    ("jupyter", "programs"): "no container at all.",
-    (
-        "docker",
-        "programs",
-    ): "this is the engine alone, with no proof, no kernel and nothing that is "
-    "kept for later questions.",
-    ("docker", "memory"): "nothing waits in it but `sleep`: each piece of code pays for its own "
-    "interpreter.",
-    ("docker", "memory_each"): "as above.",
-    ("docker", "output"): "bytes go from the engine into a pipe; here they are Jupyter messages, "
-    "which are numbered, bounded and kept until they have been read.",
-    ("llm-pool", "close"): "it does not close: the container goes back to the pool and is given to "
-    "the next session as it is.",
-    ("llm-pool", "open"): "it hands out a container in which nothing is started or looked at, and "
-    "which others may have used.",
-    ("llm-pool", "first"): "as for open; the container may have been another session's.",
-    ("llm-pool", "memory"): "nothing waits in it but the image's own command.",
-    ("llm-pool", "memory_each"): "as above.",
-    ("llm-pool", "output"): "bytes go from the engine into a string, as with bare Docker.",
-    (
-        "llm-interactive",
-        "output",
-    ): "the whole output is written to a file in the container and taken "
-    "at the end: nothing is seen before, and nothing bounds it.",
-    (
-        "llm-interactive",
-        "memory",
-    ): "one process without Jupyter, a supervisor or a link: it is asked "
-    "through files, which is why each answer takes so long.",
-    ("llm-interactive", "memory_each"): "as above.",
-    (
-        "swe-rex",
-        "memory",
-    ): "a server and a shell: no interpreter waits, each piece of code starts one.",
-    ("swe-rex", "memory_each"): "as above.",
-    (
-        "autogen",
-        "put",
-    ): "the folder is mounted from this machine, so this is a copy on this machine; "
-    "here files go through the controller, which bounds them, and no folder is shared.",
-    ("autogen", "get"): "as above.",
-    ("ipybox", "restart"): "its new kernel is begun in a server that already runs Python, with no "
-    "second look at what it is; ours is forked from the supervisor.",
+REASONS: Mapping[str, Mapping[str, str]] = {
+    "jupyter": {
+        "next": ("no container, no HTTP and no record of what ran: two processes of one machine."),
+        "close": "it ends one process; a container has to be taken apart by the engine.",
+        "pandas": (
+            "another environment's pandas, on the machine's own file system, under no "
+            "limits; what each of these gives was not measured."
+        ),
+        "output": (
+            "nothing bounds, checks or keeps the output: it goes from the kernel's socket "
+            "into a list."
+        ),
+        "programs": "no container at all.",
+    },
+    "docker": {
+        "programs": (
+            "this is the engine alone, with no proof, no kernel and nothing that is kept "
+            "for later questions."
+        ),
+        "memory": (
+            "nothing waits in it but `sleep`: each piece of code pays for its own interpreter."
+        ),
+        "memory_each": "as above.",
+        "output": (
+            "bytes go from the engine into a pipe; here they are Jupyter messages, which "
+            "are numbered, bounded and kept until they have been read."
+        ),
+    },
+    "llm-pool": {
+        "close": (
+            "it does not close: the container goes back to the pool and is given to the "
+            "next session as it is."
+        ),
+        "open": (
+            "it hands out a container in which nothing is started or looked at, and which "
+            "others may have used."
+        ),
+        "first": "as for open; the container may have been another session's.",
+        "memory": "nothing waits in it but the image's own command.",
+        "memory_each": "as above.",
+        "output": "bytes go from the engine into a string, as with bare Docker.",
+    },
+    "llm-interactive": {
+        "output": (
+            "the whole output is written to a file in the container and taken at the end: "
+            "nothing is seen before, and nothing bounds it."
+        ),
+        "memory": (
+            "one process without Jupyter, a supervisor or a link: it is asked through "
+            "files, which is why each answer takes so long."
+        ),
+        "memory_each": "as above.",
+    },
+    "swe-rex": {
+        "memory": ("a server and a shell: no interpreter waits, each piece of code starts one."),
+        "memory_each": "as above.",
+    },
+    "autogen": {
+        "put": (
+            "the folder is mounted from this machine, so this is a copy on this machine; "
+            "here files go through the controller, which bounds them, and no folder is "
+            "shared."
+        ),
+        "get": "as above.",
+    },
 }
+"""Why, by contender and measure."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +93,7 @@ class Win:
     @property
     def reason(self) -> str:
         """Why, as far as somebody has looked."""
-        known = REASONS.get((self.contender.name, self.measure.name))
+        known = REASONS.get(self.contender.name, {}).get(self.measure.name)
         return known or "nobody has looked yet why."
 
 

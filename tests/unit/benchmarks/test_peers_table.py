@@ -104,7 +104,8 @@ def test_a_win_that_nobody_has_explained_says_so() -> None:
 def test_reasons_are_of_contenders_and_measures_that_there_are() -> None:
     names = {each.name for each in CONTENDERS}
     measures = {each.name for each in MEASURES}
-    assert all(name in names and measure in measures for name, measure in REASONS)
+    assert set(REASONS) <= names
+    assert all(set(reasons) <= measures for reasons in REASONS.values())
 
 
 def test_figures_go_between_the_marks_of_the_page(tmp_path: Path) -> None:
