@@ -46,7 +46,8 @@ class Field:
             adapter = self._started(contender)
             Measuring(self._run, contender, adapter, self._folder).step(step.kind, programs_s)
         except AdapterGone as gone:
-            self._run.note(contender.name, step.kind, str(gone))
+            if not gone.is_noted:
+                self._run.note(contender.name, step.kind, str(gone))
             self.stop(contender.name)
         except (AdapterFailed, environments.EnvironmentFailed, images.ImageFailed) as failed:
             self._run.note(contender.name, step.kind, str(failed))

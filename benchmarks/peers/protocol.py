@@ -29,6 +29,9 @@ class AdapterLacks(Exception):
 class AdapterGone(AdapterFailed):
     """The adapter's process ended, or was ended since it did not answer."""
 
+    is_noted = False
+    """Whether it is said already of what was measured."""
+
 
 @dataclass(frozen=True)
 class Answer:

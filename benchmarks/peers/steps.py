@@ -210,7 +210,10 @@ class Measuring:
             yield
         except AdapterLacks as lacking:
             self._run.note(self._contender.name, measure, str(lacking))
+        except AdapterGone as gone:
+            if not gone.is_noted:
+                self._run.note(self._contender.name, measure, str(gone))
+            gone.is_noted = True
+            raise
         except AdapterFailed as failed:
             self._run.note(self._contender.name, measure, str(failed))
-            if isinstance(failed, AdapterGone):
-                raise

@@ -48,11 +48,28 @@ class Ours(Adapter):
         return self._client.run(code, session_id=session)["text"]
 
     def output(self, session: str, code: str) -> str:
-        """Over REST, which tells all that the policy keeps; over MCP a model is told the ends."""
-        told = self._client.post(f"sessions/{session}/executions", {"code": code})
-        if told["status"] != "ok":
-            raise RuntimeError(told)
-        return told["text"]
+        """Followed as events over REST: a result has no more of a long text than its ends."""
+        path = f"/mcp/v1/sessions/{session}/executions"
+        asked = {**self._server.headers, "Content-Type": "application/json"}
+        parts: list[str] = []
+        with closing(self._connection()) as http:
+            http.request("POST", f"{path}?wait=0", json.dumps({"code": code}), asked)
+            execution = json.loads(http.getresponse().read())["execution_id"]
+            http.request("GET", f"{path}/{execution}/events", headers=self._server.headers)
+            event = ""
+            for line in http.getresponse():
+                name, _, value = line.decode().rstrip("\n").partition(": ")
+                if name == "event":
+                    event = value
+                elif name == "data" and event == "output":
+                    message = json.loads(value)
+                    if message["type"] == "stream":
+                        parts.append(message["content"]["text"])
+                elif name == "data" and event in ("missed", "end"):
+                    parts.append("" if event == "end" else f"({value})")
+                    if event == "end":
+                        break
+        return "".join(parts)
 
     def restart(self, session: str) -> None:
         self._client.call("restart_kernel", session_id=session)

@@ -77,6 +77,10 @@ class SweRex(Adapter):
         command = ["docker", "inspect", "--format", "{{.Id}}", str(session[1].container_name)]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
 
+    def processes(self, session: tuple[Background, DockerDeployment]) -> list[int]:
+        """It keeps the `docker run` that it has started."""
+        return [session[1]._container_process.pid]
+
 
 if __name__ == "__main__":
     serve(SweRex())
