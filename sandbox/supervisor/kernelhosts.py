@@ -35,6 +35,10 @@ class KernelHosts:
         """The kernels that can be started, by name."""
         return kernelspecs.find(kernelspecs.directories(self._workspace))
 
+    def processes(self) -> dict[int, str]:
+        """The ids of those that run, by the numbers of their processes."""
+        return {kernel.pid: kernel.kernel_id for kernel in self._kernels.values() if kernel.pid}
+
     async def start(self, stream: Stream) -> None:
         """``kernel.start``"""
         request = stream.request
