@@ -13,9 +13,10 @@ import contextlib
 import os
 import platform
 import resource
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from sandbox.link.stream import Stream
+from sandbox.supervisor.kernelhosts import KernelHosts
 from sandbox.supervisor.requests import answer
 from sandbox.supervisor.restraint import every_descriptor, mark_of
 
@@ -68,16 +69,17 @@ class Activity:
     """The operation ``activity``.
 
     Args:
-        kernels: The kernels' processes, and how each is called.
+        kernels: What the kernels' own processes are called by.
     """
 
-    def __init__(self, kernels: Callable[[], Mapping[int, str]]) -> None:
+    def __init__(self, kernels: KernelHosts) -> None:
         self._kernels = kernels
 
     async def tell(self, stream: Stream) -> None:
         """``activity``"""
         with every_descriptor():
-            found = sorted(awake(self._kernels()))
+            found = sorted(awake(self._kernels.processes()))
+        found += [f"the kernel {each} has set an alarm" for each in await self._kernels.alarms()]
         told = found[:MAX_TOLD]
         if more := len(found) - len(told):
             told.append(f"{more} more")

@@ -123,7 +123,7 @@ class Supervisor:
         files = FileOperations(self._workspace, self._children, env)
         return {
             "info": lambda stream: self._info(stream, kernels),
-            "activity": Activity(kernels.processes).tell,
+            "activity": Activity(kernels).tell,
             "probe": Probe(self._children).run,
             "kernel.start": kernels.start,
             "kernel.list": kernels.list,

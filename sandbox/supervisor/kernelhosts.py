@@ -39,6 +39,11 @@ class KernelHosts:
         """The ids of those that run, by the numbers of their processes."""
         return {kernel.pid: kernel.kernel_id for kernel in self._kernels.values() if kernel.pid}
 
+    async def alarms(self) -> list[str]:
+        """The ids of those that have set an alarm."""
+        kernels = tuple(self._kernels.values())
+        return [kernel.kernel_id for kernel in kernels if await kernel.has_alarm()]
+
     async def start(self, stream: Stream) -> None:
         """``kernel.start``"""
         request = stream.request
