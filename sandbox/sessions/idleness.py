@@ -22,6 +22,9 @@ from sandbox.link.link import Link, printable
 from sandbox.sessions.lease import Lease
 from sandbox.sessions.livenotebooks import SessionNotebooks
 
+FREEZABLE = ("runc",)
+"""What runs containers that can be frozen. gVisor stops them too, but one that is stopped cannot be
+removed, and what goes on inside cannot be seen."""
 AGAIN_S = 60.0
 """How long after a look that found something the next one follows."""
 ANSWER_TIMEOUT_S = 5.0
@@ -85,6 +88,7 @@ class Idleness:
         freeze_s, now = self._sandbox.policy.limits.freeze_s, self._lease.clock()
         return (
             freeze_s > 0
+            and self._sandbox.spec.runtime in FREEZABLE
             and self.frozen_since is None
             and now >= self._again_at
             and self._sandbox.is_up

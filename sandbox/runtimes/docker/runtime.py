@@ -177,7 +177,7 @@ class DockerRuntime:
     ) -> None:
         def act(client: Client) -> None:
             try:
-                (client.pause if verb == "pause" else client.unpause)(container_id)
+                _until_still(client.pause if verb == "pause" else client.unpause, container_id)
             except docker.errors.NotFound:
                 raise
             except docker.errors.APIError:  # also where it is so already
@@ -302,9 +302,20 @@ def _is_being_removed(exc: BaseException) -> bool:
     )
 
 
+def _is_not_still(exc: BaseException) -> bool:
+    """Whether the runtime gave up on stopping a container in which a process was just beginning."""
+    return isinstance(exc, docker.errors.APIError) and "unable to freeze" in str(exc.explanation)
+
+
 _wait = tenacity.wait_random_exponential(multiplier=0.05, max=0.4)
 _again = tenacity.Retrying(
     retry=tenacity.retry_if_exception(_is_lost_connection),
+    stop=tenacity.stop_after_attempt(4),
+    wait=_wait,
+    reraise=True,
+)
+_until_still = tenacity.Retrying(
+    retry=tenacity.retry_if_exception(_is_not_still),
     stop=tenacity.stop_after_attempt(4),
     wait=_wait,
     reraise=True,
