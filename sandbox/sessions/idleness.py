@@ -129,4 +129,5 @@ class Idleness:
         return self._told(found)
 
     def _told(self, found: Sequence[str]) -> tuple[str, ...]:
-        return tuple(printable(self._shown(each), MAX_CHARS) for each in found[:MAX_TOLD])
+        shown = (self._shown(each).replace("\n", " ") for each in found[:MAX_TOLD])
+        return tuple(printable(each, MAX_CHARS)[:MAX_CHARS] for each in shown)
