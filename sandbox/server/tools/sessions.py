@@ -171,7 +171,18 @@ def _line(info: SessionInfo) -> str:
 
 
 def _told(info: SessionInfo) -> str:
-    return f"{_head(info)} It has {info.room}"
+    return f"{_head(info)} It has {info.room}{_rest(info)}"
+
+
+def _rest(info: SessionInfo) -> str:
+    """Whether it is frozen, or why not, once that was looked at."""
+    if info.frozen_since is not None:
+        return (
+            f" It is frozen since {info.frozen_since:.0f} (Unix time), as nothing went on; its "
+            "next use lets it go on."
+        )
+    awake = "; ".join(info.awake_because)
+    return f" It is not frozen, for something goes on: {awake}." if awake else ""
 
 
 def _head(info: SessionInfo) -> str:
