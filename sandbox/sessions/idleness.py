@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated, Any
 
 import anyio
@@ -25,8 +26,9 @@ from sandbox.sessions.livenotebooks import SessionNotebooks
 FREEZABLE = ("runc",)
 """What runs containers that can be frozen. gVisor stops them too, but one that is stopped cannot be
 removed, and what goes on inside cannot be seen."""
-AGAIN_S = 60.0
-"""How long after a look that found something the next one follows."""
+AGAIN_SOONEST_S, AGAIN_S = 10.0, 60.0
+"""How long after a look that found something the next one follows: as long as the policy waits for
+the first, between these."""
 ANSWER_TIMEOUT_S = 5.0
 MAX_TOLD = 8
 MAX_CHARS = 160
@@ -97,22 +99,27 @@ class Idleness:
 
     async def freeze(self) -> None:
         """Look, and freeze it if nothing goes on."""
-        self._again_at = self._lease.clock() + AGAIN_S
+        freeze_s = self._sandbox.policy.limits.freeze_s
+        self._again_at = self._lease.clock() + min(AGAIN_S, max(freeze_s, AGAIN_SOONEST_S))
         used_at, link = self._lease.last_used, self._sandbox.link
         if link is None:
             return
         try:
             found = await self._going_on(link)
-            if not found and await self._sandbox.freezer.freeze(
-                lambda: (
-                    self._sandbox.is_up and not link.going_on and self._lease.last_used == used_at
-                )
-            ):
-                logger.debug("sandbox %s is frozen", self._sandbox.identity.sandbox_id)
-                self._again_at = 0.0
+            if not found:
+                may = partial(self._may_be_frozen, link, used_at)
+                if await self._sandbox.freezer.freeze(may):
+                    logger.debug("sandbox %s is frozen", self._sandbox.identity.sandbox_id)
+                    self._again_at = 0.0
+                else:
+                    found = self._told([f"{op} has just begun" for op in link.going_on])
         except SandboxError as exc:
             found = (f"it could not be frozen: {exc.message}"[:MAX_CHARS],)
         self._found = (self._lease.clock(), found)
+
+    def _may_be_frozen(self, link: Link, used_at: float) -> bool:
+        """Whether nothing has begun since it was looked at."""
+        return self._sandbox.is_up and not link.going_on and self._lease.last_used == used_at
 
     async def _going_on(self, link: Link) -> tuple[str, ...]:
         found = [
