@@ -57,7 +57,7 @@ class Capacity:
         soon_s = min(max(int(min(ends_in_s, default=LATEST_S)), SOONEST_S), LATEST_S)
         raise QuotaExceeded(
             f"The host is at capacity: {_size(free_bytes)} of its memory are free, of which "
-            f"{_size(self._reserve_bytes)} are kept, and another session needs {_size(IDLE_BYTES)}.",
+            f"{_size(self._reserve_bytes)} are kept, and a session needs {_size(IDLE_BYTES)}.",
             remedy=f"Try again in {soon_s} s, or close a session that is no longer needed.",
         )
 

@@ -59,9 +59,7 @@ async def later(controllers: Controllers, manager: SessionManager, seconds: floa
 
 
 @pytest.fixture
-async def frozen(
-    controllers: Controllers, manager: SessionManager, engine: FakeEngine
-) -> Session:
+async def frozen(controllers: Controllers, manager: SessionManager, engine: FakeEngine) -> Session:
     """A session that is frozen."""
     session = await manager.open(ADA)
     await run(session, "x = 1")
