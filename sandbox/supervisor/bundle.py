@@ -60,7 +60,7 @@ class _Loader(SourceFileLoader):
         """The code, once: from then on it is what loads any file."""
         code: CodeType = marshal.loads(self._code)  # noqa: S302  # the image's own
         del self._code
-        self.__class__ = SourceFileLoader
+        setattr(self, "__class__", SourceFileLoader)  # noqa: B010
         return code
 
 
