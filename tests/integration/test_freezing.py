@@ -95,18 +95,18 @@ async def test_clocks_are_right_and_no_time_of_the_session_runs_out_meanwhile(
 ) -> None:
     await run(session, "import time; m, t = time.monotonic(), time.time()")
     await freeze(controllers, manager, session)
-    await anyio.sleep(2.5)  # longer than what is timed below may take
+    await anyio.sleep(4)  # longer than what is timed below may take
     frozen_s = time.time() - (session.info().frozen_since or 0) + controllers.ahead_s
-    assert frozen_s > 2
+    assert frozen_s > 3.5
     told = await run(session, "print(time.time(), time.monotonic() - m - (time.time() - t))")
     now_s, drift_s = map(float, text_of(told).split())
-    assert abs(now_s - time.time()) < 1
+    assert abs(now_s - time.time()) < 3
     assert abs(drift_s) < 0.5
     async with session.use():
-        execution = await session.kernels.execute("time.sleep(1); 'whole'", timeout_s=2)
+        execution = await session.kernels.execute("time.sleep(1); 'whole'", timeout_s=3.5)
         result = await execution.wait(30)
     assert result.status == "ok"
-    assert (await shell(session, "timeout 2 sleep 1 && echo whole")).stdout == "whole\n"
+    assert (await shell(session, "timeout 3.5 sleep 1 && echo whole")).stdout == "whole\n"
 
 
 BY_ITSELF = {
@@ -203,7 +203,11 @@ async def test_a_program_in_a_terminal_keeps_it_awake(
         terminal = (await session.terminals.open()).terminal_id
         await session.terminals.write(terminal, "sleep 99", ["enter"])
         await session.terminals.read(terminal, 1)
-    assert not await look(controllers, manager, session)
+    for _ in range(LOOKS):  # the shell may take a while to begin it
+        assert not await look(controllers, manager, session)
+        if any("sleep 99" in each for each in session.info().awake_because):
+            break
+        await anyio.sleep(0.3)
     assert any("sleep 99" in each for each in session.info().awake_because)
 
 
