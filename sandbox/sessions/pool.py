@@ -24,7 +24,7 @@ from sandbox.errorgroups import one_error
 from sandbox.errors import SandboxError
 from sandbox.kernels.kernels import DEFAULT_KERNEL_ID, DEFAULT_KERNEL_NAME
 from sandbox.policy import Policy, PolicySet
-from sandbox.policy.units import MIB
+from sandbox.sessions.capacity import IDLE_BYTES
 from sandbox.sessions.making import Maker, Surroundings
 from sandbox.sessions.poolinfo import ShelfInfo
 from sandbox.sessions.services import SessionServices
@@ -33,13 +33,13 @@ from sandbox.sessions.shelf import Shelf
 FILL_AT_ONCE = 2
 """Sandboxes that are made for the pool at the same time: callers' own openings come first."""
 LOOK_EVERY_S = 5.0
+AFTER_S = 0.03
+"""From somebody's asking until another one is made: who has asked gets theirs first."""
 MAX_AGE_S = 3600.0
 """An older one is replaced."""
 KERNEL_TIMEOUT_S = 30.0
 LONGEST_PAUSE_S = 60.0
 """After failures in a row; the first is followed by a second's."""
-IDLE_BYTES = 64 * MIB
-"""What a sandbox that waits may use of memory, or little more."""
 MEMORY_SHARE = 4
 """All that wait may use this part of the engine's memory: one in so many bytes."""
 
@@ -124,6 +124,7 @@ class Pool:
                     logger.warning("the pool: %s", exc.message)
                 with anyio.move_on_after(LOOK_EVERY_S):
                     await self._changed.wait()
+                    await anyio.sleep(AFTER_S)
 
     def _wake(self) -> None:
         self._changed.set()
@@ -150,7 +151,8 @@ class Pool:
 
     async def _tend(self, tasks: TaskGroup) -> None:
         """Have what is too much, too old or no longer right removed, and what is missing made."""
-        current = {policy.digest: policy for policy in self._in_order_of_use()}
+        known = [self._policies.get(name) for name in self._policies.names()]
+        current = {policy.digest: policy for policy in known}
         self._put_up(current.values())
         room = await self._room()
         now = time.monotonic()
@@ -175,7 +177,9 @@ class Pool:
     async def _room(self) -> int:
         """How many the engine's memory has room for."""
         engine = await self._services.engine.get()
-        return engine.memory_bytes // MEMORY_SHARE // IDLE_BYTES if engine.memory_bytes else 64
+        most = engine.memory_bytes // MEMORY_SHARE // IDLE_BYTES if engine.memory_bytes else 64
+        more = self._services.capacity.room(engine)
+        return most if more is None else min(most, len(self._waiting) + more)
 
     async def _keep(self, sandbox: Sandbox, shelf: Shelf) -> None:
         """The whole life of one: made, ready, and its link's until it is over, whosever it is."""
