@@ -73,12 +73,12 @@ class Sweeper:
         """Containers that could not be removed; said once of each."""
         self._duties = (
             _Duty("expiry", EXPIRE_EVERY_S, self._expire),
-            _Duty("the journal's times of use", EXPIRE_EVERY_S, self._note_activity),
+            _Duty("the journal", EXPIRE_EVERY_S, self._write_down),
             _Duty("the audit log", EXPIRE_EVERY_S, self._tidy_audit),
             _Duty("processor time", COMPARE_EVERY_S, self._meter),
             _Duty("containers", COMPARE_EVERY_S, self._compare),
             _Duty("the engine", TIDY_EVERY_S, self._ask_engine),
-            _Duty("the journal", TIDY_EVERY_S, self._prune),
+            _Duty("what is to be forgotten", TIDY_EVERY_S, self._prune),
             _Duty("slots of dead controllers", TIDY_EVERY_S, self._tidy_neighbours),
         )
 
@@ -134,7 +134,9 @@ class Sweeper:
                     else:
                         endings.start_soon(session.end, "expired", reason)
 
-    async def _note_activity(self) -> None:
+    async def _write_down(self) -> None:
+        """Note which sessions have ended when that could not be noted, and when each was used."""
+        self._services.journal.settle()
         for session in tuple(self._sessions()):
             if session.is_usable:
                 session.note_activity()
