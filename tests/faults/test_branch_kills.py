@@ -90,9 +90,8 @@ async def tidy(client: Client) -> None:
 
 
 async def test_kernels_branches_and_checkpoints_are_killed_and_what_is_told_is_true(
-    folder: Path,
+    folder: Path, order: random.Random
 ) -> None:
-    order = random.Random(1)  # noqa: S311  # moments
     with serve(folder) as served, anyio.fail_after(ENDED_S):
         async with served.client() as client:
             await call(client, "execute_code", code="x = 7")
@@ -163,9 +162,8 @@ async def test_a_checkpoint_that_is_killed_is_told_to_be_lost_and_the_others_are
 
 
 async def test_a_controller_is_killed_and_the_next_one_finds_every_copy_that_was_told(
-    folder: Path, engine: DockerRuntime
+    folder: Path, engine: DockerRuntime, order: random.Random
 ) -> None:
-    order = random.Random(2)  # noqa: S311  # moments
     for number in range(2):
         with serve(folder) as killed:
             copies = await until_killed(killed, order, is_first=not number)
@@ -191,9 +189,8 @@ async def test_a_controller_is_killed_and_the_next_one_finds_every_copy_that_was
 
 
 async def test_a_supervisor_is_killed_and_its_session_is_told_to_be_lost_with_all_copies(
-    folder: Path, engine: DockerRuntime
+    folder: Path, engine: DockerRuntime, order: random.Random
 ) -> None:
-    order = random.Random(3)  # noqa: S311  # moments
     with serve(folder) as served, anyio.fail_after(2 * ENDED_S):
         for _ in range(2):
             async with served.client() as client:
