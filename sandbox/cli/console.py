@@ -7,7 +7,6 @@ import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from types import FrameType
 from typing import Any, TypeVar
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
@@ -18,6 +17,7 @@ from sandbox.cli.newsession import new_session
 from sandbox.cli.printing import Printer
 from sandbox.cli.run import exit_code
 from sandbox.cli.sessionaccess import Access
+from sandbox.cli.signals import exit_by_signals
 from sandbox.cli.targets import ControllerTarget, existing_session
 from sandbox.config import Settings
 from sandbox.errors import Conflict, SandboxError
@@ -46,10 +46,7 @@ def run_console(
         SandboxError: There is no such session, or it was lost.
     """
     logs.configure(settings.log_level)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
-            signal.signal(number, _end)
-    with start_blocking_portal() as portal:
+    with exit_by_signals(signal.SIGTERM, signal.SIGHUP), start_blocking_portal() as portal:
         opened = _opened(settings, target, session, policy)
         with portal.wrap_async_context_manager(opened) as (access, channel):
             console = Console(portal, channel, images)
@@ -191,8 +188,3 @@ class Console:
 
         readline.set_completer(offer)
         readline.parse_and_bind("tab: complete")
-
-
-def _end(number: int, _frame: FrameType | None) -> None:
-    """End in order: what was opened is removed on the way out."""
-    sys.exit(128 + number)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
-from collections.abc import AsyncGenerator, Callable, Coroutine
-from contextlib import asynccontextmanager
+import sys
+import threading
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from contextlib import asynccontextmanager, contextmanager
+from types import FrameType
 from typing import Any
 
 import anyio
@@ -12,6 +16,7 @@ import anyio
 from sandbox.errorgroups import one_error
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+AGAIN_S = 0.1
 
 
 class SignalEnding:
@@ -53,3 +58,41 @@ async def ended_by_signals() -> AsyncGenerator[SignalEnding]:
             tasks.start_soon(listen)
             yield ending
             tasks.cancel_scope.cancel()
+
+
+@contextmanager
+def exit_by_signals(*numbers: signal.Signals) -> Generator[None]:
+    """Raise ``SystemExit`` in the main thread, which this is, when one of these signals comes.
+
+    What waits in C, as ``input`` does, hears of a signal only when that breaks a call of the system
+    off, and one that comes just before the call does not: it is sent again until it was heard.
+    What the command was started to ignore, as under nohup, stays ignored.
+    """
+    heard, main = threading.Event(), threading.get_ident()
+    watched, told = os.pipe()
+    os.set_blocking(told, False)
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        if not heard.is_set():
+            heard.set()
+            sys.exit(128 + number)
+
+    def repeat() -> None:
+        while number := os.read(watched, 1):
+            if number[0] in numbers:
+                while not heard.wait(AGAIN_S):
+                    signal.pthread_kill(main, number[0])
+
+    for number in numbers:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, end)
+    before = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+    watching = threading.Thread(target=repeat, name="signals", daemon=True)
+    watching.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(told)
+        watching.join()
+        os.close(watched)

@@ -161,8 +161,6 @@ async def test_a_cell_tells_what_it_leaves_running_and_later_ones_do_not(
     (note,) = left.structured_content["notes"]
     # One that was just made may still have the name of who made it.
     assert note.startswith("goes on in the background: ")
-    assert "sleep 601" in note
-    assert "sleep 602" in note
     assert len(re.findall(r"pid \d+", note)) == 2
     assert f"[{note}]\n[ok after" in words(left)[-1]
     pids = re.findall(r"pid (\d+)", note)

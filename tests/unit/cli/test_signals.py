@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -56,3 +58,22 @@ async def test_a_signal_that_was_ignored_at_the_start_stays_ignored() -> None:
             os.kill(os.getpid(), signal.SIGHUP)
             await anyio.sleep(0.1)
         assert ending.number is None
+
+
+DEAF = """
+import ctypes, signal, threading
+from sandbox.cli.signals import exit_by_signals
+with exit_by_signals(signal.SIGTERM):
+    elsewhere = threading.Timer(0.3, signal.raise_signal, [signal.SIGTERM])
+    elsewhere.start()
+    print("waiting", flush=True)
+    ctypes.CDLL(None).pause()  # nothing breaks this off that is not sent to this very thread
+    print("went on", flush=True)
+"""
+
+
+def test_a_signal_is_heard_by_what_waits_in_c_and_did_not_notice_it() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", DEAF], capture_output=True, text=True, timeout=20, check=False
+    )
+    assert (done.returncode, done.stdout) == (128 + signal.SIGTERM, "waiting\n")
