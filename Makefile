@@ -1,6 +1,6 @@
 # `make` alone says what there is. Every target sets up what it needs first.
 .DEFAULT_GOAL := help
-.PHONY: help setup venv demo serve test check unit lint storm kills faults bench dist lock clean
+.PHONY: help setup venv demo serve test check unit lint storm kills faults soak bench growth dist lock clean
 
 PYTHON := .venv/bin/python
 
@@ -41,6 +41,12 @@ kills: setup  ## kill a controller TIMES (50) times at random moments, and look 
 
 faults: setup  ## run tests/faults TIMES (20) times, from SEED (1) on each with another one, until one fails
 	@scripts/faults $(or $(TIMES),20) $(or $(SEED),1)
+
+soak: setup  ## use a controller for MINUTES (10) with many clients and 200 sessions; nothing may leak
+	@$(PYTHON) -m scripts.soak --minutes $(or $(MINUTES),10) --seed $(or $(SEED),1)
+
+growth: setup  ## measure what a cell and an opening cost at 1 to 200 live sessions, and plot it
+	@$(PYTHON) -m benchmarks.growth
 
 bench: setup  ## measure, and print ratios against docker run and a bare kernel; ONLY=… some of it
 	@$(PYTHON) -m benchmarks $(ONLY)

@@ -17,6 +17,7 @@ from benchmarks import (
     cells,
     collaboration,
     egress,
+    load,
     measures,
     memory,
     notebooks,
@@ -58,6 +59,7 @@ def sections(
             "forks": lambda: branches.session_forks(server),
             "results": lambda: results.typical_results(client),
         },
+        "load": {"many callers": lambda: load.load(image)},
         "notebooks and Jupyter": {
             "insert and execute": lambda: notebooks.insert_execute(client),
             "read a long notebook": lambda: notebooks.read_long(client),

@@ -27,7 +27,7 @@ from sandbox.kernels.execution import Execution
 from sandbox.kernels.models import ExecutionResult
 from sandbox.link.link import printable
 from sandbox.outputs.redaction import Redactor
-from sandbox.policy import Policy, PolicySet
+from sandbox.policy import PolicySet
 from sandbox.sessions.adoption import Adoption
 from sandbox.sessions.conversations import Conversations
 from sandbox.sessions.forking import Forks
@@ -265,7 +265,9 @@ class SessionManager:
                 return session
             self._inheritance.tell_left_behind(caller)
             self._inheritance.tell_end(caller)
-            return await self._starter.open(caller, self.ownership.policy(caller, ""), as_default=True)
+            return await self._starter.open(
+                caller, self.ownership.policy(caller, ""), as_default=True
+            )
 
     def list(self, caller: Caller) -> builtins.list[SessionInfo]:
         """The caller's open sessions, oldest first."""

@@ -20,6 +20,7 @@ from anyio.abc import TaskGroup
 
 from sandbox.bulkheads.shares import Owner
 from sandbox.container.sandbox import Sandbox
+from sandbox.errorgroups import one_error
 from sandbox.errors import SandboxError
 from sandbox.kernels.kernels import DEFAULT_KERNEL_ID, DEFAULT_KERNEL_NAME
 from sandbox.policy import Policy, PolicySet
@@ -142,7 +143,9 @@ class Pool:
     def _in_order_of_use(self) -> list[Policy]:
         """The policies, those of the latest sessions first."""
         policies = [self._policies.get(name) for name in self._policies.names()]
-        rank = {digest: number for number, digest in enumerate(self._services.journal.policies_used())}
+        rank = {
+            digest: number for number, digest in enumerate(self._services.journal.policies_used())
+        }
         return sorted(policies, key=lambda policy: rank.get(policy.digest, len(rank)))
 
     async def _tend(self, tasks: TaskGroup) -> None:
@@ -178,7 +181,7 @@ class Pool:
         """The whole life of one: made, ready, and its link's until it is over, whosever it is."""
         sandbox_id = sandbox.identity.sandbox_id
         try:
-            async with anyio.create_task_group() as tasks:
+            async with one_error() as tasks:
                 try:
                     async with self._filling:
                         await sandbox.open(tasks, self._services.opening.place(Owner("")))
@@ -189,7 +192,7 @@ class Pool:
                 await sandbox.wait_over()
                 if sandbox in shelf.ready:
                     shelf.failed("One was lost while it waited.", time.monotonic(), LONGEST_PAUSE_S)
-        except Exception as exc:  # of one sandbox; a group's too
+        except Exception as exc:  # of one sandbox: the others are kept all the same
             if self.has(sandbox_id):
                 shelf.failed(_words(exc), time.monotonic(), LONGEST_PAUSE_S)
                 logger.warning("the pool, policy %s: %s", shelf.policy.name, shelf.problem)
@@ -213,7 +216,5 @@ async def _start_kernel(sandbox: Sandbox) -> None:
             )
 
 
-def _words(exc: BaseException) -> str:
-    while isinstance(exc, BaseExceptionGroup):
-        exc = exc.exceptions[0]
+def _words(exc: Exception) -> str:
     return exc.message if isinstance(exc, SandboxError) else f"{type(exc).__name__}: {exc}"

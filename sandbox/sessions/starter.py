@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 
-from sandbox.errors import InfrastructureError, LinkLost, SandboxError, SessionLost
+from sandbox.errors import InfrastructureError, LinkLost, SessionLost
 from sandbox.policy import Policy
 from sandbox.sessions.models import Caller
 from sandbox.sessions.opener import Opener

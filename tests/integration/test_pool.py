@@ -18,9 +18,8 @@ from sandbox.sessions.manager import SessionManager
 from sandbox.sessions.models import Caller
 from sandbox.sessions.poolinfo import ShelfInfo
 
-from ..support.controllers import Controllers
+from ..support.controllers import Controllers, shell
 from ..support.served import close_all, sandbox, serve
-from ..support.shells import shell
 from ..support.waiting import until
 
 ADA = Caller("ada")

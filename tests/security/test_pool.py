@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 
 from sandbox.errors import NotPermitted
+from sandbox.runtimes.docker.runtime import DockerRuntime
 from sandbox.sessions.manager import SessionManager
 from sandbox.sessions.models import Caller
 from sandbox.sessions.session import Session
 
 from ..support.controllers import Controllers
+from ..support.served import RUNTIME
 from ..support.waiting import until
 
 ADA = Caller("ada")
@@ -60,7 +62,9 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-async def manager(controllers: Controllers, tmp_path: Path) -> AsyncIterator[SessionManager]:
+async def manager(tmp_path: Path) -> AsyncIterator[SessionManager]:
+    engine = DockerRuntime.connect_engine()
+    controllers = Controllers(engine, tmp_path / "state", RUNTIME)
     folder = tmp_path / "policies"
     folder.mkdir()
     (folder / "kept.yaml").write_text(KEPT)
@@ -69,6 +73,7 @@ async def manager(controllers: Controllers, tmp_path: Path) -> AsyncIterator[Ses
         await until(lambda: any(info.ready == 3 for info in manager.pool.infos()), 60)
         yield manager
     assert await controllers.containers() == []
+    await engine.aclose()
 
 
 async def looked(session: Session) -> dict[str, Any]:
@@ -80,8 +85,9 @@ async def looked(session: Session) -> dict[str, Any]:
 
 
 async def test_one_that_waited_looks_like_one_that_was_made_for_its_session(
-    manager: SessionManager, controllers: Controllers
+    manager: SessionManager,
 ) -> None:
+    """Invariant 7: nothing tells that it waited, nor what for."""
     waited = await manager.open(ADA, policy="kept", reuse=False)
     assert waited.info().was_ready
     manager.pool.keeps = lambda _policy: False  # type: ignore[method-assign]
@@ -105,6 +111,7 @@ async def test_one_that_waited_looks_like_one_that_was_made_for_its_session(
 async def test_sessions_of_two_principals_share_nothing_of_the_pool(
     manager: SessionManager,
 ) -> None:
+    """Invariant 7: each is one session's, and of one principal."""
     of_ada = await manager.open(ADA, policy="kept")
     of_eve = await manager.open(EVE, policy="kept")
     assert of_ada.info().was_ready
@@ -117,12 +124,14 @@ async def test_sessions_of_two_principals_share_nothing_of_the_pool(
 
 
 async def test_nothing_leaves_one_that_nobody_has(manager: SessionManager) -> None:
+    """Invariant 1: without a claim there is no way out at all."""
     nobodys = next(iter(manager.pool._waiting.values()))
     with pytest.raises(NotPermitted, match="Nobody has this sandbox yet"):
         await nobodys._serve(None)  # type: ignore[arg-type]
 
 
 async def test_one_claim_is_all_that_one_can_have(manager: SessionManager) -> None:
+    """Invariant 7: it has left the pool, and the journal says whose it is."""
     session = await manager.open(ADA, policy="kept")
     assert not manager.pool.has(session.claim.sandbox_id)
     row = manager._services.journal.of_sandbox(session.claim.sandbox_id)

@@ -15,6 +15,7 @@ from sandbox.egress.machine import Outfit
 from sandbox.errors import InfrastructureError
 from sandbox.secrets import SessionSecrets
 from sandbox.sessions.claims import Claim, new_session_id
+from sandbox.sessions.making import Surroundings
 from sandbox.sessions.manager import SessionManager
 from sandbox.sessions.session import Session
 
@@ -28,7 +29,8 @@ async def stock(manager: SessionManager) -> AsyncIterator[Sandbox]:
     """A sandbox that is ready, and nobody's."""
     services = manager._services
     policy = manager.policies.get()
-    sandbox = manager._opener._sandbox(policy, await services.engine.get(), Outfit())
+    around = Surroundings(await services.engine.get(), Outfit())
+    sandbox = manager._opener._maker.sandbox(policy, around)
     async with anyio.create_task_group() as tasks:
         await sandbox.open(tasks)
         try:
