@@ -128,8 +128,9 @@ async def one_round(client: Client, order: random.Random) -> None:
             assert RUNTIME == "runsc" or "SIGKILL" in kernel["reason"]
         else:
             assert (result.structured_content or {})["text"] == "7"
-    for error in copies.errors:  # of the one that had been killed, and why
-        assert any(word in error for word in ("dead", "died", "ended", "not answer")), error
+    for error in copies.errors:  # of the one that had been killed, and why; or there are too many
+        expected = ("dead", "died", "ended", "not answer", "as many as its policy allows")
+        assert any(word in error for word in expected), error
     name = order.choice(sorted(kept))
     await call(client, "rollback_kernel", name=name)
     assert written(await call(client, "execute_code", code=LOOK)) == "7\n"
