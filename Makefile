@@ -1,11 +1,11 @@
 # `make` alone says what there is. Every target sets up what it needs first.
 .DEFAULT_GOAL := help
-.PHONY: help setup venv demo serve test check unit lint storm kills faults soak bench growth dist lock clean
+.PHONY: help setup venv demo serve test check unit lint storm kills faults soak bench bench-peers growth dist lock clean
 
 PYTHON := .venv/bin/python
 
 help:  ## say what there is
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 setup: venv  ## make .venv, find or start Docker Engine, build the images
 	@$(PYTHON) scripts/engine.py
@@ -50,6 +50,9 @@ growth: setup  ## measure what a cell and an opening cost at 1 to 200 live sessi
 
 bench: setup  ## measure, and print ratios against docker run and a bare kernel; ONLY=… some of it
 	@$(PYTHON) -m benchmarks $(ONLY)
+
+bench-peers: setup  ## measure beside other executors, in turns; ONLY=… some of them; QUICK=1 for a look
+	@$(PYTHON) -m benchmarks.peers $(if $(QUICK),--quick) $(ONLY)
 
 dist: venv  ## build the wheel, the sdist, the desktop bundle and server.json; RELEASE=… says where they will be
 	@$(PYTHON) -m scripts.dist --release '$(RELEASE)'

@@ -113,19 +113,21 @@ class Crowd:
 
     Args:
         seed: Of the order of it.
+        workers: How many open and close sessions at a time.
     """
 
-    def __init__(self, house: House, report: Report, seed: int) -> None:
+    def __init__(self, house: House, report: Report, seed: int, workers: int) -> None:
         self._house = house
         self._report = report
         self._seed = seed
+        self._workers = workers
         self._lock = threading.Lock()
         self._number = 0
 
     def round(self, seconds: float) -> None:
         """Let every client open, use and close sessions for that time."""
         end = time.monotonic() + seconds
-        together([partial(self._work, end)] * WORKERS)
+        together([partial(self._work, end)] * self._workers)
 
     def _work(self, end: float) -> None:
         while time.monotonic() < end:
@@ -219,11 +221,14 @@ class Crowd:
             leave(taken)
 
 
-def soak(folder: Path, seconds: float, seed: int, full: int = 200) -> Report:
+def soak(
+    folder: Path, seconds: float, seed: int, full: int = 200, workers: int = WORKERS
+) -> Report:
     """Use a controller of its own for so long, and look at what it has left.
 
     Args:
         full: How many sessions execute at once, once.
+        workers: How many clients open and close sessions at a time.
     """
     report = Report()
     temporary, counts = folder / "tmp", folder / "counts"
@@ -231,7 +236,7 @@ def soak(folder: Path, seconds: float, seed: int, full: int = 200) -> Report:
     settings = {counted.COUNTS: str(counts), "TMPDIR": str(temporary)}
     with house(folder, ready=POOL, program=counted.__name__, **settings) as found:
         owner = (found.served.state / "controllers/serve/owner").read_text().strip()
-        crowd = Crowd(found, report, seed)
+        crowd = Crowd(found, report, seed, workers)
         lasting = seats(found, LASTING)
         for number, each in enumerate(lasting):
             each.run(f"kept = {number}")

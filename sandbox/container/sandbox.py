@@ -41,6 +41,7 @@ from sandbox.policy import Policy
 from sandbox.runtimes.base import ContainerInfo, ContainerRuntime, ContainerStats
 
 REMOVE_TIMEOUT_S = 30.0
+CAUSE_WAIT_S, CAUSE_POLL_S = 2.0, 0.1
 CLAIM_TIMEOUT_S = 3.0
 """For one that has been ready to serve its session."""
 
@@ -222,8 +223,11 @@ class Sandbox:
         await self._over.wait()
         error = self._error
         if isinstance(error, SessionLost):
-            with suppress(SandboxError):
-                error = SessionLost(cause_of_end(await self._inspect()) or error.message)
+            # Who comes back for a link may be refused before the engine says that it has ended.
+            with suppress(SandboxError), anyio.move_on_after(CAUSE_WAIT_S):
+                while not (cause := cause_of_end(await self._inspect())):
+                    await anyio.sleep(CAUSE_POLL_S)
+                error = SessionLost(cause)
         raise error
 
     async def remove(self) -> None:

@@ -33,6 +33,8 @@ from sandbox.sessions.shelf import Shelf
 FILL_AT_ONCE = 2
 """Sandboxes that are made for the pool at the same time: callers' own openings come first."""
 LOOK_EVERY_S = 5.0
+AFTER_S = 0.03
+"""From somebody's asking until another one is made: who has asked gets theirs first."""
 MAX_AGE_S = 3600.0
 """An older one is replaced."""
 KERNEL_TIMEOUT_S = 30.0
@@ -124,6 +126,7 @@ class Pool:
                     logger.warning("the pool: %s", exc.message)
                 with anyio.move_on_after(LOOK_EVERY_S):
                     await self._changed.wait()
+                    await anyio.sleep(AFTER_S)
 
     def _wake(self) -> None:
         self._changed.set()
@@ -150,7 +153,8 @@ class Pool:
 
     async def _tend(self, tasks: TaskGroup) -> None:
         """Have what is too much, too old or no longer right removed, and what is missing made."""
-        current = {policy.digest: policy for policy in self._in_order_of_use()}
+        known = [self._policies.get(name) for name in self._policies.names()]
+        current = {policy.digest: policy for policy in known}
         self._put_up(current.values())
         room = await self._room()
         now = time.monotonic()

@@ -24,12 +24,12 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, NoReturn, cast
 
-from ipykernel.kernelapp import IPKernelApp
 from IPython.core.profiledir import ProfileDir
-from traitlets.config import Configurable
+from traitlets import Any as AnyTrait
+from traitlets.config import Application, Configurable
 
 from sandbox.supervisor.preload import PRELOAD, PRELOADED
-from sandbox.supervisor.pykernel import eventloop
+from sandbox.supervisor.pykernel import eventloop, laterimports
 from sandbox.supervisor.pykernel.branching import KernelPlace, handle_branch
 from sandbox.supervisor.pykernel.extensions import INSTALLED
 from sandbox.supervisor.pykernel.kernel import PairKernel
@@ -126,13 +126,28 @@ def _make(start: KernelStart) -> PairKernel:
         begin=lambda: (pair.begin_anew(), streams.begin_anew(), kernel.say_ready()),
     )
     kernel.orders["branch"] = lambda order, fds: handle_branch(order, fds, place)
-    # Some code asks whether ipykernel's application runs, and finds the kernel there.
-    application: Any = IPKernelApp.instance()
-    application.kernel, application.shell = kernel, kernel.shell
+    KernelApplication.instance(kernel=kernel, shell=kernel.shell)
+    laterimports.once_imported("ipykernel.kernelapp", _put_application)
     cast("Any", kernel.shell).extension_manager.load_extension("storemagic")
     for install in INSTALLED:
         install(kernel.shell)
     return kernel
+
+
+class KernelApplication(Application):
+    """What code finds that asks for the application of this process, and the kernel there."""
+
+    name = "ipython-kernel"
+    kernel = AnyTrait()
+    shell = AnyTrait()
+
+
+def _put_application(module: types.ModuleType) -> None:
+    """Let code that has ipykernel's own class of it find one of that."""
+    mine = KernelApplication.instance()
+    KernelApplication.clear_instance()
+    application = module.IPKernelApp.instance()
+    application.kernel, application.shell = mine.kernel, mine.shell
 
 
 @contextlib.contextmanager

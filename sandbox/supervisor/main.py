@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import logging
 import os
 import signal
@@ -11,7 +12,9 @@ import socket
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
+from sandbox.supervisor import bundle
 from sandbox.supervisor.preload import PRELOAD, PRELOADED
+from sandbox.supervisor.spared import spare
 
 if TYPE_CHECKING:
     from sandbox.supervisor.ipython import KernelStart
@@ -62,12 +65,17 @@ def _fork(start: KernelStart, forked: asyncio.Future[int]) -> None:
 def main() -> None:
     """Run the supervisor until it is told to end; never returns."""
     arguments = sys.argv[1:]
+    gc.disable()  # of what is imported nothing is let go of
+    if bundle.ARGUMENT in arguments:
+        _write_bundle()
+        return
     if said := [each for each in arguments if each.startswith(AS_KERNEL)]:
         _begin_as_kernel(said[0].removeprefix(AS_KERNEL))
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     listener.bind(os.environ.get("SANDBOX_SUPERVISOR", ADDRESS).replace("@", "\0", 1))
     listener.listen(16)
     # A bridge can connect from here on and waits in the queue, while the slow imports are made.
+    spare()
     from sandbox.supervisor.account import write_account
     from sandbox.supervisor.dispatch import Supervisor
     from sandbox.supervisor.environment import base_environment
@@ -80,6 +88,7 @@ def main() -> None:
     env = base_environment(workspace, state_dir)
     write_account(state_dir, env["HOME"])
     prepare(env["IPYTHONDIR"])
+    bundle.let_go()
     said = [each.removeprefix(PRELOAD) for each in arguments if each.startswith(PRELOAD)]
     PRELOADED.wanted += [name for each in said for name in each.split(",") if name]
     reserve_descriptors()
@@ -92,6 +101,7 @@ def main() -> None:
     loop.add_signal_handler(signal.SIGTERM, supervisor.end)
     running = loop.create_task(supervisor.run())
     running.add_done_callback(lambda _: loop.stop())
+    gc.enable()
     gc.collect()
     gc.freeze()  # what is shared with the kernels stays shared: the collector leaves it alone
     start = None
@@ -106,8 +116,22 @@ def main() -> None:
 
 def _begin_as_kernel(said: str) -> NoReturn:
     """Be a kernel for which nothing was imported before."""
+    spare()
     from sandbox.supervisor.ipython import KernelStart, become_kernel, prepare
 
     start = KernelStart.from_json(said, dict(os.environ))
     prepare(start.env["IPYTHONDIR"])
+    bundle.let_go()
+    gc.enable()
     become_kernel(start)
+
+
+def _write_bundle() -> None:
+    """Import all that a supervisor does, and write it down."""
+    spare()
+    for name in ("account", "dispatch", "environment"):
+        importlib.import_module(f"sandbox.supervisor.{name}")
+    from sandbox.supervisor.ipython import prepare
+
+    prepare(STATE_DIR)
+    bundle.write()

@@ -77,8 +77,7 @@ Fault = Callable[[docker.DockerClient, str], None]
 COSTS_THE_SESSION: dict[Fault, tuple[str, ...]] = {
     kill: ("exit code 137",),
     stop: ("exit code",),
-    # Or, in the middle of that, what the engine says to who comes back for its link.
-    remove: ("removed from outside", "bridge could not be started"),
+    remove: ("removed from outside",),
     kill_supervisor: ("exit code", "supervisor"),
 }
 """What ends a session, and a word that its caller is told of it."""

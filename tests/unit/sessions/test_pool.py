@@ -69,6 +69,21 @@ async def test_as_many_as_the_least_are_ready_before_anybody_asks(kept: Controll
     assert kept.container_ids() == []
 
 
+async def test_who_asks_gets_theirs_before_another_one_is_made(
+    kept: Controllers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with kept.running(pool=True) as manager:
+        await filled(manager, 2)
+        monkeypatch.setattr(pool_module, "AFTER_S", 0.2)
+        monkeypatch.setattr(pool_module, "LOOK_EVERY_S", 60.0)
+        await manager.open(ALICE, policy="kept")  # which waits out the look that has begun
+        await until(lambda: shelf(manager).ready >= 2 and not shelf(manager).coming)
+        session = await manager.open(BOB, policy="kept")
+        assert session.info().was_ready
+        assert not shelf(manager).coming
+        await until(lambda: shelf(manager).ready >= 2)
+
+
 async def test_without_a_pool_none_is_made_that_nobody_asked_for(kept: Controllers) -> None:
     async with kept.running(pool=False) as manager:
         session = await manager.open(ALICE, policy="kept")
