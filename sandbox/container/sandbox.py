@@ -225,8 +225,10 @@ class Sandbox:
         if isinstance(error, SessionLost):
             # Who comes back for a link may be refused before the engine says that it has ended.
             with suppress(SandboxError), anyio.move_on_after(CAUSE_WAIT_S):
-                while not (cause := cause_of_end(await self._inspect())):
+                cause = cause_of_end(await self._inspect())
+                while not cause:
                     await anyio.sleep(CAUSE_POLL_S)
+                    cause = cause_of_end(await self._inspect())
                 error = SessionLost(cause)
         raise error
 
