@@ -297,9 +297,11 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--full", type=int, default=200, help="sessions that execute at once")
+    parser.add_argument("--workers", type=int, default=WORKERS, help="clients at a time")
     wanted = parser.parse_args(words)
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
-        report = soak(Path(folder), wanted.minutes * 60, wanted.seed, wanted.full)
+        seconds = wanted.minutes * 60
+        report = soak(Path(folder), seconds, wanted.seed, wanted.full, wanted.workers)
     print(f"seed {wanted.seed}, {wanted.minutes:g} minutes", *report.lines(), sep="\n")
     return 1 if report.faults() else 0
 

@@ -59,6 +59,12 @@ class Broker:
             case OfContainer(op="start", container=container):
                 await self._check(container)
                 return encode_answer(None, await self._runtime.start(container))
+            case OfContainer(op="pause", container=container):
+                await self._check(container)
+                return encode_answer(None, await self._runtime.pause(container))
+            case OfContainer(op="unpause", container=container):
+                await self._check(container)
+                return encode_answer(None, await self._runtime.unpause(container))
             case OfContainer(op="stats", container=container):
                 await self._check(container)
                 return encode_answer(ContainerStats, await self._runtime.stats(container))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from sandbox.config import Settings
 
 app = group("Look at, export and close the sessions of the running `sandbox serve`.")
+
+MAX_DOING = 40
+"""Of a table's column; `show` has all of it."""
 
 Everybodys = Annotated[
     bool, typer.Option("--everybody", help="Of all principals: for whoever looks after the server.")
@@ -50,13 +53,14 @@ def list_sessions(
                 info["name"],
                 info["policy"],
                 info["runtime"],
+                _doing(info, now),
                 str(len(info["kernels"])),
                 span(now - info["created_at"]),
                 span(info["idle_expires_at"] - now),
             )
             for info in found
         ]
-        titles = ("session", "name", "policy", "runtime", "kernels", "age", "ends in")
+        titles = ("session", "name", "policy", "runtime", "state", "kernels", "age", "ends in")
         print_table((*owner, *titles), rows)
 
 
@@ -156,6 +160,14 @@ def close_sessions(
     for session_id in session_ids or []:
         remote.call("DELETE", *(["admin"] if everybodys else []), "sessions", session_id)
         print(f"closed {session_id}")
+
+
+def _doing(info: dict[str, Any], now: float) -> str:
+    """Whether it is frozen, and since when, or what keeps it from that."""
+    if info["frozen_since"] is not None:
+        return f"frozen {span(now - info['frozen_since'])}"
+    awake = info["awake_because"]
+    return f"awake: {awake[0]}"[:MAX_DOING] if awake else "open"
 
 
 def span(seconds: float) -> str:

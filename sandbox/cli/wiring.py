@@ -20,6 +20,7 @@ from sandbox.runtimes.base import ContainerRuntime
 from sandbox.runtimes.known import KnownEngine
 from sandbox.secrets import SecretStore
 from sandbox.sessions.auditing import GatewayRecord, controller_log, open_log
+from sandbox.sessions.capacity import Capacity
 from sandbox.sessions.journal import Journal
 from sandbox.sessions.manager import SessionManager
 from sandbox.sessions.quotas import Quotas
@@ -90,6 +91,7 @@ async def session_manager(
                 quota_bytes=settings.workspace_quota_bytes,
                 most=settings.max_workspaces,
             ),
+            capacity=Capacity(settings.memory_reserve_bytes),
             keep=keep,
             pool=pool,
             left_s=settings.left_session_s,

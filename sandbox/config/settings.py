@@ -124,6 +124,10 @@ class Settings(Frozen, use_attribute_docstrings=True):
     """When the open sessions may use more than the engine's host has of memory, processes or open
     files: `warn` says so at the start and in `sandbox doctor`; `refuse` opens no such session."""
 
+    memory_reserve_bytes: Bytes = Field(512 * MIB, ge=0, le=TIB)
+    """What is kept free of the memory of the engine's host, where that is this machine: bytes, or
+    `512MiB`. Past it no session is opened; those that are open go on."""
+
     pool: bool = True
     """Whether sandboxes are kept ready as the policies say (`pool: {min, max}`); `false`: each is
     made when its session is asked for."""

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from sandbox.container.features import Feature
 
-ContainerState = Literal["created", "running", "exited", "missing"]
+ContainerState = Literal["created", "running", "paused", "exited", "missing"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from sandbox.container.checks import Check, NotProved
 from sandbox.container.connection import Connection
 from sandbox.container.examination import Proof
 from sandbox.container.features import Feature
+from sandbox.container.freezer import Freezer
 from sandbox.container.identity import SandboxIdentity
 from sandbox.container.inspection import inspected, mismatches
 from sandbox.container.mounts import Identity, look, refuse_sockets, searched
@@ -109,6 +110,7 @@ class Sandbox:
         self._tasks: TaskGroup | None = None
         self.link: Link | None = None
         """The latest one to its supervisor; None before there was any."""
+        self.freezer = Freezer(runtime, self._turn, self._hold_still, clock)
         self._connection = Connection(
             self._connect, self._attach, on_open=self._serve, is_new=not self.is_adopted
         )
@@ -204,6 +206,7 @@ class Sandbox:
 
     def let_go(self) -> None:
         """End its link for good; the container is left to whoever has opened it."""
+        self.freezer.give_up()
         self._linked.cancel()
 
     async def wait_over(self) -> None:
@@ -274,8 +277,11 @@ class Sandbox:
             yield
 
     async def _connect(self) -> ByteStream:
-        async with self._turn():
-            return await self._runtime.connect(self.container_id or "")
+        return await self.freezer.connect(self.container_id or "")
+
+    def _hold_still(self, is_still: bool) -> None:
+        if self.link is not None:
+            self.link.is_still = is_still
 
     async def _inspect(self) -> ContainerInfo:
         async with self._turn():

@@ -39,6 +39,8 @@ GREETING_TIMEOUT_S = 15.0
 ANSWER_TIMEOUT_S = 60.0
 PING_INTERVAL_S = 15.0
 MAX_UNANSWERED_PINGS = 3
+FOLLOWING = ".attach"
+"""What the names of operations end with that last as long as their link."""
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +68,8 @@ class Link:
     """One end of a link; :meth:`run` must be running for anything to move.
 
     Args:
-        initiator: True at the controller's end, which also watches that the other end lives.
+        initiator: True at the controller's end, which also watches that the other end lives, unless
+            that :attr:`is_still`.
         on_open: Called in a task of its own for each stream the other end opens. A
             ``SandboxError`` it raises becomes the stream's reset; when it returns, our half is
             ended; when the other end resets the stream, it is cancelled. None refuses every such
@@ -86,6 +89,8 @@ class Link:
     ) -> None:
         self.turn = Turn()
         """Counts what is done with what comes over the link: all that work for it share it."""
+        self.is_still = False
+        """Whether the other end is known to be stopped, so that no sign of life is asked for."""
         self._io = io
         self._mux = Mux(initiator=initiator, hello=hello)
         self._on_open = on_open
@@ -166,6 +171,13 @@ class Link:
         return self._hello
 
     # --- streams
+
+    @property
+    def going_on(self) -> list[str]:
+        """The operations that have not ended, but for those that follow a log as long as the link
+        lasts, which only wait."""
+        ops = (str(stream.request.get("op")) for stream in self._streams.values())
+        return [op for op in ops if not op.endswith(FOLLOWING)]
 
     def open(self, op: str, **fields: Any) -> Stream:
         """Open a stream with the request ``{"op": op, **fields}``.
@@ -332,10 +344,11 @@ class Link:
         silent = 0
         while silent < MAX_UNANSWERED_PINGS:
             self._heard = False
-            self._mux.ping(os.urandom(8))
-            self._flush()
+            if not self.is_still:
+                self._mux.ping(os.urandom(8))
+                self._flush()
             await asyncio.sleep(self._ping_interval_s)
-            silent = 0 if self._heard else silent + 1
+            silent = 0 if self._heard or self.is_still else silent + 1
         raise LinkLost(f"The supervisor was silent for {silent * self._ping_interval_s:g} s.")
 
     def _flush(self) -> None:

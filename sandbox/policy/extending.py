@@ -18,6 +18,7 @@ from sandbox.policy.units import format_duration, format_size
 _STRICTEST_FIRST = {"require": ("gvisor", "any"), "remember": ("never", "session")}
 _ABOUT_ITSELF = frozenset({"name", "version", "description", "extends"})
 _NEITHER_LOOSER = frozenset({"checkpoint", "pool"})
+_NEITHER_LOOSER_BELOW = frozenset({("limits", "freeze")})
 """Keys of which no value allows more than another."""
 
 
@@ -56,6 +57,8 @@ def _compare(child: BaseModel, parent: BaseModel, key: tuple[str, ...]) -> Itera
             continue
         ours, theirs = getattr(child, name), getattr(parent, name)
         place = (*key, file_key(model, name))
+        if place in _NEITHER_LOOSER_BELOW:
+            continue
         match ours:
             case NetworkPolicy() if ours.is_none:
                 pass  # whatever else it says, nothing is reachable

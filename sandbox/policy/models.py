@@ -83,6 +83,9 @@ class Limits(Part):
     """The longest that one execution or command may take."""
     idle_s: Annotated[int, duration(MINUTE, 7 * DAY), key("idle")] = 30 * MINUTE
     """How long a session lasts in which nothing happens."""
+    freeze_s: Annotated[int, duration(0, 7 * DAY), key("freeze")] = 5 * MINUTE
+    """After how long without use a session in which nothing goes on is frozen; its next use lets
+    it go on. 0: never."""
     lifetime_s: Annotated[int, duration(MINUTE, 30 * DAY), key("lifetime")] = 8 * HOUR
     """How long a session lasts in any case."""
     sessions_per_principal: Annotated[int, count(1, 1000), key("sessions")] = 4
@@ -317,7 +320,11 @@ class Policy(Part):
 
     def to_json(self) -> str:
         """The policy as canonical JSON, for a label."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        told = self.model_dump(mode="json")
+        # Not where it is as it was before there was this key: so the digest stays the same, too.
+        if self.limits.freeze_s == Limits().freeze_s:
+            del told["limits"]["freeze_s"]
+        return json.dumps(told, sort_keys=True, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> Policy:

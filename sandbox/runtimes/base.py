@@ -58,11 +58,32 @@ class ContainerRuntime(Protocol):
         """Start the container's main process, the supervisor."""
         ...
 
+    async def pause(self, container_id: str) -> None:
+        """Stop every process of the container where it is; harmless when that is so already.
+
+        Until :meth:`unpause` nothing in it runs, nobody can connect, and its links stay: what is
+        sent over them waits. It can be inspected, measured and removed.
+
+        Raises:
+            SessionLost: The container is gone or does not run.
+            InfrastructureError: What runs the container cannot stop it.
+        """
+        ...
+
+    async def unpause(self, container_id: str) -> None:
+        """Let every process of the container go on; harmless when they do.
+
+        Raises:
+            SessionLost: The container is gone or does not run.
+        """
+        ...
+
     async def connect(self, container_id: str) -> ByteStream:
         """Exec the bridge in the container and return the byte stream to its supervisor.
 
         Raises:
             SessionLost: The container is gone or does not run.
+            Conflict: It is paused.
         """
         ...
 

@@ -182,7 +182,7 @@ class Adoption:
         info = await self._runtime.inspect(container.id)
         if cause := cause_of_end(info):
             raise InfrastructureError(cause)
-        if info.state != "running":
+        if info.state not in ("running", "paused"):
             raise InfrastructureError("its container was never started")
         identity, policy = read_labels(info)
         if not row.fits(identity, policy):
@@ -192,6 +192,8 @@ class Adoption:
         spec = recompile(info, identity, policy, engine, services.seccomp, services.roots)
         if wrong := mismatches(spec, info.facts, engine.reports):
             raise PolicyNotEnforced("its container does not match its policy: " + "; ".join(wrong))
+        if info.state == "paused":  # frozen, most often, by the controller that is no more
+            await self._runtime.unpause(container.id)
         return Sandbox(
             identity,
             policy,

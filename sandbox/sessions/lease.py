@@ -29,7 +29,7 @@ class Lease:
         self.is_touched = False
         """Whether anybody has come for it since this controller has it."""
         self._limits = limits
-        self._clock = clock
+        self.clock = clock
         self._activity = activity
         self._left_s = left_s
         self._left_at: float | None = None
@@ -50,12 +50,12 @@ class Lease:
     def touch(self) -> None:
         """Count this moment as use."""
         self.is_touched = True
-        self._used_at = self._clock()
+        self._used_at = self.clock()
 
     def leave(self) -> None:
         """Its conversation is over: from now on it is kept for the next one, and no longer."""
         if self._left_at is None:
-            self._left_at = self._clock()
+            self._left_at = self.clock()
 
     def pass_on(self) -> None:
         """Another conversation has taken it over."""
@@ -65,7 +65,7 @@ class Lease:
     @property
     def last_used(self) -> float:
         """Unix time at which it was last used; now, while it is in use."""
-        return self._clock() if self._holds else max(self._used_at, self._activity())
+        return self.clock() if self._holds else max(self._used_at, self._activity())
 
     @property
     def idle_expires_at(self) -> float:
@@ -77,7 +77,7 @@ class Lease:
 
     def expiry(self) -> str:
         """Why it is over now, in words; empty when it is not."""
-        now = self._clock()
+        now = self.clock()
         if now >= self.expires_at:
             return f"its lifetime of {self._limits.lifetime_s:g} s was over"
         if now >= self.last_used + self._limits.idle_s:

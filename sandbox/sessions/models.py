@@ -105,6 +105,12 @@ class SessionInfo(BaseModel, frozen=True):
     """Unix time, seconds."""
     was_ready: bool = False
     """Whether its sandbox was there before it was asked for."""
+    frozen_since: float | None = None
+    """Unix time since which all in it is stopped, since nothing went on; its next use lets it go
+    on. Null while it runs."""
+    awake_because: tuple[str, ...] = ()
+    """What kept it from being frozen when it was looked at last; empty when nothing did, or that
+    was not looked at."""
     forked_from: str = ""
     """The session whose files and variables it began with; empty for none."""
     expires_at: float

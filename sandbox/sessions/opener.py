@@ -96,6 +96,8 @@ class Opener:
             kept = services.workspaces.kept(caller.principal, workspace)
             check_fits(workspace, kept, policy.workspace)
         ready = self._pool.take(policy, around) if may_be_ready else None
+        if ready is None:  # one that is ready has its memory already
+            self._check_memory(around.engine)
         sandbox = ready or self._maker.sandbox(policy, around)
         now = services.clock()
         claim = Claim(
@@ -192,6 +194,12 @@ class Opener:
                 remedy="Try again when some have ended, or raise max_sessions."
                 + (f" You have {len(mine)}{_in_words(caller, mine, now)}." if mine else ""),
             )
+
+    def _check_memory(self, engine: EngineInfo) -> None:
+        now, others = self._services.clock(), self._sessions.values()
+        coming = sum(session.state == "opening" for session in others)
+        ends_in_s = (session.lease.idle_expires_at - now for session in others)
+        self._services.capacity.check(engine, coming, ends_in_s)
 
     def _check_host(self, policy: Policy, engine: EngineInfo) -> None:
         if self._settings.overcommit != "refuse":

@@ -11,7 +11,7 @@ from sandbox.policy import Policy
 from sandbox.policy.units import format_size
 from sandbox.runtimes.base import EngineInfo
 
-_PROC = Path("/proc")
+PROC = Path("/proc")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +29,13 @@ class Amounts:
         return Amounts(self.memory_bytes * times, self.processes * times, self.files * times)
 
 
-def of_host(engine: EngineInfo, proc: Path = _PROC) -> Amounts:
+def of_host(engine: EngineInfo, proc: Path = PROC) -> Amounts:
     """What the engine's host has.
 
     Its bounds of processes and files are known where it is this machine: an engine says only how
     much memory its own has, to the byte.
     """
-    total = _fields(proc / "meminfo").get("MemTotal:", 0) * 1024
-    if total != engine.memory_bytes:
+    if memory_of_engine(engine, "MemTotal", proc) is None:
         return Amounts(engine.memory_bytes, 0, 0)
     kernel = proc / "sys/kernel"
     return Amounts(
@@ -44,6 +43,14 @@ def of_host(engine: EngineInfo, proc: Path = _PROC) -> Amounts:
         min(_number(kernel / "pid_max"), _number(kernel / "threads-max")),
         _number(proc / "sys/fs/file-max"),
     )
+
+
+def memory_of_engine(engine: EngineInfo, what: str, proc: Path = PROC) -> int | None:
+    """A figure of the kernel's about memory, bytes; None where the engine's host is not known to
+    be this machine."""
+    fields = _fields(proc / "meminfo")
+    is_here = fields.get("MemTotal:", 0) * 1024 == engine.memory_bytes and engine.memory_bytes > 0
+    return fields.get(f"{what}:", 0) * 1024 if is_here and f"{what}:" in fields else None
 
 
 def of_sessions(policies: Iterable[Policy]) -> Amounts:

@@ -24,7 +24,7 @@ from sandbox.errorgroups import one_error
 from sandbox.errors import SandboxError
 from sandbox.kernels.kernels import DEFAULT_KERNEL_ID, DEFAULT_KERNEL_NAME
 from sandbox.policy import Policy, PolicySet
-from sandbox.policy.units import MIB
+from sandbox.sessions.capacity import IDLE_BYTES
 from sandbox.sessions.making import Maker, Surroundings
 from sandbox.sessions.poolinfo import ShelfInfo
 from sandbox.sessions.services import SessionServices
@@ -40,8 +40,6 @@ MAX_AGE_S = 3600.0
 KERNEL_TIMEOUT_S = 30.0
 LONGEST_PAUSE_S = 60.0
 """After failures in a row; the first is followed by a second's."""
-IDLE_BYTES = 64 * MIB
-"""What a sandbox that waits may use of memory, or little more."""
 MEMORY_SHARE = 4
 """All that wait may use this part of the engine's memory: one in so many bytes."""
 
@@ -179,7 +177,9 @@ class Pool:
     async def _room(self) -> int:
         """How many the engine's memory has room for."""
         engine = await self._services.engine.get()
-        return engine.memory_bytes // MEMORY_SHARE // IDLE_BYTES if engine.memory_bytes else 64
+        most = engine.memory_bytes // MEMORY_SHARE // IDLE_BYTES if engine.memory_bytes else 64
+        more = self._services.capacity.room(engine)
+        return most if more is None else min(most, len(self._waiting) + more)
 
     async def _keep(self, sandbox: Sandbox, shelf: Shelf) -> None:
         """The whole life of one: made, ready, and its link's until it is over, whosever it is."""

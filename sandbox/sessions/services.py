@@ -13,6 +13,7 @@ from sandbox.policy import ImagePolicy
 from sandbox.runtimes.base import ContainerRuntime
 from sandbox.runtimes.known import KnownEngine
 from sandbox.secrets import SecretStore
+from sandbox.sessions.capacity import Capacity
 from sandbox.sessions.journal import Journal
 from sandbox.sessions.quotas import Quotas
 from sandbox.workspaces.store import WorkspaceStore
@@ -50,6 +51,7 @@ class SessionServices:
         opening: How many sessions are made, or taken back, at once.
         calls: How many calls of the engine are under way at once.
         keep: Whether sessions outlive this controller.
+        capacity: How many sandboxes fit into the host's memory.
         pool: Whether sandboxes are kept ready before they are asked for.
         left_s: How long a default session is kept for the next conversation when its own is over.
         clock: Unix time, seconds.
@@ -69,6 +71,7 @@ class SessionServices:
     quotas: Quotas
     secrets: SecretStore
     workspaces: WorkspaceStore
+    capacity: Capacity
     keep: bool
     pool: bool
     left_s: float

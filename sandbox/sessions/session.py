@@ -27,9 +27,10 @@ from sandbox.secrets import SessionSecrets
 from sandbox.sessions.auditing import SessionRecord
 from sandbox.sessions.claims import Claim
 from sandbox.sessions.endings import Ending, ended_error, ending_step, still_reconnecting
+from sandbox.sessions.idleness import Idleness
 from sandbox.sessions.journal import SessionState
 from sandbox.sessions.lease import Lease
-from sandbox.sessions.models import WORKSPACE, SessionInfo, SessionProof
+from sandbox.sessions.models import SessionInfo, SessionProof
 from sandbox.sessions.notebooknames import NotebookNames
 from sandbox.sessions.parts import SessionParts
 from sandbox.sessions.services import SessionServices
@@ -97,12 +98,12 @@ class Session:
             overruns=Overruns(self.session_id, lambda reason: self.begin_end("lost", reason)),
             autosave=self._autosave,
         )
-        self.approvals = self._parts.approvals
+        self.approvals, self.notebook_runs = self._parts.approvals, self._parts.notebook_runs
         self.network, self.files = self._parts.network, self._parts.files
         self.kernels, self.commands = self._parts.kernels, self._parts.commands
         self.terminals, self.notebooks = self._parts.terminals, self._parts.notebooks
         self.notebook_names = NotebookNames()
-        self.notebook_runs = self._parts.notebook_runs
+        self.idleness = Idleness(sandbox, self.lease, self.notebooks, self.redactor.text)
         self._services, self._fill, self._earlier_proof = services, fill, earlier_proof
         self._was_ready = sandbox.is_open
         self._record = SessionRecord(services.audit, claim, sandbox)
@@ -112,9 +113,6 @@ class Session:
         self._settled, self._stop, self._over = (anyio.Event() for _ in range(3))
 
     # --- what it is
-
-    workspace = WORKSPACE
-    """The folder that relative paths begin in."""
 
     @property
     def container_id(self) -> str | None:
@@ -153,6 +151,7 @@ class Session:
             checks_passed=sum(check.ok for check in proof.checks) if proof else 0,
             proof=proof if with_proof else None,
             **self._parts.facts(),
+            **self.idleness.facts(),
         )
 
     def _proof(self) -> SessionProof | None:
@@ -225,6 +224,7 @@ class Session:
         with self.lease.hold(counts=counts):
             try:
                 await self.ready()
+                await self.sandbox.freezer.thaw()
                 if not self.sandbox.is_up:
                     await self._reconnected()
                 try:

@@ -20,6 +20,7 @@ from sandbox.sessions.session import Session
 from sandbox.sessions.slots import Slot
 
 EXPIRE_EVERY_S = 2.0
+FREEZE_EVERY_S = 5.0
 COMPARE_EVERY_S = 10.0
 TIDY_EVERY_S = 60.0
 DUTY_TIMEOUT_S = 60.0
@@ -75,6 +76,7 @@ class Sweeper:
             _Duty("expiry", EXPIRE_EVERY_S, self._expire),
             _Duty("the journal", EXPIRE_EVERY_S, self._write_down),
             _Duty("the audit log", EXPIRE_EVERY_S, self._tidy_audit),
+            _Duty("freezing", FREEZE_EVERY_S, self._freeze),
             _Duty("processor time", COMPARE_EVERY_S, self._meter),
             _Duty("containers", COMPARE_EVERY_S, self._compare),
             _Duty("the engine", TIDY_EVERY_S, self._ask_engine),
@@ -134,6 +136,13 @@ class Sweeper:
                     else:
                         endings.start_soon(session.end, "expired", reason)
 
+    async def _freeze(self) -> None:
+        """Freeze the sessions in which nothing goes on."""
+        async with anyio.create_task_group() as freezing:
+            for session in tuple(self._sessions()):
+                if session.is_usable and session.idleness.is_due:
+                    freezing.start_soon(session.idleness.freeze)
+
     async def _write_down(self) -> None:
         """Note which sessions have ended when that could not be noted, and when each was used."""
         self._services.journal.settle()
@@ -166,7 +175,7 @@ class Sweeper:
         if quotas.meters_cpu:
             async with anyio.create_task_group() as measuring:
                 for session in tuple(self._sessions()):
-                    if session.is_usable:
+                    if session.is_usable and session.idleness.frozen_since is None:
                         measuring.start_soon(meter, session)
         quotas.tidy()
 
@@ -175,7 +184,7 @@ class Sweeper:
         runtime = self._services.runtime
         open_before = [session for session in self._sessions() if session.is_usable]
         listed = await runtime.list({LABEL_OWNER: self._slot.owner})
-        running = {container.id for container in listed if container.state == "running"}
+        running = {each.id for each in listed if each.state in ("running", "paused")}
         for session in open_before:
             container_id = session.container_id or ""
             if container_id in running:

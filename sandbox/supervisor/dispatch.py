@@ -16,6 +16,7 @@ from sandbox import __version__
 from sandbox.errors import InvalidRequest
 from sandbox.link.link import Link
 from sandbox.link.stream import Stream
+from sandbox.supervisor.activity import Activity
 from sandbox.supervisor.branches import Branches
 from sandbox.supervisor.children import Children
 from sandbox.supervisor.commandhosts import CommandHosts
@@ -122,6 +123,7 @@ class Supervisor:
         files = FileOperations(self._workspace, self._children, env)
         return {
             "info": lambda stream: self._info(stream, kernels),
+            "activity": Activity(kernels).tell,
             "probe": Probe(self._children).run,
             "kernel.start": kernels.start,
             "kernel.list": kernels.list,

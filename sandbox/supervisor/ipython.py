@@ -126,6 +126,7 @@ def _make(start: KernelStart) -> PairKernel:
         begin=lambda: (pair.begin_anew(), streams.begin_anew(), kernel.say_ready()),
     )
     kernel.orders["branch"] = lambda order, fds: handle_branch(order, fds, place)
+    kernel.orders["alarm"] = lambda _order, _fds: signal.getitimer(signal.ITIMER_REAL)[0]
     KernelApplication.instance(kernel=kernel, shell=kernel.shell)
     laterimports.once_imported("ipykernel.kernelapp", _put_application)
     cast("Any", kernel.shell).extension_manager.load_extension("storemagic")

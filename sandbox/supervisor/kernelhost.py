@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from sandbox.errors import Conflict, InfrastructureError, ProtocolError
+from sandbox.errors import Conflict, InfrastructureError, ProtocolError, SandboxError
 from sandbox.link import wire
 from sandbox.supervisor import messagelog, oom
 from sandbox.supervisor.channels import Channels
@@ -28,6 +28,7 @@ START_TIMEOUT_S = 60.0
 DRAIN_S = 0.25
 PASS_ON_S = 0.1
 ASK_TIMEOUT_S = 15.0
+ALARM_TIMEOUT_S = 2.0
 MUTE_S = 1.0
 """How long a process may live without a connection: it may be about to end."""
 
@@ -191,6 +192,16 @@ class KernelHost:
             raise Conflict(
                 f"The kernel did not answer for {timeout_s:.0f} seconds.", remedy=remedy
             ) from exc
+
+    async def has_alarm(self) -> bool:
+        """Whether a Python kernel that runs no cell has set an alarm, which nobody else can see;
+        also where it does not answer."""
+        if self._running or not isinstance(self._channels, PairChannels):
+            return False
+        try:
+            return bool(await self.ask("alarm", [], timeout_s=ALARM_TIMEOUT_S))
+        except SandboxError:
+            return True
 
     def tell(self, event: Mapping[str, Any]) -> None:
         """Keep something that happened to the kernel in its log."""

@@ -35,6 +35,15 @@ class KernelHosts:
         """The kernels that can be started, by name."""
         return kernelspecs.find(kernelspecs.directories(self._workspace))
 
+    def processes(self) -> dict[int, str]:
+        """The ids of those that run, by the numbers of their processes."""
+        return {kernel.pid: kernel.kernel_id for kernel in self._kernels.values() if kernel.pid}
+
+    async def alarms(self) -> list[str]:
+        """The ids of those that have set an alarm."""
+        kernels = tuple(self._kernels.values())
+        return [kernel.kernel_id for kernel in kernels if await kernel.has_alarm()]
+
     async def start(self, stream: Stream) -> None:
         """``kernel.start``"""
         request = stream.request

@@ -11,7 +11,13 @@ from typing import Any
 
 from sandbox.container.features import ALL, REPORTABLE, Feature, values_of
 from sandbox.container.spec import ContainerSpec
-from sandbox.errors import Conflict, EngineUnavailable, ImageMissing, SessionLost
+from sandbox.errors import (
+    Conflict,
+    EngineUnavailable,
+    ImageMissing,
+    InfrastructureError,
+    SessionLost,
+)
 from sandbox.link.link import ByteStream
 from sandbox.link.memory import MemoryStream, pipe
 from sandbox.runtimes.base import ContainerInfo, ContainerState, ContainerStats, EngineInfo
@@ -32,6 +38,9 @@ class _Container:
         self.started_at = 0.0
         self.supervisor: FakeSupervisor | None = None
         self.links: list[MemoryStream] = []
+        self.goes_on = asyncio.Event()
+        """Set unless it is paused."""
+        self.goes_on.set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -42,14 +51,35 @@ class _Container:
 
     async def stop(self, exit_code: int, *, oom_killed: bool = False) -> None:
         """End the main process and all that runs inside."""
-        if self.state != "running":
+        if self.state not in ("running", "paused"):
             return
+        self.goes_on.set()
         self.state, self.exit_code, self.oom_killed = "exited", exit_code, oom_killed
         for link in self.links:
             link.cut()
         if self.supervisor is not None:
             await self.supervisor.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+class _PausableStream:
+    """The container's end of a link, over which nothing moves while the container is paused."""
+
+    def __init__(self, stream: MemoryStream, container: _Container) -> None:
+        self._stream = stream
+        self._container = container
+
+    async def read(self) -> bytes:
+        data = await self._stream.read()
+        await self._container.goes_on.wait()
+        return data
+
+    async def write(self, data: bytes) -> None:
+        await self._container.goes_on.wait()
+        await self._stream.write(data)
+
+    async def close(self) -> None:
+        await self._stream.close()
 
 
 class FakeEngine:
@@ -71,6 +101,7 @@ class FakeEngine:
         self.enforces = enforces
         self.reports = reports
         self.containers: dict[str, _Container] = {}
+        self.can_pause = True
         self.is_down = False
         """While True every call raises ``EngineUnavailable``; see :meth:`cut_links`."""
         self.alter_facts: Callable[[Facts], Facts] = lambda facts: facts
@@ -140,14 +171,32 @@ class FakeRuntime:
         container.supervisor = FakeSupervisor(container.spec, probe=self.fake.probe)
         container.state, container.started_at = "running", time.monotonic()
 
+    async def pause(self, container_id: str) -> None:
+        """Have nothing move over the container's links."""
+        self._reach()
+        container, _ = self._there(container_id)
+        if not self.fake.can_pause:
+            raise InfrastructureError("The fake engine pauses nothing.")
+        container.state = "paused"
+        container.goes_on.clear()
+
+    async def unpause(self, container_id: str) -> None:
+        """Let what waits move."""
+        self._reach()
+        container, _ = self._there(container_id)
+        container.state = "running"
+        container.goes_on.set()
+
     async def connect(self, container_id: str) -> ByteStream:
         """A byte stream to the container's supervisor."""
         self._reach()
-        container, supervisor = self._running(container_id)
+        if self._present(container_id).state == "paused":
+            raise Conflict(f"The container {container_id:.12} is paused.")
+        container, supervisor = self._there(container_id)
         ours, theirs = pipe()
         container.links.append(ours)
         self._links.append(ours)
-        container.spawn(supervisor.serve(theirs))
+        container.spawn(supervisor.serve(_PausableStream(theirs, container)))
         return ours
 
     async def inspect(self, container_id: str) -> ContainerInfo:
@@ -182,7 +231,7 @@ class FakeRuntime:
     async def stats(self, container_id: str) -> ContainerStats:
         """Made-up numbers of the right kind."""
         self._reach()
-        container, _ = self._running(container_id)
+        container, _ = self._there(container_id)
         return ContainerStats(
             memory_bytes=64 * 1024**2,
             memory_limit_bytes=container.spec.memory_bytes,
@@ -206,9 +255,9 @@ class FakeRuntime:
             raise SessionLost(f"There is no container {container_id:.12}.")
         return container
 
-    def _running(self, container_id: str) -> tuple[_Container, FakeSupervisor]:
+    def _there(self, container_id: str) -> tuple[_Container, FakeSupervisor]:
         container = self._present(container_id)
-        if container.state != "running" or container.supervisor is None:
+        if container.state not in ("running", "paused") or container.supervisor is None:
             raise SessionLost(f"The container {container_id:.12} does not run.")
         return container, container.supervisor
 

@@ -12,8 +12,7 @@ from typing import Any
 from sandbox.container.spec import SHM, ContainerSpec
 from sandbox.errors import Conflict, InvalidRequest, NotFound
 from sandbox.link import wire
-from sandbox.link.link import Link, Stream
-from sandbox.link.memory import MemoryStream
+from sandbox.link.link import ByteStream, Link, Stream
 from sandbox.nofollow import Step, walk
 from sandbox.testing.checkpoints import OPS, FakeCheckpoints
 from sandbox.testing.command import FakeCommand
@@ -46,6 +45,8 @@ class FakeSupervisor:
         self._started_at = time.time()
         self._pids = itertools.count(10)
         self._link: Link | None = None
+        self.awake: list[str] = []
+        """What it says that goes on by itself."""
         self.full: dict[str, str] = {}
         """The filesystems that are full, and of what."""
         self.killed: dict[str, Any] = {}
@@ -57,7 +58,7 @@ class FakeSupervisor:
         self.files = FakeFiles(tuple(tmpfs.target for tmpfs in spec.tmpfs))
         self.checkpoints = FakeCheckpoints(self.kernels, self.files, lambda: next(self._pids))
 
-    async def serve(self, io: MemoryStream) -> None:
+    async def serve(self, io: ByteStream) -> None:
         """Serve one link until it ends; an older one is closed first."""
         link = Link(io, initiator=False, hello={"build": "fake"}, on_open=self._serve)
         older, self._link = self._link, link
@@ -79,6 +80,7 @@ class FakeSupervisor:
         group, _, op = str(request.get("op", "")).partition(".")
         serve: dict[str, Callable[[Stream, str, Mapping[str, Any]], Awaitable[None]]] = {
             "info": self._info,
+            "activity": self._answer_activity,
             "probe": self._answer_probe,
             "kernel": self._serve_kernel,
             "process": self._run,
@@ -95,6 +97,9 @@ class FakeSupervisor:
         spec = self._spec
         told = {"uid": spec.uid, "gid": spec.gid, "pid": 1, "python": "3.11.2"}
         await stream.send_json({**told, "started_at": self._started_at, "kernelspecs": KERNELSPECS})
+
+    async def _answer_activity(self, stream: Stream, _op: str, _request: Mapping[str, Any]) -> None:
+        await stream.send_json({"awake": self.awake})
 
     async def _answer_probe(self, stream: Stream, _op: str, _request: Mapping[str, Any]) -> None:
         await stream.send_json({**probe_facts(self._spec), **self._probe})

@@ -215,3 +215,53 @@ async def test_many_containers_are_made_and_removed_at_once(
         for spec in specs:
             tasks.start_soon(live, spec)
     assert await runtime.list({LABEL: specs[0].labels[LABEL]}) == []
+
+
+async def test_a_paused_container_does_nothing_until_it_goes_on_and_its_link_stays(
+    runtime: ContainerRuntime, make_spec: Specs
+) -> None:
+    spec = make_spec()
+    container_id = await running(runtime, spec)
+    async with linked(await runtime.connect(container_id)) as link:
+        await link.call("info")
+        await runtime.pause(container_id)
+        await runtime.pause(container_id)  # once more does no harm
+        assert (await runtime.inspect(container_id)).state == "paused"
+        assert [each.state for each in await runtime.list({LABEL: spec.labels[LABEL]})] == [
+            "paused"
+        ]
+        assert (await runtime.stats(container_id)).memory_bytes > 0
+        with anyio.move_on_after(0.3) as waiting:
+            await link.call("info")
+        assert waiting.cancelled_caught
+        with pytest.raises(Conflict):
+            await runtime.connect(container_id)
+        await runtime.unpause(container_id)
+        await runtime.unpause(container_id)
+        assert (await link.call("info"))["uid"] == spec.uid
+        assert (await runtime.inspect(container_id)).state == "running"
+
+
+async def test_a_paused_container_can_be_removed(
+    runtime: ContainerRuntime, make_spec: Specs
+) -> None:
+    container_id = await running(runtime, make_spec())
+    async with linked(await runtime.connect(container_id)) as link:
+        await runtime.pause(container_id)
+        await runtime.remove(container_id)
+        with anyio.fail_after(10):
+            await link.wait_closed()
+    assert (await runtime.inspect(container_id)).state == "missing"
+
+
+async def test_what_does_not_run_is_neither_paused_nor_let_go_on(
+    runtime: ContainerRuntime, make_spec: Specs
+) -> None:
+    container_id = await runtime.create(make_spec())
+    for act in (runtime.pause, runtime.unpause):
+        with pytest.raises(SessionLost):
+            await act(container_id)
+    await runtime.remove(container_id)
+    for act in (runtime.pause, runtime.unpause):
+        with pytest.raises(SessionLost):
+            await act(container_id)

@@ -279,7 +279,7 @@ async def test_foreign_containers_cannot_be_seen_touched_or_ended(
         assert (info.state, info.labels, info.facts) == ("missing", {}, None)
         await client.remove(container_id)
         told: list[str] = []
-        for attempt in (client.start, client.connect, client.stats):
+        for attempt in (client.start, client.pause, client.unpause, client.connect, client.stats):
             with pytest.raises(SessionLost) as caught:
                 await attempt(container_id)
             told.append(caught.value.message.replace(container_id[:12], "ID"))
@@ -307,7 +307,9 @@ async def test_a_list_shows_the_brokers_own_containers_alone(
     assert {each.id for each in await client.list({})} == {own}
 
 
-@pytest.mark.parametrize("op", ["start", "connect", "inspect", "remove", "stats"])
+@pytest.mark.parametrize(
+    "op", ["start", "pause", "unpause", "connect", "inspect", "remove", "stats"]
+)
 async def test_nothing_but_a_full_id_names_a_container(
     broker: BrokerProcess, foreign: Container, op: str
 ) -> None:

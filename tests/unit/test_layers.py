@@ -39,6 +39,7 @@ LAYERS = {
     "sandbox.collaboration": 4,
     "sandbox.commands": 4,
     "sandbox.container.connection": 4,
+    "sandbox.container.freezer": 4,
     "sandbox.container.sandbox": 4,
     "sandbox.egress": 4,
     "sandbox.files": 4,

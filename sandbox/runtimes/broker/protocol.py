@@ -74,7 +74,7 @@ class List(Frozen):
 class OfContainer(Frozen):
     """Something to be done with one container."""
 
-    op: Literal["start", "connect", "inspect", "remove", "stats"]
+    op: Literal["start", "pause", "unpause", "connect", "inspect", "remove", "stats"]
     container: ContainerId
 
 

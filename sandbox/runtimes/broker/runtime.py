@@ -61,6 +61,14 @@ class BrokerRuntime:
         """Start the container's main process, the supervisor."""
         await self._ask(protocol.OfContainer(op="start", container=container_id), None)
 
+    async def pause(self, container_id: str) -> None:
+        """Stop every process of the container where it is; harmless when that is so already."""
+        await self._ask(protocol.OfContainer(op="pause", container=container_id), None)
+
+    async def unpause(self, container_id: str) -> None:
+        """Let every process of the container go on; harmless when they do."""
+        await self._ask(protocol.OfContainer(op="unpause", container=container_id), None)
+
     async def connect(self, container_id: str) -> ByteStream:
         """Exec the bridge and return the byte stream to the supervisor."""
         request = protocol.OfContainer(op="connect", container=container_id)

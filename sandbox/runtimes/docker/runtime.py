@@ -6,7 +6,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -18,7 +18,7 @@ from sandbox.container.features import REPORTABLE
 from sandbox.container.spec import ContainerSpec
 from sandbox.errors import ConfigError, Conflict, SessionLost
 from sandbox.link.link import ByteStream
-from sandbox.runtimes.base import ContainerInfo, ContainerStats, EngineInfo
+from sandbox.runtimes.base import ContainerInfo, ContainerState, ContainerStats, EngineInfo
 from sandbox.runtimes.docker.client import Client, make_client
 from sandbox.runtimes.docker.disk import disk_below, has_rates
 from sandbox.runtimes.docker.endpoint import Endpoint, find_endpoint
@@ -164,6 +164,32 @@ class DockerRuntime:
             f"start the container {container_id:.12}", lambda client: client.start(container_id)
         )
 
+    async def pause(self, container_id: str) -> None:
+        """Stop every process of the container where it is; harmless when that is so already."""
+        await self._set_state("pause", "paused", container_id)
+
+    async def unpause(self, container_id: str) -> None:
+        """Let every process of the container go on; harmless when they do."""
+        await self._set_state("unpause", "running", container_id)
+
+    async def _set_state(
+        self, verb: Literal["pause", "unpause"], wanted: ContainerState, container_id: str
+    ) -> None:
+        def act(client: Client) -> None:
+            try:
+                _until_still(client.pause if verb == "pause" else client.unpause, container_id)
+            except docker.errors.NotFound:
+                raise
+            except docker.errors.APIError:  # also where it is so already
+                found = info_of(client.inspect_container(container_id)).state
+                if found == wanted:
+                    return
+                if found not in ("running", "paused"):
+                    raise SessionLost(f"The container {container_id:.12} does not run.") from None
+                raise
+
+        await self._call(f"{verb} the container {container_id:.12}", act, idempotent=True)
+
     async def connect(self, container_id: str) -> ByteStream:
         """Exec the bridge and return the byte stream to the supervisor.
 
@@ -178,7 +204,9 @@ class DockerRuntime:
         try:
             path = await self._call(doing, prepare)
             reader, writer = await start_exec(self._endpoint, path, doing, self._timeout_s)
-        except Conflict as exc:  # the engine's word for a container that does not run
+        except Conflict as exc:  # the engine's word for a container that does not run, or is paused
+            if (await self.inspect(container_id)).state == "paused":
+                raise
             raise SessionLost(exc.message) from exc
         return ExecStream(reader, writer, f"the bridge of {container_id:.12}")
 
@@ -274,9 +302,20 @@ def _is_being_removed(exc: BaseException) -> bool:
     )
 
 
+def _is_not_still(exc: BaseException) -> bool:
+    """Whether the runtime gave up on stopping a container in which a process was just beginning."""
+    return isinstance(exc, docker.errors.APIError) and "unable to freeze" in str(exc.explanation)
+
+
 _wait = tenacity.wait_random_exponential(multiplier=0.05, max=0.4)
 _again = tenacity.Retrying(
     retry=tenacity.retry_if_exception(_is_lost_connection),
+    stop=tenacity.stop_after_attempt(4),
+    wait=_wait,
+    reraise=True,
+)
+_until_still = tenacity.Retrying(
+    retry=tenacity.retry_if_exception(_is_not_still),
     stop=tenacity.stop_after_attempt(4),
     wait=_wait,
     reraise=True,

@@ -17,7 +17,7 @@ _ANNOTATION = "annotation:"
 """Before an annotation's name, as Docker keeps it among its labels; no spec's label has a colon."""
 # Bound alone, without what is mounted within it, now or later.
 _MOUNT_OPTIONS = "bind,private,nosuid,nodev"
-_RUNNING = frozenset({"running", "paused", "restarting"})
+_RUNNING = frozenset({"running", "restarting"})
 # What a container of ours never has; reported when the engine says otherwise.
 _NEVER = (
     *("Binds", "VolumesFrom", "Devices", "DeviceRequests", "DeviceCgroupRules"),
@@ -151,7 +151,9 @@ def state_of(status: str) -> ContainerState:
     """The engine's word for a container's state in ours."""
     if status in _RUNNING:
         return "running"
-    return "created" if status == "created" else "exited"
+    if status == "created" or status == "paused":
+        return status
+    return "exited"
 
 
 def facts_of(inspection: Mapping[str, Any]) -> dict[str, Any]:

@@ -75,8 +75,8 @@ class SessionTools(ToolGroup):
     async def get_session(
         self, ctx: CallContext, session_id: arg.SessionId = ""
     ) -> Annotated[CallToolResult, SessionInfo]:
-        """Look at a session: what it has (`room`), limits, network, kernels, expiry, and the
-        proof of its isolation."""
+        """Look at a session: what it has (`room`), limits, network, kernels, expiry, proof of
+        isolation."""
         session = await self._manager.get(caller_of(ctx), session_id)
         info = with_room(session, with_proof=True)
         return reply(info, f"{_told(info)} {_proved(info)}")
@@ -93,8 +93,7 @@ class SessionTools(ToolGroup):
         network: arg.NetworkTaken = "",
         deny: arg.Denied = (),
     ) -> Annotated[CallToolResult, SessionInfo]:
-        """Take network away from a live session, at once and for good; open connections are
-        cut."""
+        """Take network from a live session, at once and for good; open connections are cut."""
         more = Tightening.of(network, deny)
         info = await self._manager.tighten(caller_of(ctx), session_id, more)
         return reply(info, _line(info))
@@ -127,8 +126,8 @@ class SessionTools(ToolGroup):
     async def close_session(
         self, ctx: CallContext, session_id: arg.SessionId = ""
     ) -> Annotated[CallToolResult, SessionInfo]:
-        """Close a session for good: its kernels, processes and files are gone, but for the files of
-        a named workspace."""
+        """Close a session for good: its kernels, processes and files are gone, but for a named
+        workspace's."""
         info = await self._manager.close(caller_of(ctx), session_id)
         said = f"Session {info.session_id} is closed and its container removed."
         return reply(info, f"{said}{_kept(info)}")
@@ -171,7 +170,18 @@ def _line(info: SessionInfo) -> str:
 
 
 def _told(info: SessionInfo) -> str:
-    return f"{_head(info)} It has {info.room}"
+    return f"{_head(info)} It has {info.room}{_rest(info)}"
+
+
+def _rest(info: SessionInfo) -> str:
+    """Whether it is frozen, or why not, once that was looked at."""
+    if info.frozen_since is not None:
+        return (
+            f" It is frozen since {info.frozen_since:.0f} (Unix time), as nothing went on; its "
+            "next use lets it go on."
+        )
+    awake = "; ".join(info.awake_because)
+    return f" It is not frozen, for something goes on: {awake}." if awake else ""
 
 
 def _head(info: SessionInfo) -> str:

@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any
 
 import zmq
+from ipykernel.iostream import IOPubThread
 from ipykernel.kernelapp import IPKernelApp
 from ipykernel.kernelbase import Kernel
 
@@ -149,8 +150,15 @@ class BashKernelApp(IPKernelApp):
             kernel.interrupt()
 
 
+async def _no_looking(_thread: IOPubThread) -> None:
+    """Stand for a task that is not needed."""
+
+
 def main(connection_file: str) -> None:
     """Serve until the process is ended."""
+    # It looks every ten seconds for threads that have ended, of which there are none here, and
+    # a session in which a process has a timer is never frozen.
+    setattr(IOPubThread, "_run_event_pipe_gc", _no_looking)  # noqa: B010
     app = BashKernelApp.instance(
         connection_file=connection_file, kernel_class=BashKernel, log_level=logging.CRITICAL
     )

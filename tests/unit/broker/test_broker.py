@@ -56,7 +56,7 @@ async def test_containers_of_others_look_absent_and_stay_untouched(
         assert await client.list({LABEL_BROKER: MARK}) == []
         await client.remove(foreign)
         answers: list[str] = []
-        for act in (client.start, client.connect, client.stats):
+        for act in (client.start, client.pause, client.unpause, client.connect, client.stats):
             for container_id in (foreign, "0" * 64):
                 with pytest.raises(SessionLost) as caught:
                     await act(container_id)

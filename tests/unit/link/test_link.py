@@ -554,3 +554,32 @@ async def test_a_flood_that_nobody_takes_leaves_memory_flat() -> None:
         finally:
             tracemalloc.stop()
         assert peak < len(streams) * 4 * wire.INITIAL_CREDIT
+
+
+async def test_an_end_that_is_known_to_be_stopped_may_be_silent_for_as_long_as_that_lasts() -> None:
+    here, there = pipe()
+    link = Link(here, initiator=True, hello={}, ping_interval_s=0.01)
+    link.is_still = True
+    await there.write(HELLO)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(link.run())
+        await link.greeting()
+        await asyncio.sleep(0.2)
+        assert not link.is_closed
+        link.is_still = False
+        with anyio.fail_after(5):
+            await link.wait_closed()
+    assert isinstance(link.error, LinkLost)
+
+
+async def test_what_goes_on_is_what_has_not_ended_and_follows_no_log() -> None:
+    async with hostile() as (io, link):
+        await io.write(HELLO)
+        await link.greeting()
+        assert link.going_on == []
+        link.open("kernel.attach")
+        assert link.going_on == []
+        reading = link.open("file.read")
+        assert link.going_on == ["file.read"]
+        reading.reset()
+        assert link.going_on == []

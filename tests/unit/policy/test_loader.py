@@ -246,7 +246,7 @@ def test_no_key_may_allow_more_than_the_policy_it_extends(
 
 def test_every_number_of_a_policy_is_among_those_that_may_not_be_loosened() -> None:
     said = describe(load().get())
-    numbers = {f"limits.{key}" for key in said["limits"]}
+    numbers = {f"limits.{key}" for key in said["limits"]} - {"limits.freeze"}  # allows nothing
     numbers |= {f"{part}.{key}" for part in ("workspace", "tmp") for key in said[part]} | {"shm"}
     marks = test_no_key_may_allow_more_than_the_policy_it_extends.pytestmark
     tried = {key for mark in marks for _, key in mark.args[1]}
@@ -270,6 +270,7 @@ def test_every_number_of_a_policy_is_among_those_that_may_not_be_loosened() -> N
         ),
         *("limits: {memory: 2GiB, pids: 100}\n", "workspace: {size: 8MiB, inodes: 300}\n"),
         *("shm: 1MiB\n", "workspace: {size: 8MiB}\n", "limits: {terminals: 0}\n", ""),
+        *("limits: {freeze: 1s}\n", "limits: {freeze: 1h}\n", "limits: {freeze: 0s}\n"),
         *("checkpoint: auto\n", "limits: {checkpoints: 0, auto_checkpoints: 0}\n"),
     ],
 )

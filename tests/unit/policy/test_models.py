@@ -103,3 +103,13 @@ def test_a_description_has_the_words_and_units_of_the_file() -> None:
     assert said["shm"] == "64MiB"
     assert said["runtime"]["prefer"] == ["runc", "runsc"]
     json.dumps(said)
+
+
+def test_when_sessions_are_frozen_is_told_and_kept_and_the_default_is_as_before_there_was_it() -> (
+    None
+):
+    assert "freeze" not in policy().to_json()
+    assert Policy.from_json(policy().to_json()).limits.freeze_s == 300
+    other = policy(limits=Limits(freeze_s=0))
+    assert Policy.from_json(other.to_json()) == other
+    assert other.digest != policy().digest

@@ -179,7 +179,7 @@ def test_a_temporary_filesystem_is_mounted_as_the_spec_says() -> None:
     [
         ("created", "created"),
         ("running", "running"),
-        ("paused", "running"),
+        ("paused", "paused"),
         ("exited", "exited"),
         ("dead", "exited"),
         ("removing", "exited"),
