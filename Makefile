@@ -1,6 +1,6 @@
 # `make` alone says what there is. Every target sets up what it needs first.
 .DEFAULT_GOAL := help
-.PHONY: help setup venv demo serve test check unit lint storm kills soak bench bench-peers growth dist lock clean
+.PHONY: help setup venv demo serve test check unit lint storm kills faults soak bench bench-peers growth dist lock clean
 
 PYTHON := .venv/bin/python
 
@@ -38,6 +38,9 @@ storm: setup  ## attack a controller for MINUTES (10), in the order of SEED (1),
 
 kills: setup  ## kill a controller TIMES (50) times at random moments, and look at what the next one finds
 	@$(PYTHON) -m scripts.kills --times $(or $(TIMES),50) --seed $(or $(SEED),1)
+
+faults: setup  ## run tests/faults TIMES (20) times, from SEED (1) on each with another one, until one fails
+	@scripts/faults $(or $(TIMES),20) $(or $(SEED),1)
 
 soak: setup  ## use a controller for MINUTES (10) with many clients and 200 sessions; nothing may leak
 	@$(PYTHON) -m scripts.soak --minutes $(or $(MINUTES),10) --seed $(or $(SEED),1)

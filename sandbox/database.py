@@ -9,6 +9,7 @@ the write-ahead log without waiting for the disk. Other processes may read and w
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from collections.abc import Generator, Sequence
@@ -19,6 +20,8 @@ from typing import Any
 from sandbox.errors import ConfigError, InfrastructureError
 
 BUSY_TIMEOUT_S = 2.0
+# The second one, of the index of the write-ahead log.
+_FULL = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
 
 
 class Database:
@@ -54,12 +57,12 @@ class Database:
             self._identity = _identity(path)
             self._db = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
         except (OSError, sqlite3.Error) as exc:
-            raise self._unusable(str(exc)) from exc
+            raise self._unusable(str(exc), exc) from exc
         try:
             self._prepare(application_id, versions, pragmas)
         except sqlite3.Error as exc:
             self._db.close()
-            raise self._unusable(str(exc)) from exc
+            raise self._unusable(str(exc), exc) from exc
         except ConfigError:
             self._db.close()
             raise
@@ -123,7 +126,8 @@ class Database:
                     self._db.execute(statement)
             self._db.execute(f"PRAGMA user_version = {max(found, len(versions))}")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            if self._db.in_transaction:  # a full disk has undone it already
+                self._db.execute("ROLLBACK")
             raise
         self._db.execute("COMMIT")
 
@@ -145,20 +149,26 @@ class Database:
     def _pragma(self, name: str) -> Any:
         return self._db.execute(f"PRAGMA {name}").fetchone()[0]
 
-    def _unusable(self, reason: str) -> ConfigError:
+    def _unusable(self, reason: str, cause: Exception | None = None) -> ConfigError:
         return ConfigError(
-            f"The {self._what} {self.path} cannot be used: {reason}.", remedy=self._remedy
+            f"The {self._what} {self.path} cannot be used: {reason}.",
+            remedy=self._remedy_for(cause),
         )
+
+    def _remedy_for(self, cause: Exception | None) -> str:
+        """What to do: a full disk is no reason to give up what is on it."""
+        code = getattr(cause, "sqlite_errorcode", None)
+        is_full = code in _FULL or getattr(cause, "errno", None) == errno.ENOSPC
+        return "Free some disk space there." if is_full else self._remedy
 
     @contextmanager
     def _translated(self) -> Generator[None]:
         try:
             yield
         except sqlite3.Error as exc:
-            is_full = getattr(exc, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
             raise InfrastructureError(
                 f"The controller cannot use its {self._what} {self.path}: {exc}.",
-                remedy="Free some disk space there." if is_full else self._remedy,
+                remedy=self._remedy_for(exc),
             ) from exc
 
 

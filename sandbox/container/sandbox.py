@@ -42,6 +42,7 @@ from sandbox.policy import Policy
 from sandbox.runtimes.base import ContainerInfo, ContainerRuntime, ContainerStats
 
 REMOVE_TIMEOUT_S = 30.0
+CAUSE_WAIT_S, CAUSE_POLL_S = 2.0, 0.1
 CLAIM_TIMEOUT_S = 3.0
 """For one that has been ready to serve its session."""
 
@@ -225,8 +226,13 @@ class Sandbox:
         await self._over.wait()
         error = self._error
         if isinstance(error, SessionLost):
-            with suppress(SandboxError):
-                error = SessionLost(cause_of_end(await self._inspect()) or error.message)
+            # Who comes back for a link may be refused before the engine says that it has ended.
+            with suppress(SandboxError), anyio.move_on_after(CAUSE_WAIT_S):
+                cause = cause_of_end(await self._inspect())
+                while not cause:
+                    await anyio.sleep(CAUSE_POLL_S)
+                    cause = cause_of_end(await self._inspect())
+                error = SessionLost(cause)
         raise error
 
     async def remove(self) -> None:

@@ -10,6 +10,9 @@ to the write-ahead log without waiting for the disk, in some tens of microsecond
 the death of the process but not always that of the machine, which takes the containers along
 anyway.
 
+Where the disk is full nothing new is promised, but sessions end all the same: their ends count from
+then on, and are written when there is room.
+
 A row that cannot be read any more stops nobody: it is set aside in a table of its own, with the
 reason, and whoever asks for it is told.
 """
@@ -17,7 +20,7 @@ reason, and whoever asks for it is told.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -129,6 +132,16 @@ class SessionRow(Claim):
     ended_at: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How a session has ended, and when: see :meth:`Journal.ended`."""
+
+    state: SessionState
+    reason: str
+    info: str | None
+    at: float
+
+
 _NAMES = tuple(field.name for field in fields(SessionRow))
 _COLUMNS = ", ".join(_NAMES)
 
@@ -150,6 +163,8 @@ class Journal:
             "sessions are, so they are removed.",
             pragmas=("auto_vacuum = INCREMENTAL",),
         )
+        self._owed: dict[str, _End | None] = {}
+        """The ends of sessions that could not be written yet; None for one that never opened."""
         self.executions = ExecutionTable(self._db)
         self.commands = commandjournal.CommandTable(self._db)
         self.notebooks = notebookjournal.NotebookTable(self._db)
@@ -186,8 +201,13 @@ class Journal:
         )
 
     def not_opened(self, session_id: str) -> None:
-        """Forget a session that never became ready."""
-        self._db.write("DELETE FROM sessions WHERE session_id = ?", session_id)
+        """Forget a session that never became ready.
+
+        Raises:
+            InfrastructureError: It cannot be written; :meth:`settle` tries again.
+        """
+        self._owed[session_id] = None
+        self._write_end(session_id)
 
     def used(self, session_id: str, last_activity: float) -> None:
         """Note when a session was last used."""
@@ -198,13 +218,39 @@ class Journal:
     def ended(
         self, session_id: str, state: SessionState, reason: str, info: BaseModel | None, now: float
     ) -> None:
-        """Note that a session is over, and why."""
-        self._db.write(
-            "UPDATE sessions SET state = ?, reason = ?, info = coalesce(?, info), ended_at = ?"
-            " WHERE session_id = ?",
-            *(state, reason, None if info is None else as_json(info), now, session_id),
-        )
-        self.notebooks.forget_all(session_id)
+        """Note that a session is over, and why.
+
+        Raises:
+            InfrastructureError: It cannot be written; it counts, and :meth:`settle` tries again.
+        """
+        told = None if info is None else as_json(info)
+        self._owed[session_id] = _End(state, reason, told, now)
+        self._write_end(session_id)
+
+    def settle(self) -> None:
+        """Write the ends of sessions that could not be written when they came.
+
+        Raises:
+            InfrastructureError: They cannot be written yet.
+        """
+        for session_id, end in tuple(self._owed.items()):
+            if end is not None:
+                self.executions.lose(session_id, end.reason)
+                self.commands.lose(session_id, end.reason)
+            self._write_end(session_id)
+
+    def _write_end(self, session_id: str) -> None:
+        end = self._owed[session_id]
+        if end is None:
+            self._db.write("DELETE FROM sessions WHERE session_id = ?", session_id)
+        else:
+            self._db.write(
+                "UPDATE sessions SET state = ?, reason = ?, info = coalesce(?, info), ended_at = ?"
+                " WHERE session_id = ?",
+                *(end.state, end.reason, end.info, end.at, session_id),
+            )
+            self.notebooks.forget_all(session_id)
+        del self._owed[session_id]
 
     def told(self, session_id: str) -> None:
         """Note that the caller whose default session this was knows that it ended."""
@@ -315,7 +361,16 @@ class Journal:
 
     def _sessions(self, where: str, values: tuple[Any, ...]) -> list[SessionRow]:
         rows = self._db.read(f"SELECT {_COLUMNS} FROM sessions WHERE {where}", *values)  # noqa: S608  # constants
-        return [SessionRow(**dict(zip(_NAMES, row, strict=True))) for row in rows]
+        found = (SessionRow(**dict(zip(_NAMES, row, strict=True))) for row in rows)
+        return [self._as_it_is(row) for row in found] if self._owed else [*found]
+
+    def _as_it_is(self, row: SessionRow) -> SessionRow:
+        """A row with the end that could not be written into it yet."""
+        end = self._owed.get(row.session_id)
+        if end is None:
+            return row
+        info = row.info if end.info is None else end.info
+        return replace(row, state=end.state, reason=end.reason, info=info, ended_at=end.at)
 
     # --- retention
 

@@ -74,13 +74,13 @@ class Sweeper:
         """Containers that could not be removed; said once of each."""
         self._duties = (
             _Duty("expiry", EXPIRE_EVERY_S, self._expire),
-            _Duty("the journal's times of use", EXPIRE_EVERY_S, self._note_activity),
+            _Duty("the journal", EXPIRE_EVERY_S, self._write_down),
             _Duty("the audit log", EXPIRE_EVERY_S, self._tidy_audit),
             _Duty("freezing", FREEZE_EVERY_S, self._freeze),
             _Duty("processor time", COMPARE_EVERY_S, self._meter),
             _Duty("containers", COMPARE_EVERY_S, self._compare),
             _Duty("the engine", TIDY_EVERY_S, self._ask_engine),
-            _Duty("the journal", TIDY_EVERY_S, self._prune),
+            _Duty("what is to be forgotten", TIDY_EVERY_S, self._prune),
             _Duty("slots of dead controllers", TIDY_EVERY_S, self._tidy_neighbours),
         )
 
@@ -143,7 +143,9 @@ class Sweeper:
                 if session.is_usable and session.idleness.is_due:
                     freezing.start_soon(session.idleness.freeze)
 
-    async def _note_activity(self) -> None:
+    async def _write_down(self) -> None:
+        """Note which sessions have ended when that could not be noted, and when each was used."""
+        self._services.journal.settle()
         for session in tuple(self._sessions()):
             if session.is_usable:
                 session.note_activity()

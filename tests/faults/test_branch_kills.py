@@ -90,9 +90,8 @@ async def tidy(client: Client) -> None:
 
 
 async def test_kernels_branches_and_checkpoints_are_killed_and_what_is_told_is_true(
-    folder: Path,
+    folder: Path, order: random.Random
 ) -> None:
-    order = random.Random(1)  # noqa: S311  # moments
     with serve(folder) as served, anyio.fail_after(ENDED_S):
         async with served.client() as client:
             await call(client, "execute_code", code="x = 7")
@@ -129,8 +128,9 @@ async def one_round(client: Client, order: random.Random) -> None:
             assert RUNTIME == "runsc" or "SIGKILL" in kernel["reason"]
         else:
             assert (result.structured_content or {})["text"] == "7"
-    for error in copies.errors:  # of the one that had been killed, and why
-        assert any(word in error for word in ("dead", "died", "ended", "not answer")), error
+    for error in copies.errors:  # of the one that had been killed, and why; or there are too many
+        expected = ("dead", "died", "ended", "not answer", "as many as its policy allows")
+        assert any(word in error for word in expected), error
     name = order.choice(sorted(kept))
     await call(client, "rollback_kernel", name=name)
     assert written(await call(client, "execute_code", code=LOOK)) == "7\n"
@@ -163,9 +163,8 @@ async def test_a_checkpoint_that_is_killed_is_told_to_be_lost_and_the_others_are
 
 
 async def test_a_controller_is_killed_and_the_next_one_finds_every_copy_that_was_told(
-    folder: Path, engine: DockerRuntime
+    folder: Path, engine: DockerRuntime, order: random.Random
 ) -> None:
-    order = random.Random(2)  # noqa: S311  # moments
     for number in range(2):
         with serve(folder) as killed:
             copies = await until_killed(killed, order, is_first=not number)
@@ -191,9 +190,8 @@ async def test_a_controller_is_killed_and_the_next_one_finds_every_copy_that_was
 
 
 async def test_a_supervisor_is_killed_and_its_session_is_told_to_be_lost_with_all_copies(
-    folder: Path, engine: DockerRuntime
+    folder: Path, engine: DockerRuntime, order: random.Random
 ) -> None:
-    order = random.Random(3)  # noqa: S311  # moments
     with serve(folder) as served, anyio.fail_after(2 * ENDED_S):
         for _ in range(2):
             async with served.client() as client:

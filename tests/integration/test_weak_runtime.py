@@ -9,9 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,18 +17,14 @@ from pathlib import Path
 import pytest
 
 from sandbox.cli import exits
-from sandbox.container import images
 from sandbox.container.checks import NotProved
-from sandbox.policy import load
 from sandbox.runtimes.docker.runtime import DockerRuntime
 from sandbox.sessions.models import Caller
 
 from ..support import weakrunc
 from ..support.controllers import Controllers
+from ..support.ownengine import own_engine
 from ..support.served import RUNTIME, sandbox
-
-START_TIMEOUT_S = 60
-IMAGE = images.reference(load().get("offline").image)
 
 pytestmark = [
     pytest.mark.anyio,
@@ -57,59 +51,14 @@ def weak() -> Iterator[WeakEngine]:
     # Not below pytest's own folders: the path of a socket has at most 107 bytes.
     folder = Path(f"/tmp/weak-engine-{os.getpid()}")
     (folder / "bin").mkdir(parents=True)
-    engine = WeakEngine(f"unix://{folder}/sock", folder / "bin")
-    engine.leave_out("")
+    weak = WeakEngine(f"unix://{folder}/sock", folder / "bin")
+    weak.leave_out("")
     (folder / "bin" / "real").symlink_to(shutil.which("runc") or "")
-    (folder / "daemon.json").write_text("{}")  # not the machine's own
     runc = folder / "bin" / "runc"
     runc.write_text(f"#!{sys.executable} -S\n{Path(weakrunc.__file__).read_text()}")
     runc.chmod(0o755)
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [
-                # In a network of its own, for an engine without a bridge takes down the bridge
-                # of any other.
-                *(
-                    "unshare",
-                    "--net",
-                    "dockerd",
-                    "--host",
-                    engine.url,
-                    "--data-root",
-                    folder / "data",
-                ),
-                *("--exec-root", folder / "exec", "--pidfile", folder / "pid"),
-                *("--config-file", folder / "daemon.json", "--bridge", "none"),
-                *("--iptables=false", "--ip-masq=false"),
-            ],
-            env={**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"},
-            cwd="/",
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        _load_image(engine.url, process, folder / "log")
-        yield engine
-    finally:
-        process.terminate()
-        process.wait(START_TIMEOUT_S)
-        shutil.rmtree(folder)
-
-
-def _load_image(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    ask = ["docker", "--host", url, "info"]
-    while subprocess.run(ask, capture_output=True, check=False).returncode:
-        if time.monotonic() > deadline or process.poll() is not None:
-            raise AssertionError(f"no engine of our own:\n{log.read_text(errors='replace')}")
-        time.sleep(0.1)
-    with subprocess.Popen(["docker", "save", IMAGE], stdout=subprocess.PIPE) as saving:
-        loaded = subprocess.run(
-            ["docker", "--host", url, "load"], stdin=saving.stdout, capture_output=True, check=False
-        )
-    assert saving.returncode == 0
-    assert loaded.returncode == 0, loaded.stderr
+    with own_engine(folder, env={"PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}):
+        yield weak
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import pytest
 from sandbox.errors import InfrastructureError, LinkLost, NotFound, SessionLost
 from sandbox.kernels.execution import Execution
 from sandbox.kernels.models import ExecutionResult
+from sandbox.runtimes.base import ContainerInfo
 from sandbox.sessions.manager import SessionManager
 from sandbox.sessions.models import Caller
 from sandbox.sessions.session import Session
@@ -187,6 +188,27 @@ async def test_a_container_that_ends_by_itself_loses_its_session_with_the_cause(
     assert await manager.get(ALICE) is not session
     with pytest.raises(SessionLost, match=cause):
         await manager.get(ALICE, session.session_id)
+
+
+async def test_a_container_that_the_engine_is_just_ending_is_lost_with_the_cause(
+    manager: SessionManager, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = await manager.get(ALICE)
+    inspect = manager.runtime.inspect
+    before = await inspect(session.container_id or "")
+    asked = 0
+
+    async def late(container_id: str) -> ContainerInfo:
+        nonlocal asked
+        asked += 1
+        return before if asked < 3 else await inspect(container_id)
+
+    monkeypatch.setattr(manager.runtime, "inspect", late)
+    await engine.kill(session.container_id or "")
+    await until(lambda: session.is_ending)
+    with pytest.raises(SessionLost, match="exit code 137"):
+        await manager.get(ALICE, session.session_id)
+    assert asked == 3
 
 
 async def test_a_container_removed_from_outside_loses_its_session(

@@ -6,12 +6,14 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
 
+from sandbox.database import Database
 from sandbox.egress.models import Tightening
 from sandbox.errors import ConfigError, InfrastructureError
 from sandbox.kernels.models import ExecutionRecord, ExecutionResult
@@ -19,6 +21,8 @@ from sandbox.sessions import retention
 from sandbox.sessions.claims import Claim
 from sandbox.sessions.journal import SCHEMA, Journal
 from sandbox.sessions.retention import KEEP_ENDED_S
+
+CLOSED = "it was closed by its caller"
 
 
 class Info(BaseModel):
@@ -592,3 +596,45 @@ def test_an_end_is_found_with_the_last_message_in_it(journal: Journal) -> None:
     assert (found.seq, found.epoch, found.snapshot) == (7, 1, result(status="ok"))
     assert table.ended("s2", "e1") is None
     assert table.ended("s1", "absent") is None
+
+
+def test_a_full_disk_at_the_start_is_no_reason_to_move_the_journal_away(
+    path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorcode = sqlite3.SQLITE_FULL
+        raise error
+
+    monkeypatch.setattr(Database, "_prepare", full)
+    with pytest.raises(ConfigError, match="full") as caught:
+        Journal(path)
+    assert caught.value.remedy == "Free some disk space there."
+
+
+def test_an_end_that_cannot_be_written_counts_and_is_written_when_there_is_room(
+    path: Path, journal: Journal
+) -> None:
+    open_session(journal)
+    open_session(journal, "s2")
+    journal.executions.started(record())
+    journal._db.write("PRAGMA query_only = ON")
+    with pytest.raises(InfrastructureError):
+        journal.ended("s1", "closed", CLOSED, None, 7.0)
+    with pytest.raises(InfrastructureError):
+        journal.not_opened("s2")
+    found = journal.session("alice", "s1")
+    assert found is not None
+    assert (found.state, found.reason, found.ended_at) == ("closed", CLOSED, 7.0)
+    with pytest.raises(InfrastructureError):
+        journal.settle()
+    journal._db.write("PRAGMA query_only = OFF")
+    journal.settle()
+    with closing(Journal(path)) as following:
+        assert following.not_ended() == []
+        found = following.session("alice", "s1")
+        assert found is not None
+        assert (found.state, found.reason, found.ended_at) == ("closed", CLOSED, 7.0)
+        ended = following.executions.result("s1", "e1")
+        assert ended is not None
+        assert CLOSED in (ended.reason or "")
