@@ -49,7 +49,12 @@ class Field:
             if not gone.is_noted:
                 self._run.note(contender.name, step.kind, str(gone))
             self.stop(contender.name)
-        except (AdapterFailed, environments.EnvironmentFailed, images.ImageFailed) as failed:
+        except (environments.EnvironmentFailed, images.ImageFailed) as failed:
+            # What installers say may name machines, which are nobody's business on a page.
+            log = FOLDER / f"{contender.name}.log"
+            log.write_text(str(failed))
+            self._run.note(contender.name, step.kind, f"it cannot be installed: {log.name}")
+        except AdapterFailed as failed:
             self._run.note(contender.name, step.kind, str(failed))
         if step.kind == "alone":
             self.stop(contender.name)

@@ -68,9 +68,16 @@ def image_of(name: str) -> str:
     for path, content in sorted(files.items()):
         digest.update(path.encode() + b"\0" + content)
     reference = f"{REPOSITORY}/{name}:{digest.hexdigest()[:12]}"
-    if subprocess.run(["docker", "image", "inspect", reference], capture_output=True).returncode:
+    if not _is_there(reference):
+        if not _is_there(base):
+            raise ImageFailed(f"{base} is not built: `make setup` builds it")
         _build(reference, base, context(RECIPES[name], files, buildhost.loan().files))
     return reference
+
+
+def _is_there(reference: str) -> bool:
+    command = ["docker", "image", "inspect", reference]
+    return subprocess.run(command, capture_output=True).returncode == 0
 
 
 def context(recipe: str, files: Mapping[str, bytes], lent: Mapping[str, bytes]) -> bytes:
