@@ -25,6 +25,8 @@ REASONS: Mapping[str, Mapping[str, str]] = {
             "into a list."
         ),
         "programs": "no container at all.",
+        "memory": "one process, without the engine's shim, an init or a supervisor beside it.",
+        "memory_each": "as above.",
     },
     "docker": {
         "programs": (
