@@ -86,6 +86,7 @@ class Adapter:
             self.end()
             raise AdapterGone(f"{operation}: no answer in {timeout_s:.0f} s") from None
         if not line:
+            self._lines.put("")  # so that nobody waits for it again
             raise AdapterGone(f"{operation}: its process has ended")
         answer = json.loads(line)
         if "lacking" in answer:
