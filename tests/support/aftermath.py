@@ -53,6 +53,8 @@ class Held:
         found: list[str] = []
         for name in ("tasks", "threads", "descriptors", "children"):
             more = getattr(self, name) - getattr(before, name)
+            if name == "tasks" and more["_shutdown_watcher"] == 1:
+                del more["_shutdown_watcher"]  # one for all event streams, from the first one on
             if name == "descriptors" and more["socket"] <= KEPT_CONNECTIONS:
                 del more["socket"]
             found += [f"{count} more of {name}: {what}" for what, count in more.items() if what]
