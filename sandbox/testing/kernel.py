@@ -26,6 +26,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,8 +46,7 @@ class _Raised(Exception):
 
     def __init__(self, name: str, value: str) -> None:
         super().__init__(value)
-        self.name = name
-        self.value = value
+        self.name, self.value = name, value
 
 
 class _Exited(Exception):
@@ -349,10 +349,8 @@ class FakeKernel:
                 raise _Exited(code)
             case "hang", []:
                 await asyncio.get_running_loop().create_future()
-            case "die", ["oom"]:
-                raise _Died(None, 9, oom=True)
-            case "die", [int(exit_code)]:
-                raise _Died(exit_code, None, oom=False)
+            case "die", ["oom" | int() as how]:
+                raise _Died(None, 9, oom=True) if how == "oom" else _Died(how, None, oom=False)
             case "input", [str(prompt)] if self._allows_input:
                 asked = {"prompt": prompt, "password": False}
                 self._say("stdin", "input_request", asked, request)
@@ -380,12 +378,9 @@ class FakeKernel:
         raise _Raised("KeyboardInterrupt", "")
 
     async def _sleep(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._interrupted.wait()
-        except TimeoutError:
-            return
-        raise _Raised("KeyboardInterrupt", "")
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._interrupted.wait(), seconds)
+            raise _Raised("KeyboardInterrupt", "")
 
     def _value(self, expression: ast.expr) -> Any:
         match expression:
