@@ -37,6 +37,7 @@ async def test_callers_who_count_go_on_where_they_were_however_often_it_is_kille
                 run.kill()
                 await anyio.sleep(order.uniform(0, LATEST_START_S))
                 await run.start()
+        await run.close_unheard()
         await run.check()
         assert len(run.live) == len(callers)
         await run.close()

@@ -107,7 +107,14 @@ class Aftermath:
     async def note(self, served: Served) -> None:
         """Remember what a controller holds that has served, and has no session."""
         await self.serves(served)
+        with anyio.fail_after(SETTLED_S):
+            while not is_full(await self._pool(served)):
+                await anyio.sleep(0.1)
         self._before = await self._held(served)
+
+    async def _pool(self, served: Served) -> list[dict[str, Any]]:
+        async with served.http() as http:
+            return (await http.get("/mcp/v1/admin/pool")).json()["policies"]
 
     async def _held(self, served: Served) -> Held:
         told = self._folder / "observed.told"
@@ -161,7 +168,7 @@ class Aftermath:
         async with served.http() as http:
             listed = (await http.get("/mcp/v1/sessions")).json()["sessions"]
             told = {each["session_id"] for each in listed}
-            pool = (await http.get("/mcp/v1/admin/pool")).json()["policies"]
+        pool = await self._pool(served)
         if told != live:
             wrong.append(f"told of {sorted(told)}, and there must be {sorted(live)}")
         wrong += await anyio.to_thread.run_sync(self._wrong_outside, live, sum_of(pool))
@@ -204,6 +211,11 @@ class Aftermath:
         if len(bridges) > 1 or len(told["ExecIDs"] or ()) > 1:
             found.append(f"more than one way in: {bridges} {told['ExecIDs']}")
         return found
+
+
+def is_full(shelves: list[dict[str, Any]]) -> bool:
+    """Whether as many sandboxes are ready as there should be."""
+    return all(each["ready"] >= each["target"] and not each["coming"] for each in shelves)
 
 
 def sum_of(shelves: list[dict[str, Any]]) -> int:

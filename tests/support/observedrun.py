@@ -10,11 +10,14 @@ from typing import Self
 import anyio
 import anyio.to_thread
 
+from scripts.kills import claims
+
 from . import observed
 from .aftermath import Aftermath
 from .counting import CountingCaller
 from .served import Served, serve
 
+UNHEARD_S = 30.0
 POLICY = "many"
 """The policy of the callers' sessions: small ones, and many of them."""
 RULES = """\
@@ -114,6 +117,19 @@ class ObservedRun:
     def live(self) -> list[str]:
         """The sessions that are not known to have ended."""
         return [caller.session_id for caller in self.callers if not caller.ended]
+
+    async def close_unheard(self) -> None:
+        """Close the sessions whose openers were cut off before they heard of them."""
+        with anyio.fail_after(UNHEARD_S):
+            async with self.served.http() as http:
+                while unheard := await anyio.to_thread.run_sync(self._unheard):
+                    for session_id in unheard:
+                        await http.delete(f"/mcp/v1/sessions/{session_id}")  # once it is open
+                    await anyio.sleep(0.1)
+
+    def _unheard(self) -> set[str]:
+        told = claims(self.folder / "state").values()
+        return {session_id for session_id, _ in told} - set(self.live)
 
     async def check(self) -> None:
         """After a fault: callers, engine and machine, as they must be."""
