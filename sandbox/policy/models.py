@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal, cast
+from functools import cached_property
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
@@ -313,10 +314,16 @@ class Policy(Part):
         """Whether a tool that acts inside a session may be used under this policy."""
         return EVERY_TOOL in self.tools or tool in self.tools
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256, in hexadecimal, of all the policy says: equal digests, equal policies."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def __copy__(self) -> Self:
+        """What is changed in a copy gives it another digest."""
+        copied = super().__copy__()
+        vars(copied).pop("digest", None)
+        return copied
 
     def to_json(self) -> str:
         """The policy as canonical JSON, for a label."""

@@ -35,6 +35,10 @@ FILL_AT_ONCE = 2
 LOOK_EVERY_S = 5.0
 AFTER_S = 0.03
 """From somebody's asking until another one is made: who has asked gets theirs first."""
+QUIET_S = 0.2
+"""While somebody asks again within this time, none is made as long as enough are ready."""
+PUT_OFF_S = 1.5
+"""And not for longer than this."""
 MAX_AGE_S = 3600.0
 """An older one is replaced."""
 KERNEL_TIMEOUT_S = 30.0
@@ -60,6 +64,8 @@ class Pool:
         their ids."""
         self._filling = anyio.CapacityLimiter(FILL_AT_ONCE)
         self._changed = anyio.Event()
+        self._asked_at = 0.0
+        """Monotonic time at which anybody last wanted one."""
 
     # --- what there is
 
@@ -91,7 +97,8 @@ class Pool:
         if not self.keeps(policy):
             return None
         shelf = self._shelf(policy)
-        shelf.asked(time.monotonic())
+        self._asked_at = time.monotonic()
+        shelf.asked(self._asked_at)
         self._wake()
         while shelf.ready:
             sandbox = shelf.ready.popleft()
@@ -124,7 +131,17 @@ class Pool:
                     logger.warning("the pool: %s", exc.message)
                 with anyio.move_on_after(LOOK_EVERY_S):
                     await self._changed.wait()
-                    await anyio.sleep(AFTER_S)
+                    await self._let_callers_go_first()
+
+    async def _let_callers_go_first(self) -> None:
+        """Making takes the machine from those who open sessions: wait for the end of a rush."""
+        await anyio.sleep(AFTER_S)
+        with anyio.move_on_after(PUT_OFF_S):
+            while not any(shelf.is_low(time.monotonic()) for shelf in self._shelves.values()):
+                quiet_s = time.monotonic() - self._asked_at
+                if quiet_s >= QUIET_S:
+                    return
+                await anyio.sleep(QUIET_S - quiet_s)
 
     def _wake(self) -> None:
         self._changed.set()

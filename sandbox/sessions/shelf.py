@@ -48,6 +48,10 @@ class Shelf:
         pool = self.policy.pool
         return min(pool.max, max(pool.min, math.floor(self._demanded(now) + 0.5)))
 
+    def is_low(self, now: float) -> bool:
+        """Whether less than a quarter of what there should be is ready."""
+        return 4 * len(self.ready) < self.target(now)
+
     def made(self, sandbox: Sandbox) -> None:
         """Put one up that is ready."""
         self.ready.append(sandbox)

@@ -61,6 +61,13 @@ def test_the_digest_changes_with_whatever_a_policy_says(changed: Policy) -> None
     assert changed.digest != policy().digest
 
 
+def test_a_changed_copy_has_a_digest_of_its_own() -> None:
+    made = policy()
+    assert made.digest == policy().digest
+    changed = made.model_copy(update={"shm_bytes": MIB})
+    assert changed.digest == policy(shm_bytes=MIB).digest != made.digest
+
+
 def test_equal_policies_have_equal_digests() -> None:
     assert policy(limits=Limits(cpus=2)).digest == policy(limits=Limits(cpus=2.0)).digest
 

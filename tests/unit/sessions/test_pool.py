@@ -84,6 +84,25 @@ async def test_who_asks_gets_theirs_before_another_one_is_made(
         await until(lambda: shelf(manager).ready >= 2)
 
 
+async def test_in_a_rush_none_is_made_while_enough_are_ready(
+    kept: Controllers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(pool_module, "LOOK_EVERY_S", 60.0)
+    monkeypatch.setattr(pool_module, "AFTER_S", 0.0)
+    monkeypatch.setattr(pool_module, "QUIET_S", 0.3)
+    monkeypatch.setattr(pool_module, "PUT_OFF_S", 60.0)
+    (tmp_path / "kept/kept.yaml").write_text(KEPT.replace("min: 2, max: 3", "min: 8, max: 8"))
+    async with kept.running(pool=True) as manager:
+        await filled(manager, 8)
+        for _ in range(6):
+            assert not shelf(manager).coming
+            assert (await manager.open(ALICE, policy="kept", reuse=False)).info().was_ready
+            await anyio.sleep(0.05)
+        assert (shelf(manager).ready, shelf(manager).coming) == (2, 0)
+        await manager.open(ALICE, policy="kept", reuse=False)  # less than a quarter is left
+        await until(lambda: shelf(manager).coming > 0)
+
+
 async def test_without_a_pool_none_is_made_that_nobody_asked_for(kept: Controllers) -> None:
     async with kept.running(pool=False) as manager:
         session = await manager.open(ALICE, policy="kept")
