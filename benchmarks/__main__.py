@@ -1,4 +1,7 @@
-"""``make bench``: measure, print the table and write ``benchmarks/results.json``."""
+"""``make bench``: measure, print the table and write ``benchmarks/results.json``.
+
+A whole run writes the table into docs/benchmarks.md, too.
+"""
 
 from __future__ import annotations
 
@@ -102,6 +105,8 @@ def main() -> int:
         figures = anyio.run(measure, server, console, arguments.only)
     report.show(figures, console)
     report.save(figures, arguments.json)
+    if not arguments.only:
+        report.publish(figures)
     return 0
 
 

@@ -11,6 +11,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import pages
+
+WHAT = "figures of make bench"
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -57,6 +61,19 @@ def show(sections: Mapping[str, Sequence[Figure]], console: Console) -> None:
                 figure.detail,
             )
     console.print(table)
+
+
+def publish(sections: Mapping[str, Sequence[Figure]]) -> None:
+    """Write the table into docs/benchmarks.md, with what it was taken on."""
+    table = [["what", "figure", "target", "", "measured"]]
+    for section, figures in sections.items():
+        table.append([f"**{section}**", "", "", "", ""])
+        for each in figures:
+            bound, met = ("≤" if each.at_most else "≥"), ("met" if each.met else "missed")
+            value, target = f"{each.value:.2f} {each.unit}", f"{bound} {each.target:g} {each.unit}"
+            table.append([each.name, value, target, met, each.detail.replace("|", "/")])
+    facts = "\n".join(f"- {name}: {value}" for name, value in pages.machine().items())
+    pages.put(WHAT, f"{facts}\n\n{pages.markdown(table)}")
 
 
 def save(sections: Mapping[str, Sequence[Figure]], path: Path) -> None:

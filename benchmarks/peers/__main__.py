@@ -6,18 +6,17 @@ import argparse
 import hashlib
 import json
 import os
-import platform
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
-from datetime import date
 from pathlib import Path
 
 from rich.console import Console
 
+from benchmarks import pages
 from benchmarks.peers import environments, images, page, table
 from benchmarks.peers.contenders import CONTENDERS, Contender
 from benchmarks.peers.protocol import ROOT, Adapter, AdapterFailed, AdapterGone
@@ -125,7 +124,7 @@ def main() -> int:
     if chosen.new:
         unfinished.unlink(missing_ok=True)
     run = Run.begun(unfinished, what)
-    run.machine = machine()
+    run.machine = pages.machine()
     steps = plan(what["contenders"], rounds, bulks, programs)
     measure(run, contenders, steps, programs_s, unfinished, console)
     table.show(run, console)
@@ -174,26 +173,6 @@ def publish(run: Run) -> None:
         text=True,
         check=True,
     )
-
-
-def machine() -> dict[str, str]:
-    """What the figures were taken on."""
-    engine = subprocess.run(
-        ["docker", "version", "--format", "{{.Server.Version}}"], capture_output=True, text=True
-    )
-    facts = Path("/proc/meminfo").read_text().split("\n", 1)[0].split()
-    models = [
-        line.partition(": ")[2]
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
-    return {
-        "taken on": date.today().isoformat(),
-        "machine": f"{os.cpu_count()} processors ({models[0] if models else platform.machine()}), "
-        f"{int(facts[1]) / 1e6:.0f} GB of memory, Linux {platform.release()}",
-        "Docker Engine": engine.stdout.strip(),
-        "Python": f"{platform.python_version()} for clients, 3.11 in the images",
-    }
 
 
 def _digest() -> str:

@@ -5,28 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks import pages
+from benchmarks.pages import markdown
 from benchmarks.peers.contenders import CONTENDERS
-from benchmarks.peers.protocol import ROOT
 from benchmarks.peers.samples import Run, digits
-from benchmarks.peers.table import SECTIONS, fact_rows, markdown, measured, notes, official, rows
+from benchmarks.peers.table import SECTIONS, fact_rows, measured, notes, official, rows
 from benchmarks.peers.wins import Win, wins
 
-PAGE = ROOT / "docs/benchmarks.md"
-BEGIN, END = "<!-- figures of a run: begin -->", "<!-- figures of a run: end -->"
+WHAT = "figures of a run"
 
 
-def write(run: Run, page: Path = PAGE) -> None:
+def write(run: Run, file: Path = pages.PAGE) -> None:
     """Replace the figures in the page.
 
     Raises:
         ValueError: The page has lost its marks.
     """
-    text = page.read_text()
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{page} has no {BEGIN} … {END}")
-    page.write_text(f"{before}{BEGIN}\n{figures(run)}\n{END}{after}")
+    pages.put(WHAT, figures(run), file)
 
 
 def figures(run: Run) -> str:

@@ -49,13 +49,6 @@ def rows(run: Run, measures: Sequence[Measure]) -> list[list[str]]:
     ]
 
 
-def markdown(table: Sequence[Sequence[str]]) -> str:
-    """A table of Markdown, its first row the heading."""
-    heading, *body = (f"| {' | '.join(row)} |" for row in table)
-    rule = "|---" + "|---:" * (len(table[0]) - 1) + "|"
-    return "\n".join([heading, rule, *body])
-
-
 def fact_rows(run: Run) -> list[list[str]]:
     """What was seen in each sandbox."""
     keys = ["uid", "capabilities", "no new privileges", "system calls filtered", "network"]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import pages, report
 from benchmarks.peers import page, table
 from benchmarks.peers.contenders import CONTENDERS, MEASURES, SESSION_MEASURES
 from benchmarks.peers.protocol import ROOT
@@ -78,7 +79,7 @@ def test_a_table_has_a_row_for_each_that_was_measured_and_a_dash_for_what_was_no
     }
     assert by_name["this project, pool"][1] == "6.5 (5.8–7.2)"
     assert by_name["docker run"][1:4] == ["300", "–", "–"]
-    assert table.markdown([["", "a"], ["b", "1"]]) == "|  | a |\n|---|---:|\n| b | 1 |"
+    assert pages.markdown([["", "a"], ["b", "1"]]) == "|  | a |\n|---|---:|\n| b | 1 |"
 
 
 def test_notes_and_facts_are_told() -> None:
@@ -110,7 +111,8 @@ def test_reasons_are_of_contenders_and_measures_that_there_are() -> None:
 
 def test_figures_go_between_the_marks_of_the_page(tmp_path: Path) -> None:
     file = tmp_path / "page.md"
-    file.write_text(f"before\n{page.BEGIN}\nold\n{page.END}\nafter\n")
+    begin, end = (f"<!-- {page.WHAT}: {mark} -->" for mark in ("begin", "end"))
+    file.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
     page.write(a_run(), file)
     text = file.read_text()
     assert text.startswith("before\n")
@@ -126,6 +128,7 @@ def test_figures_go_between_the_marks_of_the_page(tmp_path: Path) -> None:
 
 def test_the_page_has_its_marks_and_says_how_each_contender_is_used() -> None:
     text = (ROOT / "docs/benchmarks.md").read_text()
-    assert text.count(page.BEGIN) == text.count(page.END) == 1
+    for what in (page.WHAT, report.WHAT):
+        assert text.count(f"<!-- {what}: begin -->") == text.count(f"<!-- {what}: end -->") == 1
     for contender in CONTENDERS:
         assert " ".join(contender.about.split()) in " ".join(text.split()), contender.name
