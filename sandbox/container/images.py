@@ -146,6 +146,11 @@ def chain(image: str | ImagePolicy, lock: bytes = b"") -> tuple[Recipe, ...]:
     return tuple(reversed(steps))
 
 
+def is_added(recipe: Recipe) -> bool:
+    """Whether a recipe has what a policy adds to an image."""
+    return recipe.name.endswith(f"-{ADDITIONS}-deps")
+
+
 @cache
 def recipes() -> Mapping[str, Recipe]:
     """All recipes by name, the intermediate ones too; read once per process.

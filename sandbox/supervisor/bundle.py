@@ -1,21 +1,25 @@
 """The code of all modules that a supervisor begins with, in one file.
 
 Four hundred files are otherwise looked for, opened and read, which takes longer than to run them.
-The image's build writes it (``--bundle``), when nothing in the image changes any more. A module
-that came out of it is as any other: it has its file, its source and a loader of files.
+The image's build writes it, with this file as the program, when nothing in the image changes any
+more. Which modules there are to be it is told by a supervisor of the plain image (``--modules``),
+in which nothing is installed that a policy has added: of that, no code runs before there is a
+session. A module that came out of the bundle is as any other: it has its file, its source and a
+loader of files.
 """
 
 from __future__ import annotations
 
+import json
 import marshal
 import os
 import sys
 from collections.abc import Sequence
-from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import CodeType, ModuleType
 from typing import Any
 
-ARGUMENT = "--bundle"
+TELL = "--modules"
 FILE = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(__file__))), "bundle")
 
 _VERSION, _BEGIN = 128, 136
@@ -84,17 +88,34 @@ def let_go() -> None:
     sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, Bundle)]
 
 
+def tell() -> None:
+    """Print which modules are imported now and came from files, and where such are looked for."""
+    specs = {name: vars(module).get("__spec__") for name, module in sys.modules.items()}
+    names = sorted(
+        name
+        for name, spec in specs.items()
+        if spec is not None and spec.name == name and type(spec.loader) is SourceFileLoader
+    )
+    print(json.dumps({"path": sys.path, "modules": names}))
+
+
 def write() -> None:
-    """Put all modules that are imported now, and came from files, into it."""
+    """Put the modules that standard input tells of into it; none of their code runs."""
+    told = json.load(sys.stdin)
     entries: dict[str, _Entry] = {}
     codes = b""
-    for name, module in tuple(sys.modules.items()):
-        spec = vars(module).get("__spec__") if type(module) is ModuleType else None
-        if name == "__main__" or spec is None or type(spec.loader) is not SourceFileLoader:
+    for name in told["modules"]:
+        parent = name.rpartition(".")[0]
+        if parent and not (parent in entries and entries[parent][1]):
             continue
-        code = marshal.dumps(spec.loader.get_code(name))
+        where = [os.path.dirname(entries[parent][0])] if parent else told["path"]
+        spec = PathFinder.find_spec(name, where)
+        if spec is None or spec.origin is None or type(spec.loader) is not SourceFileLoader:
+            continue
+        source = spec.loader.get_data(spec.origin)
+        code = marshal.dumps(spec.loader.source_to_code(source, spec.origin))
         is_package = spec.submodule_search_locations is not None
-        entries[name] = (str(spec.origin), is_package, len(codes), len(codes) + len(code))
+        entries[name] = (spec.origin, is_package, len(codes), len(codes) + len(code))
         codes += code
     index = marshal.dumps(entries)
     with open(FILE, "wb") as file:
@@ -103,3 +124,7 @@ def write() -> None:
 
 def _version() -> bytes:
     return sys.version.encode()[:_VERSION].ljust(_VERSION)
+
+
+if __name__ == "__main__":
+    write()

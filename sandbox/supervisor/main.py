@@ -66,8 +66,8 @@ def main() -> None:
     """Run the supervisor until it is told to end; never returns."""
     arguments = sys.argv[1:]
     gc.disable()  # of what is imported nothing is let go of
-    if bundle.ARGUMENT in arguments:
-        _write_bundle()
+    if bundle.TELL in arguments:
+        _tell_modules()
         return
     if said := [each for each in arguments if each.startswith(AS_KERNEL)]:
         _begin_as_kernel(said[0].removeprefix(AS_KERNEL))
@@ -126,12 +126,12 @@ def _begin_as_kernel(said: str) -> NoReturn:
     become_kernel(start)
 
 
-def _write_bundle() -> None:
-    """Import all that a supervisor does, and write it down."""
+def _tell_modules() -> None:
+    """Import all that a supervisor does, and say what that was."""
     spare()
     for name in ("account", "dispatch", "environment"):
         importlib.import_module(f"sandbox.supervisor.{name}")
     from sandbox.supervisor.ipython import prepare
 
     prepare(STATE_DIR)
-    bundle.write()
+    bundle.tell()

@@ -138,11 +138,12 @@ def build(
             lent = buildhost.loan(ca_bundle)
             if force or not _present(client, base.reference):
                 _make_base(client, base, progress)
-            parent = base
+            parent = plain = base
             for step in steps:
                 if force or not _present(client, step.reference):
-                    _build_step(client, step, parent, lent, progress, force)
+                    _build_step(client, step, parent, lent, progress, force, plain=plain)
                 parent = step
+                plain = plain if images.is_added(step) else step
         if isinstance(image, str):
             client.tag(wanted.reference, wanted.repository, "latest")
     except (DockerException, requests.RequestException) as exc:
@@ -233,8 +234,13 @@ def _build_step(
     progress: Progress,
     force: bool,
     is_kept: bool = True,
+    plain: Recipe | None = None,
 ) -> list[str]:
-    """Build a recipe, and return the lines that its steps say to us."""
+    """Build a recipe, and return the lines that its steps say to us.
+
+    Args:
+        plain: The last one below it in which there is nothing that a policy has added.
+    """
     if is_kept:
         progress(f"{recipe.name}: building {recipe.reference}")
     # Arguments that a Dockerfile does not declare are an error to older engines.
@@ -244,6 +250,8 @@ def _build_step(
         for key, value in lent.arguments.items()
         if f"ARG {key}\n" in declared or key.lower().endswith("_proxy")
     }
+    if "\nARG PLAIN=" in declared:
+        arguments["PLAIN"] = (plain or parent).reference
     lines = client.build(
         fileobj=io.BytesIO(recipe.context(lent.files)),
         custom_context=True,
