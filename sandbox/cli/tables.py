@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.text import Text
 
+LONGEST_LINE = 10_000
+
 
 def print_json(value: object) -> None:
     """Print a value as indented JSON."""
@@ -25,4 +27,5 @@ def print_table(
     table = Table(*titles, box=None, header_style="bold", show_header=bool(titles))
     for row in rows:
         table.add_row(*row)
-    Console(soft_wrap=not wraps, markup=False).print(table)
+    # Where lines may be long, no column is cut, such as an id that is to be copied.
+    Console(width=None if wraps else LONGEST_LINE, soft_wrap=not wraps, markup=False).print(table)

@@ -30,7 +30,7 @@ from sandbox.sessions.endings import Ending, ended_error, ending_step, still_rec
 from sandbox.sessions.idleness import Idleness
 from sandbox.sessions.journal import SessionState
 from sandbox.sessions.lease import Lease
-from sandbox.sessions.models import SessionInfo, SessionProof
+from sandbox.sessions.models import WORKSPACE, SessionInfo, SessionProof
 from sandbox.sessions.notebooknames import NotebookNames
 from sandbox.sessions.parts import SessionParts
 from sandbox.sessions.services import SessionServices
@@ -57,6 +57,8 @@ class Session:
         fill: Gives a new one what it begins with, before its caller has it.
     """
 
+    workspace = WORKSPACE
+
     def __init__(
         self,
         claim: Claim,
@@ -71,8 +73,7 @@ class Session:
         tightened: Tightening | None = None,
         earlier_proof: SessionProof | None = None,
     ) -> None:
-        self.claim = claim
-        self.session_id, self.principal = claim.session_id, claim.principal
+        self.claim, self.session_id, self.principal = claim, claim.session_id, claim.principal
         self.sandbox = sandbox
         self.policy = sandbox.policy
         self.state: SessionState = "opening"

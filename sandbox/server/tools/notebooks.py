@@ -39,7 +39,6 @@ from sandbox.server.notebookviews import (
 )
 from sandbox.server.tool import CallContext, ToolGroup, reply, tool
 from sandbox.server.wording import printable
-from sandbox.sessions.models import WORKSPACE
 from sandbox.sessions.notebooknames import Named
 from sandbox.sessions.session import Session
 
@@ -77,7 +76,7 @@ class NotebookTools(ToolGroup):
                 await agree(ctx, session, ("start_kernel",), {})
             names = session.notebook_names
             path = notebook_path or names.find(key, notebook_name).path
-            path = posixpath.normpath(posixpath.join(WORKSPACE, path))
+            path = posixpath.normpath(posixpath.join(session.workspace, path))
             names.check(key, notebook_name, path)
             live = await _opened(session, path, mode)
             names.check(key, notebook_name, live.path)
