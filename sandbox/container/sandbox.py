@@ -291,7 +291,9 @@ class Sandbox:
         """Its first link's failure is the opening's; a later one's is told by `wait_lost`."""
         try:
             with self._linked:
-                await self._connection.run(task_status=task_status)
+                async with one_error() as tasks:
+                    tasks.start_soon(self.freezer.watch)
+                    await self._connection.run(task_status=task_status)
         except SandboxError as exc:
             if not self._connection.was_up:
                 raise
