@@ -306,8 +306,8 @@ class Sandbox:
         info = await self._inspect()
         if info.state == "missing":
             raise SessionLost("The container was removed while the sandbox was opened.")
-        self.inspected = inspected(self.spec, info.facts, self._reports)
-        if wrong := mismatches(self.spec, info.facts, self._reports):
+        self.inspected = inspected(self.spec, info.facts, self._reports, info.held)
+        if wrong := mismatches(self.spec, info.facts, self._reports, info.held):
             raise NotProved(
                 "The container does not match its policy and was removed: " + "; ".join(wrong),
                 self.inspected,
