@@ -82,7 +82,7 @@ async def test_one_that_somebody_else_has_paused_answers_within_seconds(
 ) -> None:
     await manager.runtime.pause(session.container_id or "")
     with anyio.fail_after(10):
-        assert text_of(await run(session, "x")) == "42"
+        assert text_of(await run(session, "print(x)")) == "42\n"
     assert await state(manager, session) == "running"
 
 
