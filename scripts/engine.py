@@ -93,6 +93,7 @@ def install() -> None:
     """Install from Debian packages what of the engine and its companions is missing."""
     wanted = {
         "dockerd": "docker.io",
+        "docker": "docker-cli",  # a package of its own from Debian 13 on
         "mmdebstrap": "mmdebstrap",
         "runsc": "runsc",
         "docker-compose": "docker-compose",  # 5 MB with what it needs; compose.yaml is for it
@@ -121,10 +122,7 @@ def register_runsc() -> None:
     """Add gVisor to the engine's configuration, keeping all that is there."""
     if shutil.which("runsc") is None:
         return
-    try:
-        settings = json.loads(CONFIGURATION.read_text()) if CONFIGURATION.exists() else {}
-    except ValueError as exc:
-        raise Unable(f"{CONFIGURATION} is not valid JSON: {exc}") from exc
+    settings = _configuration()
     runtimes = settings.setdefault("runtimes", {})
     if "runsc" in runtimes:
         return
@@ -135,12 +133,21 @@ def register_runsc() -> None:
     partial.replace(CONFIGURATION)
 
 
+def _configuration() -> dict[str, Any]:
+    try:
+        return json.loads(CONFIGURATION.read_text()) if CONFIGURATION.exists() else {}
+    except ValueError as exc:
+        raise Unable(f"{CONFIGURATION} is not valid JSON: {exc}") from exc
+
+
 def start() -> None:
     """Start the engine and wait until it answers."""
     print("setup: starting Docker Engine", flush=True)
     daemon: subprocess.Popen[bytes] | None = None
     if has_systemd():
-        run("systemctl", "enable", "--now", "docker")
+        # Where the package's installation has started it, it has not read what was added since.
+        run("systemctl", "enable", "docker")
+        run("systemctl", "reload-or-restart", "docker")
     else:
         if not cgroups_mounted():
             run("cgroupfs-mount")
@@ -155,13 +162,20 @@ def start() -> None:
                 start_new_session=True,
             )
     deadline = time.monotonic() + START_TIMEOUT_S
-    while answering()[0] is None:
+    while not is_as_configured():
         # An engine that an earlier, stopped run began to start makes a second one end at once.
         if time.monotonic() > deadline:
-            raise Unable(f"Docker Engine does not answer within {START_TIMEOUT_S} s.{last_words()}")
+            what = "does not answer, or has not the runtimes that it is configured with,"
+            raise Unable(f"Docker Engine {what} within {START_TIMEOUT_S} s.{last_words()}")
         if daemon is not None and daemon.poll() is not None and not already_starting():
             raise Unable(f"Docker Engine ended at once.{last_words()}")
         time.sleep(POLL_S)
+
+
+def is_as_configured() -> bool:
+    """Whether the engine answers, and has the runtimes that its configuration names."""
+    info, _ = answering()
+    return info is not None and set(_configuration().get("runtimes", {})) <= set(info["Runtimes"])
 
 
 def already_starting() -> bool:

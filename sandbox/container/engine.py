@@ -23,6 +23,8 @@ class ContainerInfo:
         facts: The isolation that the engine says it applied, by the names of features and in the
             form of :func:`sandbox.container.features.values_of`. What it does not report is not
             there. None in listings.
+        held: What the host's kernel holds it to, ``memory`` in bytes and ``pids``, each None for no
+            limit. None in listings, and where nobody here can read it.
     """
 
     id: str
@@ -33,6 +35,7 @@ class ContainerInfo:
     exit_code: int | None = None
     oom_killed: bool = False
     facts: Mapping[str, Any] | None = None
+    held: Mapping[str, int | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

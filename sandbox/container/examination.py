@@ -8,11 +8,12 @@ The supervisor is not trusted with anything, so this is no protection from it. I
 case: an engine, a runtime or a host that silently applied less than it was asked for. Every session
 is proved before anyone gets it; a single wrong check and the container is removed.
 
-Under ``runsc`` the kernel inside is gVisor's, and four things are its own affair: it filters no
+Under ``runsc`` the kernel inside is gVisor's, and some things are its own affair: it filters no
 calls by our profile unless told to, so calls that it serves itself inside the sandbox may succeed
 (``SERVED_BY_GVISOR``) and devices that it plays itself are there (``_GVISOR_DEVICES``); it has no
-files to mask, since its /proc and /sys show nothing of the host;
-it shows no control groups; and of a tmpfs it does not tell the inodes, nor nosuid and nodev, which
+files to mask, since its /proc and /sys show nothing of the host; it shows no control groups, or
+plays some without limits, so that the engine's inspection and the host's own control groups answer
+for memory and processes; and of a tmpfs it does not tell the inodes, nor nosuid and nodev, which
 are moot for a process that can gain no privileges and make no devices; and a folder of the host has
 there neither its own device and inode nor its options. The engine's inspection
 answers for those there. Everything else is the same.
@@ -40,8 +41,8 @@ FORBIDDEN_CALLS = (
 SERVED_BY_GVISOR = frozenset(
     {
         *("attach_bpf", "attach_filter", "clone3", "clone_newuser", "io_uring_setup", "keyctl"),
-        *("mknod", "prctl_seccomp", "ptrace", "seccomp", "socket_buffers", "socket_netlink"),
-        "unshare",
+        *("mknod", "prctl_seccomp", "ptrace", "seccomp", "setns", "socket_buffers"),
+        *("socket_netlink", "unshare"),
     }
 )
 
@@ -167,11 +168,12 @@ def _network(spec: ContainerSpec, facts: Facts) -> Iterator[Check]:
 
 
 def _limits(spec: ContainerSpec, facts: Facts, *, gvisor: bool) -> Iterator[Check]:
-    for name, limit, found, rounding in (
-        ("memory_limit", spec.memory_bytes, facts.memory_limit, _ROUNDING_BYTES),
-        ("pids_limit", spec.pids_limit, facts.pids_limit, 0),
+    for name, limit, found, rounding, played in (
+        ("memory_limit", spec.memory_bytes, facts.memory_limit, _ROUNDING_BYTES, 2**63 - 1),
+        ("pids_limit", spec.pids_limit, facts.pids_limit, 0, -1),
     ):
-        if gvisor and found is None:
+        # What gVisor's own control groups say where it plays some; they hold nobody to anything.
+        if gvisor and (found is None or found == played):
             continue
         ok = found is not None and limit - rounding <= found <= limit
         yield check(name, str(limit), "not visible" if found is None else str(found), ok=ok)
@@ -261,7 +263,7 @@ def _is_engines(spec: ContainerSpec, mount: MeasuredMount, *, gvisor: bool) -> b
     if mount.target == _CGROUPS:
         return mount.fstype in ("tmpfs", "cgroup2", "cgroup")
     if mount.target.startswith(f"{_CGROUPS}/"):
-        return mount.fstype == "cgroup" and readonly
+        return mount.fstype == "cgroup" and (readonly or gvisor)
     if mount.target not in _ENGINE_MOUNTS:
         return False
     fstypes, must_be_readonly = _ENGINE_MOUNTS[mount.target]

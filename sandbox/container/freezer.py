@@ -7,9 +7,11 @@ and no time-out of anybody's runs out because of it.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, suppress
+from typing import NoReturn
 
 import anyio
 
@@ -17,9 +19,15 @@ from sandbox.errors import Conflict, SandboxError, SessionLost
 from sandbox.link.link import ByteStream
 from sandbox.runtimes.base import ContainerRuntime
 
+SILENT_S = 2.0
+"""When nothing has come for so long since something was sent, somebody else may have stopped it."""
+
+logger = logging.getLogger(__name__)
+
 
 class Freezer:
-    """The way into one container, and whether that is frozen as far as we know: only this stops it.
+    """The way into one container, and whether that is frozen as far as we know: of this controller
+    only this stops it.
 
     Args:
         turn: A place among those who call the engine.
@@ -43,6 +51,7 @@ class Freezer:
         self._container_id = ""
         self._changing = anyio.Lock()
         self._is_over = False
+        self._sent, self._has_heard = anyio.Event(), False
 
     @property
     def is_frozen(self) -> bool:
@@ -104,9 +113,42 @@ class Freezer:
                 with anyio.CancelScope(shield=True):
                     await self._go_on()
 
+    async def watch(self) -> NoReturn:
+        """While its link is used, let the container go on whenever somebody else has stopped it."""
+        while True:
+            await self._sent.wait()
+            self._sent, self._has_heard = anyio.Event(), False
+            await anyio.sleep(SILENT_S)
+            if not (self._has_heard or self.is_frozen or self._is_over):
+                try:
+                    await self._go_on_if_paused()
+                except SandboxError as exc:
+                    logger.info("container %.12s is silent: %s", self._container_id, exc)
+
+    def sent(self) -> None:
+        """Note that something was sent, which will be answered."""
+        self._sent.set()
+
+    def heard(self) -> None:
+        """Note that something came."""
+        self._has_heard = True
+
     def give_up(self) -> None:
         """Leave it as it is from now on: it is removed, or somebody else's affair."""
         self._is_over = True
+
+    async def _go_on_if_paused(self) -> None:
+        async with self._turn():
+            info = await self._runtime.inspect(self._container_id)
+        if info.state != "paused":
+            return
+        async with self._changing:
+            if not (self.is_frozen or self._is_over):
+                logger.warning(
+                    "container %.12s was paused by somebody else, and is used: it goes on",
+                    self._container_id,
+                )
+                await self._go_on()
 
     async def _go_on(self) -> None:
         async with self._turn():
@@ -124,11 +166,14 @@ class _Passing:
         self._freezer = freezer
 
     async def read(self) -> bytes:
-        return await self._stream.read()
+        data = await self._stream.read()
+        self._freezer.heard()
+        return data
 
     async def write(self, data: bytes) -> None:
         await self._freezer.thaw()
         await self._stream.write(data)
+        self._freezer.sent()
 
     async def close(self) -> None:
         await self._stream.close()

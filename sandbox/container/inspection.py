@@ -15,25 +15,40 @@ _IN_ORDER = frozenset({Feature.COMMAND, Feature.RESOLVER})
 
 
 def inspected(
-    spec: ContainerSpec, facts: Mapping[str, Any] | None, reports: AbstractSet[Feature]
+    spec: ContainerSpec,
+    facts: Mapping[str, Any] | None,
+    reports: AbstractSet[Feature],
+    held: Mapping[str, int | None] | None = None,
 ) -> tuple[Check, ...]:
-    """Compare what the engine says that it applied with a spec, feature by feature.
+    """Compare what the engine says that it applied with a spec, feature by feature, and the limits
+    with what the host's kernel holds the container to, where that can be read.
 
     What it cannot report is not in the answer: the proof inside has to decide that. What it can
     report and does not is a difference, and so is what nobody asked for.
     """
-    return tuple(_compared(spec, facts or {}, reports))
+    return (*_compared(spec, facts or {}, reports), *_held(spec, held or {}))
 
 
 def mismatches(
-    spec: ContainerSpec, facts: Mapping[str, Any] | None, reports: AbstractSet[Feature]
+    spec: ContainerSpec,
+    facts: Mapping[str, Any] | None,
+    reports: AbstractSet[Feature],
+    held: Mapping[str, int | None] | None = None,
 ) -> list[str]:
     """The same: a sentence for each difference; empty when everything is as it must be."""
     return [
         f"{each.name}: is {each.found}, must be {each.expected}"
-        for each in inspected(spec, facts, reports)
+        for each in inspected(spec, facts, reports, held)
         if not each.ok
     ]
+
+
+def _held(spec: ContainerSpec, held: Mapping[str, int | None]) -> Iterator[Check]:
+    for name, limit in (("memory", spec.memory_bytes), ("pids", spec.pids_limit)):
+        if name in held:
+            found = held[name]
+            ok = found is not None and found <= limit
+            yield check(f"host.{name}", f"at most {limit}", str(found or "no limit"), ok=ok)
 
 
 def _compared(

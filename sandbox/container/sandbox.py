@@ -291,7 +291,9 @@ class Sandbox:
         """Its first link's failure is the opening's; a later one's is told by `wait_lost`."""
         try:
             with self._linked:
-                await self._connection.run(task_status=task_status)
+                async with one_error() as tasks:
+                    tasks.start_soon(self.freezer.watch)
+                    await self._connection.run(task_status=task_status)
         except SandboxError as exc:
             if not self._connection.was_up:
                 raise
@@ -304,8 +306,8 @@ class Sandbox:
         info = await self._inspect()
         if info.state == "missing":
             raise SessionLost("The container was removed while the sandbox was opened.")
-        self.inspected = inspected(self.spec, info.facts, self._reports)
-        if wrong := mismatches(self.spec, info.facts, self._reports):
+        self.inspected = inspected(self.spec, info.facts, self._reports, info.held)
+        if wrong := mismatches(self.spec, info.facts, self._reports, info.held):
             raise NotProved(
                 "The container does not match its policy and was removed: " + "; ".join(wrong),
                 self.inspected,

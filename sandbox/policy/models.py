@@ -132,7 +132,7 @@ class RuntimePolicy(Part):
         "runc",
         "runsc",
     )
-    """The first that the engine has is taken; no other."""
+    """The first that the engine has, and that proves, is taken; no other."""
     require: Annotated[Literal["any", "gvisor"], one_of("any", "gvisor")] = "any"
     """``gvisor``: ``runsc`` or nothing."""
     seccomp: Annotated[Literal["default"], one_of("default")] = "default"
@@ -296,7 +296,7 @@ class Policy(Part):
 
     @property
     def runtimes(self) -> tuple[Runtime, ...]:
-        """What may run the container; the first that the engine has is taken."""
+        """What may run the container, the preferred one first."""
         return self.runtime.permitted
 
     @property

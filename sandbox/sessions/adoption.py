@@ -190,7 +190,7 @@ class Adoption:
         if services.clock() >= row.expires_at:
             raise _Expired(f"its lifetime of {policy.limits.lifetime_s:g} s was over")
         spec = recompile(info, identity, policy, engine, services.seccomp, services.roots)
-        if wrong := mismatches(spec, info.facts, engine.reports):
+        if wrong := mismatches(spec, info.facts, engine.reports, info.held):
             raise PolicyNotEnforced("its container does not match its policy: " + "; ".join(wrong))
         if info.state == "paused":  # frozen, most often, by the controller that is no more
             await self._runtime.unpause(container.id)

@@ -12,8 +12,10 @@ from sandbox.container.mounts import sources
 from sandbox.container.sandbox import Sandbox
 from sandbox.container.spec import ContainerSpec
 from sandbox.egress.machine import Outfit, outfit
+from sandbox.errors import PolicyNotEnforced
 from sandbox.policy import Policy
 from sandbox.runtimes.base import EngineInfo
+from sandbox.sessions.refusals import Refusals
 from sandbox.sessions.services import SessionServices
 
 
@@ -38,6 +40,7 @@ class Maker:
         self._services = services
         self._settings = settings
         self._is_taken = is_taken
+        self._refusals = Refusals()
 
     async def surroundings(self, policy: Policy) -> Surroundings:
         """What a sandbox of a policy would be made in now.
@@ -75,6 +78,23 @@ class Maker:
             clock=services.clock,
         )
 
+    async def refused(self, sandbox: Sandbox, error: PolicyNotEnforced) -> bool:
+        """Pass over the runtime of a new sandbox that was less than its policy says, if the policy
+        permits another one that the engine has; whether that is so.
+
+        Raises:
+            EngineUnavailable: The engine was never asked, and does not answer now.
+        """
+        if self._settings.runtime:
+            return False
+        self._refusals.note(sandbox.policy, sandbox.spec.runtime, error.message)
+        rest = self._refusals.rest(sandbox.policy, await self._services.engine.get())
+        return sandbox.spec.runtime not in rest.runtimes
+
+    def passed_over(self, sandbox: Sandbox) -> str:
+        """Which runtime its policy prefers to its own, and why it has not got that; or empty."""
+        return self._refusals.told(sandbox.policy, sandbox.spec.runtime)
+
     def is_current(self, sandbox: Sandbox, policy: Policy, around: Surroundings) -> bool:
         """Whether one that was made earlier is what it would be if it were made now.
 
@@ -86,15 +106,15 @@ class Maker:
     def _spec(
         self, policy: Policy, identity: SandboxIdentity, around: Surroundings
     ) -> ContainerSpec:
-        services = self._services
+        services, forced = self._services, self._settings.runtime
         return compile_spec(
             policy,
             identity,
             image=services.image_for(policy.image),
-            engine=around.engine,
+            engine=around.engine if forced else self._refusals.rest(policy, around.engine),
             seccomp=services.seccomp,
             mounts=sources(policy, services.roots, around.engine.data_root),
-            runtime_override=self._settings.runtime or None,
+            runtime_override=forced or None,
             variables=around.given.variables,
         )
 

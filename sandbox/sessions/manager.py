@@ -76,7 +76,7 @@ class SessionManager:
         maker = Maker(services, settings, self._has_uid)
         self.pool = Pool(services, maker, policies)
         self._opener = Opener(services, settings, self._sessions, maker, self.pool)
-        self._starter = Starter(self._opener, self._begin)
+        self._starter = Starter(self._opener, maker, self._begin)
         self.forks = Forks(self._opener, self.ownership, settings, self.get, self._starter.start)
         self._sweeper = Sweeper(
             services, slot, self._sessions.values, self._inheritance.is_left, self.pool.has

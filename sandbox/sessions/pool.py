@@ -21,7 +21,7 @@ from anyio.abc import TaskGroup
 from sandbox.bulkheads.shares import Owner
 from sandbox.container.sandbox import Sandbox
 from sandbox.errorgroups import one_error
-from sandbox.errors import SandboxError
+from sandbox.errors import PolicyNotEnforced, SandboxError
 from sandbox.kernels.kernels import DEFAULT_KERNEL_ID, DEFAULT_KERNEL_NAME
 from sandbox.policy import Policy, PolicySet
 from sandbox.sessions.capacity import IDLE_BYTES
@@ -214,6 +214,9 @@ class Pool:
                 if sandbox in shelf.ready:
                     shelf.failed("One was lost while it waited.", time.monotonic(), LONGEST_PAUSE_S)
         except Exception as exc:  # of one sandbox: the others are kept all the same
+            if isinstance(exc, PolicyNotEnforced):
+                with suppress(SandboxError):
+                    await self._maker.refused(sandbox, exc)
             if self.has(sandbox_id):
                 shelf.failed(_words(exc), time.monotonic(), LONGEST_PAUSE_S)
                 logger.warning("the pool, policy %s: %s", shelf.policy.name, shelf.problem)

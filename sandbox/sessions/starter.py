@@ -7,9 +7,17 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 
-from sandbox.errors import InfrastructureError, LinkLost, SessionLost
+from sandbox.errors import (
+    InfrastructureError,
+    LinkLost,
+    PolicyNotEnforced,
+    SandboxError,
+    SessionLost,
+)
 from sandbox.policy import Policy
+from sandbox.sessions.making import Maker
 from sandbox.sessions.models import Caller
+from sandbox.sessions.notices import notice
 from sandbox.sessions.opener import Opener
 from sandbox.sessions.session import Session
 
@@ -29,9 +37,13 @@ class Starter:
     """
 
     def __init__(
-        self, opener: Opener, begin: Callable[[Session], Awaitable[Exception | None]]
+        self,
+        opener: Opener,
+        maker: Maker,
+        begin: Callable[[Session], Awaitable[Exception | None]],
     ) -> None:
         self._opener = opener
+        self._maker = maker
         self._begin = begin
 
     async def open(
@@ -49,12 +61,13 @@ class Starter:
         Raises:
             SandboxError: It could not be opened; nothing is left of it.
         """
-        for tried in range(MAX_READY_TRIED + 1):
+        ready_tried = 0
+        while True:
             session = await self._opener.session(
                 *(caller, policy, name, workspace),
                 as_default=as_default,
                 checkpoint=checkpoint,
-                may_be_ready=tried < MAX_READY_TRIED,
+                may_be_ready=ready_tried < MAX_READY_TRIED,
             )
             was_ready = session.sandbox.is_open
             try:
@@ -62,11 +75,23 @@ class Starter:
             except (LinkLost, SessionLost) as exc:
                 if not was_ready:
                     raise
+                ready_tried += 1
                 logger.warning("a sandbox that was ready could not be claimed: %s", exc.message)
+            except PolicyNotEnforced as exc:
+                if not await self._maker.refused(session.sandbox, exc):
+                    raise
+                logger.warning(
+                    "the policy %s permits another runtime than %s: %s",
+                    *(policy.name, session.sandbox.spec.runtime, exc.message),
+                )
+            except SandboxError as exc:  # such as a broker's, which permits one runtime only
+                exc.remedy = f"{self._maker.passed_over(session.sandbox)} {exc.remedy}".strip()
+                raise
             else:
                 session.hand_over()
+                if passed_over := self._maker.passed_over(session.sandbox):
+                    notice(passed_over)
                 return session
-        raise AssertionError("the last one tried was new")
 
     async def start(self, session: Session, timeout_s: float) -> None:
         """Have a session live.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import signal
 import struct
 import termios
 import time
@@ -15,13 +16,16 @@ from typing import Any
 from sandbox.errors import InfrastructureError, InvalidRequest
 from sandbox.link import wire
 from sandbox.link.stream import Stream
-from sandbox.supervisor.children import Children
+from sandbox.supervisor import oom
+from sandbox.supervisor.children import Children, Exit
 from sandbox.supervisor.pipes import Descriptor
 from sandbox.supervisor.requests import strings, text, variables
 from sandbox.supervisor.tasks import Background, alongside
 
 GRACE_S = 0.1
 """How long output is awaited after the program's end, from whoever else still holds its pipes."""
+KILLED = 128 + signal.SIGKILL
+"""A shell's exit code where what it ran was killed."""
 MAX_TIMEOUT_S = 7 * 24 * 3600.0
 
 Sink = Callable[[bytes, int], Awaitable[None]]
@@ -84,7 +88,7 @@ class Program:
     """
 
     def __init__(self, launch: Launch, children: Children) -> None:
-        self._timeout_s = launch.timeout_s
+        self._timeout_s, self._oom_before = launch.timeout_s, oom.read()
         self._started = time.monotonic()
         try:
             (in_r, in_w), (out_r, out_w), (err_r, err_w) = os.pipe(), os.pipe(), os.pipe()
@@ -109,8 +113,8 @@ class Program:
         When its time is over it is killed with all that it has started.
 
         Returns:
-            ``exit_code``, ``signal``, ``timed_out``, ``duration_s``, and ``oom``: whether the
-            supervisor ended it because memory ran out.
+            ``exit_code``, ``signal``, ``timed_out``, ``duration_s``, and ``oom``: whether it was
+            killed because memory ran out, or the last that it ran was; None when nothing tells.
         """
         async with alongside(
             self._stdout.pump(sink, wire.BYTES), self._stderr.pump(sink, wire.STDERR)
@@ -126,8 +130,14 @@ class Program:
             "signal": ending.signal,
             "timed_out": timed_out,
             "duration_s": duration_s,
-            "oom": self.child.is_out_of_memory,
+            "oom": self._is_oom(ending),
         }
+
+    def _is_oom(self, ending: Exit) -> bool | None:
+        if self.child.is_out_of_memory:
+            return True
+        number = signal.SIGKILL if ending.code == KILLED else ending.signal
+        return oom.verdict(self._oom_before, signal=number, killed=self.child.killed)[0]
 
     async def write(self, data: bytes) -> None:
         """Give it something to read; what it does not want to read is let go."""

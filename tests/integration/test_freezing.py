@@ -77,6 +77,15 @@ async def state(manager: SessionManager, session: Session) -> str:
     return (await manager.runtime.inspect(session.container_id or "")).state
 
 
+async def test_one_that_somebody_else_has_paused_answers_within_seconds(
+    manager: SessionManager, session: Session
+) -> None:
+    await manager.runtime.pause(session.container_id or "")
+    with anyio.fail_after(10):
+        assert text_of(await run(session, "print(x)")) == "42\n"
+    assert await state(manager, session) == "running"
+
+
 async def test_a_frozen_session_answers_at_once_and_has_what_it_had(
     controllers: Controllers, manager: SessionManager, session: Session
 ) -> None:

@@ -109,6 +109,20 @@ async def test_a_kernel_that_runs_out_of_memory_dies_alone_and_says_why(box: Con
             assert exited["oom"] is (None if ours else False)
 
 
+async def test_a_command_that_runs_out_of_memory_says_why(box: Container) -> None:
+    hoard = "python3 -c 'x = []\nwhile True: x.append(bytearray(10_000_000))'"
+    with anyio.fail_after(120):
+        async with box.link() as link:
+            *_, ended = await run_command(link, command=hoard)
+            assert (ended["exit_code"], ended["signal"], ended["oom"]) == (None, 9, True)
+            *_, ended = await run_command(link, command=f"{hoard}; exit $?")
+            # Where the supervisor sees to the memory it ends the largest, and the shell is not it.
+            assert (ended["exit_code"], ended["oom"]) == (137, None if RUNTIME == "runsc" else True)
+            for other in ("kill -9 $$", "exit 137"):
+                *_, ended = await run_command(link, command=other)
+                assert ended["oom"] is (None if RUNTIME == "runsc" else False)
+
+
 async def test_a_full_disk_is_told_leaves_nothing_and_keeps_no_kernel_from_starting(
     box: Container,
 ) -> None:

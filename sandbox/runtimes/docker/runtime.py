@@ -6,6 +6,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
 import anyio
@@ -31,6 +32,7 @@ from sandbox.runtimes.docker.translation import (
     listed,
     stats_of,
 )
+from sandbox.runtimes.hostgroups import held
 
 BRIDGE = ["/usr/bin/python3", "-I", "-S", "/opt/sandbox/bridge.py"]
 MAX_CONCURRENT_CALLS = 16
@@ -215,7 +217,9 @@ class DockerRuntime:
 
         def ask(client: Client) -> ContainerInfo:
             try:
-                return info_of(client.inspect_container(container_id))
+                told = client.inspect_container(container_id)
+                limits = held(told["State"].get("Pid") or 0, told["Id"])
+                return replace(info_of(told), held=limits)
             except docker.errors.NotFound:
                 return ContainerInfo(id=container_id, name="", state="missing", labels={})
 

@@ -60,7 +60,7 @@ def test_a_round_measures_what_there_is_and_notes_the_rest(
 
 def test_programs_become_a_rate(adapter: Adapter, tmp_path: Path) -> None:
     run = Run({})
-    Measuring(run, CONTENDER, adapter, tmp_path).step("programs", programs_s=0.05)
+    Measuring(run, CONTENDER, adapter, tmp_path).step("programs", programs_s=0.5)
     assert run.samples["docker"]["programs"][0] > 0
 
 

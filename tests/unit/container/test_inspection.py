@@ -163,3 +163,20 @@ def test_a_fact_of_no_feature_is_told_unless_it_is_empty() -> None:
 
 def test_no_facts_at_all_match_nothing() -> None:
     assert len(mismatches(compiled(), None, ALL)) == len(wishes(compiled()))
+
+
+@pytest.mark.parametrize(
+    ("memory", "pids", "wrong"),
+    [(0, 0, set()), (1, 0, {"host.memory"}), (None, None, {"host.memory", "host.pids"})],
+    ids=["the spec's", "more", "none"],
+)
+def test_the_host_must_hold_a_container_to_its_limits(
+    spec: ContainerSpec, memory: int | None, pids: int | None, wrong: set[str]
+) -> None:
+    """Whatever the engine says: under gVisor nothing inside could tell."""
+    held = {
+        "memory": None if memory is None else spec.memory_bytes + memory,
+        "pids": None if pids is None else spec.pids_limit + pids,
+    }
+    told = mismatches(spec, values_of(spec), ALL, held)
+    assert {sentence.partition(":")[0] for sentence in told} == wrong

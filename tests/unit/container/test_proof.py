@@ -145,6 +145,18 @@ def as_measured_by_gvisor(spec: ContainerSpec) -> Raw:
     return facts
 
 
+def as_measured_by_newer_gvisor(spec: ContainerSpec) -> Raw:
+    """The same of one that plays control groups without limits, and namespaces to enter."""
+    facts = as_measured_by_gvisor(spec)
+    facts["memory_limit"], facts["pids_limit"] = 2**63 - 1, -1
+    facts["forbidden"].update(setns="allowed")
+    facts["mounts"] += [
+        mount("/sys/fs/cgroup", "tmpfs", "ro noexec"),
+        *(mount(f"/sys/fs/cgroup/{name}", "cgroup", f"rw {name}") for name in ("memory", "pids")),
+    ]
+    return facts
+
+
 def failed(spec: ContainerSpec, facts: Raw) -> set[str]:
     return {
         check.name
@@ -176,6 +188,14 @@ def test_a_container_as_it_must_be_passes_every_check() -> None:
 def test_a_container_under_gvisor_passes_with_what_is_different_there() -> None:
     spec = spec_for("runsc")
     assert failed(spec, as_measured_by_gvisor(spec)) == set()
+
+
+def test_a_container_under_a_newer_gvisor_passes_under_it_and_not_under_runc() -> None:
+    spec = spec_for("runsc")
+    assert failed(spec, as_measured_by_newer_gvisor(spec)) == set()
+    assert failed(spec_for(), as_measured_by_newer_gvisor(spec)) >= {
+        *("memory_limit", "pids_limit", "forbidden.setns", "mounts.unexpected"),
+    }
 
 
 def test_what_is_accepted_under_gvisor_is_not_accepted_under_runc() -> None:

@@ -6,6 +6,7 @@ import anyio
 import pytest
 
 from sandbox.commands.models import CommandRequest
+from sandbox.container import freezer
 from sandbox.errors import EngineUnavailable
 from sandbox.kernels.models import ExecutionStatus
 from sandbox.sessions.idleness import AGAIN_S, MAX_CHARS, MAX_TOLD
@@ -116,6 +117,17 @@ async def test_many_who_come_at_once_let_it_go_on_once(engine: FakeEngine, froze
             tasks.start_soon(use)
     assert statuses == ["ok"] * 5
     assert Recording.unpaused == 1
+
+
+async def test_one_that_somebody_else_has_stopped_goes_on_as_soon_as_it_is_used(
+    manager: SessionManager, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(freezer, "SILENT_S", 0.1)
+    session = await manager.open(ADA)
+    await FakeRuntime(engine).pause(session.container_id or "")
+    with anyio.fail_after(5):
+        assert (await run(session, "1 + 1")).status == "ok"
+    assert (state(session, engine), Recording.unpaused) == ("running", 1)
 
 
 async def test_it_is_frozen_again_when_it_was_not_used_again(
