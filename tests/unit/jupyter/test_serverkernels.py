@@ -147,8 +147,8 @@ async def test_no_interrupt_of_ours_reaches_a_cell_of_somebody_elses(managed: Ma
         ours = await kernels.execute("'done' in dir()", timeout_s=0.3)
         ended = await ours.wait()
         assert (ended.status, ended.state) == ("timeout", "kept")
-        # Taken back, or interrupted as it began where it was in the kernel's queue already.
-        assert [each.get("ename") for each in ended.outputs] in ([], ["KeyboardInterrupt"])
+        # Taken back, or interrupted where it was in the queue already, or quicker than that.
+        assert [each.get("ename") for each in ended.outputs] in ([], ["KeyboardInterrupt"], [None])
         reply = await theirs.get_shell_msg(timeout=20)
         assert reply["content"]["status"] == "ok"
     again = await (await kernels.execute("'done' in dir()")).wait()
