@@ -19,8 +19,9 @@ from sandbox.errors import Conflict, SandboxError, SessionLost
 from sandbox.link.link import ByteStream
 from sandbox.runtimes.base import ContainerRuntime
 
-SILENT_S = 2.0
-"""When nothing has come for so long since something was sent, somebody else may have stopped it."""
+SILENT_S = 4.0
+"""When nothing has come for so long since something was sent, somebody else may have stopped it.
+One that is still to be claimed is given up sooner."""
 
 logger = logging.getLogger(__name__)
 

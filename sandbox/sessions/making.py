@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sandbox.config import Settings
+from sandbox.container.checks import NotProved
 from sandbox.container.compiler import compile_spec
 from sandbox.container.identity import SandboxIdentity, new_sandbox_id, new_uid
 from sandbox.container.mounts import sources
 from sandbox.container.sandbox import Sandbox
 from sandbox.container.spec import ContainerSpec
 from sandbox.egress.machine import Outfit, outfit
-from sandbox.errors import PolicyNotEnforced
 from sandbox.policy import Policy
 from sandbox.runtimes.base import EngineInfo
 from sandbox.sessions.refusals import Refusals
@@ -78,14 +78,18 @@ class Maker:
             clock=services.clock,
         )
 
-    async def refused(self, sandbox: Sandbox, error: PolicyNotEnforced) -> bool:
+    async def refused(self, sandbox: Sandbox, error: NotProved) -> bool:
         """Pass over the runtime of a new sandbox that was less than its policy says, if the policy
         permits another one that the engine has; whether that is so.
+
+        What the folders of the host are is no fault of a runtime, and in other hands.
 
         Raises:
             EngineUnavailable: The engine was never asked, and does not answer now.
         """
-        if self._settings.runtime:
+        folders = tuple(f"mounts.{mount.target}" for mount in sandbox.spec.mounts)
+        failed = [check.name for check in error.checks if not check.ok]
+        if self._settings.runtime or any(name.startswith(folders) for name in failed):
             return False
         self._refusals.note(sandbox.policy, sandbox.spec.runtime, error.message)
         rest = self._refusals.rest(sandbox.policy, await self._services.engine.get())

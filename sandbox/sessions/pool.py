@@ -19,9 +19,10 @@ import anyio
 from anyio.abc import TaskGroup
 
 from sandbox.bulkheads.shares import Owner
+from sandbox.container.checks import NotProved
 from sandbox.container.sandbox import Sandbox
 from sandbox.errorgroups import one_error
-from sandbox.errors import PolicyNotEnforced, SandboxError
+from sandbox.errors import SandboxError
 from sandbox.kernels.kernels import DEFAULT_KERNEL_ID, DEFAULT_KERNEL_NAME
 from sandbox.policy import Policy, PolicySet
 from sandbox.sessions.capacity import IDLE_BYTES
@@ -214,7 +215,7 @@ class Pool:
                 if sandbox in shelf.ready:
                     shelf.failed("One was lost while it waited.", time.monotonic(), LONGEST_PAUSE_S)
         except Exception as exc:  # of one sandbox: the others are kept all the same
-            if isinstance(exc, PolicyNotEnforced):
+            if isinstance(exc, NotProved):
                 with suppress(SandboxError):
                     await self._maker.refused(sandbox, exc)
             if self.has(sandbox_id):

@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 
+from sandbox.container.checks import NotProved
 from sandbox.errors import (
     InfrastructureError,
     LinkLost,
-    PolicyNotEnforced,
     SandboxError,
     SessionLost,
 )
@@ -77,7 +77,7 @@ class Starter:
                     raise
                 ready_tried += 1
                 logger.warning("a sandbox that was ready could not be claimed: %s", exc.message)
-            except PolicyNotEnforced as exc:
+            except NotProved as exc:
                 if not await self._maker.refused(session.sandbox, exc):
                     raise
                 logger.warning(
