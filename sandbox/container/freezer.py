@@ -20,8 +20,7 @@ from sandbox.link.link import ByteStream
 from sandbox.runtimes.base import ContainerRuntime
 
 SILENT_S = 4.0
-"""When nothing has come for so long since something was sent, somebody else may have stopped it.
-One that is still to be claimed is given up sooner."""
+"""When nothing has come for so long since something was sent, somebody else may have stopped it."""
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +44,8 @@ class Freezer:
     ) -> None:
         self.frozen_since: float | None = None
         """Unix time since which it is frozen, or about to be; None while it runs."""
+        self.is_claimed = False
+        """Whether somebody has it; to whom it is to be given, it has to answer by itself."""
         self._runtime = runtime
         self._turn = turn
         self._told = told
@@ -120,7 +121,7 @@ class Freezer:
             await self._sent.wait()
             self._sent, self._has_heard = anyio.Event(), False
             await anyio.sleep(SILENT_S)
-            if not (self._has_heard or self.is_frozen or self._is_over):
+            if self.is_claimed and not (self._has_heard or self.is_frozen or self._is_over):
                 try:
                     await self._go_on_if_paused()
                 except SandboxError as exc:

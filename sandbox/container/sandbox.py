@@ -195,14 +195,14 @@ class Sandbox:
         if self.claimant is not None:
             raise Conflict("This sandbox is claimed by another session.")
         self.claimant = claimant
-        if self.link is None:
-            return
-        try:
-            with anyio.fail_after(CLAIM_TIMEOUT_S):
-                await self._look_again()
-                await claimant.attach(self.link)
-        except TimeoutError as exc:
-            raise LinkLost(f"The sandbox did not answer within {CLAIM_TIMEOUT_S:g} s.") from exc
+        if self.link is not None:
+            try:
+                with anyio.fail_after(CLAIM_TIMEOUT_S):
+                    await self._look_again()
+                    await claimant.attach(self.link)
+            except TimeoutError as exc:
+                raise LinkLost(f"The sandbox did not answer within {CLAIM_TIMEOUT_S:g} s.") from exc
+        self.freezer.is_claimed = True
 
     def let_go(self) -> None:
         """End its link for good; the container is left to whoever has opened it."""
