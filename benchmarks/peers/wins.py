@@ -12,6 +12,11 @@ OURS = "ours"
 MARGIN = 1.05
 """What is less apart than this is no difference."""
 
+_COPIED = (
+    "the engine unpacks an archive straight into the container; here each byte passes HTTP, the "
+    "controller and the link, and is held to the workspace's bound. What each takes was not "
+    "measured."
+)
 REASONS: Mapping[str, Mapping[str, str]] = {
     "jupyter": {
         "next": ("no container, no HTTP and no record of what ran: two processes of one machine."),
@@ -29,6 +34,8 @@ REASONS: Mapping[str, Mapping[str, str]] = {
         "memory_each": "as above.",
     },
     "docker": {
+        "put": _COPIED,
+        "get": _COPIED,
         "programs": (
             "this is the engine alone, with no proof, no kernel and nothing that is kept "
             "for later questions."
@@ -43,6 +50,8 @@ REASONS: Mapping[str, Mapping[str, str]] = {
         ),
     },
     "llm-pool": {
+        "put": _COPIED,
+        "get": _COPIED,
         "close": (
             "it does not close: the container goes back to the pool and is given to the "
             "next session as it is."
@@ -57,6 +66,8 @@ REASONS: Mapping[str, Mapping[str, str]] = {
         "output": "bytes go from the engine into a string, as with bare Docker.",
     },
     "llm-interactive": {
+        "put": _COPIED,
+        "get": _COPIED,
         "output": (
             "the whole output is written to a file in the container and taken at the end: "
             "nothing is seen before, and nothing bounds it."
